@@ -1,0 +1,13 @@
+"""The two ways a command can end badly, and the exit codes that tell them apart."""
+
+
+class UserError(Exception):
+    """The user can mend it. The message says what was found, what was expected and how to fix it. Exit code 2."""
+
+    exit_code = 2
+
+
+class RunError(Exception):
+    """The run itself failed (a non-finite loss, no memory left, a full disk). Exit code 3."""
+
+    exit_code = 3
