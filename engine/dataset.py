@@ -16,15 +16,13 @@ class File:
 
     name: str
     urls: tuple[str, ...]  # mirrors, tried in this order
-    checksum: str  # "md5:<hex>" or "sha256:<hex>"
+    checksum: str | None  # "md5:<hex>" or "sha256:<hex>", or its first 8 digits or more; None: nobody states one
     bytes: int | None = None  # None where nobody states the size
 
     def __post_init__(self) -> None:
-        algorithm, _, value = self.checksum.partition(":")
+        algorithm, _, value = (self.checksum or "md5:-").partition(":")
         if algorithm not in ("md5", "sha256") or not value:
-            raise ValueError(
-                f"{self.name}: the checksum must be 'md5:<hex>' or 'sha256:<hex>', not {self.checksum!r}"
-            )
+            raise ValueError(f"{self.name}: the checksum must be 'md5:<hex>' or 'sha256:<hex>', not {self.checksum!r}")
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,7 @@ class Part:
     images: npt.NDArray[np.uint8]  # (N, H, W, 3), RGB
     labels: npt.NDArray[np.int64]  # (N,), 0-based
     names: Sequence[str]  # N unique names that do not depend on the machine
-    groups: Sequence[str] | None = (
-        None  # what must stay on one side of a split (a patient, ...); None: each image alone
-    )
+    groups: Sequence[str] | None = None  # what must stay on one side of a split (a patient); None: every image
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -60,6 +56,7 @@ class Contents:
     test: Part
     select: Part | None = None  # a validation part of the dataset's own; None: held out of train
     checksums: Mapping[str, str] = field(default_factory=dict)  # file -> "<algorithm>:<hex>", as found
+    differences: tuple[str, ...] = ()  # from the published files, beside counts; only under --allow-partial
 
 
 @dataclass(frozen=True)

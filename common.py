@@ -1,0 +1,150 @@
+"""What every dataset script imports: the backbones, their factory, and `main()`: one run from flags to record."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+import torch
+from torch import nn
+from torchvision import models
+
+from engine.backbone import Backbone, WeightsFile, has_batch_norm, inception_v3, replace_head, require_size
+from engine.batches import Batches, usable_batch_size
+from engine.check import check
+from engine.config import parse
+from engine.console import head_lines, result_line, say
+from engine.dataset import Contents, Dataset, File, Part, Source
+from engine.errors import RunError, UserError
+from engine.metrics import evaluate
+from engine.plan import choose_plan
+from engine.reading import divide, read, split_json
+from engine.records import Run, describe
+from engine.train import fit, freeze_body, predict
+from engine.wavemix import wavemix
+from engine.weights import NONE, Weights, find_weights, load_weights
+
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "Contents",
+    "Dataset",
+    "File",
+    "Part",
+    "Source",
+    "WeightsFile",
+    "build_model",
+    "main",
+]
+
+# one entry a backbone: its builder, its pretrained weights, the name of its last linear layer
+BACKBONES: dict[str, Backbone] = {
+    "resnet": Backbone(models.resnet50, models.ResNet50_Weights.IMAGENET1K_V1, "fc"),
+    "wavemix": Backbone(
+        wavemix,
+        WeightsFile(
+            "wavemix_192_16_75.06",
+            "https://huggingface.co/cloudwalker/wavemix/resolve/main/Saved_Models_Weights/ImageNet/"
+            "wavemix_192_16_75.06.pth",
+        ),
+        "pool.2",
+    ),
+    "convnext": Backbone(models.convnext_tiny, models.ConvNeXt_Tiny_Weights.IMAGENET1K_V1, "classifier.2"),
+    "swin": Backbone(models.swin_t, models.Swin_T_Weights.IMAGENET1K_V1, "head"),
+    "swinv2": Backbone(models.swin_v2_t, models.Swin_V2_T_Weights.IMAGENET1K_V1, "head"),
+    "efficientnet": Backbone(models.efficientnet_v2_s, models.EfficientNet_V2_S_Weights.IMAGENET1K_V1, "classifier.1"),
+    "densenet": Backbone(models.densenet161, models.DenseNet161_Weights.IMAGENET1K_V1, "classifier"),
+    "mobilenet": Backbone(models.mobilenet_v3_large, models.MobileNet_V3_Large_Weights.IMAGENET1K_V2, "classifier.3"),
+    "regnet": Backbone(models.regnet_y_3_2gf, models.RegNet_Y_3_2GF_Weights.IMAGENET1K_V2, "fc"),
+    "resnext": Backbone(models.resnext50_32x4d, models.ResNeXt50_32X4D_Weights.IMAGENET1K_V2, "fc"),
+    "shufflenet": Backbone(models.shufflenet_v2_x2_0, models.ShuffleNet_V2_X2_0_Weights.IMAGENET1K_V1, "fc"),
+    # outside the published table and the default grid; the original's command line takes it
+    "inception": Backbone(inception_v3, models.Inception_V3_Weights.IMAGENET1K_V1, "fc"),
+}
+
+
+def build_model(name: str, num_classes: int, weights: str | Weights = "imagenet") -> nn.Module:
+    """The backbone `name` with a new head of `num_classes` outputs.
+
+    Takes images (B, 3, H, W), normalised as the weights expect, and returns logits (B, num_classes), in train mode
+    too. `weights` is what `--weights` takes. Raises UserError when the weights can't be had or don't fit.
+    """
+    backbone = BACKBONES[name]
+    found = find_weights(backbone, weights) if isinstance(weights, str) else weights
+    model = backbone.builder()
+    if found != NONE:
+        load_weights(model, found, backbone.head, name)
+    replace_head(model, backbone.head, num_classes)
+    return model
+
+
+def main(dataset: Dataset, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Do what the command line of a dataset's script asks for, then exit.
+
+    Exit codes: 0 done, 2 something to mend in the command or the data, 3 the run failed, 130 interrupted.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's polite end is an interruption too
+    try:
+        fine_tune(dataset, arguments)
+    except (UserError, RunError) as problem:
+        sys.exit(_complain(str(problem), problem.exit_code))
+    except (torch.OutOfMemoryError, MemoryError) as problem:
+        sys.exit(_complain(f"out of memory. Try a smaller -bs or --size. ({problem})", RunError.exit_code))
+    except KeyboardInterrupt:
+        sys.exit(_complain("interrupted. The same command goes on from the last finished epoch.", 130))
+    except Exception:
+        traceback.print_exc()
+        sys.exit(_complain("this is a fault of the program; please report the lines above.", RunError.exit_code))
+    sys.exit(0)
+
+
+def fine_tune(dataset: Dataset, arguments: Sequence[str] | None = None) -> None:
+    """One command, from its flags to a finished record, or to the record that an earlier command finished."""
+    config = parse(dataset, {entry.builder.__name__: name for name, entry in BACKBONES.items()}, arguments)
+    backbone = BACKBONES[config.model]
+    plan = choose_plan(config.device, config.precision)
+    contents, differences = read(dataset, config.data_dir, config.allow_partial)
+    parts = divide(contents, config.protocol, config.seed)
+    weights = find_weights(backbone, config.weights)
+
+    identity = config.identity() | {"dataset": dataset.key, "version": dataset.version}
+    run = Run(config.out, identity | {"weights": weights.name, "split": parts.hash}, config.rerun)
+    if run.done and not config.check:
+        say(f"record     {run.folder}", result_line(run.record))
+        return
+    if run.interrupted:
+        plan = choose_plan(run.record["plan"]["device"], run.record["plan"]["precision"])
+
+    torch.manual_seed(config.seed)
+    model = build_model(config.model, len(contents.classes), weights)
+    head = model.get_submodule(backbone.head)
+    require_size(model, config.model, config.size)
+    if config.tune == "linear":
+        freeze_body(model, head)
+    model.to(plan.device)
+    batch_size = usable_batch_size(config.batch_size, len(parts.fit), config.tune == "full" and has_batch_norm(model))
+    # the original normalises by its training set's statistics; pretrained weights expect what they were trained with
+    mean, std = (dataset.mean, dataset.std) if config.protocol == "paper" else (weights.mean, weights.std)
+    train = Batches(parts.fit, batch_size, config.size, mean, std, plan.device, augment=config.augment == "trivial")
+    select = Batches(parts.select, batch_size, config.size, mean, std, plan.device)
+    description = describe(
+        dataset, contents, differences, parts, config, backbone, weights, plan, model, batch_size, mean, std
+    )
+    say(*head_lines(description, run.folder, run.interrupted))
+    if config.check:
+        check(model, head, train, select, config, plan)
+        return
+    with run.writing(description, split_json(parts, contents.classes, config.protocol, config.seed)):
+        state = fit(model, head, train, select, config, plan, run)
+        test = Batches(parts.test, batch_size, config.size, mean, std, plan.device)
+        logits, test_speed = predict(model, test, plan, "test")
+        run.finish(model, state, parts.test, logits, evaluate(logits, parts.test.labels), test_speed)
+    say(f"record     {run.folder}", result_line(run.record))
+
+
+def _complain(message: str, exit_code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return exit_code

@@ -1,0 +1,118 @@
+"""What a backbone's entry in the factory holds, and what can be asked of any model built from one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import Inception3, WeightsEnum
+
+from engine.errors import UserError
+
+# of the images that torchvision's weights were trained on, on a scale of 0 to 1
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """Pretrained weights that are not a member of a torchvision enum: a state dict of the 1000-class model."""
+
+    name: str  # as the record calls it
+    url: str  # http(s):// or file://
+    sha256: str | None = None  # None where nobody publishes it
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One entry of the factory."""
+
+    builder: Callable[[], nn.Module]  # called without arguments: the 1000-class model, randomly initialised
+    weights: WeightsEnum | WeightsFile  # what `--weights imagenet` means
+    head: str  # the dotted name of the last linear layer, which a new one replaces
+
+
+def replace_head(model: nn.Module, head: str, num_classes: int) -> None:
+    """Put a freshly initialised linear layer with `num_classes` outputs in the place of the one named `head`."""
+    parent, _, name = head.rpartition(".")
+    old = model.get_submodule(head)
+    if not isinstance(old, nn.Linear):
+        raise TypeError(f"the head {head!r} is a {type(old).__name__}, not a linear layer")
+    setattr(model.get_submodule(parent), name, nn.Linear(old.in_features, num_classes))
+
+
+def inception_v3() -> nn.Module:
+    """torchvision's Inception v3 without its auxiliary head: logits in train mode too.
+
+    Pretrained inputs are expected at a mean and deviation of 0.5; `transform_input` gets them there from ImageNet's.
+    """
+    model: nn.Module = Inception3(aux_logits=False, transform_input=True, init_weights=True)
+
+    def drop_auxiliary(_: nn.Module, state: dict[str, Any], *rest: Any) -> None:
+        for key in [key for key in state if key.startswith("AuxLogits.")]:
+            del state[key]
+
+    model.register_load_state_dict_pre_hook(drop_auxiliary)
+    return model
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether the model normalises over the batch, which takes at least two images a step."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+def macs(model: nn.Module, size: tuple[int, int]) -> int:
+    """Multiply-accumulates of one forward pass of one image of `size` (height, width), counted without computing.
+
+    Convolutions, matrix products and attention count, as in torchvision's own tables; element-wise work does not.
+    """
+    with FlopCounterMode(display=False) as counter:
+        _dry_run(_shadow(model), size)
+    return int(counter.get_total_flops()) // 2
+
+
+def require_size(model: nn.Module, name: str, size: tuple[int, int]) -> None:
+    """Raise UserError with sizes that work if the model can't take images of `size` (height, width)."""
+    shadow = _shadow(model)
+    try:
+        _dry_run(shadow, size)
+    except _TOO_SMALL as problem:
+        works = next((side for side in range(1, 1025) if _accepts(shadow, (side, side))), None)
+        if works is None:  # then it isn't the size
+            raise
+        near = next(side for side in range(max(works, *size), 4 * max(works, *size)) if _accepts(shadow, (side, side)))
+        fix = f"the smallest that works is {works}x{works}" + (
+            f", the next above {near}x{near}" if near > works else ""
+        )
+        raise UserError(
+            f"{name} can't take images of {size[0]}x{size[1]} pixels: {fix}.\nUse --size {near}."
+        ) from problem
+
+
+# what layers raise when their input shrinks to nothing or does not divide
+_TOO_SMALL = (RuntimeError, ValueError, IndexError)
+
+
+def _shadow(model: nn.Module) -> nn.Module:
+    """The model without its numbers: shapes alone, which cost nothing to compute with."""
+    return copy.deepcopy(model).to("meta").eval()
+
+
+def _dry_run(shadow: nn.Module, size: tuple[int, int]) -> None:
+    with torch.no_grad():
+        shadow(torch.empty(1, 3, *size, device="meta"))
+
+
+def _accepts(shadow: nn.Module, size: tuple[int, int]) -> bool:
+    try:
+        _dry_run(shadow, size)
+    except _TOO_SMALL:
+        return False
+    return True

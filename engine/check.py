@@ -1,0 +1,43 @@
+"""--check: one step of all that a run does, in seconds, leaving nothing behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from engine.batches import Batches
+from engine.config import Config
+from engine.console import say
+from engine.errors import RunError, UserError
+from engine.plan import Plan
+from engine.train import RECIPES, predict, train_epoch
+
+
+def check(model: nn.Module, head: nn.Module, fit: Batches, select: Batches, config: Config, plan: Plan) -> None:
+    """Train one step, validate one batch, save, load, and compare. Raises what the run would raise."""
+    one = np.arange(min(fit.batch_size, len(fit.part)))
+    few = np.arange(min(select.batch_size, len(select.part)))
+    fit = dataclasses.replace(fit, part=fit.part.take(one))
+    select = dataclasses.replace(select, part=select.part.take(few))
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = RECIPES[config.recipe][0].optimizer(parameters, config.lr)
+    loss, _ = train_epoch(model, head, fit, optimizer, plan.gradient_scaler(), config, plan, 0)
+    say(f"ok: one step of training on {len(one)} images (loss {loss:.4f})")
+    before, _ = predict(model, select, plan, "select")
+    say(f"ok: one step of validation on {len(few)} images")
+    existing = next(folder for folder in [config.out.absolute(), *config.out.absolute().parents] if folder.exists())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".check-", dir=existing) as folder:
+            torch.save(model.state_dict(), Path(folder) / "checkpoint.pt")
+            model.load_state_dict(torch.load(Path(folder) / "checkpoint.pt", weights_only=True))
+    except OSError as problem:
+        raise UserError(f"nothing can be written to {existing}: {problem}. --out chooses another folder.") from problem
+    after, _ = predict(model, select, plan, "select")
+    if not np.array_equal(before, after):
+        raise RunError("a saved and loaded model gives other outputs than before")
+    say("ok: saving and loading")

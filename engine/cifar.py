@@ -1,0 +1,70 @@
+"""The official Python batches of CIFAR-10 and CIFAR-100 (https://www.cs.toronto.edu/~kriz/cifar.html)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.dataset import Contents, Part, Source
+from engine.errors import UserError
+from engine.files import digest
+from engine.pickles import load_pickle
+
+
+def read_batches(source: Source, published: Any, labels: str) -> Contents:
+    """Read what torchvision's class `published` lists, with its md5 sums; `labels` is the key of the labels wanted.
+
+    Every file must be the published one, unless partial data is allowed: then what differs is listed.
+    """
+    meta = published.meta["filename"]
+    files: dict[str, str] = dict([*published.train_list, *published.test_list, (meta, published.meta["md5"])])
+    missing = [name for name in files if not (source.folder / name).is_file()]
+    needed = [name for name in missing if name == meta or not source.allow_partial]
+    if needed:
+        raise UserError(
+            f"{source.folder} lacks {', '.join(needed)}. Delete the folder to have the archive fetched and extracted "
+            "anew" + ("." if source.allow_partial else ", or train on what there is with --allow-partial.")
+        )
+    found = {name: digest(source.folder / name, "md5") for name in files if name not in missing}
+    differences = [f"{name} is missing" for name in missing]
+    differences += [f"{name} is not the published file" for name, md5 in found.items() if md5 != files[name]]
+    expected: Mapping[str, str | None] = dict.fromkeys(files) if source.allow_partial else files
+    classes = load_pickle(source.folder / meta, expected[meta])[published.meta["key"]]
+    train, test = (
+        _join([_batch(source.folder / name, expected[name], labels) for name, _ in listed if name in found])
+        for listed in (published.train_list, published.test_list)
+    )
+    checksums = {name: f"md5:{md5}" for name, md5 in found.items()}
+    return Contents(tuple(classes), train, test, checksums=checksums, differences=tuple(differences))
+
+
+def _batch(path: Path, md5: str | None, key: str) -> Part:
+    content = load_pickle(path, md5)
+    pixels, labels = content.get("data"), content.get(key)
+    if not (
+        isinstance(pixels, np.ndarray)
+        and isinstance(labels, list)
+        and pixels.dtype == np.uint8
+        and pixels.shape == (len(labels), 3 * 32 * 32)
+        and all(isinstance(label, int) for label in labels)
+    ):
+        raise UserError(
+            f"{path} is not a CIFAR batch: it should hold 'data', uint8 (N, 3072), and {key!r}, a list of N numbers. "
+            "Put the published file in its place."
+        )
+    images = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    names = [f"{path.name}/{index:05}" for index in range(len(labels))]
+    return Part(images, np.array(labels, dtype=np.int64), names)
+
+
+def _join(batches: list[Part]) -> Part:
+    if not batches:
+        return Part(np.zeros((0, 32, 32, 3), np.uint8), np.zeros(0, np.int64), [])
+    return Part(
+        np.concatenate([batch.images for batch in batches]),
+        np.concatenate([batch.labels for batch in batches]),
+        [name for batch in batches for name in batch.names],
+    )

@@ -1,0 +1,214 @@
+"""The command line: flags -> one frozen Config, which is also what the record keeps."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from engine.dataset import Dataset
+from engine.errors import UserError
+
+
+def flag(*names: str, default: Any = None, identity: bool = True, **options: Any) -> Any:
+    """A Config field that is a flag called `names`; `options` go to argparse.
+
+    `identity` is False for what can't change a run's numbers: it has no part in the run's id.
+    """
+    return field(default=default, metadata={"names": names, "identity": identity, "options": options})
+
+
+def whole(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
+    """An argparse type: a whole number from `least` to `most`."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
+        return number
+
+    return parse
+
+
+def rate(text: str) -> float:
+    """An argparse type: a finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, such as 1e-3")
+    return number
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run, fully specified. The order of the fields is the order of `--help`."""
+
+    model: str = flag("-model", "--model", required=True, metavar="NAME", help="the backbone: {backbones}")
+    batch_size: int = flag(
+        "-bs", "--batch-size", default=64, type=whole(1), metavar="N", help="images a training step (default: 64)"
+    )
+    epochs: int | None = flag(
+        "--epochs",
+        type=whole(1),
+        metavar="N",
+        help="at most N epochs in each stage (default: patience alone decides)",
+    )
+    patience: int = flag(
+        "--patience",
+        default=10,
+        type=whole(1),
+        metavar="N",
+        help="a stage ends when N epochs in a row bring no better selection score (default: 10)",
+    )
+    lr: float = flag(
+        "--lr", default=1e-3, type=rate, metavar="RATE", help="learning rate of both stages (default: 1e-3)"
+    )
+    recipe: str = flag(
+        "--recipe",
+        default="adamw-sgd",
+        choices=["adamw-sgd"],
+        help="AdamW, then SGD from the best epoch (the default)",
+    )
+    protocol: str = flag(
+        "--protocol",
+        default="honest",
+        choices=["honest", "paper"],
+        help="honest (default): held-out training images choose the epoch and test is scored once; "
+        "paper: all training images are trained on and test chooses, as published, which flatters",
+    )
+    weights: str = flag(
+        "--weights",
+        default="imagenet",
+        metavar="WHICH",
+        help="imagenet (default), auto (imagenet, or none where they can't be had), none (random), "
+        "the name of a torchvision weights enum member (IMAGENET1K_V2), or a file",
+    )
+    tune: str = flag(
+        "--tune",
+        default="full",
+        choices=["full", "linear"],
+        help="full (default): all layers; linear: the new head only",
+    )
+    seed: int = flag(
+        "--seed", default=0, type=whole(0, 2**32 - 1), metavar="N", help="of everything random (default: 0)"
+    )
+    size: tuple[int, int] = flag(
+        "--size",
+        nargs="+",
+        type=whole(1, 4096),
+        metavar=("H", "W"),
+        help="input height and width in pixels; one number means a square (default: {size})",
+    )
+    augment: str = flag(
+        "--augment",
+        choices=["trivial", "none"],
+        help="trivial: TrivialAugmentWide on the training images (default here: {augment})",
+    )
+    device: str = flag(
+        "--device", default="auto", choices=["auto", "cuda", "cpu", "mps"], help="default: the best there is"
+    )
+    precision: str = flag(
+        "--precision",
+        default="auto",
+        choices=["auto", "fp32", "bf16", "fp16"],
+        help="auto (default): bf16 where the device computes in it, else fp16 with a gradient scaler, else fp32",
+    )
+    data_dir: Path = flag(
+        "--data-dir",
+        type=Path,
+        identity=False,
+        metavar="DIR",
+        help="the folder that holds the dataset's archive or extracted folder (default: {data_dir})",
+    )
+    out: Path = flag(
+        "--out",
+        default=Path("runs"),
+        type=Path,
+        identity=False,
+        metavar="DIR",
+        help="where records go (default: runs)",
+    )
+    allow_partial: bool = flag(
+        "--allow-partial",
+        default=False,
+        identity=False,
+        action="store_true",
+        help="train on incomplete data; the record is marked partial and no report ranks it",
+    )
+    check: bool = flag(
+        "--check",
+        default=False,
+        identity=False,
+        action="store_true",
+        help="only tell whether the run would work: data, weights, one step of training, validation, saving, loading",
+    )
+    rerun: bool = flag(
+        "--rerun",
+        default=False,
+        identity=False,
+        action="store_true",
+        help="start over, even where a finished run lies",
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that can change the run's numbers, JSON-ready."""
+        return {f.name: value for f in fields(self) if f.metadata["identity"] for value in [getattr(self, f.name)]}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with its errors as one message."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}\n`python {self.prog} --help` lists the flags.")
+
+
+def parse(dataset: Dataset, aliases: Mapping[str, str], arguments: Sequence[str] | None = None) -> Config:
+    """The Config that the command line asks for; what is not given comes from `dataset`.
+
+    `aliases` maps torchvision's name of each backbone to ours; both are accepted. Raises UserError for unusable
+    arguments and SystemExit(0) after `--help`.
+    """
+    backbones = {**aliases, **{name: name for name in aliases.values()}}
+    defaults = {
+        "size": dataset.size,
+        "augment": dataset.augment,
+        "data_dir": Path("data") / dataset.key,
+    }
+    words = {
+        "backbones": ", ".join(aliases.values()),
+        "size": "{} {}".format(*dataset.size),
+        "augment": dataset.augment,
+        "data_dir": defaults["data_dir"],
+    }
+    parser = _Parser(
+        prog=f"{dataset.key}.py",
+        description=f"Fine-tune an ImageNet-pretrained backbone on {dataset.name} and evaluate it.",
+        epilog=f"Example: python {dataset.key}.py -model convnext -bs 64. The same command again resumes an "
+        "interrupted run and prints a finished one. Exit codes: 0 done, 2 something to mend in the command or "
+        "the data, 3 the run failed, 130 interrupted.",
+        allow_abbrev=False,
+    )
+    for f in fields(Config):
+        options = dict(f.metadata["options"], dest=f.name, default=defaults.get(f.name, f.default))
+        options["help"] = options["help"].format(**words)
+        parser.add_argument(*f.metadata["names"], **options)
+    values = vars(parser.parse_args(arguments))
+
+    if values["model"] not in backbones:
+        near = difflib.get_close_matches(values["model"].lower(), backbones, n=1, cutoff=0.5)
+        hint = f" Did you mean {backbones[near[0]]}?" if near else ""
+        raise UserError(f"unknown backbone {values['model']!r}.{hint} Known: {words['backbones']}.")
+    values["model"] = backbones[values["model"]]
+    if len(values["size"]) > 2:
+        raise UserError(f"--size takes a height and a width, but {len(values['size'])} numbers were given.")
+    values["size"] = (values["size"][0], values["size"][-1])
+    return Config(**values)

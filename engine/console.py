@@ -1,0 +1,86 @@
+"""What a run prints: a progress bar on a terminal, one line an epoch, the result."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+EPOCH_COLUMNS = " epoch  stage   train loss  select loss  select top-1     best  images/s   wait  seconds"
+
+
+def progress(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
+    """The items, with a bar that is wiped when they are through; on a terminal only."""
+    yield from tqdm(items, what, total, leave=False, unit="batch", disable=not sys.stderr.isatty(), file=sys.stderr)
+
+
+def say(*lines: str) -> None:
+    """Print lines at once, without breaking a progress bar."""
+    tqdm.write("\n".join(lines), file=sys.stdout)
+    sys.stdout.flush()
+
+
+def epoch_line(row: Mapping[str, Any]) -> str:
+    """A row of the history under EPOCH_COLUMNS; `*` marks a new best epoch."""
+    mark = "*" if row["best_epoch"] == row["epoch"] else " "
+    return (
+        f"{row['epoch']:>6}  {row['stage']:<6} {row['train_loss']:>11.4f}  {row['select_loss']:>11.4f} "
+        f"{row['select_top1']:>13.2%}{mark} {row['best_top1']:>7.2%} {row['images_per_second']:>9,.1f} "
+        f"{row['data_wait_share']:>6.1%} {row['seconds']:>8.1f}"
+    )
+
+
+def head_lines(description: Mapping[str, Any], folder: Path, resumed: bool) -> list[str]:
+    """What is trained on what and how, and where the record goes, before anything is trained."""
+    dataset, backbone, costs = description["dataset"], description["backbone"], description["costs"]
+    counts, config, plan = dataset["counts"], description["config"], description["plan"]
+    if description["protocol"] == "paper":
+        parts = f"train {counts['train']:,} (all to fit), test {counts['test']:,} (also chooses the epoch)"
+        protocol = "paper: test chooses the epoch, which flatters"
+    else:
+        parts = f"train {counts['train']:,} ({counts['fit']:,} to fit + {counts['select']:,} to select)"
+        parts += f", test {counts['test']:,}"
+        protocol = "honest: held-out training images choose the epoch, test is scored once"
+    limit = f", at most {config['epochs']} epochs" if config["epochs"] else ""
+    tuned = "all layers" if config["tune"] == "full" else "the head only"
+    lines = [
+        f"{dataset['name']}: {parts}, {len(dataset['classes']):,} classes",
+        f"backbone   {backbone['name']}, weights {backbone['weights']}, {costs['parameters'] / 1e6:.1f} M parameters, "
+        f"{costs['macs'] / 1e9:.2f} GMACs at {config['size'][0]}x{config['size'][1]}",
+        f"recipe     {description['recipe']}: AdamW, then SGD, rate {config['lr']:g}, batches of "
+        f"{description['batch_size']}, {tuned}, each until {config['patience']} epochs bring no gain{limit}",
+        f"protocol   {protocol}",
+        f"plan       {plan['device']} ({plan['device_name']}), {plan['precision']}: {plan['reason']}",
+        f"record     {folder}" + (" (goes on from the last finished epoch)" if resumed else ""),
+    ]
+    if dataset["partial"]:
+        lines.insert(1, f"partial    {'; '.join(dataset['differences'])}")
+    return lines
+
+
+def result_line(record: Mapping[str, Any]) -> str:
+    """The result in one line, with whatever limits what it means."""
+    test = record["test"]
+    numbers = [f"top-1 {test['top1']:.2%}"]
+    if test["top5"] is not None:
+        numbers.append(f"top-5 {test['top5']:.2%}")
+    numbers.append(f"balanced {test['balanced_accuracy']:.2%}, macro-F1 {test['macro_f1']:.4f}")
+    if test["auroc"] is not None:
+        numbers.append(f"AUROC {test['auroc']:.4f}")
+    limits = []
+    if record["protocol"] == "paper":
+        limits.append("optimistic: test chose the epoch")
+    if record["dataset"]["partial"]:
+        limits.append("partial data: not to be compared")
+    if record["backbone"]["weights"] == "none":
+        limits.append("not pretrained")
+    return (
+        f"{record['backbone']['name']} on {record['dataset']['name']}, {test['images']:,} test images: "
+        + ", ".join(numbers)
+        + (f" [{'; '.join(limits)}]" if limits else "")
+    )

@@ -1,0 +1,238 @@
+"""A dataset's files on the disk: found, or downloaded from its mirrors, verified and extracted."""
+
+import errno
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from engine import files
+from engine.archives import extract, is_archive
+from engine.dataset import Dataset, File
+from engine.errors import RunError, UserError
+
+CONNECT_SECONDS = 15.0
+SILENCE_SECONDS = 30.0  # the longest wait for the next bytes
+
+
+def obtain(dataset: Dataset, data_dir: Path) -> Path:
+    """The folder that holds the dataset's files; what is not there yet is downloaded, verified and extracted.
+
+    It is `data_dir / dataset.folder`; `data_dir` itself where that is the extracted folder, or where the dataset
+    has no folder: then nothing is extracted, and its files (if any) lie verified in `data_dir`. Plain files that
+    come beside archives are put into the folder together with what the archives hold.
+
+    A folder that exists is taken as it is and never written to. A file that the user put there is never changed.
+    UserError: a file is not the published one, or cannot be downloaded, extracted or written. RunError: disk full.
+    """
+    with _explained(data_dir, "--data-dir chooses another folder"):
+        if found := _present(dataset, data_dir):
+            return found
+        _refuse_by_hand(dataset, data_dir)
+        with _locked(data_dir):
+            if found := _present(dataset, data_dir):
+                return found
+            _remove_leftovers(data_dir, dataset.folder, dataset.files)
+            # look at what the user put there before anything long
+            for file in sorted(dataset.files, key=lambda file: not (data_dir / file.name).exists()):
+                if not _verify_placed(file, data_dir):
+                    _download(file, data_dir, f"; see {dataset.page}")
+            if not dataset.folder:
+                return data_dir
+            extract(dataset, data_dir)
+            return data_dir / dataset.folder
+
+
+def fetch(file: File, folder: Path) -> Path:
+    """The path of `file` in `folder`, verified, and downloaded if it was not there. Errors as in `obtain`."""
+    path = folder / file.name
+    with _explained(folder, "make it writable, or put the file there by hand"):
+        if not _verify_placed(file, folder):
+            with _locked(folder):
+                _remove_leftovers(folder, "", [file])
+                if not _verify_placed(file, folder):
+                    _download(file, folder, "")
+    return path
+
+
+@contextmanager
+def _explained(folder: Path, advice: str) -> Iterator[None]:
+    """Turn what the disk refuses into the errors that the user sees."""
+    try:
+        yield
+    except OSError as error:
+        place = f"{error.filename or folder}: {(error.strerror or str(error)).lower()}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(f"{place}. Free some space and run the same command again; {advice}.") from error
+        raise UserError(
+            f"{place}. {folder.absolute()} must be a folder that can be read and, while something is still to be "
+            f"downloaded or extracted, written to; {advice}."
+        ) from error
+
+
+def _present(dataset: Dataset, data_dir: Path) -> Path | None:
+    """The folder to return if nothing is left to do."""
+    if not dataset.folder:
+        return data_dir if all(_verify_placed(file, data_dir) for file in dataset.files) else None
+    if (data_dir / dataset.folder).is_dir():
+        return data_dir / dataset.folder
+    if dataset.folder in (data_dir.name, data_dir.resolve().name) and data_dir.is_dir():
+        # data/dtd holds dtd's archive, data/dtd/dtd its files: the right name alone does not tell which it is
+        visible = {entry.name for entry in data_dir.iterdir() if not entry.name.startswith(".")}
+        archives = {file.name for file in dataset.files if is_archive(file)}
+        if visible - {file.name for file in dataset.files} and not visible & archives:
+            return data_dir
+    return None
+
+
+def _refuse_by_hand(dataset: Dataset, data_dir: Path) -> None:
+    """Tell the user what to get where no program may or can."""
+    how = f"{dataset.name} is not downloaded automatically (licence: {dataset.licence}). Get it from {dataset.page}"
+    if not dataset.files:
+        raise UserError(
+            f"{how} and extract it so that the folder {data_dir.absolute() / dataset.folder} exists, or name the "
+            "folder that holds it with --data-dir."
+        )
+    by_hand = [file for file in dataset.files if not file.urls and not (data_dir / file.name).exists()]
+    if by_hand:
+        names = "".join(f"\n  {file.name} ({_description(file)})" for file in by_hand)
+        raise UserError(f"{how}, put these into {data_dir.absolute()} and run the same command again:{names}")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time downloads into and extracts in `folder`; the others wait."""
+    import filelock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / ".download.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        _say(f"another process downloads into {folder}: waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _remove_leftovers(data_dir: Path, folder: str, wanted: Sequence[File]) -> None:
+    """Remove what killed processes left. Whoever writes here holds the lock, so nobody uses it any more."""
+    downloads = tuple(f".{file.name}." for file in wanted)
+    for entry in data_dir.iterdir():
+        if folder and entry.name.startswith(f".{folder}.") and entry.name.endswith(".partial"):
+            shutil.rmtree(entry)
+        elif entry.name.startswith(downloads) and entry.name.endswith(".tmp"):
+            entry.unlink()
+
+
+def _wrong(file: File, path: Path) -> str:
+    """What is wrong with the file at `path`; "" if it is the published one, as far as that can be told."""
+    size = path.stat().st_size
+    algorithm, _, expected = (file.checksum or "sha256:").partition(":")
+    value = files.digest(path, algorithm)
+    if value.startswith(expected.lower()) and file.bytes in (None, size):
+        return ""
+    what = "truncated" if file.bytes is not None and size < file.bytes else "another file"
+    return f"{what} ({size:,} bytes, {algorithm}:{value})"
+
+
+def _description(file: File) -> str:
+    size = "size unknown" if file.bytes is None else f"{file.bytes:,} bytes"
+    return f"{size}, {file.checksum or 'checksum unknown'}"
+
+
+def _verify_placed(file: File, folder: Path) -> bool:
+    """Whether the file is there; an error if it is, but is not the published one."""
+    path = folder / file.name
+    if not path.exists():
+        return False
+    if wrong := _wrong(file, path):
+        raise UserError(
+            f"{path.absolute()} is {wrong}; expected {_description(file)}. It was left as it is: put the right file "
+            f"in its place{', or delete it for a download,' if file.urls else ''} and run the same command again."
+        )
+    return True
+
+
+def _download(file: File, folder: Path, see: str) -> None:
+    """Download `file` from the first mirror that has it; it gets its name only once it is whole and verified."""
+    import requests
+    import urllib3
+    from pooch import HTTPDownloader
+
+    # Some servers label a .tar.gz "Content-Encoding: gzip", and requests would then unpack it on the way.
+    def as_sent(response: requests.Response, **_: Any) -> None:
+        response.raw.headers.pop("Content-Encoding", None)
+
+    download = HTTPDownloader(
+        progressbar=sys.stderr.isatty(),
+        chunk_size=1 << 16,
+        timeout=(CONNECT_SECONDS, SILENCE_SECONDS),
+        headers={"Accept-Encoding": "identity"},
+        hooks={"response": as_sent},
+    )
+    failures = ""
+    for url in file.urls:
+        _say(f"downloading {file.name} from {url}")
+        try:
+            with files.atomic(folder / file.name) as output:
+                download(url, output, None)
+                output.flush()
+                if wrong := _wrong(file, Path(output.name)):
+                    raise ValueError(wrong)
+            return
+        # ValueError: also what pooch raises for a senseless header. OSError: requests raises a bare one, without a
+        # number, for a missing certificate bundle; one with a number comes from the disk.
+        except (OSError, urllib3.exceptions.HTTPError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno and not isinstance(error, requests.RequestException):
+                raise
+            failures += f"\n  {url}\n    {_reason(error)}"
+    raise UserError(
+        f"{file.name} could not be downloaded from{failures}\nCheck the network, or get {file.name} by "
+        f"hand ({_description(file)}{see}), put it into {folder.absolute()} and run the same command again."
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """Why a download failed, in a few words: the libraries wrap the cause in up to five exceptions."""
+    import http.client
+    import socket
+    import ssl
+
+    import requests
+    import urllib3
+
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"HTTP {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "the proxy cannot be used"
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    timeouts = (requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError)
+    for link in reversed(chain):
+        if isinstance(link, ssl.SSLCertVerificationError):
+            return f"TLS certificate refused: {link.verify_message}"
+        if isinstance(link, ssl.SSLError):
+            return f"TLS error: {(link.reason or 'unknown').replace('_', ' ').lower()}"
+        if isinstance(link, socket.gaierror):
+            return "host name not found"
+        if isinstance(link, urllib3.exceptions.IncompleteRead | http.client.IncompleteRead):
+            sent = link.partial if isinstance(link.partial, int) else len(link.partial)
+            return f"connection cut after {sent:,} bytes"
+        if isinstance(link, TimeoutError | requests.Timeout | urllib3.exceptions.TimeoutError):
+            connecting = any(isinstance(outer, timeouts) for outer in chain)
+            return f"no connection in {CONNECT_SECONDS:g} s" if connecting else f"silent for {SILENCE_SECONDS:g} s"
+        if isinstance(link, OSError) and link.strerror:
+            return link.strerror.lower()
+    return str(error).partition("\n")[0][:200] or type(error).__name__
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

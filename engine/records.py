@@ -1,0 +1,256 @@
+"""runs/<dataset>/<backbone>/<run id>/: what a run leaves behind, every file of it whole or absent."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from engine.backbone import Backbone, macs
+from engine.config import Config
+from engine.dataset import Contents, Dataset, Part
+from engine.environment import environment
+from engine.errors import RunError, UserError
+from engine.files import atomic, write_json, write_text
+from engine.plan import Plan
+from engine.reading import PARTS, Parts
+from engine.state import State
+from engine.weights import Weights
+
+SCHEMA = 1  # raised when a field of record.json changes its meaning; record.schema.json describes it
+
+
+class Run:
+    """One run's folder, found by what the run is; `rerun` disregards what lies there.
+
+    identity: all that can change the run's numbers, "dataset", "model", "protocol" and "seed" among it. Raises
+    UserError when the record that lies in the folder can't be read.
+    """
+
+    def __init__(self, out: Path, identity: Mapping[str, Any], rerun: bool = False) -> None:
+        canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+        digits = hashlib.sha256(canonical.encode()).hexdigest()[:10]
+        self.id = f"{identity['protocol']}-seed{identity['seed']}-{digits}"
+        self.rerun = rerun
+        self.folder = out / identity["dataset"] / identity["model"] / self.id
+        self.record = {} if rerun else read_record(self.folder / "record.json") or {}
+        self._checkpoint = self.folder / "checkpoint.pt"
+
+    @property
+    def done(self) -> bool:
+        """Whether an earlier command finished this run."""
+        return self.record.get("status") == "done"
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether an earlier command left epochs to go on from."""
+        return not self.rerun and bool(self.record) and not self.done and self._checkpoint.exists()
+
+    @contextmanager
+    def writing(self, description: Mapping[str, Any], split: Mapping[str, Any]) -> Iterator[None]:
+        """Hold the run's folder, alone, with a record that says "running"; an error that comes through is noted in it.
+
+        Raises UserError when the folder can't be written to or another process is at it.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self.folder / ".lock", timeout=0)
+            lock.acquire()
+        except filelock.Timeout:
+            raise UserError(
+                f"another process is at this run already: {self.folder}. Wait for it, or stop it."
+            ) from None
+        except OSError as problem:
+            raise UserError(
+                f"the record can't be written to {self.folder}: {problem.strerror}. --out chooses another folder."
+            ) from problem
+        with lock:
+            self.record = {} if self.rerun else read_record(self.folder / "record.json") or {}
+            if self.done:
+                raise UserError(f"another process has just finished this run: {self.folder}")
+            if not self.interrupted:
+                for name in ("record.json", "checkpoint.pt", "history.csv", "predictions.npz", "split.json"):
+                    (self.folder / name).unlink(missing_ok=True)
+            started = self.record["started"] if self.interrupted else now()
+            self.record = {"schema": SCHEMA, "run": self.id, "status": "running", "error": None, "started": started}
+            self.record |= {"finished": None, **description}
+            self._write(lambda: write_json(self.folder / "split.json", split))
+            self._write(lambda: write_json(self.folder / "record.json", self.record))
+            try:
+                yield
+            except Exception as problem:
+                self.record |= {
+                    "status": "failed",
+                    "error": f"{type(problem).__name__}: {problem}",
+                    "finished": now(),
+                }
+                self._write(lambda: write_json(self.folder / "record.json", self.record))
+                raise
+
+    def snapshot(self) -> dict[str, Any] | None:
+        """What the last save() was given, or None before the first."""
+        if not self._checkpoint.exists():
+            return None
+        try:
+            saved: dict[str, Any] = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+        except Exception as problem:  # whatever the bytes lead torch.load to
+            raise UserError(
+                f"{self._checkpoint} can't be read, so the run can't go on from it: {str(problem).splitlines()[0]}\n"
+                "Start the run over with --rerun."
+            ) from problem
+        return saved
+
+    def save(self, snapshot: Mapping[str, Any]) -> None:
+        """After an epoch: everything that a resume needs in checkpoint.pt, and the history as far as it goes."""
+        self._write(lambda: self._save_checkpoint(snapshot))
+        self._write(lambda: self._write_history(snapshot["state"]["history"]))
+
+    def finish(
+        self,
+        model: nn.Module,
+        state: State,
+        test: Part,
+        logits: npt.NDArray[np.float32],
+        metrics: Mapping[str, Any],
+        test_speed: Mapping[str, float],
+    ) -> None:
+        """Write predictions and the final checkpoint; the record, which then says "done", comes last."""
+        median = {key: statistics.median(row[key] for row in state.history) for key in test_speed}
+        self.record |= {
+            "selection": {
+                "part": "test" if self.record["protocol"] == "paper" else "select",
+                "top1": state.best_score,
+                "epoch": state.best_epoch,
+                "stage": state.history[state.best_epoch - 1]["stage"],
+                "epochs": state.epochs,
+            },
+            "test": dict(metrics),
+        }
+        self.record["costs"] |= {
+            "train_seconds": sum(row["seconds"] for row in state.history),
+            "epoch_seconds": median["seconds"],
+            "train_images_per_second": median["images_per_second"],
+            "train_compute_images_per_second": median["compute_images_per_second"],
+            "data_wait_share": median["data_wait_share"],
+            "test_images_per_second": test_speed["images_per_second"],
+            "test_compute_images_per_second": test_speed["compute_images_per_second"],
+            "peak_memory_mib": state.peak_memory_mib,
+            "energy_joules": state.energy_joules,
+        }
+        self._write(lambda: self._write_history(state.history))
+        self._write(lambda: self._save_predictions(test.names, test.labels, logits))
+        # with the state, so that a run cut off between this file and the next has only test left to do
+        weights = {name: value.cpu() for name, value in model.state_dict().items()}
+        self._write(lambda: self._save_checkpoint({"model": weights, "state": asdict(state), **self.record}))
+        self.record |= {"status": "done", "finished": now()}
+        self._write(lambda: write_json(self.folder / "record.json", self.record))
+
+    def _write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        write_text(self.folder / "history.csv", text.getvalue())
+
+    def _save_checkpoint(self, content: Mapping[str, Any]) -> None:
+        with atomic(self._checkpoint) as file:
+            torch.save(dict(content), file)
+
+    def _save_predictions(
+        self, names: Sequence[str], labels: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]
+    ) -> None:
+        with atomic(self.folder / "predictions.npz") as file:
+            np.savez_compressed(file, names=np.array(names), labels=labels, logits=logits)
+
+    def _write(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except (OSError, RuntimeError) as problem:  # torch.save reports a full disk as a RuntimeError
+            raise RunError(
+                f"the record can't be written to {self.folder}: {problem}. "
+                "What was saved before is whole: make room, and the same command goes on from there."
+            ) from problem
+
+
+def describe(
+    dataset: Dataset,
+    contents: Contents,
+    differences: Sequence[str],
+    parts: Parts,
+    config: Config,
+    backbone: Backbone,
+    weights: Weights,
+    plan: Plan,
+    model: nn.Module,
+    batch_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> dict[str, Any]:
+    """What a record says of a run before it begins."""
+    return {
+        "dataset": {
+            "key": dataset.key,
+            "name": dataset.name,
+            "version": dataset.version,
+            "domain": dataset.domain,
+            "published": dataset.published,
+            "partial": bool(differences),
+            "differences": list(differences),
+            "classes": list(contents.classes),
+            "counts": {"train": len(contents.train)} | {part: len(getattr(parts, part)) for part in PARTS},
+            "checksums": dict(contents.checksums),
+            "split": parts.hash,
+        },
+        "backbone": {
+            "name": config.model,
+            "builder": backbone.builder.__name__,
+            "weights": weights.name,
+            "weights_sha256": weights.sha256,
+        },
+        "protocol": config.protocol,
+        "recipe": config.recipe,
+        "seed": config.seed,
+        "batch_size": batch_size,
+        "normalisation": {"mean": list(mean), "std": list(std)},
+        "config": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()},
+        "plan": asdict(plan),
+        "costs": {
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "trained_parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+            "macs": macs(model, config.size),
+        },
+        "environment": environment(),
+    }
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The record at `path`; None where there is none. Raises UserError when it isn't one."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as problem:
+        raise UserError(f"{path} is not a readable record: {problem}. Start the run over with --rerun.") from problem
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        found = record.get("schema") if isinstance(record, dict) else type(record).__name__
+        raise UserError(f"{path} has schema {found}, this version reads {SCHEMA}. Start the run over with --rerun.")
+    return record
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

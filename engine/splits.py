@@ -1,0 +1,180 @@
+"""Which image goes where: classes split by name, hold-outs that keep a patient on one side, and a split's hash."""
+
+import hashlib
+import json
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import train_test_split
+
+from engine.errors import UserError
+
+Indices = npt.NDArray[np.int64]
+
+# What a class that is missing from a part costs, beside share errors of at most 1. Missing from the first part, a
+# class can't be learnt; missing from another, it is only not measured.
+MISSING_FROM_FIRST = 1e6
+MISSING_FROM_OTHER = 1e3
+MOST_TRIES = 20
+# how many (group, class) pairs may be dealt out in all: about a second
+MOST_DEALT = 100_000
+
+
+def split_names(
+    names: Sequence[str], test_size: float, val_size: float = 0.0, random_state: int = 42
+) -> dict[str, list[str]]:
+    """Split the names of one class into "train", "val" (only where val_size > 0) and "test", each sorted.
+
+    The published splits were made so: scikit-learn's train_test_split on one class at a time, which rounds the
+    held-out part up; test and validation are first held out together. The order of `names` plays no part.
+    A part that would be empty is scikit-learn's ValueError; `fewest_names` says how many names it takes.
+    """
+    train, held = train_test_split(sorted(names), test_size=test_size + val_size, random_state=random_state)
+    if not val_size:
+        return {"train": sorted(train), "test": sorted(held)}
+    share = test_size / (test_size + val_size)
+    val, test = train_test_split(held, test_size=share, random_state=random_state)
+    return {"train": sorted(train), "val": sorted(val), "test": sorted(test)}
+
+
+def fewest_names(test_size: float, val_size: float = 0.0) -> int:
+    """The smallest class of which `split_names` leaves no part empty."""
+
+    def fills_every_part(count: int) -> bool:
+        held = math.ceil((test_size + val_size) * count)
+        tested = math.ceil(test_size / (test_size + val_size) * held) if val_size else held
+        return count > held > 0 and (not val_size or held > tested)
+
+    return bisect_left(range(10**9), True, key=fills_every_part)
+
+
+def hold_out(labels: Indices, groups: Sequence[str] | None, fraction: float, seed: int) -> tuple[Indices, Indices]:
+    """Hold about `fraction` of every class out.
+
+    labels: (N,). groups: N names of what must stay on one side (a patient), whatever its classes; None: each image
+    alone. seed: 0 to 2**32 - 1. Returns the sorted indices of the images kept and of those held out.
+
+    Without groups a class of n images gives round(fraction * n), at least 1 and at most n - 1. With groups every
+    class's share is as near to `fraction` as they allow, and no class is held out whole.
+    UserError: nothing can be held out.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction must lie between 0 and 1, not {fraction}")
+    if groups is not None:
+        parts = divide_groups(labels, groups, (1 - fraction, fraction), seed)
+        keep, held = np.flatnonzero(parts == 0), np.flatnonzero(parts == 1)
+        if not len(held):
+            raise UserError(
+                f"No group can be held out: found {len(labels):,} images in {len(set(groups)):,} group(s), and"
+                " each holds all images of some class. Expected a class's images to be spread over two groups"
+                " or more. Add images of other groups (patients), or group by something finer."
+            )
+        return keep, held
+
+    # RandomState, because its stream is frozen: the same seed gives the same split in any version of NumPy
+    random = np.random.RandomState(seed)
+    held_of_classes = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        if count:
+            held_of_classes.append(train_test_split(members, test_size=count, random_state=random)[1])
+    if not held_of_classes:
+        raise UserError(
+            f"Nothing can be held out: found {len(labels):,} images of {len(np.unique(labels)):,} classes."
+            " Expected at least one class of two images or more. Add images, or give a validation part of your own."
+        )
+    held = np.sort(np.concatenate(held_of_classes))
+    return np.setdiff1d(np.arange(len(labels)), held), held
+
+
+def divide_groups(labels: Indices, groups: Sequence[str], shares: Sequence[float], seed: int) -> Indices:
+    """Divide images into len(shares) parts with every group in one part; the same arguments, the same parts.
+
+    labels: (N,). groups: N names. shares: what every part should get of every class, summing to 1.
+    seed: 0 to 2**32 - 1. Returns (N,): each image's part, an index into shares. The first part has images of every
+    class; another part can lack one, or be empty, where there are too few groups: the caller looks.
+
+    Groups are dealt out in a shuffled order, each to where it helps most, then moved while a move helps. This is
+    done again in other orders, and the best kept, unless every count is already within one image of its share.
+    """
+    if len(labels) != len(groups):
+        raise ValueError(f"{len(labels)} labels, but {len(groups)} groups")
+    _, classes = np.unique(labels, return_inverse=True)
+    group_index = {group: index for index, group in enumerate(sorted(set(groups)))}
+    contents: list[Counter[int]] = [Counter() for _ in group_index]  # of each group: class -> images
+    for class_index, group in zip(classes.tolist(), groups, strict=True):
+        contents[group_index[group]][class_index] += 1
+
+    targets = np.outer(shares, np.bincount(classes))
+    random = np.random.RandomState(seed)
+    best: tuple[float, list[int]] = (math.inf, [])
+    pairs = max(1, sum(map(len, contents)))
+    for _ in range(max(1, min(MOST_TRIES, MOST_DEALT // pairs))):
+        parts, counts = _deal(contents, targets.tolist(), random.permutation(len(contents)).tolist())
+        missing = np.count_nonzero(counts == 0, axis=1)
+        cost = float(
+            np.square((counts - targets) / targets.sum(axis=0)).sum()
+            + MISSING_FROM_FIRST * missing[0]
+            + MISSING_FROM_OTHER * missing[1:].sum()
+        )
+        best = min(best, (cost, parts))
+        if not missing.any() and np.abs(counts - targets).max() < 1:
+            break
+    return np.array([best[1][group_index[group]] for group in groups], dtype=np.int64)
+
+
+def _deal(
+    contents: list[Counter[int]], targets: list[list[float]], order: list[int]
+) -> tuple[list[int], npt.NDArray[np.int64]]:
+    """Each group's part, and the images of every (part, class)."""
+    images = [sum(column) for column in zip(*targets, strict=True)]
+    counts = [[0] * len(images) for _ in targets]
+    parts = [-1] * len(contents)
+
+    def change(group: int, part: int, sign: int) -> float:
+        """What it costs (below 0: saves) to put the group into the part (sign 1) or take it out (sign -1)."""
+        missing = MISSING_FROM_OTHER if part else MISSING_FROM_FIRST
+        cost = 0.0
+        for index, number in contents[group].items():
+            count, target = counts[part][index], targets[part][index]
+            # (after - target)^2 - (before - target)^2, in shares of the class
+            cost += number * (number + 2 * sign * (count - target)) / images[index] ** 2
+            cost += missing * ((count + sign * number == 0) - (count == 0))
+        return cost
+
+    def put(group: int, part: int, sign: int) -> None:
+        for index, number in contents[group].items():
+            counts[part][index] += sign * number
+
+    for group in order:
+        parts[group] = min(range(len(targets)), key=lambda part: change(group, part, 1))
+        put(group, parts[group], 1)
+    moved = True
+    while moved:
+        moved = False
+        for group in order:
+            here = parts[group]
+            others = [part for part in range(len(targets)) if part != here]
+            there = min(others, key=lambda part: change(group, part, 1))
+            # a margin, so that rounding can't move a group to and fro for ever
+            if change(group, here, -1) + change(group, there, 1) < -1e-9:
+                put(group, here, -1)
+                put(group, there, 1)
+                parts[group] = there
+                moved = True
+    return parts, np.array(counts, dtype=np.int64)
+
+
+def split_hash(parts: Mapping[str, Sequence[tuple[str, int]]], fingerprint: str = "") -> str:
+    """A sha256 that changes when an image moves to another part, is renamed, relabelled, added or removed.
+
+    parts: part -> (image name, label) pairs, in any order. fingerprint: whatever else must change the hash.
+    """
+    named = {part: sorted((name, int(label)) for name, label in pairs) for part, pairs in parts.items()}
+    content = {"fingerprint": fingerprint, "parts": named}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,256 @@
+r"""Split class folders into train/, test/ and, if you like, val/ folders.
+
+    python split.py --input_dir IN --output_dir OUT --test_size 0.2
+    python split.py --input_dir IN --output_dir OUT --test_size 0.2 --val_size 0.1 --random_state 42
+    python split.py --input_dir IN --output_dir OUT --group_regex "^(patient\d+)_" --dry_run
+
+IN holds one folder per class: IN/cat/1.jpg, IN/dog/2.jpg. OUT gets the same class folders in OUT/train and
+OUT/test, and OUT/split.json, which lists every image and its part. Every class is split alone, and its held-out
+part is rounded up. The same names and options give the same split on every computer. IN stays as it is.
+"""
+
+import argparse
+import io
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NoReturn
+
+import numpy as np
+
+from engine.errors import RunError, UserError
+from engine.folders import Listing, list_classes, listed
+from engine.outputs import SPLIT_FILE, check_apart, check_output, write
+from engine.splits import divide_groups, fewest_names, split_hash, split_names
+
+FORMAT = 1  # of split.json, raised when a reader has to know
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a wrong command line in the words of every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}. See python split.py --help")
+
+
+def parser() -> Parser:
+    """The command line."""
+    found = Parser(
+        prog="split.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = found.add_argument
+    add("--input_dir", required=True, metavar="IN", help="one folder per class, with images at any depth")
+    add("--output_dir", required=True, metavar="OUT", help="a new or empty folder")
+    add("--test_size", type=float, default=0.2, metavar="X", help="share of each class for test/ (default: 0.2)")
+    add("--val_size", type=float, default=0.0, metavar="X", help="share of each class for val/ (default: no val/)")
+    add("--random_state", type=int, default=42, metavar="N", help="seed: another one, another split (default: 42)")
+    add(
+        "--group_regex",
+        metavar="REGEX",
+        help="images stay together whose file names give the same match: the first (...) group if there is one,"
+        " else all that matches. Sizes are then met as nearly as the groups allow",
+    )
+    add(
+        "--link",
+        choices=("hard", "soft", "copy"),
+        default="copy",
+        help="how images get into OUT (default: copy). Links take no space; soft ones break when IN moves, hard"
+        " ones need IN and OUT on one disk",
+    )
+    add("--dry_run", action="store_true", help="print the counts and write nothing")
+    add("--overwrite", action="store_true", help="replace OUT if it is an earlier output of split.py")
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Split as the command line says. Returns 0, or 2 for the user's mistake, 3 for a failure, 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        # a name that the terminal can't show must not stop the split
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        split(parser().parse_args(argv))
+    except UserError as error:
+        print(f"split.py: {error}", file=sys.stderr)
+        return error.exit_code
+    except PermissionError as error:
+        print(f"split.py: no permission: {error.filename}. Ask its owner, or choose another.", file=sys.stderr)
+        return UserError.exit_code
+    except OSError as error:
+        print(f"split.py: {error}. Nothing half-written is left.", file=sys.stderr)
+        return RunError.exit_code
+    except KeyboardInterrupt:
+        print("split.py: interrupted; no half-written output is left", file=sys.stderr)
+        return 130
+    return 0
+
+
+def split(options: argparse.Namespace) -> None:
+    """Check everything, show the counts, then write."""
+    check_sizes(options)
+    source, output = check_places(options)
+    print(f"Reading {source}", flush=True)
+    listing = list_classes(source)
+    check_apart(source, output, listing.sizes)
+    groups = None if options.group_regex is None else find_groups(listing, options.group_regex)
+    parts = split_by_class(listing, options) if groups is None else split_by_group(listing, groups, options)
+
+    print(table(listing, parts))
+    if groups is not None:
+        print(f"{len(set(groups.values())):,} groups, each in one part")
+    if listing.loose:
+        print(f"{listing.loose:,} images outside the class folders left out")
+    if listing.ignored:
+        kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(listing.ignored.items()))
+        print(f"{listing.ignored.total():,} other files ignored: {kinds}")
+    if options.dry_run:
+        print("Dry run: nothing written")
+        return
+
+    print(f"Writing {output} (--link {options.link})", flush=True)
+    write(source, output, parts, options.link, record(listing, parts, groups, options), options.overwrite)
+    counts = ", ".join(f"{len(names):,} {part}" for part, names in parts.items())
+    print(f"Split {len(listing.sizes):,} images into {counts}; listed in {output / SPLIT_FILE}")
+
+
+def check_sizes(options: argparse.Namespace) -> None:
+    """UserError unless every part gets a share, and scikit-learn can take the seed."""
+    test_size, val_size = options.test_size, options.val_size
+    if not 0 < test_size < 1:
+        raise UserError(f"--test_size is {test_size}. Expected a share between 0 and 1, such as 0.2.")
+    if not 0 <= val_size < 1:
+        raise UserError(f"--val_size is {val_size}. Expected a share between 0 and 1, such as 0.1, or 0 for no val/.")
+    if test_size + val_size >= 1:
+        raise UserError(
+            f"--test_size {test_size} and --val_size {val_size} leave nothing for train/."
+            " Expected a sum below 1: lower one of them."
+        )
+    if not 0 <= options.random_state < 2**32:
+        raise UserError(f"--random_state is {options.random_state}. Expected a whole number from 0 to {2**32 - 1}.")
+
+
+def check_places(options: argparse.Namespace) -> tuple[Path, Path]:
+    """The resolved input and output folders. UserError: the one can't be read, or the other not made."""
+    for flag in ("input_dir", "output_dir"):
+        if not getattr(options, flag):
+            raise UserError(f"--{flag} is empty. Expected the path of a folder: is a shell variable not set?")
+    source = Path(os.path.realpath(Path(options.input_dir).expanduser()))
+    output = Path(os.path.realpath(Path(options.output_dir).expanduser()))
+    if not source.is_dir():
+        found = "is a file" if source.exists() else "does not exist"
+        raise UserError(f"--input_dir {options.input_dir} {found}. Expected a folder with one folder per class in it.")
+    check_output(source, output, options.overwrite)
+    return source, output
+
+
+def split_by_class(listing: Listing, options: argparse.Namespace) -> dict[str, list[str]]:
+    """Part -> image names; every class is split alone. UserError: a class is too small to fill every part."""
+    needed = fewest_names(options.test_size, options.val_size)
+    small = [f"{name}: {len(images):,}" for name, images in listing.classes.items() if len(images) < needed]
+    if small:
+        raise UserError(
+            f"Too few images in a class ({len(small):,}):{listed(small)}\nExpected at least {needed:,} in each, so"
+            " that every part gets one at these sizes. Add images, remove the class, or choose other sizes."
+        )
+    parts: dict[str, list[str]] = {}
+    for images in listing.classes.values():
+        for part, names in split_names(images, options.test_size, options.val_size, options.random_state).items():
+            parts.setdefault(part, []).extend(names)
+    return parts
+
+
+def find_groups(listing: Listing, regex: str) -> dict[str, str]:
+    """Image name -> what the regex finds in the file's own name. UserError: a wrong regex, or a name without it."""
+    try:
+        pattern = re.compile(regex)
+    except re.error as error:
+        raise UserError(f"--group_regex {regex!r} is not a regular expression: {error}. Correct it.") from None
+    groups, lost = {}, []
+    for name in sorted(listing.sizes):
+        match = pattern.search(PurePosixPath(name).name)
+        group = match and match[1 if pattern.groups else 0]
+        if group is None:
+            lost.append(name)
+        else:
+            groups[name] = group
+    if lost:
+        raise UserError(
+            f"Without a match for --group_regex {regex!r} ({len(lost):,}):{listed(lost, 5)}\n"
+            "Expected a match in each file's own name. Correct the regex or rename the files."
+        )
+    return groups
+
+
+def split_by_group(listing: Listing, groups: dict[str, str], options: argparse.Namespace) -> dict[str, list[str]]:
+    """Part -> image names, no group in two parts. UserError: a part gets no image of some class."""
+    shares = {"train": 1 - options.test_size - options.val_size, "val": options.val_size, "test": options.test_size}
+    if not options.val_size:
+        del shares["val"]
+    names = [name for images in listing.classes.values() for name in images]
+    labels = np.array([label for label, images in enumerate(listing.classes.values()) for _ in images])
+    chosen = divide_groups(
+        labels, [groups[name] for name in names], list(shares.values()), options.random_state
+    ).tolist()
+    parts: dict[str, list[str]] = {part: [] for part in shares}
+    for name, index in zip(names, chosen, strict=True):
+        parts[list(shares)[index]].append(name)
+
+    counts = count(listing, parts)
+    gaps = []
+    for name, images in listing.classes.items():
+        missing = [part for part in parts if not counts[part][name]]
+        if missing:
+            own = len({groups[image] for image in images})
+            gaps.append(f"{name}: none in {' and '.join(missing)}; {own:,} groups in all")
+    if gaps:
+        raise UserError(
+            f"A class does not reach every part, since no group may be in two ({len(gaps):,}):{listed(gaps)}\n"
+            f"Expected at least {len(parts)} groups in every class. Add images of other groups, group by something"
+            " finer, or ask for fewer parts."
+        )
+    return parts
+
+
+def count(listing: Listing, parts: dict[str, list[str]]) -> dict[str, dict[str, int]]:
+    """Part -> class -> images."""
+    found = {part: Counter(name.partition("/")[0] for name in names) for part, names in parts.items()}
+    return {part: {name: found[part][name] for name in listing.classes} for part in parts}
+
+
+def table(listing: Listing, parts: dict[str, list[str]]) -> str:
+    """The counts, one line a class."""
+    counts = count(listing, parts)
+    rows = [("class", "images", *parts)]
+    for name, images in listing.classes.items():
+        rows.append((name, f"{len(images):,}", *(f"{counts[part][name]:,}" for part in parts)))
+    rows.append(("all", f"{len(listing.sizes):,}", *(f"{len(names):,}" for names in parts.values())))
+    width = max(len(row[0]) for row in rows)
+    return "\n".join(row[0].ljust(width) + "".join(cell.rjust(10) for cell in row[1:]) for row in rows)
+
+
+def record(
+    listing: Listing, parts: dict[str, list[str]], groups: dict[str, str] | None, options: argparse.Namespace
+) -> dict[str, object]:
+    """What split.json says: under "files" stand part -> image -> bytes."""
+    labels = {name: label for label, name in enumerate(listing.classes)}
+    labelled = {part: [(name, labels[name.partition("/")[0]]) for name in names] for part, names in parts.items()}
+    chosen = ("test_size", "val_size", "random_state", "group_regex", "link")
+    return {
+        "format": FORMAT,
+        "hash": split_hash(labelled),
+        "options": {name: getattr(options, name) for name in chosen},
+        "classes": list(listing.classes),
+        "counts": count(listing, parts),
+        "files": {part: {name: listing.sizes[name] for name in sorted(names)} for part, names in parts.items()},
+        "groups": groups,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

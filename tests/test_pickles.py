@@ -1,0 +1,256 @@
+"""CIFAR's pickles: the real files, damaged ones, and some that would run code."""
+
+import contextlib
+import hashlib
+import os
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from engine.errors import UserError
+from engine.pickles import load_pickle
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+BATCHES = [
+    *(f"cifar10/cifar-10-batches-py/{name}" for name in ["data_batch_1", "data_batch_5", "test_batch", "batches.meta"]),
+    *(f"cifar100/cifar-100-python/{name}" for name in ["train", "test", "meta"]),
+]
+DATA = np.arange(2 * 3072).reshape(2, 3072).astype(np.uint8)
+
+
+def old_array(array: npt.NDArray[Any], name: bytes, order: bytes = b"|", fortran: bool = False) -> bytes:
+    """An array as Python 2 and NumPy 1 pickled it with protocol 2."""
+    shape = b"(" + b"".join(b"J" + struct.pack("<i", size) for size in array.shape) + b"t"
+    data = array.tobytes(order="F" if fortran else "C")
+    return (
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        + (b"(K\x01" + shape + b"cnumpy\ndtype\nU" + bytes([len(name)]) + name + b"K\x00K\x01\x87R")
+        + (b"(K\x03U\x01" + order + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb")
+        + (b"\x88" if fortran else b"\x89")
+        + (b"T" + struct.pack("<i", len(data)) + data + b"tb")
+    )
+
+
+def old_batch(array: bytes) -> bytes:
+    """{"data": array, "labels": [3, 1], "filenames": ["a.png"]}"""
+    return b"\x80\x02}(U\x04data" + array + b"U\x06labels](K\x03K\x01eU\tfilenames](U\x05a.pngeu."
+
+
+def write(folder: Path, data: bytes) -> Path:
+    path = folder / "batch"
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_real_files(name: str) -> None:
+    path = SHARED / "data" / name
+    if not path.exists():
+        pytest.skip(f"no sample {path}")
+    expected = pickle.loads(path.read_bytes(), encoding="latin1")
+    found = load_pickle(path, hashlib.md5(path.read_bytes()).hexdigest().upper())
+    assert list(found) == list(expected)
+    for key, value in expected.items():
+        assert type(found[key]) is type(value)
+        np.testing.assert_array_equal(found[key], value)
+    if "data" in found:
+        assert found["data"].dtype == np.uint8
+        assert found["data"].shape[1] == 3072
+        assert found["data"].flags.writeable
+
+
+@pytest.mark.parametrize("fortran", [False, True])
+@pytest.mark.parametrize(
+    ("name", "order"), [("u1", "|"), ("b1", "|"), ("i8", "<"), ("i4", ">"), ("f4", "<"), ("f8", ">")]
+)
+def test_arrays_as_python_2_wrote_them(tmp_path: Path, name: str, order: str, fortran: bool) -> None:
+    array = (np.arange(12).reshape(3, 4) % 2).astype(order + name)
+    content = load_pickle(write(tmp_path, old_batch(old_array(array, name.encode(), order.encode(), fortran))), None)
+    np.testing.assert_array_equal(content["data"], array)
+    assert content["data"].dtype == array.dtype
+    assert content["labels"] == [3, 1]
+    assert content["filenames"] == ["a.png"]
+
+
+@pytest.mark.parametrize("protocol", range(5))
+def test_every_protocol_and_both_module_names(tmp_path: Path, protocol: int) -> None:
+    written = pickle.dumps({"data": DATA, "labels": [1, 2], "name": "é"}, protocol)
+    for old, new in [(b"numpy._core", b"numpy.core"), (b"numpy.core", b"numpy._core")]:
+        renamed = written
+        if protocol < 4:  # later ones state the length of the name
+            renamed = written.replace(old, new)
+        content = load_pickle(write(tmp_path, renamed), None)
+        np.testing.assert_array_equal(content["data"], DATA)
+        assert (content["labels"], content["name"]) == ([1, 2], "é")
+
+
+def test_checksum(tmp_path: Path) -> None:
+    path = write(tmp_path, old_batch(old_array(DATA, b"u1")))
+    found = hashlib.md5(path.read_bytes()).hexdigest()
+    assert load_pickle(path, found)["labels"] == [3, 1]
+    with pytest.raises(UserError) as caught:
+        load_pickle(path, "0" * 32)
+    for part in [str(path), found, "0" * 32, "--allow-partial", f"{path.stat().st_size:,} bytes"]:
+        assert part in str(caught.value)
+
+
+class Calls:
+    """Pickles as a call."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call
+
+
+def refused(path: Path, name: str, md5: str | None = None) -> None:
+    with pytest.raises(UserError, match="could run code") as caught:
+        load_pickle(path, md5)
+    assert name in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("checked", [False, True])
+@pytest.mark.parametrize("protocol", range(6))
+def test_code_is_not_run(tmp_path: Path, protocol: int, checked: bool) -> None:
+    proof = tmp_path / "ran"
+    for attack, name in [
+        (Calls(os.system, f"touch {proof}"), "system"),
+        (Calls(eval, f"open({str(proof)!r}, 'w')"), "eval"),
+        (Calls(exec, f"open({str(proof)!r}, 'w')"), "exec"),
+        (Calls(os.mkdir, str(proof)), "mkdir"),
+        (Calls(np.load, str(proof)), "load"),
+        (Calls(np.dtype, Calls(os.mkdir, str(proof))), "mkdir"),
+    ]:
+        for content in [attack, {"data": attack, "labels": [1]}, {"labels": [[1], [attack]]}]:
+            data = pickle.dumps(content, protocol)
+            refused(write(tmp_path, data), name, hashlib.md5(data).hexdigest() if checked else None)
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"cos\nsystem\n(S'touch PROOF'\ntR.", "os.system"),
+        (b"(cos\nsystem\nS'touch PROOF'\no.", "os.system"),
+        (b"(S'touch PROOF'\nios\nsystem\n.", "os.system"),
+        (b'c__builtin__\neval\n(S\'open("PROOF", "w")\'\ntR.', "__builtin__.eval"),
+        (b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x0btouch PROOF\x85R.", "posix.system"),
+        (b"\x80\x04\x8c\x05numpy\x8c\x19f2py.subprocess.getoutput\x93)R.", "numpy.f2py.subprocess.getoutput"),
+        (b"\x80\x04\x8c\x07_codecs\x8c\x0fencode.__self__\x93.", "_codecs.encode.__self__"),
+        (b"cnumpy.core.multiarray\nfromfile\n.", "numpy.core.multiarray.fromfile"),
+        (b"cnumpy\nobject_\n.", "numpy.object_"),
+    ],
+)
+def test_code_is_not_run_by_hand_written_pickles(tmp_path: Path, data: bytes, name: str) -> None:
+    proof = tmp_path / "p"
+    refused(write(tmp_path, data.replace(b"PROOF", str(proof).encode())), name)
+    assert not proof.exists()
+
+
+def objects() -> dict[str, bytes]:
+    """Arrays of objects: as NumPy writes them, and with flags that pass bytes for pointers."""
+    pointers = np.full(2, 0x4141414141414141)
+    return {
+        "honest": pickle.dumps({"data": np.array([[1], "a"], dtype=object)}, 2),
+        "flags": old_batch(old_array(pointers, b"O8")),
+        "order": old_batch(old_array(pointers, b"i8", b"O")),
+        "fields": pickle.dumps({"data": np.zeros(2, [("a", "u1")])}, 2),
+        "text": pickle.dumps({"data": np.array(["a"])}, 2),
+        "dates": pickle.dumps({"data": np.zeros(2, "M8[s]")}, 2),
+    }
+
+
+@pytest.mark.parametrize("kind", objects())
+def test_arrays_of_anything_but_numbers_are_refused(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(UserError, match=r"not numbers|byte order"):
+        load_pickle(write(tmp_path, objects()[kind]), None)
+
+
+def test_arrays_whose_data_do_not_fill_them_are_refused(tmp_path: Path) -> None:
+    whole = old_batch(old_array(DATA, b"u1"))
+    size, other = (b"J" + struct.pack("<i", number) for number in (3072, 3073))
+    for data in [
+        whole.replace(size, other),
+        whole.replace(size, b"J\xff\xff\xff\xff"),
+        whole.replace(b"u1", b"u8"),
+    ]:
+        assert data != whole
+        with pytest.raises(UserError, match="do not fill"):
+            load_pickle(write(tmp_path, data), None)
+
+
+def test_a_pickle_cannot_change_what_it_is_given(tmp_path: Path) -> None:
+    sets = b"N}U\x0c__setstate__K\x01s\x86b."
+    for name in [
+        b"numpy\nndarray\n",
+        b"numpy\ndtype\n",
+        b"_codecs\nencode\n",
+        b"numpy._core.multiarray\n_reconstruct\n",
+    ]:
+        with pytest.raises(UserError, match="damaged"):
+            load_pickle(write(tmp_path, b"\x80\x02c" + name + sets), None)
+    content = load_pickle(write(tmp_path, old_batch(old_array(DATA, b"u1"))), None)
+    np.testing.assert_array_equal(content["data"], DATA)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x00" * 100,
+        b"<html><body>404 Not Found</body></html>",
+        b"\x1f\x8b\x08\x00garbage",
+        b".",
+        b"\x80\x02K\x01.",
+        b"\x80\xff}.",
+        b"\x80\x02}(K\x01u.",
+        b"cnumpy\nndarray\n.",
+        b"\x80\x02}U\x04datacnumpy\nndarray\n)\x81s.",
+        b"\x80\x02]q\x00h\x01.",
+        b"\x80\x02U\x04name\x8a\xff.",
+        b"\x80\x02\x82\x01.",
+        b"Pid\n.",
+        b"c_codecs\nencode\n(S'a'\nS'no such codec'\ntR.",
+        b"(" * 10 + b"l" * 100,
+        b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60),
+        b"\x80\x05\x96" + struct.pack("<Q", 1 << 60),
+    ],
+)
+def test_garbage(tmp_path: Path, data: bytes) -> None:
+    path = write(tmp_path, data)
+    with pytest.raises(UserError, match="damaged or is not a CIFAR batch") as caught:
+        load_pickle(path, None)
+    assert str(path) in str(caught.value)
+
+
+def test_a_huge_index_takes_no_memory(tmp_path: Path) -> None:
+    assert load_pickle(write(tmp_path, b"\x80\x02}r\xff\xff\xff\xff."), None) == {}
+
+
+def test_truncated_anywhere(tmp_path: Path) -> None:
+    whole = old_batch(old_array(DATA[:, :20], b"u1"))
+    for length in range(len(whole)):
+        with pytest.raises(UserError, match="batch"):
+            load_pickle(write(tmp_path, whole[:length]), None)
+
+
+def test_a_wrong_byte_anywhere(tmp_path: Path) -> None:
+    whole = old_batch(old_array(DATA[:, :20], b"u1"))
+    random = np.random.default_rng(0)
+    for position in range(len(whole)):
+        data = bytearray(whole)
+        data[position] ^= int(random.integers(1, 256))
+        with contextlib.suppress(UserError):
+            assert isinstance(load_pickle(write(tmp_path, bytes(data)), None), dict)
+
+
+def test_missing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="batch cannot be read: no such file"):
+        load_pickle(tmp_path / "batch", None)
