@@ -17,23 +17,16 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
 
 import numpy as np
 
+from engine.arguments import Parser
 from engine.errors import RunError, UserError
 from engine.folders import Listing, list_classes, listed
 from engine.outputs import SPLIT_FILE, check_apart, check_output, write
 from engine.splits import divide_groups, fewest_names, split_hash, split_names
 
 FORMAT = 1  # of split.json, raised when a reader has to know
-
-
-class Parser(argparse.ArgumentParser):
-    """Tells a wrong command line in the words of every other mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}. See python split.py --help")
 
 
 def parser() -> Parser:

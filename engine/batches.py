@@ -52,10 +52,11 @@ class Batches:
         std = torch.tensor(self.std, device=self.device).reshape(3, 1, 1)
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
-            images = torch.from_numpy(self.part.images[chosen]).permute(0, 3, 1, 2).contiguous()
+            images = self.part.images[chosen]
             if augment:
                 images = trivial_augment(images)
-            pixels = images.to(self.device).float() / 255
+            channels_first = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+            pixels = channels_first.to(self.device).float() / 255
             if pixels.shape[2:] != self.size:
                 pixels = functional.interpolate(pixels, self.size, mode="bilinear", antialias=True)
             yield (pixels - mean) / std, torch.from_numpy(self.part.labels[chosen]).to(self.device)

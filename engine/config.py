@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from engine.arguments import Parser, rate, whole
 from engine.dataset import Dataset
 from engine.errors import UserError
 
@@ -20,32 +19,6 @@ def flag(*names: str, default: Any = None, identity: bool = True, **options: Any
     `identity` is False for what can't change a run's numbers: it has no part in the run's id.
     """
     return field(default=default, metadata={"names": names, "identity": identity, "options": options})
-
-
-def whole(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
-    """An argparse type: a whole number from `least` to `most`."""
-
-    def parse(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = least - 1
-        if not least <= number <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
-        return number
-
-    return parse
-
-
-def rate(text: str) -> float:
-    """An argparse type: a finite number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, such as 1e-3")
-    return number
 
 
 @dataclass(frozen=True)
@@ -164,13 +137,6 @@ class Config:
         return {f.name: value for f in fields(self) if f.metadata["identity"] for value in [getattr(self, f.name)]}
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse, with its errors as one message."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}\n`python {self.prog} --help` lists the flags.")
-
-
 def parse(dataset: Dataset, aliases: Mapping[str, str], arguments: Sequence[str] | None = None) -> Config:
     """The Config that the command line asks for; what is not given comes from `dataset`.
 
@@ -189,7 +155,7 @@ def parse(dataset: Dataset, aliases: Mapping[str, str], arguments: Sequence[str]
         "augment": dataset.augment,
         "data_dir": defaults["data_dir"],
     }
-    parser = _Parser(
+    parser = Parser(
         prog=f"{dataset.key}.py",
         description=f"Fine-tune an ImageNet-pretrained backbone on {dataset.name} and evaluate it.",
         epilog=f"Example: python {dataset.key}.py -model convnext -bs 64. The same command again resumes an "

@@ -53,7 +53,7 @@ def list_classes(root: Path) -> Listing:
             with os.scandir(root / folder) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
-            unreadable.append(f"{folder}/: {error.strerror}")
+            unreadable.append(f"{folder or root}/: {error.strerror}")
             continue
         # a link back to a folder above would be walked for ever, and a second way to a folder would put its images
         # on both sides of the split

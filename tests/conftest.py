@@ -1,15 +1,47 @@
 """What several test modules share."""
 
+import os
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import common
+from common import Dataset
+from tests import toy
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+Command = Callable[..., int]
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real images in their datasets' own layouts, beside the checkout of the developers and of CI."""
-    if not (SHARED / "data").is_dir():
+    if not (SHARED / "data" / "SOURCES.md").is_file():
+        if os.environ.get("REQUIRE_SHARED_DATA"):
+            pytest.fail(f"{SHARED / 'data'} must be whole here")
         pytest.skip(f"needs the real image subsets in {SHARED / 'data'}")
     return SHARED / "data"
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs a dataset script's command line in this process, in a folder of its own, and returns its exit code."""
+    monkeypatch.setitem(common.BACKBONES, "tiny", toy.TINY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+    def run(line: str, dataset: Dataset | None = None) -> int:
+        with pytest.raises(SystemExit) as end:
+            common.main(dataset or toy.dataset(), shlex.split(line))
+        return end.value.code if isinstance(end.value.code, int) else 1
+
+    return run
+
+
+def only_run(out: Path) -> Path:
+    """The folder of the one run under `out`."""
+    (record,) = out.glob("*/*/*/record.json")
+    return record.parent

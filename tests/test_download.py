@@ -24,7 +24,7 @@ import filelock
 import pytest
 import requests
 
-from engine import download, files
+from engine import archives, download, files
 from engine.dataset import Contents, Dataset, File, Source
 from engine.download import fetch, obtain
 from engine.errors import RunError, UserError

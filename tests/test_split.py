@@ -17,6 +17,7 @@ import pytest
 
 import split
 from engine import files
+from engine.folders import list_classes
 
 ROOT = Path(__file__).parent.parent
 Run = Callable[..., "Result"]
@@ -159,6 +160,14 @@ def test_same_seed_same_bytes_whatever_the_file_system_says(
     assert first == second
     assert run("--val_size", "0.1", "--random_state", "43", output=tmp_path / "third").code == 0
     assert read_record(tmp_path / "third")["hash"] != read_record(tmp_path / "first")["hash"]
+
+
+def test_images_are_listed_in_the_order_of_their_characters(tmp_path: Path) -> None:
+    fill(tmp_path / "in", b=["Z.png", "a/z.png", "a.png", "ä.png", "a/b/1.png", "10.png", "9.png"], a=1, B=1)
+    listing = list_classes(tmp_path / "in")
+    assert list(listing.classes) == ["B", "a", "b"]
+    found = listing.classes["b"]
+    assert found == ["b/10.png", "b/9.png", "b/Z.png", "b/a.png", "b/a/b/1.png", "b/a/z.png", "b/ä.png"]
 
 
 def test_hash_changes_when_a_file_is_renamed(run: Run, tmp_path: Path) -> None:
@@ -564,6 +573,13 @@ def slow_run(tmp_path: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+def finished_process() -> int:
+    """The number of a process that runs no more."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
 def test_interrupt(tmp_path: Path) -> None:
     fill(tmp_path / "in", cat=100, dog=100)
     with slow_run(tmp_path) as process:
@@ -596,9 +612,7 @@ def test_kill_between_the_two_renames(run: Run, tmp_path: Path) -> None:
     fill(tmp_path / "in", cat=5, dog=5)
     assert run("--random_state", "7").code == 0
     before = files_in(tmp_path / "out")
-    finished = subprocess.Popen([sys.executable, "-c", ""])
-    finished.wait()
-    base = f".out.{platform.node()}.{finished.pid}"
+    base = f".out.{platform.node()}.{finished_process()}"
     (tmp_path / "out").rename(tmp_path / f"{base}.old")
     fill(tmp_path / f"{base}.partial", train=3)
     run().refused("is now back")
@@ -609,7 +623,8 @@ def test_kill_between_the_two_renames(run: Run, tmp_path: Path) -> None:
 
 def test_strangers_beside_the_output_are_left_alone(run: Run, tmp_path: Path) -> None:
     fill(tmp_path / "in", cat=5, dog=5)
-    names = [".out.another-computer.1.partial", ".out.partial", ".outer.x.1.partial", "out.1.partial"]
+    number = finished_process()
+    names = [f".out.another-computer.{number}.partial", ".out.partial", f".outer.x.{number}.partial", "out.1.partial"]
     for name in names:
         (tmp_path / name).mkdir()
     assert run().code == 0

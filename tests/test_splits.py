@@ -175,6 +175,21 @@ def test_groups_are_divided_nearly_as_well_as_can_be() -> None:
     assert max(gaps) < 0.05
 
 
+def test_a_class_of_two_groups_is_on_both_sides() -> None:
+    labels = np.array([0] * 40 + [1] * 45 + [0] * 45 + [1] * 50)
+    keep, held = hold_out(labels, ["a"] * 40 + ["b"] * 45 + ["c"] * 45 + ["d"] * 50, 0.1, 0)
+    assert np.bincount(labels[held]).tolist() == [40, 45]
+    assert np.bincount(labels[keep]).tolist() == [45, 50]
+
+
+def test_held_groups_are_pinned() -> None:
+    """Neither the order of a set, new in every process, nor a library's version may move a patient."""
+    labels = np.array([0, 1] * 24)
+    groups = [f"patient {n // 4}" for n in range(48)]
+    _, held = hold_out(labels, groups, 0.25, 0)
+    assert sorted({groups[i] for i in held}) == ["patient 11", "patient 3", "patient 9"]
+
+
 def test_a_class_of_one_group_is_kept() -> None:
     labels = np.array([0] * 5 + [1] * 50)
     groups = ["only"] * 5 + [f"{n % 10}" for n in range(50)]

@@ -1,0 +1,34 @@
+# `make demo` and `make test` work on a fresh machine: each first sets up .venv with pip.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test slow lint clean
+
+demo: .venv/.runtime  ## fine-tune a small backbone on scikit-learn's digits
+	$(BIN)/python digits.py -model shufflenet -bs 32 --weights auto --epochs 3
+
+test: .venv/.development  ## every test that takes no longer than it must
+	$(BIN)/python -m pytest
+
+slow: .venv/.development  ## minutes of real training
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/.development  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .
+
+clean:  ## everything but runs/ and data/
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build
+
+.venv/.runtime: requirements.txt
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 10) and \
+	  f"Python 3.10 or later is needed, but $(PYTHON) is {v}: make PYTHON=python3.12, say")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/.development: .venv/.runtime requirements-dev.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

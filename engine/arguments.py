@@ -1,0 +1,41 @@
+"""argparse with errors in this project's own form, and types for what flags take."""
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import NoReturn
+
+from engine.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises a wrong command line as the UserError that every other mistake is."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}. See python {self.prog} --help")
+
+
+def whole(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
+    """A type for argparse: a whole number from `least` to `most`."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
+        return number
+
+    return parse
+
+
+def rate(text: str) -> float:
+    """A type for argparse: a finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, such as 1e-3")
+    return number

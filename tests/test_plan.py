@@ -1,0 +1,120 @@
+"""How the run computes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.clock import Clock, energy_joules, peak_memory_mib
+from engine.errors import UserError
+from engine.plan import Plan, choose_plan, cpu_has_bf16
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("fpu vme avx512f avx512_bf16 avx512_vnni", True),
+        ("fpu vme amx_tile amx_bf16", True),
+        ("fp asimd bf16 i8mm", True),  # ARM
+        ("fpu vme avx2 avx512f", False),
+        ("not_bf16", False),
+    ],
+)
+def test_bf16_of_a_processor(tmp_path: Path, flags: str, expected: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    assert cpu_has_bf16(tmp_path / "cpuinfo") is expected
+
+
+def test_bf16_of_a_machine_without_cpuinfo(tmp_path: Path) -> None:
+    assert cpu_has_bf16(tmp_path / "cpuinfo") is False
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_auto_on_a_processor(monkeypatch: pytest.MonkeyPatch, native: bool, precision: str) -> None:
+    monkeypatch.setattr("engine.plan.cpu_has_bf16", lambda _: native)
+    plan = choose_plan("cpu", "auto")
+    assert (plan.device, plan.precision) == ("cpu", precision)
+    assert "bf16" in plan.reason
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "fp16")])
+def test_auto_on_a_card(monkeypatch: pytest.MonkeyPatch, native: bool, precision: str) -> None:
+    """The choice alone: whether the card then computes so is for the tests marked cuda."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: native)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    plan = choose_plan("auto", "auto")
+    assert (plan.device, plan.device_name, plan.precision) == ("cuda", "a card", precision)
+    if not native:
+        with pytest.raises(UserError, match="fp16"):
+            choose_plan("cuda", "bf16")
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UserError, match=f"--device {device}.*only cpu"):
+        choose_plan(device, "auto")
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_autocast_computes_in_the_dtype_that_it_says(precision: str, dtype: torch.dtype) -> None:
+    layer = torch.nn.Linear(4, 4)
+    with Plan("cpu", "", precision, "").autocast():
+        assert layer(torch.ones(2, 4)).dtype is dtype
+    assert layer.weight.dtype is torch.float32
+
+
+def test_only_fp16_scales_gradients() -> None:
+    scaled = {name: Plan("cpu", "", name, "").gradient_scaler().is_enabled() for name in ("fp32", "bf16", "fp16")}
+    assert scaled == {"fp32": False, "bf16": False, "fp16": True}
+
+
+def test_the_clock_tells_waiting_from_computing() -> None:
+    import time
+
+    def slow() -> "object":
+        for _ in range(5):
+            time.sleep(0.02)
+            yield torch.zeros(4), torch.zeros(4)
+
+    clock = Clock("cpu")
+    for _ in clock.batches(slow()):  # type: ignore[arg-type]
+        time.sleep(0.01)
+    speed = clock.stop()
+    assert clock.images == 20
+    assert speed["seconds"] >= 0.15
+    assert 0.5 < speed["data_wait_share"] < 0.85
+    assert speed["compute_images_per_second"] * (1 - speed["data_wait_share"]) == pytest.approx(
+        speed["images_per_second"]
+    )
+
+
+def test_memory_and_energy_of_a_processor() -> None:
+    before = peak_memory_mib("cpu")
+    assert before is not None
+    assert before > 50
+    block = torch.ones(64, 2**20)  # 256 MiB
+    after = peak_memory_mib("cpu")
+    assert block.sum() > 0
+    assert after is not None
+    assert after >= before
+    assert energy_joules("cpu") is None
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_clock_on_a_card() -> None:
+    def batches() -> "object":
+        for _ in range(5):
+            yield torch.zeros(4, device="cuda"), torch.zeros(4)
+
+    clock = Clock("cuda")
+    square = torch.rand(4096, 4096, device="cuda")
+    for _ in clock.batches(batches()):  # type: ignore[arg-type]
+        square = square @ square / 4096
+    speed = clock.stop()
+    assert speed["compute_images_per_second"] > 0
+    assert 0 <= speed["data_wait_share"] < 1
+    assert (peak_memory_mib("cuda") or 0) > 64

@@ -1,0 +1,152 @@
+"""An interrupted run, continued, ends as if nothing had happened: killed for real, in processes of their own."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from engine.files import write_json
+from tests.conftest import Command, only_run
+
+TOY = Path(__file__).with_name("toy.py")
+TIMES = {"seconds", "images_per_second", "compute_images_per_second", "data_wait_share"}
+
+
+def start(out: Path, flags: str) -> "subprocess.Popen[str]":
+    line = f"-model tiny -bs 8 --weights none --out {out} {flags}"
+    return subprocess.Popen(
+        [sys.executable, TOY, *line.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finished_epochs(out: Path) -> int:
+    histories = list(out.rglob("history.csv"))
+    return len(histories[0].read_text().splitlines()) - 1 if histories else 0
+
+
+def end_when(process: "subprocess.Popen[str]", out: Path, epochs: int, how: signal.Signals, delay: float) -> int:
+    """Wait until `epochs` are finished, and `delay` seconds longer; then send the signal. Returns the exit code."""
+    deadline = time.monotonic() + 120
+    while finished_epochs(out) < epochs and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    time.sleep(delay)
+    process.send_signal(how)
+    process.communicate()
+    return process.returncode
+
+
+def outcome(out: Path) -> dict[str, Any]:
+    """Everything that must be equal, bit for bit."""
+    folder = only_run(out)
+    record = json.loads((folder / "record.json").read_text())
+    assert record["status"] == "done"
+    with (folder / "history.csv").open() as file:
+        history = [{key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(file)]
+    weights = torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
+    with np.load(folder / "predictions.npz") as predictions:
+        arrays = {name: predictions[name].tobytes() for name in predictions}
+    return {
+        "id": record["run"],
+        "selection": record["selection"],
+        "test": record["test"],
+        "history": history,
+        "weights": {name: value.numpy().tobytes() for name, value in weights.items()},
+        "predictions": arrays,
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("undisturbed")
+    process = start(out, "--epochs 40 --patience 40 --precision bf16")
+    printed, problem = process.communicate()
+    assert process.returncode == 0, problem
+    assert printed
+    return outcome(out)
+
+
+def test_killed_again_and_again_it_ends_with_the_same_bits(undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    """Early and late in stage 1, at its end, and in stage 2; between and inside epochs and saves."""
+    for epochs, delay in ((1, 0.0), (12, 0.013), (39, 0.007), (40, 0.0), (61, 0.017)):
+        process = start(tmp_path, "--epochs 40 --patience 40 --precision bf16")
+        code = end_when(process, tmp_path, epochs, signal.SIGKILL, delay)
+        assert code == -signal.SIGKILL, "it finished before it could be killed"
+        record = json.loads((only_run(tmp_path) / "record.json").read_text())
+        assert record["status"] == "running"
+    process = start(tmp_path, "--epochs 40 --patience 40 --precision bf16")
+    printed, problem = process.communicate()
+    assert process.returncode == 0, problem
+    assert "goes on from the last finished epoch" in printed
+    assert outcome(tmp_path) == undisturbed
+
+
+def test_interrupted_politely_it_says_so_and_resumes(undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    for how, epochs in ((signal.SIGINT, 3), (signal.SIGTERM, 20)):
+        process = start(tmp_path, "--epochs 40 --patience 40 --precision bf16")
+        assert end_when(process, tmp_path, epochs, how, 0.0) == 130
+        assert json.loads((only_run(tmp_path) / "record.json").read_text())["status"] == "running"
+        assert not list(tmp_path.rglob("*.tmp"))
+    process = start(tmp_path, "--epochs 40 --patience 40 --precision bf16")
+    process.communicate()
+    assert process.returncode == 0
+    assert outcome(tmp_path) == undisturbed
+
+
+def test_the_same_seed_twice_gives_the_same_bits(undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    process = start(tmp_path, "--epochs 40 --patience 40 --precision bf16")
+    process.communicate()
+    assert outcome(tmp_path) == undisturbed
+
+
+QUICK = "-model tiny -bs 16 --weights none --epochs 2"
+
+
+def test_cut_off_between_checkpoint_and_record_only_test_is_left(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(path: Path, content: Any) -> None:
+        if content.get("status") == "done":
+            raise KeyboardInterrupt
+        write_json(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.records.write_json", cut_off)
+        assert command(QUICK) == 130
+    assert command(QUICK) == 0
+    resumed = outcome(tmp_path / "runs")
+    command(f"{QUICK} --out other")
+    assert outcome(tmp_path / "other") == resumed
+
+
+def test_a_broken_checkpoint_is_named_and_rerun_mends_it(command: Command, tmp_path: Path, capsys: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("common.predict", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        assert command(QUICK) == 130
+    checkpoint = only_run(tmp_path / "runs") / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    capsys.readouterr()
+    assert command(QUICK) == 2
+    message = capsys.readouterr().err
+    assert "checkpoint.pt" in message
+    assert "--rerun" in message
+    assert command(f"{QUICK} --rerun") == 0
+
+
+def test_a_resume_keeps_the_plan(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where today's choice would be another: mixing precisions would be neither run."""
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.plan.cpu_has_bf16", lambda _: False)
+        patch.setattr("common.predict", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        assert command(QUICK) == 130
+    monkeypatch.setattr("engine.plan.cpu_has_bf16", lambda _: True)
+    assert command(QUICK) == 0
+    assert json.loads((only_run(tmp_path / "runs") / "record.json").read_text())["plan"]["precision"] == "fp32"
