@@ -83,21 +83,23 @@ def require_size(model: nn.Module, name: str, size: tuple[int, int]) -> None:
     shadow = _shadow(model)
     try:
         _dry_run(shadow, size)
-    except _TOO_SMALL as problem:
-        works = next((side for side in range(1, 1025) if _accepts(shadow, (side, side))), None)
-        if works is None:  # then it isn't the size
+    except _UNFIT as problem:
+        smallest = _next_side(shadow, 1, 1024)
+        if smallest is None:  # then it isn't the size
             raise
-        near = next(side for side in range(max(works, *size), 4 * max(works, *size)) if _accepts(shadow, (side, side)))
-        fix = f"the smallest that works is {works}x{works}" + (
-            f", the next above {near}x{near}" if near > works else ""
-        )
-        raise UserError(
-            f"{name} can't take images of {size[0]}x{size[1]} pixels: {fix}.\nUse --size {near}."
-        ) from problem
+        least = [max(smallest, side) for side in size]
+        height, width = (_next_side(shadow, side, 2 * side) or smallest for side in least)
+        if not _accepts(shadow, (height, width)):
+            height, width = smallest, smallest
+        fix = f"the smallest that works is {smallest}x{smallest}"
+        if (height, width) != (smallest, smallest):
+            fix += f", the next above {height}x{width}"
+        flag = f"--size {height}" if height == width else f"--size {height} {width}"
+        raise UserError(f"{name} can't take images of {size[0]}x{size[1]} pixels: {fix}.\nUse {flag}.") from problem
 
 
-# what layers raise when their input shrinks to nothing or does not divide
-_TOO_SMALL = (RuntimeError, ValueError, IndexError)
+# what layers raise when their input shrinks to nothing, does not divide, or is not the one size that they take
+_UNFIT = (RuntimeError, ValueError, IndexError, AssertionError)
 
 
 def _shadow(model: nn.Module) -> nn.Module:
@@ -113,6 +115,11 @@ def _dry_run(shadow: nn.Module, size: tuple[int, int]) -> None:
 def _accepts(shadow: nn.Module, size: tuple[int, int]) -> bool:
     try:
         _dry_run(shadow, size)
-    except _TOO_SMALL:
+    except _UNFIT:
         return False
     return True
+
+
+def _next_side(shadow: nn.Module, least: int, most: int) -> int | None:
+    """The smallest side of a square that the model accepts, from `least` to `most`."""
+    return next((side for side in range(least, most + 1) if _accepts(shadow, (side, side))), None)

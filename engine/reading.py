@@ -36,6 +36,8 @@ def read(dataset: Dataset, data_dir: Path, allow_partial: bool) -> tuple[Content
     """
     folder = obtain(dataset, data_dir)
     contents = dataset.read(Source(folder, allow_partial))
+    if len(contents.classes) < 2:
+        raise UserError(f"{dataset.name} in {folder} has {len(contents.classes)} classes; it takes at least 2 classes.")
     for name, part in (("train", contents.train), ("test", contents.test)):
         _check_part(part, f"{dataset.name}: the {name} part", len(contents.classes))
     differences = [
@@ -76,11 +78,6 @@ def divide(contents: Contents, protocol: str, seed: int) -> Parts:
         select = test
     elif select is None:
         keep, held = hold_out(fit.labels, fit.groups, HELD_OUT, seed)
-        if len(held) == 0:
-            raise UserError(
-                f"{len(fit)} training images in {len(contents.classes)} classes leave none to hold out for selection: "
-                "a class needs at least 2."
-            )
         fit, select = fit.take(keep), fit.take(held)
     parts = {"fit": fit, "select": select, "test": test}
     pixels = hashlib.sha256()

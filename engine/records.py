@@ -241,7 +241,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     """The record at `path`; None where there is none. Raises UserError when it isn't one."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as problem:
         raise UserError(f"{path} is not a readable record: {problem}. Start the run over with --rerun.") from problem

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import torch
 from torch import nn
@@ -53,24 +55,33 @@ def find_weights(backbone: Backbone, choice: str) -> Weights:
         return _pretrained(members[choice])
     path = Path(choice)
     if path.is_file():
-        sha256 = digest(path)
+        try:
+            sha256 = digest(path)
+        except OSError as problem:
+            raise UserError(f"--weights {choice}: the file can't be read ({problem.strerror}).") from problem
         return Weights(f"file:{path.name}:{sha256[:12]}", path, sha256)
     names = ", ".join(["imagenet", "auto", "none", *members])
     raise UserError(f"--weights {choice}: no such file, and not one of {names}.")
 
 
 def _pretrained(weights: WeightsEnum | WeightsFile) -> Weights:
-    """Download, or find where torch keeps what it downloads (TORCH_HOME), and verify."""
+    """Download, or find where torch keeps what it downloads (TORCH_HOME), and verify; a file:// URL stays in place."""
     if isinstance(weights, WeightsFile):
-        name, checksum, mean, std = weights.name, weights.sha256, weights.mean, weights.std
+        name, sha256, mean, std = weights.name, weights.sha256, weights.mean, weights.std
     else:
         preset = weights.transforms()
         name, mean, std = str(weights), tuple(preset.mean), tuple(preset.std)
         # torchvision ends its file names with the first digits of the sha256
-        checksum = re.fullmatch(r".*-([0-9a-f]{8,})\.\w+", weights.url)[1]  # type: ignore[index]
-    file_name = weights.url.rpartition("/")[2]
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    file = fetch(File(file_name, (weights.url,), f"sha256:{checksum}" if checksum else None), folder)
+        ending = re.search(r"-([0-9a-f]{8,})\.\w+$", weights.url)
+        sha256 = ending[1] if ending else None
+    url = urlsplit(weights.url)
+    if url.scheme == "file":
+        path, mirrors = Path(url2pathname(url.path)), ()
+        if not path.is_file():
+            raise UserError(f"the weights {name} are not at {path}: no such file.")
+    else:
+        path, mirrors = Path(torch.hub.get_dir()) / "checkpoints" / url.path.rpartition("/")[2], (weights.url,)
+    file = fetch(File(path.name, mirrors, f"sha256:{sha256}" if sha256 else None), path.parent)
     return Weights(name, file, digest(file), mean, std)
 
 
@@ -86,38 +97,60 @@ def load_weights(model: nn.Module, weights: Weights, head: str, backbone_name: s
     if len(size) == 2:
         replace_head(model, head, size[0])
     wanted = model.state_dict()
-    # what a load hook of the model drops or renames is not for this comparison to judge
+    misshapen = [key for key in wanted if key in state and wanted[key].shape != state[key].shape]
+    for key in misshapen:
+        del state[key]
+    # not load_state_dict's own strictness: its message lists every tensor of a wrong file
     try:
-        model.load_state_dict(state)
-    except (RuntimeError, TypeError) as problem:
-        missing = [key for key in wanted if key not in state]
-        unknown = [key for key in state if key not in wanted]
-        shapes = [key for key in wanted if key in state and wanted[key].shape != state[key].shape]
-        found = [
-            f"{len(keys)} {what} (the first: {keys[0]})"
-            for keys, what in ((missing, "tensors missing"), (unknown, "unknown"), (shapes, "of another shape"))
-            if keys
-        ]
+        missing, unknown = model.load_state_dict(state, strict=False)
+    except (RuntimeError, ValueError) as problem:
+        raise UserError(f"{weights.file} can't be loaded into {backbone_name}: {problem}") from problem
+    found = [
+        f"{len(keys)} {what} (the first: {keys[0]})"
+        for keys, what in (
+            ([key for key in missing if key not in misshapen], "missing"),
+            (unknown, "unknown"),
+            (misshapen, "of another shape"),
+        )
+        if keys
+    ]
+    if found:
         raise UserError(
             f"{weights.file} does not hold weights of {backbone_name}: of {len(wanted)} tensors, {', '.join(found)}.\n"
             "Give the file of this architecture, or name the backbone that it belongs to with -model."
-        ) from problem
+        )
 
 
-def _read_state(path: Path) -> dict[str, Any]:
+def _read_state(path: Path) -> OrderedDict[str, torch.Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:  # whatever the bytes lead torch.load to
         raise UserError(
-            f"{path} ({path.stat().st_size:,} bytes) can't be read as PyTorch weights: {str(problem).splitlines()[0]}\n"
+            f"{path} ({path.stat().st_size:,} bytes) can't be read as PyTorch weights: {_what_stopped(problem)}.\n"
             "If it was cut short, delete it and get it again; a file of pickled Python objects is refused on purpose."
         ) from problem
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()
+    ):
         raise UserError(f"{path} holds a {type(content).__name__}, not a state dict (names -> tensors).")
-    return {_todays_name(key): value for key, value in content.items()}
+    state = OrderedDict((_todays_name(key), value) for key, value in content.items())
+    # the versions of the layers: BatchNorm tells by them whether a count may be missing, MNASNet won't load without
+    versions = {key.removeprefix("module."): value for key, value in getattr(content, "_metadata", {}).items()}
+    vars(state).update(_metadata=versions)
+    return state
+
+
+def _what_stopped(problem: Exception) -> str:
+    """Why torch.load gave up, without its advice to load the file unsafely."""
+    text = str(problem)
+    if unsupported := re.search(r"GLOBAL (\S+)", text):
+        return f"it holds a pickled {unsupported[1]}, and nothing but tensors is loaded"
+    if "weights_only" in text:
+        return "it is a file of another kind"
+    return text.partition("\n")[0].rstrip(".") or "it ends too soon"
 
 
 def _todays_name(key: str) -> str:

@@ -1,0 +1,200 @@
+"""fit(): patience, stages, the best epoch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from engine.batches import Batches
+from engine.config import Config
+from engine.errors import RunError
+from engine.plan import Plan
+from engine.records import Run
+from engine.state import State
+from engine.train import RECIPES, fit, freeze_body, predict, random_state, score_of, set_random_state, train_epoch
+from tests import toy
+
+PLAN = Plan("cpu", "", "fp32", "")
+IDENTITY = {"protocol": "honest", "seed": 0, "dataset": "toy", "model": "tiny"}
+
+
+def model_and_head() -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    model = toy.tiny()
+    return model, model.get_submodule("6")
+
+
+def batches(images: int = 30, seed: int = 1) -> Batches:
+    return Batches(toy.part(images, seed, "train"), 8, (8, 8), (0.4,) * 3, (0.2,) * 3, "cpu")
+
+
+def config(**changes: Any) -> Config:
+    return Config(model="tiny", size=(8, 8), augment="none", **changes)
+
+
+Scored = Callable[[Sequence[float]], None]
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> Scored:
+    """Lets a test dictate the selection scores of the epochs to come."""
+
+    def dictate(scores: Sequence[float]) -> None:
+        left = iter(scores)
+        monkeypatch.setattr("engine.train.score_of", lambda *_: (next(left), 1.0))
+
+    return dictate
+
+
+def trained(tmp_path: Path, settings: Config) -> tuple[nn.Module, State]:
+    model, head = model_and_head()
+    tmp_path.mkdir(exist_ok=True)
+    run = Run(tmp_path, IDENTITY)
+    run.folder.mkdir(parents=True)
+    return model, fit(model, head, batches(), batches(12, 2), settings, PLAN, run)
+
+
+@pytest.mark.parametrize(
+    ("patience", "epochs", "scores", "stages", "best_epoch"),
+    [
+        # a stage ends after `patience` epochs in a row without gain; equal is no gain
+        (2, None, [0.5, 0.5, 0.5, 0.5, 0.5], ["adamw"] * 3 + ["sgd"] * 2, 1),
+        (2, None, [0.1, 0.2, 0.1, 0.3, 0.3, 0.3, 0.2, 0.3], ["adamw"] * 6 + ["sgd"] * 2, 4),
+        # the second stage has a patience of its own, and must beat the first's best
+        (2, None, [0.5, 0.1, 0.1, 0.4, 0.6, 0.1, 0.1], ["adamw"] * 3 + ["sgd"] * 4, 5),
+        (1, None, [0.5, 0.4, 0.3], ["adamw"] * 2 + ["sgd"], 1),
+        # --epochs caps each stage
+        (10, 2, [0.1, 0.2, 0.3, 0.4], ["adamw"] * 2 + ["sgd"] * 2, 4),
+        (1, 3, [0.0, 0.0, 0.0], ["adamw"] * 2 + ["sgd"], 1),
+    ],
+)
+def test_patience_and_stages(
+    tmp_path: Path,
+    scored: Scored,
+    patience: int,
+    epochs: int | None,
+    scores: list[float],
+    stages: list[str],
+    best_epoch: int,
+) -> None:
+    scored(scores)
+    _, state = trained(tmp_path, config(patience=patience, epochs=epochs))
+    assert [row["stage"] for row in state.history] == stages
+    assert [row["epoch"] for row in state.history] == list(range(1, len(stages) + 1))
+    assert state.best_epoch == best_epoch
+    assert state.best_score == max(scores)
+
+
+def test_the_model_ends_with_the_weights_of_its_best_epoch(tmp_path: Path, scored: Scored) -> None:
+    """The best epoch is the second of four; a run that ends there has the same weights."""
+    scored([0.1, 0.9, 0.2, 0.3])
+    model, _ = trained(tmp_path / "whole", config(epochs=2))
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    scored([0.1, 0.9, 0.1, 0.1, 0.1, 0.1])
+    longer, _ = trained(tmp_path / "longer", config(epochs=3))
+    for name, value in longer.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_stage_two_starts_from_the_best_epoch(tmp_path: Path, scored: Scored, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = []
+
+    def watched(model: nn.Module, *rest: Any) -> Any:
+        starts.append({name: value.clone() for name, value in model.state_dict().items()})
+        return train_epoch(model, *rest)
+
+    monkeypatch.setattr("engine.train.train_epoch", watched)
+    scored([0.1, 0.9, 0.2, 0.3, 0.3])
+    trained(tmp_path, config(epochs=3, patience=2))
+    # epoch 2 was the best, so epoch 3 began with its weights, and so must the first epoch of stage 2
+    for name, value in starts[4 - 1].items():
+        assert torch.equal(value, starts[3 - 1][name]) or "num_batches" in name
+
+
+def test_the_recipe_is_the_published_one() -> None:
+    parameters = [nn.Parameter(torch.ones(2))]
+    adamw, sgd = (stage.optimizer(parameters, 1e-3) for stage in RECIPES["adamw-sgd"])
+    assert isinstance(adamw, torch.optim.AdamW)
+    settings = {key: adamw.defaults[key] for key in ("lr", "betas", "eps", "weight_decay")}
+    assert settings == {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01}
+    assert isinstance(sgd, torch.optim.SGD)
+    settings = {key: sgd.defaults[key] for key in ("lr", "momentum", "weight_decay", "nesterov")}
+    assert settings == {"lr": 1e-3, "momentum": 0.9, "weight_decay": 0, "nesterov": False}
+
+
+def test_the_loss_of_an_epoch_is_per_image() -> None:
+    """30 images in batches of 8 end with one of 6, which must weigh 6/30 and not a quarter."""
+    model, head = model_and_head()
+    frozen = torch.optim.SGD(model.parameters(), lr=0.0)
+    model.eval()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.train.set_mode", lambda *_: None)
+        loss, _ = train_epoch(model, head, batches(), frozen, PLAN.gradient_scaler(), config(), PLAN, 0)
+    logits, _ = predict(model, batches(), PLAN, "train")
+    assert loss == pytest.approx(score_of(logits, batches().part.labels)[1], rel=1e-5)
+
+
+def test_score_of() -> None:
+    logits = np.array([[2, 1], [0, 3], [5, 4], [1, 1]], np.float32)
+    score, loss = score_of(logits, np.array([0, 1, 1, 1]))
+    assert score == 0.5
+    expected = [np.log1p(np.exp(-1)), np.log1p(np.exp(-3)), np.log1p(np.exp(1)), np.log(2)]
+    assert loss == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_linear_tuning_changes_the_head_alone(tmp_path: Path) -> None:
+    model, head = model_and_head()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    freeze_body(model, head)
+    run = Run(tmp_path, IDENTITY)
+    run.folder.mkdir(parents=True)
+    fit(model, head, batches(), batches(12, 2), config(epochs=2, tune="linear"), PLAN, run)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"6.weight", "6.bias"}
+
+
+def test_outputs_that_are_not_finite_are_named() -> None:
+    model, _ = model_and_head()
+    nn.init.constant_(model.get_submodule("6").bias, float("nan"))  # type: ignore[arg-type]
+    with pytest.raises(RunError, match="outputs on the test part are not finite"):
+        predict(model, batches(), PLAN, "test")
+
+
+def test_random_state_is_restored() -> None:
+    torch.manual_seed(5)
+    saved = random_state("cpu")
+    first = torch.rand(4)
+    set_random_state(saved, "cpu")
+    assert torch.equal(torch.rand(4), first)
+
+
+def test_predictions_come_in_the_order_of_the_part() -> None:
+    model, _ = model_and_head()
+    together, _ = predict(model, batches(), PLAN, "train")
+    one_by_one = np.concatenate([predict(model, single(i), PLAN, "train")[0] for i in range(30)])
+    np.testing.assert_allclose(together, one_by_one, atol=1e-5)
+
+
+def single(index: int) -> Batches:
+    whole = batches()
+    return Batches(whole.part.take(np.array([index])), 8, (8, 8), (0.4,) * 3, (0.2,) * 3, "cpu")
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_fit_on_a_card(tmp_path: Path, precision: str) -> None:
+    model, head = model_and_head()
+    model.cuda()
+    plan = Plan("cuda", "", precision, "")
+    train, select = replace(batches(60), device="cuda"), replace(batches(12, 2), device="cuda")
+    run = Run(tmp_path, IDENTITY)
+    run.folder.mkdir(parents=True)
+    state = fit(model, head, train, select, config(epochs=8), plan, run)
+    assert state.history[-1]["train_loss"] < state.history[0]["train_loss"]
+    assert state.peak_memory_mib is not None
