@@ -20,7 +20,7 @@ from engine.console import head_lines, result_line, say
 from engine.dataset import Contents, Dataset, File, Part, Source
 from engine.errors import RunError, UserError
 from engine.metrics import evaluate
-from engine.plan import choose_plan
+from engine.plan import choose_plan, keep_plan
 from engine.reading import divide, read, split_json
 from engine.records import Run, describe
 from engine.train import fit, freeze_body, predict
@@ -116,7 +116,7 @@ def fine_tune(dataset: Dataset, arguments: Sequence[str] | None = None) -> None:
         say(f"record     {run.folder}", result_line(run.record))
         return
     if run.interrupted:
-        plan = choose_plan(run.record["plan"]["device"], run.record["plan"]["precision"])
+        plan = keep_plan(run.record["plan"])
 
     torch.manual_seed(config.seed)
     model = build_model(config.model, len(contents.classes), weights)
@@ -130,9 +130,7 @@ def fine_tune(dataset: Dataset, arguments: Sequence[str] | None = None) -> None:
     mean, std = (dataset.mean, dataset.std) if config.protocol == "paper" else (weights.mean, weights.std)
     train = Batches(parts.fit, batch_size, config.size, mean, std, plan.device, augment=config.augment == "trivial")
     select = Batches(parts.select, batch_size, config.size, mean, std, plan.device)
-    description = describe(
-        dataset, contents, differences, parts, config, backbone, weights, plan, model, batch_size, mean, std
-    )
+    description = describe(dataset, contents, differences, parts, config, backbone, weights, plan, model, train)
     say(*head_lines(description, run.folder, run.interrupted))
     if config.check:
         check(model, head, train, select, config, plan)

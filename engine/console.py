@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,8 +22,13 @@ def progress(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
 
 def say(*lines: str) -> None:
     """Print lines at once, without breaking a progress bar."""
-    tqdm.write("\n".join(lines), file=sys.stdout)
-    sys.stdout.flush()
+    try:
+        tqdm.write("\n".join(lines), file=sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # whoever read the output is gone, as after `| head`: an interruption, and no flush at exit may fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise KeyboardInterrupt from None
 
 
 def epoch_line(row: Mapping[str, Any]) -> str:
@@ -46,14 +52,15 @@ def head_lines(description: Mapping[str, Any], folder: Path, resumed: bool) -> l
         parts = f"train {counts['train']:,} ({counts['fit']:,} to fit + {counts['select']:,} to select)"
         parts += f", test {counts['test']:,}"
         protocol = "honest: held-out training images choose the epoch, test is scored once"
-    limit = f", at most {config['epochs']} epochs" if config["epochs"] else ""
+    limit = f", at most {config['epochs']:,} each" if config["epochs"] else ""
     tuned = "all layers" if config["tune"] == "full" else "the head only"
     lines = [
         f"{dataset['name']}: {parts}, {len(dataset['classes']):,} classes",
         f"backbone   {backbone['name']}, weights {backbone['weights']}, {costs['parameters'] / 1e6:.1f} M parameters, "
         f"{costs['macs'] / 1e9:.2f} GMACs at {config['size'][0]}x{config['size'][1]}",
-        f"recipe     {description['recipe']}: AdamW, then SGD, rate {config['lr']:g}, batches of "
-        f"{description['batch_size']}, {tuned}, each until {config['patience']} epochs bring no gain{limit}",
+        f"recipe     {description['recipe']}: AdamW, then SGD, until {config['patience']} epochs bring no gain{limit}",
+        f"training   {tuned}, batches of {description['batch_size']}, rate {config['lr']:g}, "
+        f"augmentation {config['augment']}, seed {description['seed']}",
         f"protocol   {protocol}",
         f"plan       {plan['device']} ({plan['device_name']}), {plan['precision']}: {plan['reason']}",
         f"record     {folder}" + (" (goes on from the last finished epoch)" if resumed else ""),

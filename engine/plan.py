@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -51,6 +52,18 @@ def choose_plan(device: str, precision: str) -> Plan:
     elif device == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError(f"--precision bf16: {_name(device)} does not compute in bf16. Use fp16, or leave it to auto.")
     return Plan(device, _name(device), precision, reason)
+
+
+def keep_plan(kept: Mapping[str, str]) -> Plan:
+    """The plan that an interrupted run began with, from its record; raises UserError when its device is gone."""
+    try:
+        plan = choose_plan(kept["device"], kept["precision"])
+    except UserError as problem:
+        raise UserError(
+            f"this run was interrupted on {kept['device']} ({kept['device_name']}) and can't go on here: {problem}\n"
+            "Go on where it began, or start it over with --rerun."
+        ) from problem
+    return replace(plan, reason="as the interrupted run began")
 
 
 def _fastest_sound_dtype(device: str) -> tuple[str, str]:

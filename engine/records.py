@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from engine.backbone import Backbone, macs
+from engine.batches import Batches
 from engine.config import Config
 from engine.dataset import Contents, Dataset, Part
 from engine.environment import environment
@@ -196,9 +197,7 @@ def describe(
     weights: Weights,
     plan: Plan,
     model: nn.Module,
-    batch_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
+    train: Batches,
 ) -> dict[str, Any]:
     """What a record says of a run before it begins."""
     return {
@@ -224,8 +223,8 @@ def describe(
         "protocol": config.protocol,
         "recipe": config.recipe,
         "seed": config.seed,
-        "batch_size": batch_size,
-        "normalisation": {"mean": list(mean), "std": list(std)},
+        "batch_size": train.batch_size,
+        "normalisation": {"mean": list(train.mean), "std": list(train.std)},
         "config": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()},
         "plan": asdict(plan),
         "costs": {

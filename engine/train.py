@@ -105,9 +105,8 @@ def train_epoch(
     set_mode(model, head, config.tune)
     clock = Clock(plan.device)
     total = torch.zeros((), device=plan.device)
-    for images, labels in progress(
-        clock.batches(train.shuffled(config.seed, epoch)), f"epoch {epoch + 1}", train.steps
-    ):
+    batches = progress(clock.batches(train.shuffled(config.seed, epoch)), f"epoch {epoch + 1}", train.steps)
+    for step, (images, labels) in enumerate(batches):
         with plan.autocast():
             loss = cross_entropy(model(images), labels)
         scaler.scale(loss).backward()
@@ -116,15 +115,20 @@ def train_epoch(
         optimizer.zero_grad(set_to_none=True)
         # added up on the device: reading it every step would make the device wait for Python
         total += loss.detach() * len(labels)
-    mean = total.item() / clock.images
-    if not np.isfinite(mean):
+        if step % 100 == 99:
+            require_finite(total.item(), epoch, config, plan)
+    require_finite(total.item(), epoch, config, plan)
+    return total.item() / clock.images, clock.stop()
+
+
+def require_finite(loss: float, epoch: int, config: Config, plan: Plan) -> None:
+    """Raise RunError, with what to try, when `loss` is infinite or not a number."""
+    if not np.isfinite(loss):
+        instead = "" if plan.precision == "fp32" else ", or --precision fp32"
         raise RunError(
-            f"the loss became {mean} in epoch {epoch + 1} (learning rate {config.lr:g}, {plan.precision}). "
-            f"Try a lower --lr, such as {config.lr / 10:g}"
-            + ("" if plan.precision == "fp32" else ", or --precision fp32")
-            + "."
+            f"the loss became {loss} in epoch {epoch + 1} (learning rate {config.lr:g}, {plan.precision}). "
+            f"Try a lower --lr, such as {config.lr / 10:g}{instead}."
         )
-    return mean, clock.stop()
 
 
 def set_mode(model: nn.Module, head: nn.Module, tune: str) -> None:

@@ -75,12 +75,13 @@ def _pretrained(weights: WeightsEnum | WeightsFile) -> Weights:
         ending = re.search(r"-([0-9a-f]{8,})\.\w+$", weights.url)
         sha256 = ending[1] if ending else None
     url = urlsplit(weights.url)
-    if url.scheme == "file":
-        path, mirrors = Path(url2pathname(url.path)), ()
+    mirrors: tuple[str, ...] = () if url.scheme == "file" else (weights.url,)
+    if mirrors:
+        path = Path(torch.hub.get_dir()) / "checkpoints" / url.path.rpartition("/")[2]
+    else:
+        path = Path(url2pathname(url.path))
         if not path.is_file():
             raise UserError(f"the weights {name} are not at {path}: no such file.")
-    else:
-        path, mirrors = Path(torch.hub.get_dir()) / "checkpoints" / url.path.rpartition("/")[2], (weights.url,)
     file = fetch(File(path.name, mirrors, f"sha256:{sha256}" if sha256 else None), path.parent)
     return Weights(name, file, digest(file), mean, std)
 

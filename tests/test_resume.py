@@ -149,4 +149,30 @@ def test_a_resume_keeps_the_plan(command: Command, tmp_path: Path, monkeypatch: 
         assert command(QUICK) == 130
     monkeypatch.setattr("engine.plan.cpu_has_bf16", lambda _: True)
     assert command(QUICK) == 0
-    assert json.loads((only_run(tmp_path / "runs") / "record.json").read_text())["plan"]["precision"] == "fp32"
+    plan = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())["plan"]
+    assert plan["precision"] == "fp32"
+
+
+def test_a_resume_without_its_device_says_where_it_began(command: Command, tmp_path: Path, capsys: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("common.predict", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        assert command(QUICK) == 130
+    path = only_run(tmp_path / "runs") / "record.json"
+    record = json.loads(path.read_text())
+    record["plan"] |= {"device": "mps", "device_name": "another machine"}
+    path.write_text(json.dumps(record))
+    assert command(QUICK) == 2
+    message = capsys.readouterr().err
+    assert "interrupted on mps (another machine)" in message
+    assert "--rerun" in message
+
+
+def test_output_that_nobody_reads_is_an_interruption(tmp_path: Path) -> None:
+    process = start(tmp_path, "--epochs 400 --patience 400")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(60) == 130
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
+    assert json.loads((only_run(tmp_path) / "record.json").read_text())["status"] == "running"

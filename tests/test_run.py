@@ -84,8 +84,15 @@ def test_what_is_printed(command: Command, capsys: pytest.CaptureFixture[str]) -
     command(QUICK)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Toy: train 60 (54 to fit + 6 to select), test 21, 3 classes"
-    assert [line.split()[0] for line in lines[1:6]] == ["backbone", "recipe", "protocol", "plan", "record"]
-    assert len({len(line) for line in lines[6:11]}) == 1  # columns that line up
+    assert [line.split()[0] for line in lines[1:7]] == [
+        "backbone",
+        "recipe",
+        "training",
+        "protocol",
+        "plan",
+        "record",
+    ]
+    assert len({len(line) for line in lines[7:12]}) == 1  # columns that line up
     assert lines[-1].startswith("tiny on Toy, 21 test images: top-1 ")
     assert lines[-1].endswith("[not pretrained]")
     assert "top-5" not in lines[-1]

@@ -158,6 +158,19 @@ def test_linear_tuning_changes_the_head_alone(tmp_path: Path) -> None:
     assert changed == {"6.weight", "6.bias"}
 
 
+def test_a_loss_that_is_not_finite_stops_before_the_epoch_is_over() -> None:
+    """After 100 steps of the 250."""
+    model, head = model_and_head()
+    steps = []
+    model.register_forward_pre_hook(lambda *_: steps.append(1))
+    nn.init.constant_(model.get_submodule("6").bias, float("inf"))  # type: ignore[arg-type]
+    long = replace(batches(500), batch_size=2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with pytest.raises(RunError, match=r"the loss became nan in epoch 1 .*--lr, such as 0\.0001\."):
+        train_epoch(model, head, long, optimizer, PLAN.gradient_scaler(), config(), PLAN, 0)
+    assert len(steps) == 100
+
+
 def test_outputs_that_are_not_finite_are_named() -> None:
     model, _ = model_and_head()
     nn.init.constant_(model.get_submodule("6").bias, float("nan"))  # type: ignore[arg-type]
