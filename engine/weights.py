@@ -105,7 +105,8 @@ def load_weights(model: nn.Module, weights: Weights, head: str, backbone_name: s
     try:
         missing, unknown = model.load_state_dict(state, strict=False)
     except (RuntimeError, ValueError) as problem:
-        raise UserError(f"{weights.file} can't be loaded into {backbone_name}: {problem}") from problem
+        reason = " ".join(line.strip() for line in str(problem).splitlines()[:2])
+        raise UserError(f"{weights.file} can't be loaded into {backbone_name}: {reason}") from problem
     found = [
         f"{len(keys)} {what} (the first: {keys[0]})"
         for keys, what in (
@@ -138,9 +139,9 @@ def _read_state(path: Path) -> OrderedDict[str, torch.Tensor]:
     ):
         raise UserError(f"{path} holds a {type(content).__name__}, not a state dict (names -> tensors).")
     state = OrderedDict((_todays_name(key), value) for key, value in content.items())
-    # the versions of the layers: BatchNorm tells by them whether a count may be missing, MNASNet won't load without
-    versions = {key.removeprefix("module."): value for key, value in getattr(content, "_metadata", {}).items()}
-    vars(state).update(_metadata=versions)
+    # the versions of the layers: BatchNorm tells by them whether a count may be missing, MNASNet its architecture
+    versions = getattr(content, "_metadata", {}).items()
+    vars(state).update(_metadata={re.sub(r"^module(\.|$)", "", layer): version for layer, version in versions})
     return state
 
 

@@ -49,7 +49,7 @@ main(cifar10.DATASET)
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_pretrained_weights_win_clearly(tmp_path: Path, shared_data: Path) -> None:
-    """EfficientNet-Lite0 (4.65 M parameters) at 128x128, four epochs a stage, three seeds, two rates.
+    """EfficientNet-Lite0 (4.65 M parameters) at 128x128, two epochs a stage, three seeds, two rates.
 
     Run it with -s to see the table.
     """
@@ -60,7 +60,7 @@ def test_pretrained_weights_win_clearly(tmp_path: Path, shared_data: Path) -> No
         for weights in ("imagenet", "none"):
             for seed in SEEDS:
                 out = tmp_path / f"{weights}-{rate}-{seed}"
-                line = f"-model lite0 -bs 32 --size 128 --epochs 4 --lr {rate} --weights {weights} --seed {seed}"
+                line = f"-model lite0 -bs 32 --size 128 --epochs 2 --lr {rate} --weights {weights} --seed {seed}"
                 line += f" --augment none --allow-partial --out {out} --data-dir {shared_data / 'cifar10'}"
                 done = subprocess.run([sys.executable, script, *line.split()], capture_output=True, text=True)
                 assert done.returncode == 0, done.stderr
