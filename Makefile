@@ -8,8 +8,9 @@ BIN := .venv/bin
 demo: .venv/.runtime  ## fine-tune a small backbone on scikit-learn's digits
 	$(BIN)/python digits.py -model shufflenet -bs 32 --weights auto --epochs 3
 
+# two processes of one thread each: threads that wait for each other crawl when anything else runs on the machine
 test: .venv/.development  ## every test that takes no longer than it must
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: .venv/.development  ## minutes of real training
 	$(BIN)/python -m pytest -m slow

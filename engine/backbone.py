@@ -104,7 +104,12 @@ _UNFIT = (RuntimeError, ValueError, IndexError, AssertionError)
 
 def _shadow(model: nn.Module) -> nn.Module:
     """The model without its numbers: shapes alone, which cost nothing to compute with."""
-    return copy.deepcopy(model).to("meta").eval()
+    shadow = copy.deepcopy(model).to("meta").eval()
+    for module in shadow.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            # it keeps the shape, and was four fifths of what a dry run of densenet took
+            vars(module)["forward"] = lambda features: features
+    return shadow
 
 
 def _dry_run(shadow: nn.Module, size: tuple[int, int]) -> None:

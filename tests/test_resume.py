@@ -170,7 +170,8 @@ def test_a_resume_without_its_device_says_where_it_began(command: Command, tmp_p
 def test_output_that_nobody_reads_is_an_interruption(tmp_path: Path) -> None:
     process = start(tmp_path, "--epochs 400 --patience 400")
     assert process.stdout is not None
-    process.stdout.readline()
+    while "adamw" not in process.stdout.readline().partition("recipe")[0]:
+        pass  # until an epoch is finished
     process.stdout.close()
     assert process.wait(60) == 130
     assert process.stderr is not None
