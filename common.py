@@ -16,7 +16,7 @@ from engine.backbone import Backbone, WeightsFile, has_batch_norm, inception_v3,
 from engine.batches import Batches, usable_batch_size
 from engine.check import check
 from engine.config import parse
-from engine.console import head_lines, result_line, say
+from engine.console import head_lines, result_line, say, steady_streams
 from engine.dataset import Contents, Dataset, File, Part, Source
 from engine.errors import RunError, UserError
 from engine.metrics import evaluate
@@ -86,16 +86,20 @@ def main(dataset: Dataset, arguments: Sequence[str] | None = None) -> NoReturn:
 
     Exit codes: 0 done, 2 something to mend in the command or the data, 3 the run failed, 130 interrupted.
     """
+    steady_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's polite end is an interruption too
     try:
         fine_tune(dataset, arguments)
     except (UserError, RunError) as problem:
         sys.exit(_complain(str(problem), problem.exit_code))
-    except (torch.OutOfMemoryError, MemoryError) as problem:
-        sys.exit(_complain(f"out of memory. Try a smaller -bs or --size. ({problem})", RunError.exit_code))
     except KeyboardInterrupt:
-        sys.exit(_complain("interrupted. The same command goes on from the last finished epoch.", 130))
-    except Exception:
+        sys.exit(_complain("interrupted. Without --rerun, the same command goes on from the last finished epoch.", 130))
+    except Exception as problem:
+        # PyTorch reports a processor's lack of memory as a plain RuntimeError
+        words = ("out of memory", "can't allocate memory", "not enough memory")
+        if isinstance(problem, MemoryError) or any(word in str(problem) for word in words):
+            reason = str(problem).partition("\n")[0]
+            sys.exit(_complain(f"out of memory. Try a smaller -bs or --size. ({reason})", RunError.exit_code))
         traceback.print_exc()
         sys.exit(_complain("this is a fault of the program; please report the lines above.", RunError.exit_code))
     sys.exit(0)
@@ -111,7 +115,8 @@ def fine_tune(dataset: Dataset, arguments: Sequence[str] | None = None) -> None:
     weights = find_weights(backbone, config.weights)
 
     identity = config.identity() | {"dataset": dataset.key, "version": dataset.version}
-    run = Run(config.out, identity | {"weights": weights.name, "split": parts.hash}, config.rerun)
+    identity |= {"split": parts.hash, "weights": weights.sha256, "batch_size": min(config.batch_size, len(parts.fit))}
+    run = Run(config.out, identity, config.rerun)
     if run.done and not config.check:
         say(f"record     {run.folder}", result_line(run.record))
         return
@@ -131,7 +136,7 @@ def fine_tune(dataset: Dataset, arguments: Sequence[str] | None = None) -> None:
     train = Batches(parts.fit, batch_size, config.size, mean, std, plan.device, augment=config.augment == "trivial")
     select = Batches(parts.select, batch_size, config.size, mean, std, plan.device)
     description = describe(dataset, contents, differences, parts, config, backbone, weights, plan, model, train)
-    say(*head_lines(description, run.folder, run.interrupted))
+    say(*head_lines(description, run.folder, run.interrupted and not config.check))
     if config.check:
         check(model, head, train, select, config, plan)
         return

@@ -10,9 +10,9 @@ part is rounded up. The same names and options give the same split on every comp
 """
 
 import argparse
-import io
 import os
 import re
+import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from engine.arguments import Parser
+from engine.console import steady_streams
 from engine.errors import RunError, UserError
 from engine.folders import Listing, list_classes, listed
 from engine.outputs import SPLIT_FILE, check_apart, check_output, write
@@ -63,10 +64,8 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Split as the command line says. Returns 0, or 2 for the user's mistake, 3 for a failure, 130 for Ctrl-C."""
-    for stream in (sys.stdout, sys.stderr):
-        # a name that the terminal can't show must not stop the split
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    steady_streams()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         split(parser().parse_args(argv))
     except UserError as error:

@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from engine.errors import UserError
@@ -31,11 +32,22 @@ def whole(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
 
 
 def rate(text: str) -> float:
-    """A type for argparse: a finite number above 0."""
+    """A type for argparse: a number above 0."""
     try:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, such as 1e-3")
+    if not 0 < number <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 (and up to a million), such as 1e-3")
     return number
+
+
+def folder(text: str) -> Path:
+    """A type for argparse: the path of a folder, which need not exist; not empty, and in UTF-8, as records are."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid UTF-8") from None
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty: is a shell variable not set?")
+    return Path(text)

@@ -11,7 +11,6 @@ import torch
 from torch.nn import functional
 
 from engine.augment import trivial_augment
-from engine.console import say
 from engine.dataset import Part
 from engine.errors import UserError
 
@@ -63,7 +62,7 @@ class Batches:
 
 
 def usable_batch_size(asked: int, images: int, batch_norm: bool) -> int:
-    """`asked`, or as many as there are training images where that is fewer, which is said.
+    """`asked`, or as many as there are training images where that is fewer.
 
     Raises UserError when a step would be a single image and the model normalises over the batch (`batch_norm`).
     """
@@ -71,6 +70,4 @@ def usable_batch_size(asked: int, images: int, batch_norm: bool) -> int:
     if size == 1 and batch_norm:
         found = "-bs 1" if asked == 1 else "a single training image"
         raise UserError(f"{found}: this backbone has batch normalisation, which needs 2 images or more a step.")
-    if size < asked:
-        say(f"batch size {size} instead of {asked}: there are no more training images")
     return size

@@ -35,7 +35,7 @@ def check(model: nn.Module, head: nn.Module, fit: Batches, select: Batches, conf
         with tempfile.TemporaryDirectory(prefix=".check-", dir=existing) as folder:
             torch.save(model.state_dict(), Path(folder) / "checkpoint.pt")
             model.load_state_dict(torch.load(Path(folder) / "checkpoint.pt", weights_only=True))
-    except OSError as problem:
+    except (OSError, RuntimeError) as problem:  # torch.save reports a full disk as a RuntimeError
         raise UserError(f"nothing can be written to {existing}: {problem}. --out chooses another folder.") from problem
     after, _ = predict(model, select, plan, "select")
     if not np.array_equal(before, after):

@@ -32,13 +32,19 @@ def read_batches(source: Source, published: Any, labels: str) -> Contents:
     differences = [f"{name} is missing" for name in missing]
     differences += [f"{name} is not the published file" for name, md5 in found.items() if md5 != files[name]]
     expected: Mapping[str, str | None] = dict.fromkeys(files) if source.allow_partial else files
-    classes = load_pickle(source.folder / meta, expected[meta])[published.meta["key"]]
+    classes = load_pickle(source.folder / meta, expected[meta]).get(published.meta["key"])
+    if not (isinstance(classes, list) and len(set(map(repr, classes))) == len(classes) and _are_text(classes)):
+        raise UserError(f"{source.folder / meta} holds no list of class names. Put the published file in its place.")
     train, test = (
         _join([_batch(source.folder / name, expected[name], labels) for name, _ in listed if name in found])
         for listed in (published.train_list, published.test_list)
     )
     checksums = {name: f"md5:{md5}" for name, md5 in found.items()}
     return Contents(tuple(classes), train, test, checksums=checksums, differences=tuple(differences))
+
+
+def _are_text(names: list[Any]) -> bool:
+    return all(isinstance(name, str) for name in names)
 
 
 def _batch(path: Path, md5: str | None, key: str) -> Part:
@@ -49,7 +55,7 @@ def _batch(path: Path, md5: str | None, key: str) -> Part:
         and isinstance(labels, list)
         and pixels.dtype == np.uint8
         and pixels.shape == (len(labels), 3 * 32 * 32)
-        and all(isinstance(label, int) for label in labels)
+        and all(isinstance(label, int) and 0 <= label < 2**31 for label in labels)
     ):
         raise UserError(
             f"{path} is not a CIFAR batch: it should hold 'data', uint8 (N, 3072), and {key!r}, a list of N numbers. "

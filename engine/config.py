@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from engine.arguments import Parser, rate, whole
+from engine.arguments import Parser, folder, rate, whole
 from engine.dataset import Dataset
 from engine.errors import UserError
 
@@ -97,7 +97,7 @@ class Config:
     )
     data_dir: Path = flag(
         "--data-dir",
-        type=Path,
+        type=folder,
         identity=False,
         metavar="DIR",
         help="the folder that holds the dataset's archive or extracted folder (default: {data_dir})",
@@ -105,7 +105,7 @@ class Config:
     out: Path = flag(
         "--out",
         default=Path("runs"),
-        type=Path,
+        type=folder,
         identity=False,
         metavar="DIR",
         help="where records go (default: runs)",
@@ -131,6 +131,11 @@ class Config:
         action="store_true",
         help="start over, even where a finished run lies",
     )
+
+    def settings(self) -> dict[str, Any]:
+        """Every field, JSON-ready."""
+        texts = {f.name: str(getattr(self, f.name)) for f in fields(self) if isinstance(getattr(self, f.name), Path)}
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"size": list(self.size)} | texts
 
     def identity(self) -> dict[str, Any]:
         """The fields that can change the run's numbers, JSON-ready."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,9 +11,21 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from engine.errors import RunError
+
 Item = TypeVar("Item")
 
 EPOCH_COLUMNS = " epoch  stage   train loss  select loss  select top-1     best  images/s   wait  seconds"
+
+
+def steady_streams() -> None:
+    """Let no missing stream, and no character that the terminal lacks, end a run."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (for as long as the process lives)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def progress(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
@@ -29,6 +42,8 @@ def say(*lines: str) -> None:
         # whoever read the output is gone, as after `| head`: an interruption, and no flush at exit may fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise KeyboardInterrupt from None
+    except OSError as problem:
+        raise RunError(f"the output can't be written: {problem}") from problem
 
 
 def epoch_line(row: Mapping[str, Any]) -> str:
@@ -54,12 +69,15 @@ def head_lines(description: Mapping[str, Any], folder: Path, resumed: bool) -> l
         protocol = "honest: held-out training images choose the epoch, test is scored once"
     limit = f", at most {config['epochs']:,} each" if config["epochs"] else ""
     tuned = "all layers" if config["tune"] == "full" else "the head only"
+    batches = f"{description['batch_size']}"
+    if description["batch_size"] < config["batch_size"]:
+        batches += f" instead of {config['batch_size']} (there are no more images)"
     lines = [
         f"{dataset['name']}: {parts}, {len(dataset['classes']):,} classes",
         f"backbone   {backbone['name']}, weights {backbone['weights']}, {costs['parameters'] / 1e6:.1f} M parameters, "
         f"{costs['macs'] / 1e9:.2f} GMACs at {config['size'][0]}x{config['size'][1]}",
         f"recipe     {description['recipe']}: AdamW, then SGD, until {config['patience']} epochs bring no gain{limit}",
-        f"training   {tuned}, batches of {description['batch_size']}, rate {config['lr']:g}, "
+        f"training   {tuned}, batches of {batches}, rate {config['lr']:g}, "
         f"augmentation {config['augment']}, seed {description['seed']}",
         f"protocol   {protocol}",
         f"plan       {plan['device']} ({plan['device_name']}), {plan['precision']}: {plan['reason']}",
@@ -84,7 +102,10 @@ def result_line(record: Mapping[str, Any]) -> str:
         limits.append("optimistic: test chose the epoch")
     if record["dataset"]["partial"]:
         limits.append("partial data: not to be compared")
-    if record["backbone"]["weights"] == "none":
+    earlier = record["backbone"]["weights_run"]
+    if earlier and earlier["dataset"] == record["dataset"]["key"]:
+        limits.append("weights of an earlier run on this dataset, which may have seen the images that now judge")
+    if "none" in (record["backbone"]["weights"], earlier and earlier["weights"]):
         limits.append("not pretrained")
     return (
         f"{record['backbone']['name']} on {record['dataset']['name']}, {test['images']:,} test images: "

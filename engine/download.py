@@ -1,6 +1,7 @@
 """A dataset's files on the disk: found, or downloaded from its mirrors, verified and extracted."""
 
 import errno
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -78,7 +79,7 @@ def _present(dataset: Dataset, data_dir: Path) -> Path | None:
         return data_dir if all(_verify_placed(file, data_dir) for file in dataset.files) else None
     if (data_dir / dataset.folder).is_dir():
         return data_dir / dataset.folder
-    if dataset.folder in (data_dir.name, data_dir.resolve().name) and data_dir.is_dir():
+    if dataset.folder in (data_dir.name, Path(os.path.realpath(data_dir)).name) and data_dir.is_dir():
         # data/dtd holds dtd's archive, data/dtd/dtd its files: the right name alone does not tell which it is
         visible = {entry.name for entry in data_dir.iterdir() if not entry.name.startswith(".")}
         archives = {file.name for file in dataset.files if is_archive(file)}

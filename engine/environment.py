@@ -31,7 +31,7 @@ def environment() -> dict[str, Any]:
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
         "cpu_threads": torch.get_num_threads(),
         "git_commit": _git("rev-parse", "HEAD"),
-        "git_changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "git_changed": None if (changes := _git("status", "--porcelain")) is None else bool(changes),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
 

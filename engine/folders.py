@@ -45,6 +45,7 @@ def list_classes(root: Path) -> Listing:
     unreadable: list[str] = []
     images: list[str] = []
     seen: dict[tuple[int, int], str] = {}
+    files: dict[tuple[int, int], str] = {}
     pending = [""]
     while pending:
         folder = pending.pop()
@@ -78,8 +79,12 @@ def list_classes(root: Path) -> Listing:
             elif not folder:
                 listing.loose += 1
             else:
+                status = entry.stat()
+                twin = files.setdefault((status.st_dev, status.st_ino), name)
+                if twin != name:
+                    unreadable.append(f"{name}: the same file as {twin}, and could land on the other side")
                 images.append(name)
-                listing.sizes[name] = entry.stat().st_size
+                listing.sizes[name] = status.st_size
 
     if unreadable:
         raise UserError(

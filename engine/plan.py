@@ -5,11 +5,13 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from engine.console import say
 from engine.errors import UserError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -23,6 +25,7 @@ class Plan:
     device_name: str
     precision: str  # "fp32", "bf16" or "fp16"
     reason: str
+    threads: int = 1  # of the processor: another number adds in another order, so it is part of the plan
 
     @property
     def dtype(self) -> torch.dtype:
@@ -51,11 +54,12 @@ def choose_plan(device: str, precision: str) -> Plan:
         precision, reason = _fastest_sound_dtype(device)
     elif device == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError(f"--precision bf16: {_name(device)} does not compute in bf16. Use fp16, or leave it to auto.")
-    return Plan(device, _name(device), precision, reason)
+    return Plan(device, _name(device), precision, reason, torch.get_num_threads())
 
 
-def keep_plan(kept: Mapping[str, str]) -> Plan:
+def keep_plan(kept: Mapping[str, Any]) -> Plan:
     """The plan that an interrupted run began with, from its record; raises UserError when its device is gone."""
+    torch.set_num_threads(kept["threads"])
     try:
         plan = choose_plan(kept["device"], kept["precision"])
     except UserError as problem:
@@ -63,7 +67,9 @@ def keep_plan(kept: Mapping[str, str]) -> Plan:
             f"this run was interrupted on {kept['device']} ({kept['device_name']}) and can't go on here: {problem}\n"
             "Go on where it began, or start it over with --rerun."
         ) from problem
-    return replace(plan, reason="as the interrupted run began")
+    if plan.device_name != kept["device_name"]:
+        say(f"note: this run began on {kept['device_name']} and goes on on {plan.device_name}: its numbers may differ")
+    return Plan(**kept)
 
 
 def _fastest_sound_dtype(device: str) -> tuple[str, str]:
@@ -95,4 +101,5 @@ def _name(device: str) -> str:
     except OSError:
         models = []
     name = models[0].partition(":")[2].strip() if models else platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{name}, {threads} thread{'s' if threads > 1 else ''}"

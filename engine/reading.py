@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ class Parts:
     fit: Part
     select: Part
     test: Part
-    hash: str  # of every name, label and pixel in every part
+    hash: str  # of every name, label and pixel in every part, and of the class names
 
 
 def read(dataset: Dataset, data_dir: Path, allow_partial: bool) -> tuple[Contents, list[str]]:
@@ -80,7 +81,7 @@ def divide(contents: Contents, protocol: str, seed: int) -> Parts:
         keep, held = hold_out(fit.labels, fit.groups, HELD_OUT, seed)
         fit, select = fit.take(keep), fit.take(held)
     parts = {"fit": fit, "select": select, "test": test}
-    pixels = hashlib.sha256()
+    pixels = hashlib.sha256(json.dumps(contents.classes).encode())
     for part in parts.values():
         pixels.update(np.ascontiguousarray(part.images).data)
     listed = {name: _listed(part) for name, part in parts.items()}

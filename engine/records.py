@@ -82,13 +82,16 @@ class Run:
         with lock:
             self.record = {} if self.rerun else read_record(self.folder / "record.json") or {}
             if self.done:
-                raise UserError(f"another process has just finished this run: {self.folder}")
+                raise UserError("another process has just finished this run: the same command again shows it")
             if not self.interrupted:
-                for name in ("record.json", "checkpoint.pt", "history.csv", "predictions.npz", "split.json"):
-                    (self.folder / name).unlink(missing_ok=True)
-            started = self.record["started"] if self.interrupted else now()
-            self.record = {"schema": SCHEMA, "run": self.id, "status": "running", "error": None, "started": started}
-            self.record |= {"finished": None, **description}
+                self._remove("record.json", "checkpoint.pt", "history.csv", "predictions.npz", "split.json")
+            # what a kill left of a file that was being written
+            self._remove(*(path.name for path in self.folder.glob(".*.tmp")))
+            earlier = self.record if self.interrupted else {"started": now(), "resumed": [], **description}
+            if self.interrupted:
+                earlier["resumed"].append({"at": now(), "environment": description["environment"]})
+            self.record = {"schema": SCHEMA, "run": self.id, "status": "running", "error": None, "finished": None}
+            self.record |= {**description, **{key: earlier[key] for key in ("started", "resumed", "environment")}}
             self._write(lambda: write_json(self.folder / "split.json", split))
             self._write(lambda: write_json(self.folder / "record.json", self.record))
             try:
@@ -102,15 +105,25 @@ class Run:
                 self._write(lambda: write_json(self.folder / "record.json", self.record))
                 raise
 
+    def _remove(self, *names: str) -> None:
+        for name in names:
+            try:
+                (self.folder / name).unlink(missing_ok=True)
+            except OSError as problem:
+                raise UserError(f"{self.folder / name} can't be removed: {problem.strerror}. Remove it.") from problem
+
     def snapshot(self) -> dict[str, Any] | None:
         """What the last save() was given, or None before the first."""
         if not self._checkpoint.exists():
             return None
         try:
             saved: dict[str, Any] = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+            State(**saved["state"])
+            if saved["state"]["stage"] == 0 or "optimizer" in saved:
+                saved["model"], saved["best"], saved["optimizer"], saved["scaler"], saved["random"]
         except Exception as problem:  # whatever the bytes lead torch.load to
             raise UserError(
-                f"{self._checkpoint} can't be read, so the run can't go on from it: {str(problem).splitlines()[0]}\n"
+                f"{self._checkpoint} can't be read, so the run can't go on from it ({type(problem).__name__}).\n"
                 "Start the run over with --rerun."
             ) from problem
         return saved
@@ -156,8 +169,8 @@ class Run:
         self._write(lambda: self._save_predictions(test.names, test.labels, logits))
         # with the state, so that a run cut off between this file and the next has only test left to do
         weights = {name: value.cpu() for name, value in model.state_dict().items()}
-        self._write(lambda: self._save_checkpoint({"model": weights, "state": asdict(state), **self.record}))
         self.record |= {"status": "done", "finished": now()}
+        self._write(lambda: self._save_checkpoint({"model": weights, "state": asdict(state), **self.record}))
         self._write(lambda: write_json(self.folder / "record.json", self.record))
 
     def _write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
@@ -181,6 +194,8 @@ class Run:
         try:
             action()
         except (OSError, RuntimeError) as problem:  # torch.save reports a full disk as a RuntimeError
+            if isinstance(problem.__context__, KeyboardInterrupt):  # and so it does what cuts it short
+                raise problem.__context__ from None
             raise RunError(
                 f"the record can't be written to {self.folder}: {problem}. "
                 "What was saved before is whole: make room, and the same command goes on from there."
@@ -219,13 +234,14 @@ def describe(
             "builder": backbone.builder.__name__,
             "weights": weights.name,
             "weights_sha256": weights.sha256,
+            "weights_run": weights.run,
         },
         "protocol": config.protocol,
         "recipe": config.recipe,
         "seed": config.seed,
         "batch_size": train.batch_size,
         "normalisation": {"mean": list(train.mean), "std": list(train.std)},
-        "config": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()},
+        "config": config.settings(),
         "plan": asdict(plan),
         "costs": {
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -247,6 +263,9 @@ def read_record(path: Path) -> dict[str, Any] | None:
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         found = record.get("schema") if isinstance(record, dict) else type(record).__name__
         raise UserError(f"{path} has schema {found}, this version reads {SCHEMA}. Start the run over with --rerun.")
+    needed = {"status", "started", "resumed", "environment", "plan", "dataset", "backbone", "protocol"}
+    if lacking := (needed | ({"test"} if record.get("status") == "done" else set())) - record.keys():
+        raise UserError(f"{path} lacks {', '.join(sorted(lacking))}. Start the run over with --rerun.")
     return record
 
 

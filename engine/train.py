@@ -52,7 +52,7 @@ def fit(
     saved = run.snapshot()
     state = State(**saved["state"]) if saved else State()
     best = saved.get("best", saved["model"]) if saved else _copy_of(model)
-    if state.epochs == 0:
+    if state.stage < len(recipe):
         say(EPOCH_COLUMNS)
     while state.stage < len(recipe):
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

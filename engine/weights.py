@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import sys
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -30,6 +31,7 @@ class Weights:
     sha256: str | None
     mean: tuple[float, ...] = IMAGENET_MEAN  # of the images they were trained on, on a scale of 0 to 1
     std: tuple[float, ...] = IMAGENET_STD
+    run: dict[str, Any] | None = None  # the earlier run that they are a checkpoint of: what they may have seen
 
 
 NONE = Weights("none", None, None)
@@ -59,7 +61,14 @@ def find_weights(backbone: Backbone, choice: str) -> Weights:
             sha256 = digest(path)
         except OSError as problem:
             raise UserError(f"--weights {choice}: the file can't be read ({problem.strerror}).") from problem
-        return Weights(f"file:{path.name}:{sha256[:12]}", path, sha256)
+        content = _load(path)
+        found = Weights(f"file:{path.name}:{sha256[:12]}", path, sha256)
+        if not isinstance(content, dict) or not {"run", "dataset", "backbone", "normalisation"} <= content.keys():
+            return found
+        run = {"run": content["run"], "dataset": content["dataset"]["key"], "protocol": content["protocol"]}
+        run |= {"seed": content["seed"], "weights": content["backbone"]["weights"]}
+        mean, std = (tuple(content["normalisation"][key]) for key in ("mean", "std"))
+        return replace(found, mean=mean, std=std, run=run)
     names = ", ".join(["imagenet", "auto", "none", *members])
     raise UserError(f"--weights {choice}: no such file, and not one of {names}.")
 
@@ -123,14 +132,18 @@ def load_weights(model: nn.Module, weights: Weights, head: str, backbone_name: s
         )
 
 
-def _read_state(path: Path) -> OrderedDict[str, torch.Tensor]:
+def _load(path: Path) -> Any:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:  # whatever the bytes lead torch.load to
         raise UserError(
             f"{path} ({path.stat().st_size:,} bytes) can't be read as PyTorch weights: {_what_stopped(problem)}.\n"
             "If it was cut short, delete it and get it again; a file of pickled Python objects is refused on purpose."
         ) from problem
+
+
+def _read_state(path: Path) -> OrderedDict[str, torch.Tensor]:
+    content = _load(path)
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

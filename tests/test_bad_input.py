@@ -36,6 +36,9 @@ GOOD = "-model tiny -bs 16 --weights none --epochs 1"
         (f"{GOOD} --epochs 0", "--epochs"),
         (f"{GOOD} --patience 0", "--patience"),
         (f"{GOOD} --lr 0", "'0' is not a number above 0"),
+        (f"{GOOD} --lr 1e38", "--lr"),
+        (f"{GOOD} --data-dir ''", "the path is empty"),
+        (f"{GOOD} --out ''", "the path is empty"),
         (f"{GOOD} --lr nan", "'nan' is not a number above 0"),
         (f"{GOOD} --lr inf", "'inf' is not a number above 0"),
         (f"{GOOD} --lr -1e-3", "--lr"),
@@ -157,7 +160,14 @@ def test_data_that_is_not_there(
 
 @pytest.mark.parametrize(
     ("record", "expected"),
-    [("", "not a readable record"), ("[1]", "schema list"), ('{"schema": 99}', "schema 99"), ("{", "not a readable")],
+    [
+        ("", "not a readable record"),
+        ("[1]", "schema list"),
+        ('{"schema": 99}', "schema 99"),
+        ("{", "not a readable"),
+        ('{"schema": 1}', "lacks backbone, dataset"),
+        ('{"schema": 1, "status": "done"}', "started, test"),
+    ],
 )
 def test_a_record_that_is_none(command: Command, tmp_path: Path, capsys: Any, record: str, expected: str) -> None:
     assert command(GOOD) == 0
@@ -175,7 +185,11 @@ def test_a_record_that_is_none(command: Command, tmp_path: Path, capsys: Any, re
 @pytest.mark.parametrize(
     ("line", "dataset", "said"),
     [
-        ("-model tiny -bs 500 --weights none --epochs 1", toy.dataset(), "batch size 54 instead of 500"),
+        (
+            "-model tiny -bs 500 --weights none --epochs 1",
+            toy.dataset(),
+            "batches of 54 instead of 500 (there are no more images)",
+        ),
         ("-model tiny -bs 1 --weights none --epochs 1 --tune linear", toy.dataset(), "the head only"),
         ("-model tiny -bs 16 --weights auto --epochs 1", toy.dataset(), "[not pretrained]"),
         ("-model tiny -bs 16 --weights none --epochs 1", toy.dataset(train=19, test=3), "train 19"),

@@ -150,6 +150,21 @@ def hostile(folder: Path) -> None:
             "--allow-partial",
             "labels from 0 to 11",
         ),
+        (
+            lambda f: (f / "data_batch_1").write_bytes(pickle.dumps(batch(0) | {"labels": [2**70] * 20}, protocol=2)),
+            "--allow-partial",
+            "not a CIFAR batch",
+        ),
+        (
+            lambda f: (f / "batches.meta").write_bytes(pickle.dumps({"label_names": ["a", "a"]}, protocol=2)),
+            "--allow-partial",
+            "no list of class names",
+        ),
+        (
+            lambda f: (f / "batches.meta").write_bytes(pickle.dumps({"names": 5}, protocol=2)),
+            "--allow-partial",
+            "no list of class names",
+        ),
     ],
 )
 def test_damaged_folders_are_refused(

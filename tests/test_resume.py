@@ -23,7 +23,12 @@ TIMES = {"seconds", "images_per_second", "compute_images_per_second", "data_wait
 def start(out: Path, flags: str) -> "subprocess.Popen[str]":
     line = f"-model tiny -bs 8 --weights none --out {out} {flags}"
     return subprocess.Popen(
-        [sys.executable, TOY, *line.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, TOY, *line.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell's background jobs ignore it, and so would this process
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -127,12 +132,61 @@ def test_cut_off_between_checkpoint_and_record_only_test_is_left(
     assert outcome(tmp_path / "other") == resumed
 
 
-def test_a_broken_checkpoint_is_named_and_rerun_mends_it(command: Command, tmp_path: Path, capsys: Any) -> None:
+def test_interrupted_inside_a_save_it_is_an_interruption(command: Command, tmp_path: Path) -> None:
+    """torch's writer raises a RuntimeError of its own on top of the interruption."""
+
+    def cut_off(_: Any, file: Any) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("unexpected pos 53304640 vs 53304532")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "save", cut_off)
+        assert command(QUICK) == 130
+    assert json.loads((only_run(tmp_path / "runs") / "record.json").read_text())["status"] == "running"
+    assert command(QUICK) == 0
+
+
+def test_what_a_kill_left_of_a_file_is_removed(command: Command, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("common.predict", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        assert command(QUICK) == 130
+    left = only_run(tmp_path / "runs") / ".checkpoint.pt.123.tmp"
+    left.write_bytes(b"half")
+    assert command(QUICK) == 0
+    assert not left.exists()
+    record = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())
+    assert len(record["resumed"]) == 1
+
+
+def test_a_resume_computes_with_the_threads_that_it_began_with(command: Command, tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("common.predict", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+            assert command(QUICK) == 130
+        torch.set_num_threads(1)
+        assert command(QUICK) == 0
+        assert torch.get_num_threads() == 2
+        assert json.loads((only_run(tmp_path / "runs") / "record.json").read_text())["plan"]["threads"] == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("content", [b"", [1], {"model": {}}, {"state": {}}])
+def test_a_broken_checkpoint_is_named_and_rerun_mends_it(
+    command: Command, tmp_path: Path, capsys: Any, content: Any
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("common.predict", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         assert command(QUICK) == 130
     checkpoint = only_run(tmp_path / "runs") / "checkpoint.pt"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    if isinstance(content, bytes):
+        checkpoint.write_bytes(content)
+    else:
+        torch.save(content, checkpoint)
     capsys.readouterr()
     assert command(QUICK) == 2
     message = capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -209,7 +210,7 @@ def test_check_leaves_nothing_behind(command: Command, tmp_path: Path, capsys: A
 
 
 def test_a_non_finite_loss_fails_the_run_with_advice(command: Command, tmp_path: Path, capsys: Any) -> None:
-    assert command(f"{QUICK} --lr 1e30 --precision fp32") == 3
+    assert command(f"{QUICK} --lr 1e6 --precision fp32") == 3
     message = capsys.readouterr().err
     assert "--lr" in message
     assert "Traceback" not in message
@@ -217,7 +218,7 @@ def test_a_non_finite_loss_fails_the_run_with_advice(command: Command, tmp_path:
     jsonschema.validate(record, json.loads((ROOT / "engine" / "record.schema.json").read_text()))
     assert record["status"] == "failed"
     assert "loss" in record["error"] or "outputs" in record["error"]
-    assert command(f"{QUICK} --lr 1e30 --precision fp32") == 3  # the same command tries again
+    assert command(f"{QUICK} --lr 1e6 --precision fp32") == 3  # the same command tries again
 
 
 def test_memory_that_runs_out_fails_the_run_with_advice(command: Command, tmp_path: Path, capsys: Any) -> None:
@@ -335,3 +336,69 @@ def test_a_broken_dataset_declaration_is_a_fault_of_the_program(command: Command
 def test_the_run_id_does_not_depend_on_the_machine(tmp_path: Path) -> None:
     identity = {"protocol": "honest", "seed": 0, "dataset": "toy", "model": "tiny", "size": (16, 16)}
     assert Run(tmp_path, identity).id == "honest-seed0-af7dba51dc"
+
+
+def test_weights_of_an_earlier_run_on_the_same_data_are_told(command: Command, tmp_path: Path, capsys: Any) -> None:
+    """They may have been trained, or chosen, on what now judges; and they bring their own normalisation."""
+    assert command(f"{QUICK} --protocol paper --out earlier") == 0
+    earlier = only_run(tmp_path / "earlier")
+    capsys.readouterr()
+    assert command(f"-model tiny -bs 16 --epochs 1 --weights {earlier / 'checkpoint.pt'}") == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "weights of an earlier run on this dataset" in last
+    assert "not pretrained" in last
+    record = record_of(only_run(tmp_path / "runs"))
+    told = {"run": earlier.name, "dataset": "toy", "protocol": "paper", "seed": 0, "weights": "none"}
+    assert record["backbone"]["weights_run"] == told
+    assert record["normalisation"] == {"mean": [0.4, 0.4, 0.4], "std": [0.2, 0.2, 0.2]}
+    jsonschema.validate(record, json.loads((ROOT / "engine" / "record.schema.json").read_text()))
+
+
+def test_other_class_names_are_another_run(command: Command, tmp_path: Path) -> None:
+    plain = toy.dataset()
+    command(QUICK)
+    command(QUICK, replace(plain, read=lambda source: replace(plain.read(source), classes=("a", "b", "c"))))
+    assert len(list((tmp_path / "runs").glob("*/*/*/record.json"))) == 2
+
+
+def test_a_batch_size_that_comes_to_the_same_is_the_same_run(command: Command, tmp_path: Path) -> None:
+    command("-model tiny -bs 54 --weights none --epochs 1")
+    command("-model tiny -bs 500 --weights none --epochs 1")
+    assert only_run(tmp_path / "runs")
+
+
+def test_the_final_checkpoint_says_done(command: Command, tmp_path: Path) -> None:
+    command(QUICK)
+    folder = only_run(tmp_path / "runs")
+    checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
+    assert {key: value for key, value in checkpoint.items() if key not in ("model", "state")} == record_of(folder)
+
+
+def test_processor_memory_that_runs_out_is_told_as_such(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def exhaust(*_: Any) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("common.fit", exhaust)
+    assert command(QUICK) == 3
+    message = capsys.readouterr().err
+    assert "smaller -bs" in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">/dev/full"])
+def test_streams_that_are_closed_or_full(tmp_path: Path, redirection: str) -> None:
+    line = f"{sys.executable} {ROOT / 'tests' / 'toy.py'} {QUICK} --out {tmp_path} {redirection}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (3 if "full" in redirection else 0)
+
+
+def test_a_terminal_without_unicode(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "toy.py", *QUICK.split(), "--out", tmp_path / "ö"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0, done.stderr

@@ -181,7 +181,8 @@ def test_hash_changes_when_a_file_is_renamed(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("link", ["hard", "soft", "copy"])
 def test_links(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str) -> None:
     fill(tmp_path / "in", cat=5, dog=4)
-    (tmp_path / "in/dog/4.png").symlink_to("3.png")
+    (tmp_path / "elsewhere.png").write_bytes(b"fifth")
+    (tmp_path / "in/dog/4.png").symlink_to("../../elsewhere.png")
     monkeypatch.chdir(tmp_path)
     assert run("--link", link, source="in", output="deep/er/out").code == 0
     out = tmp_path / "deep/er/out"
@@ -192,6 +193,16 @@ def test_links(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: 
             assert path.read_bytes() == original.read_bytes()
             assert path.is_symlink() == (link == "soft")
             assert path.samefile(original) == (link != "copy")
+
+
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_one_image_by_two_names_could_land_on_both_sides(run: Run, tmp_path: Path, kind: str) -> None:
+    fill(tmp_path / "in", cat=5, dog=5)
+    if kind == "hard":
+        os.link(tmp_path / "in/cat/1.png", tmp_path / "in/cat/twin.png")
+    else:
+        (tmp_path / "in/cat/twin.png").symlink_to("1.png")
+    run().refused("cat/twin.png: the same file as cat/1.png" if kind == "hard" else "the same file as")
 
 
 def test_hard_links_to_another_disk(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

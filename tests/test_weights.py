@@ -237,9 +237,9 @@ def test_an_unknown_word_lists_what_is_known(tmp_path: Path) -> None:
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
-    (tmp_path / "mine.pth").write_bytes(b"whatever")
+    torch.save(toy.tiny().state_dict(), tmp_path / "mine.pth")
     found = find_weights(toy.TINY, str(tmp_path / "mine.pth"))
-    sha256 = sha256_of(b"whatever")
+    sha256 = sha256_of((tmp_path / "mine.pth").read_bytes())
     assert found == Weights(f"file:mine.pth:{sha256[:12]}", tmp_path / "mine.pth", sha256, IMAGENET_MEAN, IMAGENET_STD)
 
 
