@@ -67,19 +67,7 @@ class Run:
 
         Raises UserError when the folder can't be written to or another process is at it.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.folder / ".lock", timeout=0)
-            lock.acquire()
-        except filelock.Timeout:
-            raise UserError(
-                f"another process is at this run already: {self.folder}. Wait for it, or stop it."
-            ) from None
-        except OSError as problem:
-            raise UserError(
-                f"the record can't be written to {self.folder}: {problem.strerror}. --out chooses another folder."
-            ) from problem
-        with lock:
+        with self._locked():
             self.record = {} if self.rerun else read_record(self.folder / "record.json") or {}
             if self.done:
                 raise UserError("another process has just finished this run: the same command again shows it")
@@ -97,13 +85,27 @@ class Run:
             try:
                 yield
             except Exception as problem:
-                self.record |= {
-                    "status": "failed",
-                    "error": f"{type(problem).__name__}: {problem}",
-                    "finished": now(),
-                }
+                error = f"{type(problem).__name__}: {problem}"
+                self.record |= {"status": "failed", "error": error, "finished": now()}
                 self._write(lambda: write_json(self.folder / "record.json", self.record))
                 raise
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self.folder / ".lock", timeout=0)
+            lock.acquire()
+        except filelock.Timeout:
+            found = f"another process is at this run already: {self.folder}"
+            raise UserError(f"{found}. Wait for it, or stop it.") from None
+        except OSError as problem:
+            found = f"the record can't be written to {self.folder}: {problem.strerror}"
+            raise UserError(f"{found}. --out chooses another folder.") from problem
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _remove(self, *names: str) -> None:
         for name in names:
@@ -119,8 +121,10 @@ class Run:
         try:
             saved: dict[str, Any] = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
             State(**saved["state"])
-            if saved["state"]["stage"] == 0 or "optimizer" in saved:
-                saved["model"], saved["best"], saved["optimizer"], saved["scaler"], saved["random"]
+            # the final checkpoint holds the record, those before it what it takes to go on
+            needed = ["model"] if "run" in saved else ["model", "best", "optimizer", "scaler", "random"]
+            if lacking := [key for key in needed if key not in saved]:
+                raise KeyError(*lacking)
         except Exception as problem:  # whatever the bytes lead torch.load to
             raise UserError(
                 f"{self._checkpoint} can't be read, so the run can't go on from it ({type(problem).__name__}).\n"
