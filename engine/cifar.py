@@ -33,7 +33,11 @@ def read_batches(source: Source, published: Any, labels: str) -> Contents:
     differences += [f"{name} is not the published file" for name, md5 in found.items() if md5 != files[name]]
     expected: Mapping[str, str | None] = dict.fromkeys(files) if source.allow_partial else files
     classes = load_pickle(source.folder / meta, expected[meta]).get(published.meta["key"])
-    if not (isinstance(classes, list) and len(set(map(repr, classes))) == len(classes) and _are_text(classes)):
+    if (
+        not isinstance(classes, list)
+        or not all(isinstance(name, str) for name in classes)
+        or len(set(classes)) < len(classes)
+    ):
         raise UserError(f"{source.folder / meta} holds no list of class names. Put the published file in its place.")
     train, test = (
         _join([_batch(source.folder / name, expected[name], labels) for name, _ in listed if name in found])
@@ -41,10 +45,6 @@ def read_batches(source: Source, published: Any, labels: str) -> Contents:
     )
     checksums = {name: f"md5:{md5}" for name, md5 in found.items()}
     return Contents(tuple(classes), train, test, checksums=checksums, differences=tuple(differences))
-
-
-def _are_text(names: list[Any]) -> bool:
-    return all(isinstance(name, str) for name in names)
 
 
 def _batch(path: Path, md5: str | None, key: str) -> Part:

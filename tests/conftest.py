@@ -2,7 +2,8 @@
 
 import os
 import shlex
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import common
 from common import Dataset
 from tests import toy
+from tests.server import Server
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -45,3 +47,13 @@ def only_run(out: Path) -> Path:
     """The folder of the one run under `out`."""
     (record,) = out.glob("*/*/*/record.json")
     return record.parent
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "*")
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.go_on.set()
+        server.shutdown()

@@ -16,7 +16,6 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -28,66 +27,10 @@ from engine import archives, download, files
 from engine.dataset import Contents, Dataset, File, Source
 from engine.download import fetch, obtain
 from engine.errors import RunError, UserError
+from tests.server import Server
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTENT = {"toy/a.txt": b"a" * 50_000, "toy/deep/b.txt": b"b"}
-
-
-class Server(ThreadingHTTPServer):
-    """Serves `bodies` by path; `behave` names what else a path does."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.bodies: dict[str, bytes] = {}
-        self.behave: dict[str, str | int] = {}
-        self.seen: list[str] = []
-        self.go_on = threading.Event()
-
-    def add(self, path: str, body: bytes, behave: str | int = "") -> str:
-        self.bodies[path], self.behave[path] = body, behave
-        return f"http://127.0.0.1:{self.server_port}{path}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.seen.append(self.path)
-        body, behave = self.server.bodies[self.path], self.server.behave[self.path]
-        if isinstance(behave, int):
-            self.send_error(behave)
-            return
-        self.send_response(200)
-        if behave == "labelled":
-            self.send_header("Content-Encoding", "gzip")
-        if behave == "senseless":
-            self.send_header("Content-Length", "many")
-        elif behave != "unsized":
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if behave in ("cut", "stall"):
-            self.wfile.write(body[: len(body) // 2])
-            self.wfile.flush()
-            if behave == "stall":
-                self.server.go_on.wait(20)
-                self.wfile.write(body[len(body) // 2 :])
-            return
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("NO_PROXY", "*")
-    with Server() as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield server
-        server.go_on.set()
-        server.shutdown()
 
 
 def tar(content: dict[str, bytes | tarfile.TarInfo], mode: str = "w:gz") -> bytes:

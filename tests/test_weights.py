@@ -6,8 +6,7 @@ import io
 import pickle
 import re
 import socket
-import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from engine.backbone import IMAGENET_MEAN, IMAGENET_STD
 from engine.errors import UserError
 from engine.weights import NONE, Weights, find_weights, load_weights
 from tests import toy
-from tests.test_download import Server
+from tests.server import Server
 
 HEAD = toy.TINY.head
 OF_HEAD = {f"{HEAD}.weight", f"{HEAD}.bias"}
@@ -37,15 +36,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     return tmp_path / "torch" / "hub" / "checkpoints"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("NO_PROXY", "*")
-    with Server() as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield server
-        server.shutdown()
 
 
 @pytest.fixture
