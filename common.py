@@ -17,9 +17,11 @@ from engine.batches import Batches, usable_batch_size
 from engine.check import check
 from engine.config import parse
 from engine.console import head_lines, result_line, say, steady_streams
-from engine.dataset import Contents, Dataset, File, Part, Source
+from engine.dataset import Choice, Contents, Dataset, File, Part, Slice, Source
 from engine.errors import RunError, UserError
+from engine.images import DECODER
 from engine.metrics import evaluate
+from engine.pixels import with_pixels
 from engine.plan import choose_plan, keep_plan
 from engine.reading import divide, read, split_json
 from engine.records import Run, describe
@@ -30,10 +32,12 @@ from engine.weights import NONE, Weights, find_weights, load_weights
 __all__ = [
     "BACKBONES",
     "Backbone",
+    "Choice",
     "Contents",
     "Dataset",
     "File",
     "Part",
+    "Slice",
     "Source",
     "WeightsFile",
     "build_model",
@@ -81,7 +85,7 @@ def build_model(name: str, num_classes: int, weights: str | Weights = "imagenet"
     return model
 
 
-def main(dataset: Dataset, arguments: Sequence[str] | None = None) -> NoReturn:
+def main(dataset: Dataset | Choice, arguments: Sequence[str] | None = None) -> NoReturn:
     """Do what the command line of a dataset's script asks for, then exit.
 
     Exit codes: 0 done, 2 something to mend in the command or the data, 3 the run failed, 130 interrupted.
@@ -105,16 +109,24 @@ def main(dataset: Dataset, arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
-def fine_tune(dataset: Dataset, arguments: Sequence[str] | None = None) -> None:
+def fine_tune(dataset: Dataset | Choice, arguments: Sequence[str] | None = None) -> None:
     """One command, from its flags to a finished record, or to the record that an earlier command finished."""
-    config = parse(dataset, {entry.builder.__name__: name for name, entry in BACKBONES.items()}, arguments)
+    dataset, config = parse(dataset, {entry.builder.__name__: name for name, entry in BACKBONES.items()}, arguments)
     backbone = BACKBONES[config.model]
     plan = choose_plan(config.device, config.precision)
-    contents, differences = read(dataset, config.data_dir, config.allow_partial)
-    parts = divide(contents, config.protocol, config.seed)
+    contents = read(dataset, config.data_dir, config.allow_partial, config.protocol)
     weights = find_weights(backbone, config.weights)
 
-    identity = config.identity() | {"dataset": dataset.key, "version": dataset.version}
+    torch.manual_seed(config.seed)
+    model = build_model(config.model, len(contents.classes), weights)
+    head = model.get_submodule(backbone.head)
+    require_size(model, config.model, config.size)
+    listed = divide(contents, config.protocol, config.seed)
+    needs_pairs = config.tune == "full" and has_batch_norm(model)
+    usable_batch_size(config.batch_size, len(listed.fit), needs_pairs)  # better now than after an hour of decoding
+    contents, parts = with_pixels(dataset, contents, listed, config)
+
+    identity = config.identity() | {"dataset": dataset.key, "version": dataset.version, "decoder": DECODER}
     identity |= {"split": parts.hash, "weights": weights.sha256, "batch_size": min(config.batch_size, len(parts.fit))}
     run = Run(config.out, identity, config.rerun)
     if run.done and not config.check:
@@ -123,24 +135,21 @@ def fine_tune(dataset: Dataset, arguments: Sequence[str] | None = None) -> None:
     if run.interrupted:
         plan = keep_plan(run.record["plan"])
 
-    torch.manual_seed(config.seed)
-    model = build_model(config.model, len(contents.classes), weights)
-    head = model.get_submodule(backbone.head)
-    require_size(model, config.model, config.size)
     if config.tune == "linear":
         freeze_body(model, head)
     model.to(plan.device)
-    batch_size = usable_batch_size(config.batch_size, len(parts.fit), config.tune == "full" and has_batch_norm(model))
+    batch_size = usable_batch_size(config.batch_size, len(parts.fit), needs_pairs)
     # the original normalises by its training set's statistics; pretrained weights expect what they were trained with
     mean, std = (dataset.mean, dataset.std) if config.protocol == "paper" else (weights.mean, weights.std)
     train = Batches(parts.fit, batch_size, config.size, mean, std, plan.device, augment=config.augment == "trivial")
     select = Batches(parts.select, batch_size, config.size, mean, std, plan.device)
-    description = describe(dataset, contents, differences, parts, config, backbone, weights, plan, model, train)
-    say(*head_lines(description, run.folder, run.interrupted and not config.check))
+    told = listed if config.check else parts  # a check has decoded no more than it takes
+    description = describe(dataset, contents, told, config, backbone, weights, plan, model, train)
+    say(*head_lines(description, None if config.check else run.folder, run.interrupted))
     if config.check:
         check(model, head, train, select, config, plan)
         return
-    with run.writing(description, split_json(parts, contents.classes, config.protocol, config.seed)):
+    with run.writing(description, split_json(parts, config.protocol, config.seed)):
         state = fit(model, head, train, select, config, plan, run)
         test = Batches(parts.test, batch_size, config.size, mean, std, plan.device)
         logits, test_speed = predict(model, test, plan, "test")

@@ -8,6 +8,7 @@ import sys
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 
 from engine.dataset import Dataset, File
@@ -21,30 +22,37 @@ def is_archive(file: File) -> bool:
     return file.name.lower().endswith(ARCHIVES)
 
 
-def extract(dataset: Dataset, data_dir: Path) -> None:
+def extract(dataset: Dataset, files: Sequence[File], data_dir: Path) -> None:
     """Extract into a temporary folder and rename, so that an extraction cut short never looks complete."""
     partial = data_dir / f".{dataset.folder}.{os.getpid()}.partial"
     whole = partial / dataset.folder
-    plain = [file for file in dataset.files if not is_archive(file)]
+    plain = [file for file in files if not is_archive(file)]
     target = whole if plain else partial
     try:
         target.mkdir(parents=True)
-        for file in dataset.files:
+        for file in files:
             if is_archive(file):
                 print(f"extracting {file.name}", file=sys.stderr, flush=True)
-                _unpack(data_dir / file.name, target)
+                _unpack(data_dir / file.name, target, file.checksum is not None)
         for file in plain:
             try:
                 (target / file.name).hardlink_to(data_dir / file.name)
             except OSError:  # a file system without hard links
                 shutil.copyfile(data_dir / file.name, target / file.name)
+        if not whole.is_dir() and any((partial / mark).exists() for mark in dataset.marks):
+            partial.rename(data_dir / dataset.folder)  # an archive without a folder of its own
+            return
         names = sorted(entry.name for entry in partial.iterdir())
         if not whole.is_dir():
             raise UserError(
-                f"{dataset.name}: {', '.join(file.name for file in dataset.files)} should extract to a folder "
+                f"{dataset.name}: {', '.join(file.name for file in files)} should extract to a folder "
                 f"{dataset.folder}, but found {', '.join(names[:10]) or 'nothing'}"
-                f"{f' and {len(names) - 10:,} more' if len(names) > 10 else ''}. The dataset's declaration does "
-                "not fit its archive: please report it."
+                f"{f' and {len(names) - 10:,} more' if len(names) > 10 else ''}. "
+                + (
+                    "The dataset's declaration does not fit its archive: please report it."
+                    if all(file.checksum for file in files)
+                    else f"Is it another archive of that name? See {dataset.page}"
+                )
             )
         there = {entry.name for entry in data_dir.iterdir()}
         for name in names:
@@ -55,7 +63,7 @@ def extract(dataset: Dataset, data_dir: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _unpack(archive: Path, target: Path) -> None:
+def _unpack(archive: Path, target: Path, verified: bool) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise UserError(
             f"Python {sys.version.split()[0]} cannot extract {archive} safely: use 3.10.12, 3.11.4, 3.12 or later, or "
@@ -73,10 +81,10 @@ def _unpack(archive: Path, target: Path) -> None:
     except tarfile.FilterError as error:
         raise UserError(f"{archive.absolute()} is not safe to extract: {error}. Nothing was extracted.") from error
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
-        raise _damaged(archive, error) from error
+        raise _damaged(archive, error, verified) from error
     except OSError as error:
         if error.errno is None:  # gzip and bz2 report damage so; a full disk and the like have a number
-            raise _damaged(archive, error) from error
+            raise _damaged(archive, error, verified) from error
         raise
 
 
@@ -90,8 +98,10 @@ def _refuse_unsafe(member: zipfile.ZipInfo, archive: Path) -> None:
         )
 
 
-def _damaged(archive: Path, error: Exception) -> UserError:
-    return UserError(
-        f"{archive.absolute()} cannot be extracted: {error}. It has the published checksum, so it was published "
-        "damaged or in a format that Python cannot read: extract it there by hand, or please report it."
-    )
+def _damaged(archive: Path, error: Exception, verified: bool) -> UserError:
+    if verified:
+        why = "It has the published checksum, so it was published damaged or in a format that Python cannot read: "
+        why += "extract it there by hand, or please report it."
+    else:
+        why = "Nobody publishes its checksum: it was perhaps cut short on the way, or is another file. Get it again."
+    return UserError(f"{archive.absolute()} cannot be extracted: {error}. {why}")

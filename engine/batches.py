@@ -51,7 +51,7 @@ class Batches:
         std = torch.tensor(self.std, device=self.device).reshape(3, 1, 1)
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
-            images = self.part.images[chosen]
+            images = self.part.pixels(chosen)
             if augment:
                 images = trivial_augment(images)
             channels_first = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()

@@ -20,6 +20,7 @@ from engine.train import RECIPES, predict, train_epoch
 
 def check(model: nn.Module, head: nn.Module, fit: Batches, select: Batches, config: Config, plan: Plan) -> None:
     """Train one step, validate one batch, save, load, and compare. Raises what the run would raise."""
+    say(f"ok: data: {len(fit.part)} + {len(select.part)} images of the training and the selecting part were decoded")
     one = np.arange(min(fit.batch_size, len(fit.part)))
     few = np.arange(min(select.batch_size, len(select.part)))
     fit = dataclasses.replace(fit, part=fit.part.take(one))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.dataset import Contents, Part, Source
 from engine.errors import UserError
@@ -47,7 +48,8 @@ def read_batches(source: Source, published: Any, labels: str) -> Contents:
     return Contents(tuple(classes), train, test, checksums=checksums, differences=tuple(differences))
 
 
-def _batch(path: Path, md5: str | None, key: str) -> Part:
+def _batch(path: Path, md5: str | None, key: str) -> tuple[npt.NDArray[np.uint8], list[int], list[str]]:
+    """The images (N, 32, 32, 3), labels and names of one file."""
     content = load_pickle(path, md5)
     pixels, labels = content.get("data"), content.get(key)
     if not (
@@ -62,15 +64,12 @@ def _batch(path: Path, md5: str | None, key: str) -> Part:
             "Put the published file in its place."
         )
     images = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-    names = [f"{path.name}/{index:05}" for index in range(len(labels))]
-    return Part(images, np.array(labels, dtype=np.int64), names)
+    return images, labels, [f"{path.name}/{index:05}" for index in range(len(labels))]
 
 
-def _join(batches: list[Part]) -> Part:
-    if not batches:
-        return Part(np.zeros((0, 32, 32, 3), np.uint8), np.zeros(0, np.int64), [])
+def _join(batches: list[tuple[npt.NDArray[np.uint8], list[int], list[str]]]) -> Part:
     return Part(
-        np.concatenate([batch.images for batch in batches]),
-        np.concatenate([batch.labels for batch in batches]),
-        [name for batch in batches for name in batch.names],
+        np.concatenate([np.zeros((0, 32, 32, 3), np.uint8), *(images for images, _, _ in batches)]),
+        np.array([label for _, labels, _ in batches for label in labels], dtype=np.int64),
+        [name for _, _, names in batches for name in names],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.arguments import Parser, folder, rate, whole
-from engine.dataset import Dataset
+from engine.cache import default_folder
+from engine.dataset import Choice, Dataset
 from engine.errors import UserError
 
 
@@ -102,6 +104,13 @@ class Config:
         metavar="DIR",
         help="the folder that holds the dataset's archive or extracted folder (default: {data_dir})",
     )
+    cache_dir: Path = flag(
+        "--cache-dir",
+        type=folder,
+        identity=False,
+        metavar="DIR",
+        help="where decoded images are kept for the next run (default: .cache in the folder above)",
+    )
     out: Path = flag(
         "--out",
         default=Path("runs"),
@@ -115,7 +124,8 @@ class Config:
         default=False,
         identity=False,
         action="store_true",
-        help="train on incomplete data; the record is marked partial and no report ranks it",
+        help="train on incomplete data, without the images that can't be read; the record is marked partial and no "
+        "report ranks it",
     )
     check: bool = flag(
         "--check",
@@ -142,38 +152,48 @@ class Config:
         return {f.name: value for f in fields(self) if f.metadata["identity"] for value in [getattr(self, f.name)]}
 
 
-def parse(dataset: Dataset, aliases: Mapping[str, str], arguments: Sequence[str] | None = None) -> Config:
-    """The Config that the command line asks for; what is not given comes from `dataset`.
+def parse(
+    dataset: Dataset | Choice, aliases: Mapping[str, str], arguments: Sequence[str] | None = None
+) -> tuple[Dataset, Config]:
+    """The dataset and the Config that the command line asks for; what is not given comes from the dataset.
 
     `aliases` maps torchvision's name of each backbone to ours; both are accepted. Raises UserError for unusable
     arguments and SystemExit(0) after `--help`.
     """
     backbones = {**aliases, **{name: name for name in aliases.values()}}
-    defaults = {
-        "size": dataset.size,
-        "augment": dataset.augment,
-        "data_dir": Path("data") / dataset.key,
-    }
+    choice = dataset if isinstance(dataset, Choice) else None
+    shown = dataset.example if isinstance(dataset, Choice) else dataset
     words = {
         "backbones": ", ".join(aliases.values()),
-        "size": "{} {}".format(*dataset.size),
-        "augment": dataset.augment,
-        "data_dir": defaults["data_dir"],
+        "size": "{} {}".format(*shown.size),
+        "augment": shown.augment,
+        "data_dir": Path("data") / shown.script_name,
     }
+    positional = f"{choice.argument} " if choice and not choice.argument.startswith("-") else ""
     parser = Parser(
-        prog=f"{dataset.key}.py",
-        description=f"Fine-tune an ImageNet-pretrained backbone on {dataset.name} and evaluate it.",
-        epilog=f"Example: python {dataset.key}.py -model convnext -bs 64. The same command again resumes an "
-        "interrupted run and prints a finished one. Exit codes: 0 done, 2 something to mend in the command or "
-        "the data, 3 the run failed, 130 interrupted.",
+        prog=f"{shown.script_name}.py",
+        description=f"Fine-tune an ImageNet-pretrained backbone on {shown.name} and evaluate it.",
+        epilog=f"Example: python {shown.script_name}.py {positional}-model convnext -bs 64. The same command again "
+        "resumes an interrupted run and prints a finished one. Exit codes: 0 done, 2 something to mend in the command "
+        "or the data, 3 the run failed, 130 interrupted.",
         allow_abbrev=False,
     )
+    if choice:
+        parser.add_argument(choice.argument, **choice.options)
     for f in fields(Config):
-        options = dict(f.metadata["options"], dest=f.name, default=defaults.get(f.name, f.default))
+        options = dict(f.metadata["options"], dest=f.name, default=f.default)
         options["help"] = options["help"].format(**words)
+        if f.name == "data_dir" and positional:
+            options["help"] = argparse.SUPPRESS  # the images' folder has been named already
         parser.add_argument(*f.metadata["names"], **options)
     values = vars(parser.parse_args(arguments))
 
+    if choice:
+        dataset = choice.dataset(values.pop(choice.argument.lstrip("-").replace("-", "_")))
+    assert isinstance(dataset, Dataset)
+    defaults = {"size": dataset.size, "augment": dataset.augment, "data_dir": Path("data") / dataset.script_name}
+    values |= {name: value for name, value in defaults.items() if values[name] is None}
+    values["cache_dir"] = values["cache_dir"] or default_folder(values["data_dir"])
     if values["model"] not in backbones:
         near = difflib.get_close_matches(values["model"].lower(), backbones, n=1, cutoff=0.5)
         hint = f" Did you mean {backbones[near[0]]}?" if near else ""
@@ -182,4 +202,4 @@ def parse(dataset: Dataset, aliases: Mapping[str, str], arguments: Sequence[str]
     if len(values["size"]) > 2:
         raise UserError(f"--size takes a height and a width, but {len(values['size'])} numbers were given.")
     values["size"] = (values["size"][0], values["size"][-1])
-    return Config(**values)
+    return dataset, Config(**values)

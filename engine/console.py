@@ -15,6 +15,8 @@ from engine.errors import RunError
 
 Item = TypeVar("Item")
 
+MOST_DIFFERENCES = 5  # that are printed
+
 EPOCH_COLUMNS = " epoch  stage   train loss  select loss  select top-1     best  images/s   wait  seconds"
 
 
@@ -56,7 +58,7 @@ def epoch_line(row: Mapping[str, Any]) -> str:
     )
 
 
-def head_lines(description: Mapping[str, Any], folder: Path, resumed: bool) -> list[str]:
+def head_lines(description: Mapping[str, Any], folder: Path | None, resumed: bool) -> list[str]:
     """What is trained on what and how, and where the record goes, before anything is trained."""
     dataset, backbone, costs = description["dataset"], description["backbone"], description["costs"]
     counts, config, plan = dataset["counts"], description["config"], description["plan"]
@@ -81,11 +83,14 @@ def head_lines(description: Mapping[str, Any], folder: Path, resumed: bool) -> l
         f"augmentation {config['augment']}, seed {description['seed']}",
         f"protocol   {protocol}",
         f"plan       {plan['device']} ({plan['device_name']}), {plan['precision']}: {plan['reason']}",
-        f"record     {folder}" + (" (goes on from the last finished epoch)" if resumed else ""),
     ]
-    if dataset["partial"]:
-        lines.insert(1, f"partial    {'; '.join(dataset['differences'])}")
-    return lines
+    if folder:
+        lines.append(f"record     {folder}" + (" (goes on from the last finished epoch)" if resumed else ""))
+    told = [("partial   ", difference) for difference in dataset["differences"][:MOST_DIFFERENCES]]
+    if more := len(dataset["differences"]) - MOST_DIFFERENCES:
+        told += [("partial   ", f"and {more:,} more differences, in the record")] if more > 0 else []
+    told += [("note      ", note) for note in dataset["notes"]]
+    return [lines[0], *(f"{label} {text}" for label, text in told), *lines[1:]]
 
 
 def result_line(record: Mapping[str, Any]) -> str:

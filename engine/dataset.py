@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -26,25 +29,55 @@ class File:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Labelled images in a fixed order: the train, validation or test part of a dataset."""
+class Slice:
+    """One image of an HDF5 file: entry `index` of its array `array`, uint8 (N, H, W, 3)."""
 
-    images: npt.NDArray[np.uint8]  # (N, H, W, 3), RGB
+    path: Path
+    array: str
+    index: int
+
+
+Reference = Path | Slice  # an image that is still to be decoded
+
+
+@dataclass(frozen=True)
+class Part:
+    """Labelled images in a fixed order: the train, validation or test part of a dataset.
+
+    `images` is a table that several parts can share: RGB pixels, uint8 (M, H, W, 3), or, before they are decoded,
+    references to M images. `rows` says which entry of it each image of this part is.
+    """
+
+    images: npt.NDArray[np.uint8] | Sequence[Reference]
     labels: npt.NDArray[np.int64]  # (N,), 0-based
     names: Sequence[str]  # N unique names that do not depend on the machine
     groups: Sequence[str] | None = None  # what must stay on one side of a split (a patient); None: every image
+    rows: npt.NDArray[np.int64] | None = None  # (N,), indices into `images`; None: N = M, in order
+    digests: Sequence[str] | None = None  # of the M images' pixels, once they are decoded
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: npt.NDArray[np.int64]) -> Part:
         """The images at `indices`, in that order."""
-        return Part(
-            self.images[indices],
-            self.labels[indices],
-            [self.names[i] for i in indices],
-            None if self.groups is None else [self.groups[i] for i in indices],
+        return replace(
+            self,
+            labels=self.labels[indices],
+            names=[self.names[i] for i in indices],
+            groups=None if self.groups is None else [self.groups[i] for i in indices],
+            rows=indices if self.rows is None else self.rows[indices],
         )
+
+    def pixels(self, indices: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.uint8]:
+        """The pixels (len(indices), H, W, 3) of the images at `indices`, or of all, which must have been decoded."""
+        if not isinstance(self.images, np.ndarray):
+            raise TypeError("these images have not been decoded")
+        indices = np.arange(len(self)) if indices is None else indices
+        return self.images[indices if self.rows is None else self.rows[indices]]
+
+    def entries(self, table: Sequence[Entry]) -> list[Entry]:
+        """What `table`, parallel to `images`, holds for each image of this part."""
+        return [table[row] for row in (range(len(self)) if self.rows is None else self.rows.tolist())]
 
 
 @dataclass(frozen=True)
@@ -56,7 +89,9 @@ class Contents:
     test: Part
     select: Part | None = None  # a validation part of the dataset's own; None: held out of train
     checksums: Mapping[str, str] = field(default_factory=dict)  # file -> "<algorithm>:<hex>", as found
-    differences: tuple[str, ...] = ()  # from the published files, beside counts; only under --allow-partial
+    missing: tuple[str, ...] = ()  # images that the dataset's own lists name and that are not there
+    differences: tuple[str, ...] = ()  # other ways in which this is not the published data, beside counts
+    notes: tuple[str, ...] = ()  # what whoever reads the result should know of the data as they were split
 
 
 @dataclass(frozen=True)
@@ -64,19 +99,20 @@ class Source:
     """What a script's `read` is given."""
 
     folder: Path  # where the extracted files lie
-    allow_partial: bool  # accept files that are missing or are not the published ones
+    allow_partial: bool = False  # accept files that are missing or are not the published ones
+    protocol: str = "honest"  # or "paper", where the published split is another one
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset's card, and the function that reads its files. Counts are those of the published table."""
+    """A dataset's card, and the function that reads its files."""
 
     key: str  # the script's name, and that of its folder under data/ and runs/
     name: str  # as the table calls it
     version: str  # raised when a change here can change numbers
     domain: str  # natural, texture, remote sensing, plant, astronomy, medical
     classes: int
-    train_images: int
+    train_images: int  # the published table's counts
     test_images: int
     size: tuple[int, int]  # input height and width, pixels
     augment: str  # "trivial" (TrivialAugmentWide on the training images) or "none"
@@ -87,5 +123,39 @@ class Dataset:
     citation: str
     page: str  # the dataset's home on the web
     files: tuple[File, ...] = ()  # empty: nothing to download
+    copies: tuple[tuple[File, ...], ...] = ()  # other sets of archives that hold the same, as users have them
     folder: str = ""  # what the files extract to, inside the data folder
+    places: tuple[str, ...] = ()  # other paths inside the data folder where users have it
+    marks: tuple[str, ...] = ()  # a folder that has one of these in it is the one that is looked for
+    steps: str = ""  # how to get it by hand, where no program may or can
+    split: str = "official"  # how train and test came about, in a few words
+    counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # protocol -> (train, test), or (all of
+    # them,), where they are not those of the table
+    class_images: Mapping[str, int] | int = 0  # images of each class, or of every class, in all parts; 0: unknown
+    stored: tuple[int, int] | None = None  # images are kept at this size and resized on the device; None: at `size`
+    script: str = ""  # the script's name where one script has several datasets; "": the key
     published: bool = True  # a row of the published table
+
+    def __post_init__(self) -> None:
+        if plain := [url for file in self.files for url in file.urls if url.startswith("http:") and not file.checksum]:
+            raise ValueError(f"{self.name}: {plain[0]} has no checksum, and anyone on the way could change it")
+
+    @property
+    def script_name(self) -> str:
+        """The name of the script and of the dataset's folder under data/."""
+        return self.script or self.key
+
+    def expected(self, protocol: str) -> tuple[int, ...]:
+        """The images that there should be: (train, test), or (all of them,); () where nobody can know."""
+        published = (self.train_images, self.test_images) if self.train_images else ()
+        return self.counts.get(protocol, published)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Several datasets of one script, one of which an argument of its command line chooses."""
+
+    argument: str  # "--magnification", or "DIR"
+    options: Mapping[str, Any]  # argparse's; with `default`, unless the argument is positional
+    dataset: Callable[[Any], Dataset]
+    example: Dataset  # whose defaults `--help` shows

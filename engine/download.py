@@ -1,18 +1,21 @@
 """A dataset's files on the disk: found, or downloaded from its mirrors, verified and extracted."""
 
 import errno
-import os
 import shutil
 import sys
+import tarfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from engine import files
 from engine.archives import extract, is_archive
+from engine.checksums import checksum, remembered
 from engine.dataset import Dataset, File
 from engine.errors import RunError, UserError
+from engine.files import atomic, digest
+from engine.places import description, locate, wanted
 
 CONNECT_SECONDS = 15.0
 SILENCE_SECONDS = 30.0  # the longest wait for the next bytes
@@ -31,30 +34,33 @@ def obtain(dataset: Dataset, data_dir: Path) -> Path:
     with _explained(data_dir, "--data-dir chooses another folder"):
         if found := _present(dataset, data_dir):
             return found
-        _refuse_by_hand(dataset, data_dir)
+        wanted(dataset, data_dir)
         with _locked(data_dir):
             if found := _present(dataset, data_dir):
                 return found
-            _remove_leftovers(data_dir, dataset.folder, dataset.files)
+            files = wanted(dataset, data_dir)
+            _remove_leftovers(data_dir, dataset.folder, files)
             # look at what the user put there before anything long
-            for file in sorted(dataset.files, key=lambda file: not (data_dir / file.name).exists()):
-                if not _verify_placed(file, data_dir):
-                    _download(file, data_dir, f"; see {dataset.page}")
+            for file in sorted(files, key=lambda file: not (data_dir / file.name).exists()):
+                if not _verify_placed(file, data_dir, remember=True):
+                    _download(file, data_dir, f"; see {dataset.page}", remember=True)
             if not dataset.folder:
                 return data_dir
-            extract(dataset, data_dir)
-            return data_dir / dataset.folder
+            extract(dataset, files, data_dir)
+            found = locate(dataset, data_dir)
+            assert found is not None  # extract() has made it
+            return found
 
 
 def fetch(file: File, folder: Path) -> Path:
     """The path of `file` in `folder`, verified, and downloaded if it was not there. Errors as in `obtain`."""
     path = folder / file.name
     with _explained(folder, "make it writable, or put the file there by hand"):
-        if not _verify_placed(file, folder):
+        if not _verify_placed(file, folder, remember=False):
             with _locked(folder):
                 _remove_leftovers(folder, "", [file])
-                if not _verify_placed(file, folder):
-                    _download(file, folder, "")
+                if not _verify_placed(file, folder, remember=False):
+                    _download(file, folder, "", remember=False)
     return path
 
 
@@ -75,31 +81,15 @@ def _explained(folder: Path, advice: str) -> Iterator[None]:
 
 def _present(dataset: Dataset, data_dir: Path) -> Path | None:
     """The folder to return if nothing is left to do."""
-    if not dataset.folder:
-        return data_dir if all(_verify_placed(file, data_dir) for file in dataset.files) else None
-    if (data_dir / dataset.folder).is_dir():
-        return data_dir / dataset.folder
-    if dataset.folder in (data_dir.name, Path(os.path.realpath(data_dir)).name) and data_dir.is_dir():
-        # data/dtd holds dtd's archive, data/dtd/dtd its files: the right name alone does not tell which it is
-        visible = {entry.name for entry in data_dir.iterdir() if not entry.name.startswith(".")}
-        archives = {file.name for file in dataset.files if is_archive(file)}
-        if visible - {file.name for file in dataset.files} and not visible & archives:
-            return data_dir
-    return None
+    if dataset.folder:
+        return locate(dataset, data_dir)
+    return data_dir if all(_verify_placed(file, data_dir, remember=True) for file in dataset.files) else None
 
 
-def _refuse_by_hand(dataset: Dataset, data_dir: Path) -> None:
-    """Tell the user what to get where no program may or can."""
-    how = f"{dataset.name} is not downloaded automatically (licence: {dataset.licence}). Get it from {dataset.page}"
-    if not dataset.files:
-        raise UserError(
-            f"{how} and extract it so that the folder {data_dir.absolute() / dataset.folder} exists, or name the "
-            "folder that holds it with --data-dir."
-        )
-    by_hand = [file for file in dataset.files if not file.urls and not (data_dir / file.name).exists()]
-    if by_hand:
-        names = "".join(f"\n  {file.name} ({_description(file)})" for file in by_hand)
-        raise UserError(f"{how}, put these into {data_dir.absolute()} and run the same command again:{names}")
+def seen_checksums(dataset: Dataset, data_dir: Path) -> dict[str, str]:
+    """The checksums of the dataset's archives as they were found in `data_dir`: "<algorithm>:<hex>" by file name."""
+    names = {file.name for files in (dataset.files, *dataset.copies) for file in files}
+    return {name: value for name, value in remembered(data_dir).items() if name in names}
 
 
 @contextmanager
@@ -130,38 +120,34 @@ def _remove_leftovers(data_dir: Path, folder: str, wanted: Sequence[File]) -> No
             entry.unlink()
 
 
-def _wrong(file: File, path: Path) -> str:
+def _wrong(file: File, path: Path, remember: bool) -> str:
     """What is wrong with the file at `path`; "" if it is the published one, as far as that can be told."""
     size = path.stat().st_size
     algorithm, _, expected = (file.checksum or "sha256:").partition(":")
-    value = files.digest(path, algorithm)
+    value = checksum(path, algorithm, file.name) if remember else digest(path, algorithm)
     if value.startswith(expected.lower()) and file.bytes in (None, size):
+        # a page that asks to log in comes with no error; where nobody states a checksum, this tells
+        if file.checksum is None and is_archive(file) and not (tarfile.is_tarfile(path) or zipfile.is_zipfile(path)):
+            return f"no archive ({size:,} bytes)"
         return ""
     what = "truncated" if file.bytes is not None and size < file.bytes else "another file"
     return f"{what} ({size:,} bytes, {algorithm}:{value})"
 
 
-def _description(file: File) -> str:
-    size = "size unknown" if file.bytes is None else f"{file.bytes:,} bytes"
-    checksum = file.checksum or "checksum unknown"
-    # torchvision publishes the first digits of a sha256 alone
-    return f"{size}, {checksum}" + ("..." if checksum.startswith("sha256:") and len(checksum) < 71 else "")
-
-
-def _verify_placed(file: File, folder: Path) -> bool:
+def _verify_placed(file: File, folder: Path, remember: bool) -> bool:
     """Whether the file is there; an error if it is, but is not the published one."""
     path = folder / file.name
     if not path.exists():
         return False
-    if wrong := _wrong(file, path):
+    if wrong := _wrong(file, path, remember):
         raise UserError(
-            f"{path.absolute()} is {wrong}; expected {_description(file)}. It was left as it is: put the right file "
+            f"{path.absolute()} is {wrong}; expected {description(file)}. It was left as it is: put the right file "
             f"in its place{', or delete it for a download,' if file.urls else ''} and run the same command again."
         )
     return True
 
 
-def _download(file: File, folder: Path, see: str) -> None:
+def _download(file: File, folder: Path, see: str, remember: bool) -> None:
     """Download `file` from the first mirror that has it; it gets its name only once it is whole and verified."""
     import requests
     import urllib3
@@ -182,10 +168,10 @@ def _download(file: File, folder: Path, see: str) -> None:
     for url in file.urls:
         _say(f"downloading {file.name} from {url}")
         try:
-            with files.atomic(folder / file.name) as output:
+            with atomic(folder / file.name) as output:
                 download(url, output, None)
                 output.flush()
-                if wrong := _wrong(file, Path(output.name)):
+                if wrong := _wrong(file, Path(output.name), remember):
                     raise ValueError(wrong)
             return
         # ValueError: also what pooch raises for a senseless header. OSError: requests raises a bare one, without a
@@ -196,7 +182,7 @@ def _download(file: File, folder: Path, see: str) -> None:
             failures += f"\n  {url}\n    {_reason(error)}"
     raise UserError(
         f"{file.name} could not be downloaded from{failures}\nCheck the network, or get {file.name} by "
-        f"hand ({_description(file)}{see}), put it into {folder.absolute()} and run the same command again."
+        f"hand ({description(file)}{see}), put it into {folder.absolute()} and run the same command again."
     )
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from engine.dataset import Contents, Dataset, Part, Source
-from engine.download import obtain
+from engine.download import obtain, seen_checksums
 from engine.errors import UserError
+from engine.folders import listed
 from engine.splits import hold_out, split_hash
 
 PARTS = ("fit", "select", "test")
+MOST_CLASSES = 20  # that are named when their images are not all there
 HELD_OUT = 0.1  # of the training images, under the `honest` protocol
 
 
@@ -24,50 +28,104 @@ HELD_OUT = 0.1  # of the training images, under the `honest` protocol
 class Parts:
     """What a run works with. `select` chooses the epoch; under the `paper` protocol it is the test part itself."""
 
+    classes: tuple[str, ...]
     fit: Part
     select: Part
     test: Part
-    hash: str  # of every name, label and pixel in every part, and of the class names
+
+    def __iter__(self) -> Iterator[Part]:
+        return iter((self.fit, self.select, self.test))
+
+    def map(self, change: Callable[[Part], Part]) -> Parts:
+        """The parts, each changed."""
+        test = change(self.test)
+        return Parts(self.classes, change(self.fit), test if self.select is self.test else change(self.select), test)
+
+    @cached_property
+    def hash(self) -> str:
+        """Of every name and label in every part, of the pixels, once they are decoded, and of the class names."""
+        fingerprint = hashlib.sha256(json.dumps(self.classes).encode())
+        for part in self:
+            for digest in part.entries(part.digests) if part.digests is not None else ():
+                fingerprint.update(digest.encode())
+        listed = {name: _listed(getattr(self, name)) for name in PARTS}
+        return split_hash(listed, fingerprint.hexdigest())
 
 
-def read(dataset: Dataset, data_dir: Path, allow_partial: bool) -> tuple[Contents, list[str]]:
-    """The dataset's contents, and in what they differ from the declaration (nothing, unless `allow_partial`).
+def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: str) -> Contents:
+    """The dataset's contents; its `differences` are all those from the declaration (none, unless `allow_partial`).
 
     Raises UserError when the files are missing, unreadable, or not all there.
     """
     folder = obtain(dataset, data_dir)
-    contents = dataset.read(Source(folder, allow_partial))
-    if len(contents.classes) < 2:
+    contents = dataset.read(Source(folder, allow_partial, protocol))
+    if len(contents.classes) < 2:  # before counts, which say less
         raise UserError(f"{dataset.name} in {folder} has {len(contents.classes)} classes; it takes at least 2 classes.")
-    for name, part in (("train", contents.train), ("test", contents.test)):
-        _check_part(part, f"{dataset.name}: the {name} part", len(contents.classes))
-    differences = [
-        f"{len(part):,} {name} images instead of {published:,}"
-        for name, part, published in (
-            ("train", contents.train, dataset.train_images),
-            ("test", contents.test, dataset.test_images),
-        )
-        if len(part) != published
-    ]
-    if len(contents.classes) != dataset.classes:
-        differences.append(f"{len(contents.classes)} classes instead of {dataset.classes}")
-    differences += contents.differences
-    if differences and not allow_partial:
+    found = differences(dataset, contents, protocol)
+    if found and not allow_partial:
         raise UserError(
-            f"{dataset.name} in {folder} is not the published dataset: {'; '.join(differences)}.\n"
+            f"{dataset.name} in {folder} is not the published dataset:{listed(found)}\n"
             f"Get it whole (delete what is there, and it is fetched again where it can be), or train on what there is "
             f"with --allow-partial: the record is then marked partial."
         )
-    return contents, differences
+    for name, part in (("train", contents.train), ("test", contents.test)):
+        _check_part(part, f"{dataset.name}: the {name} part", len(contents.classes))
+    checksums = seen_checksums(dataset, data_dir) | dict(contents.checksums)
+    return replace(contents, checksums=checksums, differences=tuple(found))
+
+
+def differences(dataset: Dataset, contents: Contents, protocol: str) -> list[str]:
+    """In what `contents` are not what the declaration says, each in a line."""
+    found = []
+    expected = dataset.expected(protocol)
+    parts = {"train": contents.train, "test": contents.test} if len(expected) == 2 else {"": None}
+    for (name, part), published in zip(parts.items(), expected, strict=False):
+        images = len(contents.train) + len(contents.test) if part is None else len(part)
+        if images != published:
+            found.append(f"{images:,} {name} images instead of {published:,}".replace("  ", " "))
+    if dataset.classes and len(contents.classes) != dataset.classes:
+        found.append(f"{len(contents.classes)} classes instead of {dataset.classes}")
+    found += contents.differences
+    if lines := _class_lines(dataset, contents):
+        found += lines[:MOST_CLASSES]
+        if len(lines) > MOST_CLASSES:
+            found.append(f"and {len(lines) - MOST_CLASSES:,} more classes")
+    if contents.missing:
+        found.append(f"{len(contents.missing):,} listed images are missing: {_some(contents.missing)}")
+    return found
+
+
+def _class_lines(dataset: Dataset, contents: Contents) -> list[str]:
+    """The classes that have not as many images as they should."""
+    counted: Counter[str] = Counter()
+    for part in (contents.train, contents.test):
+        counted.update(contents.classes[label] for label in part.labels.tolist() if label < len(contents.classes))
+    if not dataset.class_images:
+        return []
+    if isinstance(dataset.class_images, int):
+        expected = dict.fromkeys(contents.classes, dataset.class_images)
+    else:
+        expected = dict(dataset.class_images)
+    return [
+        f"class {name}: {counted[name]:,} images instead of {expected.get(name, 0):,}"
+        for name in sorted(expected.keys() | counted)
+        if counted[name] != expected.get(name, 0)
+    ]
+
+
+def _some(names: tuple[str, ...], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def _check_part(part: Part, what: str, classes: int) -> None:
     if len(part) == 0:
         raise UserError(f"{what} has no images.")
-    if not len(part.images) == len(part.labels) == len(part.names) == len(set(part.names)):
+    images = len(part.images) if part.rows is None else len(part.rows)
+    if not images == len(part.labels) == len(part.names) == len(set(part.names)):
         raise ValueError(f"{what}: images, labels and unique names do not agree in number")
-    if part.images.dtype != np.uint8 or part.images.ndim != 4 or part.images.shape[3] != 3:
-        raise ValueError(f"{what}: images must be uint8 (N, H, W, 3), not {part.images.dtype} {part.images.shape}")
+    pixels = part.images
+    if isinstance(pixels, np.ndarray) and (pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3):
+        raise ValueError(f"{what}: images must be uint8 (N, H, W, 3), not {pixels.dtype} {pixels.shape}")
     if part.labels.min() < 0 or part.labels.max() >= classes:
         raise UserError(f"{what} has labels from {part.labels.min()} to {part.labels.max()}, but {classes} classes.")
 
@@ -80,24 +138,19 @@ def divide(contents: Contents, protocol: str, seed: int) -> Parts:
     elif select is None:
         keep, held = hold_out(fit.labels, fit.groups, HELD_OUT, seed)
         fit, select = fit.take(keep), fit.take(held)
-    parts = {"fit": fit, "select": select, "test": test}
-    pixels = hashlib.sha256(json.dumps(contents.classes).encode())
-    for part in parts.values():
-        pixels.update(np.ascontiguousarray(part.images).data)
-    listed = {name: _listed(part) for name, part in parts.items()}
-    return Parts(fit, select, test, split_hash(listed, pixels.hexdigest()))
+    return Parts(contents.classes, fit, select, test)
 
 
 def _listed(part: Part) -> list[tuple[str, int]]:
     return list(zip(part.names, part.labels.tolist(), strict=True))
 
 
-def split_json(parts: Parts, classes: tuple[str, ...], protocol: str, seed: int) -> Mapping[str, Any]:
+def split_json(parts: Parts, protocol: str, seed: int) -> Mapping[str, Any]:
     """The content of split.json: which image is in which part."""
     return {
         "hash": parts.hash,
         "protocol": protocol,
         "seed": seed,
-        "classes": list(classes),
+        "classes": list(parts.classes),
         "parts": {name: _listed(getattr(parts, name)) for name in PARTS},
     }

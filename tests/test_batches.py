@@ -35,7 +35,7 @@ def order_of(loader: Batches, seed: int, epoch: int) -> list[int]:
 def test_in_order_gives_every_image_with_its_label() -> None:
     images, labels = (torch.cat(column) for column in zip(*batches().in_order(), strict=True))
     np.testing.assert_array_equal(labels, PART.labels)
-    np.testing.assert_allclose(images.permute(0, 2, 3, 1) * 255, PART.images, atol=1e-4)
+    np.testing.assert_allclose(images.permute(0, 2, 3, 1) * 255, PART.pixels(), atol=1e-4)
 
 
 def test_shuffled_keeps_images_and_labels_together() -> None:
@@ -76,7 +76,7 @@ def test_resizing_is_that_of_an_antialiased_bilinear_filter() -> None:
     """Within rounding of what PIL and torchvision do to the same image."""
     for size in ((32, 32), (5, 13)):
         ((images, _),) = batches(PART.take(np.arange(1)), size=size).in_order()
-        expected = np.asarray(resize(Image.fromarray(PART.images[0]), list(size), antialias=True))
+        expected = np.asarray(resize(Image.fromarray(PART.pixels()[0]), list(size), antialias=True))
         np.testing.assert_allclose(images[0].permute(1, 2, 0) * 255, expected, atol=1.01)
 
 
@@ -96,7 +96,7 @@ def test_only_training_is_augmented() -> None:
 
 def test_each_image_draws_its_own_augmentation() -> None:
     torch.manual_seed(0)
-    same = np.repeat(toy.part(1, 5, "train").images, 64, axis=0)
+    same = np.repeat(toy.part(1, 5, "train").pixels(), 64, axis=0)
     drawn = Counter(image.tobytes() for image in trivial_augment(same))
     # 14 operations, one of them the identity, at 31 strengths
     assert len(drawn) > 30
@@ -107,7 +107,7 @@ def test_augmentation_follows_the_seed() -> None:
     draws = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        draws.append(trivial_augment(PART.images))
+        draws.append(trivial_augment(PART.pixels()))
     np.testing.assert_array_equal(draws[0], draws[1])
     assert not np.array_equal(draws[0], draws[2])
     assert draws[0].dtype == np.uint8

@@ -14,7 +14,7 @@ ALIASES = {entry.builder.__name__: name for name, entry in BACKBONES.items()}
 
 
 def config(line: str, dataset: Dataset | None = None) -> Config:
-    return parse(dataset or toy.dataset(), ALIASES, line.split())
+    return parse(dataset or toy.dataset(), ALIASES, line.split())[1]
 
 
 def test_the_users_two_flags_are_enough() -> None:
@@ -25,6 +25,7 @@ def test_the_users_two_flags_are_enough() -> None:
         size=(16, 16),
         augment="trivial",
         data_dir=Path("data/toy"),
+        cache_dir=Path("data/toy/.cache"),
     )
     assert (found.protocol, found.recipe, found.weights, found.lr, found.patience) == (
         "honest",
@@ -78,11 +79,12 @@ def test_help_lists_every_flag_with_a_word_on_it(capsys: pytest.CaptureFixture[s
 
 
 def test_what_cannot_change_numbers_has_no_part_in_the_identity() -> None:
-    first = config("-model resnet --out a --data-dir b --check --rerun --allow-partial").identity()
+    first = config("-model resnet --out a --data-dir b --cache-dir c --check --rerun --allow-partial").identity()
     assert first == config("-model resnet").identity()
     assert first != config("-model resnet --precision fp32").identity()
     assert set(first) == {field.name for field in fields(Config)} - {
         "data_dir",
+        "cache_dir",
         "out",
         "allow_partial",
         "check",

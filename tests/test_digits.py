@@ -26,13 +26,13 @@ def test_images_and_labels_are_scikit_learns() -> None:
     for part in (contents.train, contents.test):
         numbers = np.array([int(name) for name in part.names])
         np.testing.assert_array_equal(part.labels, original.target[numbers])
-        np.testing.assert_allclose(part.images[..., 0], original.images[numbers] * 255 / 16, atol=0.5)
-        assert (part.images == part.images[..., :1]).all()
+        np.testing.assert_allclose(part.pixels()[..., 0], original.images[numbers] * 255 / 16, atol=0.5)
+        assert (part.pixels() == part.pixels()[..., :1]).all()
 
 
 def test_the_originals_constants_are_those_of_the_training_images() -> None:
     contents = digits.DATASET.read(Source(Path(), allow_partial=False))
-    pixels = contents.train.images / 255
+    pixels = contents.train.pixels() / 255
     np.testing.assert_allclose(pixels.mean((0, 1, 2)), digits.DATASET.mean, atol=1e-4)
     np.testing.assert_allclose(pixels.std((0, 1, 2)), digits.DATASET.std, atol=1e-4)
 

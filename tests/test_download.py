@@ -23,7 +23,7 @@ import filelock
 import pytest
 import requests
 
-from engine import archives, download, files
+from engine import archives, download
 from engine.dataset import Contents, Dataset, File, Source
 from engine.download import fetch, obtain
 from engine.errors import RunError, UserError
@@ -90,7 +90,7 @@ def dataset(*files: File, folder: str = "toy") -> Dataset:
 
 
 def visible(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.name != ".download.lock")
+    return sorted(entry.name for entry in folder.iterdir() if entry.name not in (".download.lock", ".checksums.json"))
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -315,7 +315,7 @@ def test_what_killed_processes_left_is_removed(server: Server, tmp_path: Path) -
 
 
 def test_interrupted_extraction_never_looks_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_: Path, target: Path) -> None:
+    def interrupted(_: Path, target: Path, verified: bool) -> None:
         (target / "toy").mkdir()
         raise KeyboardInterrupt
 
@@ -564,7 +564,7 @@ def test_disk_full(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def full(path: Path) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(files, "atomic", full)
+    monkeypatch.setattr(download, "atomic", full)
     with pytest.raises(RunError, match=r"toy\.tar\.gz: no space left on device"):
         obtain(dataset(file_of("toy.tar.gz", TAR, server.add("/toy", TAR))), tmp_path)
 

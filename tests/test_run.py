@@ -73,7 +73,7 @@ def test_the_checkpoint_alone_gives_the_same_predictions(command: Command, tmp_p
     model = common.build_model("tiny", len(checkpoint["dataset"]["classes"]), "none")
     model.load_state_dict(checkpoint["model"])
     test = toy.part(21, 2, "test")
-    pixels = torch.from_numpy(test.images).permute(0, 3, 1, 2).float() / 255
+    pixels = torch.from_numpy(test.pixels()).permute(0, 3, 1, 2).float() / 255
     pixels = torch.nn.functional.interpolate(pixels, checkpoint["config"]["size"], mode="bilinear", antialias=True)
     mean, std = (torch.tensor(checkpoint["normalisation"][key]).reshape(3, 1, 1) for key in ("mean", "std"))
     with torch.inference_mode():
@@ -148,6 +148,7 @@ def test_changed_data_is_another_run(command: Command, tmp_path: Path) -> None:
 
     def read(source: Source) -> Contents:
         contents = plain.read(source)
+        assert isinstance(contents.train.images, np.ndarray)
         contents.train.images[7, 0, 0, 0] ^= 1
         return contents
 
@@ -274,12 +275,12 @@ def test_a_dataset_is_one_file_and_a_backbone_one_entry(tmp_path: Path) -> None:
 def test_honest_never_shows_test_to_fit(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not one image of the test part may pass through the model before the one time that it is scored."""
     data = toy.dataset()
-    test_means = set(np.round(toy.part(21, 2, "test").images.mean((1, 2, 3)), 6))
+    test_means = set(np.round(toy.part(21, 2, "test").pixels().mean((1, 2, 3)), 6))
     calls: list[str] = []
 
     def watched_fit(model: Any, head: Any, train: Any, select: Any, *rest: Any) -> Any:
         for given in (train, select):
-            assert not test_means & set(np.round(given.part.images.mean((1, 2, 3)), 6))
+            assert not test_means & set(np.round(given.part.pixels().mean((1, 2, 3)), 6))
             assert not any(name.startswith("test/") for name in given.part.names)
         calls.append("fit")
         return fit(model, head, train, select, *rest)

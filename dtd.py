@@ -1,0 +1,70 @@
+"""Describable Textures Dataset (DTD): textures named by how people describe them.
+
+    python dtd.py -model convnext -bs 64
+
+What      5,640 colour photographs, about 300 to 640 pixels a side, 120 a class
+Counts    train 1,880 (train1), test 1,880 (test1), 40 a class each: the first of ten official partitions. val1, another
+          1,880, chooses the epoch under the `honest` protocol; the published way leaves it unused
+Input     256x256 pixels; TrivialAugmentWide
+Source    https://www.robots.ox.ac.uk/~vgg/data/dtd/, 625 MB
+Licence   for research purposes
+Citation  Cimpoi, Maji, Kokkinos, Mohamed & Vedaldi (2014), Describing Textures in the Wild
+Traps     an image can have several attributes; the folder is the main one. Papers often report the mean of all ten
+          partitions
+"""
+
+from torchvision.datasets import DTD
+
+from common import Contents, Dataset, File, Source, main
+from engine.metadata import damaged, read_lines
+from engine.trees import listed_part
+
+
+def read(source: Source) -> Contents:
+    """Lists of <class>/<image>."""
+    lists = {}
+    for part in ("train", "test", "val"):
+        path = source.folder / "labels" / f"{part}1.txt"
+        lists[part] = read_lines(path)
+        if strange := [name for name in lists[part] if name.count("/") != 1]:
+            raise damaged(path, f"{strange[0]!r} is not <class>/<image>")
+    classes = tuple(sorted({name.partition("/")[0] for names in lists.values() for name in names}))
+    labels = {name: label for label, name in enumerate(classes)}
+    (train, lost), (test, missing), (select, absent) = (
+        listed_part(source.folder / "images", names, [labels[name.partition("/")[0]] for name in names])
+        for names in lists.values()
+    )
+    return Contents(classes, train, test, select, missing=lost + missing + absent)
+
+
+DATASET = Dataset(
+    key="dtd",
+    name="DTD",
+    version="1",
+    domain="texture",
+    classes=47,
+    train_images=1_880,
+    test_images=1_880,
+    size=(256, 256),
+    augment="trivial",
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    read=read,
+    files=(
+        File(
+            "dtd-r1.0.1.tar.gz",
+            (DTD._URL,),
+            "sha256:e42855a52a4950a3b59612834602aa253914755c95b0cff9ead6d07395f8e205",
+            625_239_812,
+        ),
+    ),
+    folder="dtd",
+    marks=("labels/train1.txt",),
+    split="official train1 / test1; val1 selects",
+    licence="for research purposes",
+    citation="Cimpoi et al. (2014), Describing Textures in the Wild",
+    page="https://www.robots.ox.ac.uk/~vgg/data/dtd/",
+)
+
+if __name__ == "__main__":
+    main(DATASET)

@@ -1,0 +1,263 @@
+"""Every image of a dataset decoded and resized once, into one memory-mapped file that later runs find again."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from engine.dataset import Contents, Part, Reference, Slice
+from engine.errors import RunError, UserError
+from engine.files import atomic, write_json
+from engine.folders import listed
+from engine.images import DECODER, UnreadableError, decode, digest, resize
+
+PIECE = 16  # images that a thread decodes at a time
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The images of a dataset: a table of pixels, and where each reference's lie in it."""
+
+    pixels: npt.NDArray[np.uint8]  # (M, H, W, 3)
+    digests: Sequence[str]  # M, of the pixels before they were resized; "" for an image that can't be read
+    row_of: dict[Reference, int]
+    bad: dict[str, str]  # name -> why it can't be read
+
+    def part(self, part: Part) -> Part:
+        """`part` with pixels instead of references, and without the images that can't be read."""
+        rows = np.array([self.row_of[reference] for reference in part.entries(_references(part))], dtype=np.int64)
+        whole = replace(part, images=self.pixels, digests=self.digests, rows=rows)
+        return whole.take(np.flatnonzero([bool(self.digests[row]) for row in rows.tolist()]))
+
+
+def with_digests(part: Part) -> Part:
+    """A part that was read as pixels, with the digests of its images."""
+    if not isinstance(part.images, np.ndarray) or part.digests is not None:
+        return part
+    return replace(part, digests=[digest(image) for image in part.images])
+
+
+def decode_few(part: Part, count: int, size: tuple[int, int]) -> Part:
+    """At most `count` images, evenly spread over the part, decoded in memory. UserError: one can't be read."""
+    few = part.take(np.unique(np.linspace(0, len(part) - 1, count).round().astype(np.int64)))
+    if isinstance(part.images, np.ndarray):
+        return few
+    pixels = []
+    for reference, name in zip(few.entries(_references(few)), few.names, strict=True):
+        try:
+            pixels.append(resize(decode(reference), size))
+        except UnreadableError as problem:
+            raise UserError(f"{name} can't be read: {problem}. Get it again, or repair it.") from problem
+    return replace(few, images=np.stack(pixels), rows=None, digests=None)
+
+
+def decode_all(
+    contents: Contents, key: str, size: tuple[int, int], folder: Path, allow_unreadable: bool
+) -> Decoded | None:
+    """Every image that the parts of `contents` refer to, at `size`, from the cache in `folder`, which is made if need
+    be; None where the parts have their pixels already.
+
+    A cache belongs to a set of files: another name, size in bytes or time of change makes a new one, and the old one
+    of this `key` and size is removed. Two processes do not decode at once: the second waits.
+
+    UserError: images that can't be read, all of them named (unless `allow_unreadable`), or too little room on the
+    disk. RunError: the disk became full.
+    """
+    parts = [part for part in (contents.train, contents.select, contents.test) if part is not None]
+    named: dict[Reference, str] = {}
+    for part in parts:
+        if not isinstance(part.images, np.ndarray):
+            for reference, name in zip(part.entries(part.images), part.names, strict=True):
+                named.setdefault(reference, name)
+    if not named:
+        return None
+    references = sorted(named, key=lambda reference: named[reference])
+    names = [named[reference] for reference in references]
+    stem = f"{key}-{size[0]}x{size[1]}"
+    cache = Cache(folder, stem, _fingerprint(references, names, size), (len(names), *size, 3))
+    with _explained(folder):
+        manifest = cache.manifest() or cache.build(references, names)
+        pixels = cache.pixels()
+    bad = dict(manifest["bad"])
+    if bad and not allow_unreadable:
+        lines = [f"{name}: {reason}" for name, reason in bad.items()]
+        raise UserError(
+            f"{len(bad):,} of {len(names):,} images can't be read:{listed(lines)}\nGet these again, or repair or "
+            "remove them, or leave them out with --allow-partial: the record is then marked partial."
+        )
+    return Decoded(pixels, manifest["digests"], {reference: row for row, reference in enumerate(references)}, bad)
+
+
+def default_folder(data_dir: Path) -> Path:
+    """Where decoded images go if the user does not say: beside the data, or, where that can't be, in a cache folder
+    of the user's."""
+    existing = next(folder for folder in [data_dir.absolute(), *data_dir.absolute().parents] if folder.is_dir())
+    if os.access(existing, os.W_OK | os.X_OK):
+        return data_dir / ".cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "which-backbone"
+
+
+def _references(part: Part) -> Sequence[Reference]:
+    if isinstance(part.images, np.ndarray):
+        raise TypeError("these images are decoded already")
+    return part.images
+
+
+def _fingerprint(references: Sequence[Reference], names: Sequence[str], size: tuple[int, int]) -> str:
+    """A hash that another set of files, or a changed file, changes."""
+    found = hashlib.sha256(json.dumps([DECODER, size]).encode())
+    status: dict[Path, os.stat_result | None] = {}
+    for reference, name in zip(references, names, strict=True):
+        path = reference.path if isinstance(reference, Slice) else reference
+        if path not in status:
+            try:
+                status[path] = path.stat()
+            except OSError:  # found when it is decoded, and reported with the others
+                status[path] = None
+        stat = status[path]
+        found.update(json.dumps([name, stat and [stat.st_size, stat.st_mtime_ns]]).encode())
+    return found.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """`<stem>-<fingerprint>.npy`, which holds the pixels, and the manifest `.json` beside it, which is written last."""
+
+    folder: Path
+    stem: str
+    fingerprint: str
+    shape: tuple[int, ...]
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / f"{self.stem}-{self.fingerprint}.npy"
+
+    def manifest(self) -> dict[str, Any] | None:
+        """What build() returned, or None: there is no such cache, or not all of it."""
+        try:
+            found = json.loads(self._path.with_suffix(".json").read_text(encoding="utf-8"))
+            if len(found["digests"]) == self.shape[0] and self.pixels().shape == self.shape:
+                return {"digests": list(found["digests"]), "bad": dict(found["bad"])}
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            pass
+        return None
+
+    def pixels(self) -> npt.NDArray[np.uint8]:
+        """The images, mapped into memory: pages are read when they are used."""
+        found: npt.NDArray[np.uint8] = np.load(self._path, mmap_mode="r")
+        return found
+
+    def build(self, references: Sequence[Reference], names: Sequence[str]) -> dict[str, Any]:
+        """Decode everything; {"digests": ..., "bad": ...} as in Decoded. One process at a time."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.folder / f".{self.stem}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            print(f"another process decodes these images into {self.folder}: waiting for it", file=sys.stderr)
+            lock.acquire()
+        try:
+            if found := self.manifest():
+                return found
+            self._make_room()
+            digests = [""] * len(names)
+            bad: dict[str, str] = {}
+            with atomic(self._path) as file:
+                self._decode(references, file.fileno(), digests, lambda row, reason: bad.update({names[row]: reason}))
+            manifest = {"digests": digests, "bad": dict(sorted(bad.items()))}
+            write_json(self._path.with_suffix(".json"), manifest)
+            return manifest
+        finally:
+            lock.release()
+
+    def _make_room(self) -> None:
+        """Remove what was made of other files, or left by a killed process, and see that the disk has room."""
+        for old in self.folder.iterdir():
+            if old.name.startswith((f"{self.stem}-", f".{self.stem}-")) and old.suffix in (".npy", ".json", ".tmp"):
+                old.unlink()
+        needed, free = int(np.prod(self.shape)), shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise UserError(
+                f"the decoded images take {needed:,} bytes, but {self.folder.absolute()} has {free:,} free. Free some "
+                "space, choose another disk with --cache-dir, or a smaller --size."
+            )
+
+    def _decode(
+        self, references: Sequence[Reference], file: int, digests: list[str], note_bad: Callable[[int, str], None]
+    ) -> None:
+        header = np.lib.format.header_data_from_array_1_0(np.empty((0, *self.shape[1:]), np.uint8))
+        header["shape"] = self.shape
+        with os.fdopen(os.dup(file), "wb") as begin:
+            np.lib.format.write_array_header_1_0(begin, header)
+            begin.flush()
+            start = begin.tell()
+        image_bytes = int(np.prod(self.shape[1:]))
+        _reserve(file, start + image_bytes * len(references))
+
+        def work(rows: range) -> int:
+            for row in rows:
+                try:
+                    pixels = decode(references[row])
+                    # written, not mapped: the pages of a map would count as this process's memory
+                    os.pwrite(file, resize(pixels, (self.shape[1], self.shape[2])).tobytes(), start + row * image_bytes)
+                    digests[row] = digest(pixels)
+                except UnreadableError as problem:
+                    note_bad(row, str(problem))
+            return len(rows)
+
+        pieces = [range(row, min(row + PIECE, len(references))) for row in range(0, len(references), PIECE)]
+        bar = tqdm(desc="decoding", total=len(references), unit=" images", leave=False, disable=None)
+        # Pillow and hashlib let other threads run while they work, so threads are enough
+        with _quiet(), bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+            try:
+                for count in pool.map(work, pieces):
+                    bar.update(count)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+def _reserve(file: int, size: int) -> None:
+    """Let the file have `size` bytes on the disk, so that a full one is told now and not by a fault in the map."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            return os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # a file system that has no such thing
+                raise
+    return os.truncate(file, size)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's and pydicom's warnings about odd but readable files."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Turn what the disk refuses into the errors that the user sees."""
+    try:
+        yield
+    except OSError as error:
+        place = f"{error.filename or folder}: {(error.strerror or str(error)).lower()}"
+        kind = UserError if isinstance(error, PermissionError | NotADirectoryError | FileExistsError) else RunError
+        raise kind(f"decoded images can't be kept in {place}. --cache-dir chooses another folder.") from error

@@ -1,0 +1,82 @@
+"""The lists that come with datasets: text, CSV, JSON and MATLAB files, read with errors that say what to do."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from engine.errors import UserError
+
+Content = TypeVar("Content")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, without the empty ones."""
+    return _read(path, lambda: [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()])
+
+
+def read_columns(path: Path, columns: int) -> list[list[str]]:
+    """The first words of every line of a text file, `columns` of them; the last may go on to the line's end."""
+
+    def split(line: str) -> list[str]:
+        words = line.split(maxsplit=columns - 1)
+        if len(words) < columns:
+            raise ValueError(f"the line {line!r} has {len(words)} columns instead of {columns}")
+        return words
+
+    return _read(path, lambda: [split(line) for line in read_lines(path)])
+
+
+def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
+    """The rows of a CSV file whose first line names at least `columns`."""
+
+    def rows() -> list[dict[str, str]]:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if lacking := set(columns) - set(reader.fieldnames or ()):
+                raise ValueError(f"it lacks the columns {', '.join(sorted(lacking))}")
+            return list(reader)
+
+    return _read(path, rows)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds."""
+    return _read(path, lambda: json.loads(path.read_text("utf-8")))
+
+
+def read_matlab(path: Path, *names: str) -> list[Any]:
+    """The arrays `names` of a MATLAB file, without dimensions of length 1."""
+    from scipy.io import loadmat
+
+    def arrays() -> list[Any]:
+        # opened here: loadmat adds .mat to a name that it does not find
+        with path.open("rb") as file:
+            content = loadmat(file, squeeze_me=True)
+        if lacking := [name for name in names if name not in content]:
+            raise ValueError(f"it lacks {', '.join(lacking)}")
+        return [content[name] for name in names]
+
+    return _read(path, arrays)
+
+
+def damaged(path: Path, why: object) -> UserError:
+    """The error for a list that does not hold what it should."""
+    return UserError(f"{path} is damaged or another file: {why}. Put the published file in its place.")
+
+
+def _read(path: Path, reader: Callable[[], Content]) -> Content:
+    try:
+        return reader()
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing: it is one of the dataset's own lists, which say what is in each image. Get it again: "
+            "delete the extracted folder to have it fetched where it can be, or put the file there."
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {(error.strerror or str(error)).lower()}.") from error
+    except Exception as error:  # damaged MATLAB files raise nearly everything
+        raise damaged(path, error or type(error).__name__) from error

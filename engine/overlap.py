@@ -1,0 +1,111 @@
+"""Images that are in two parts of a split: found, and refused, left out of training, or told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.dataset import Part
+from engine.errors import UserError
+from engine.folders import listed
+from engine.reading import Parts
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """The images of a part that have their like in another part, each counted once, by the first reason that holds."""
+
+    files: tuple[str, ...]  # the very same image
+    copies: tuple[str, ...]  # an image with the same pixels
+    groups: tuple[str, ...]  # an image of the same group (a patient)
+
+    def __len__(self) -> int:
+        return len(self.files) + len(self.copies) + len(self.groups)
+
+
+def find_overlap(part: Part, other: Part) -> Overlap:
+    """What of `part` is in `other` too. Both have been decoded."""
+    shared = part.images is other.images
+    rows = set(other.entries(range(len(other.images)))) if shared else set()
+    digests, groups = set(other.entries(other.digests or ())), set(other.groups or ())
+    found: dict[str, list[str]] = {"files": [], "copies": [], "groups": []}
+    own_groups = part.groups or [""] * len(part)
+    for name, row, digest, group in zip(
+        part.names,
+        part.entries(range(len(part.images))),
+        part.entries(part.digests or ()),
+        own_groups,
+        strict=True,
+    ):
+        if row in rows:
+            found["files"].append(name)
+        elif digest in digests:
+            found["copies"].append(name)
+        elif part.groups and group in groups:
+            found["groups"].append(name)
+    return Overlap(**{kind: tuple(names) for kind, names in found.items()})
+
+
+def separate(parts: Parts, protocol: str, own: bool, allow_partial: bool) -> tuple[Parts, list[str]]:
+    """The parts with nothing of one in another, and notes on what that took.
+
+    Under the `honest` protocol, images are left out of training whose pixels are those of a test image, as some
+    published splits have them; `own` data, which their owner can mend, are refused instead, unless `allow_partial`.
+    The same image, or the same group, in two parts is always refused. The `paper` protocol keeps the split that it is
+    defined by, and a note says how much of test is in train. Raises UserError.
+    """
+    if protocol == "paper":
+        found = find_overlap(parts.test, parts.fit)
+        return parts, [_leak(found, len(parts.test))] if found else []
+
+    notes = []
+    kept = {"fit": parts.fit, "select": parts.select}
+    for name, part in kept.items():
+        found = find_overlap(part, parts.test)
+        _refuse(found, "training" if name == "fit" else "validation", "test")
+        if found.copies and own and not allow_partial:
+            raise UserError(
+                f"{len(found.copies):,} images outside the test part have the same pixels as a test image, so the "
+                f"result would flatter:{listed(_pairs(found.copies, part, parts.test))}\nRemove one of each two, or "
+                "leave these out of training with --allow-partial: the record is then marked partial."
+            )
+        if found.copies:
+            kept[name] = _without(part, found.copies)
+            what = "training" if name == "fit" else "validation"
+            notes.append(f"{len(found.copies):,} {what} images left out: they have the same pixels as a test image")
+    found = find_overlap(kept["select"], kept["fit"])
+    _refuse(found, "validation", "training")
+    if found.copies:
+        kept["select"] = _without(kept["select"], found.copies)
+        notes.append(f"{len(found.copies):,} validation images left out: they have the same pixels as a training image")
+    for name, part in kept.items():
+        if not len(part):
+            raise UserError(f"every image of the {name} part has its copy in another part. Give other images.")
+    return Parts(parts.classes, kept["fit"], kept["select"], parts.test), notes
+
+
+def _refuse(found: Overlap, part: str, other: str) -> None:
+    for kind, names in (("the same image as", found.files), ("of the same group as", found.groups)):
+        if names:
+            raise UserError(
+                f"{len(names):,} {part} images are {kind} one in the {other} part, so the result would flatter:"
+                f"{listed(names)}\nExpected every image, and every group, in one part. Split again."
+            )
+
+
+def _without(part: Part, names: tuple[str, ...]) -> Part:
+    return part.take(np.flatnonzero(~np.isin(np.array(part.names), names)))
+
+
+def _pairs(names: tuple[str, ...], part: Part, other: Part) -> list[str]:
+    twins = dict(zip(other.entries(other.digests or ()), other.names, strict=True))
+    digests = dict(zip(part.names, part.entries(part.digests or ()), strict=True))
+    return [f"{name} = {twins[digests[name]]}" for name in names]
+
+
+def _leak(found: Overlap, images: int) -> str:
+    kinds = {"are training images": found.files, "have a training image's pixels": found.copies}
+    kinds["are of a group (a patient) in train"] = found.groups
+    reasons = ", ".join(f"{len(names):,} {kind}" for kind, names in kinds.items() if names)
+    return f"leakage: {len(found):,} of {images:,} test images ({len(found) / images:.1%}) are in train too: {reasons}"

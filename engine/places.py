@@ -1,0 +1,76 @@
+"""Where a dataset's files lie on the user's disk, and what to tell a user who must put them there."""
+
+import os
+from pathlib import Path
+
+from engine.archives import is_archive
+from engine.dataset import Dataset, File
+from engine.errors import UserError
+
+
+def locate(dataset: Dataset, data_dir: Path) -> Path | None:
+    """The folder with the dataset's extracted files: in `data_dir`, or `data_dir` itself; None: there is none."""
+    usual = data_dir / dataset.folder
+    if usual.is_dir():
+        return _innermost(dataset, usual)
+    for place in dataset.places:
+        if _marked(dataset, data_dir / place):
+            return data_dir / place
+    if _marked(dataset, data_dir):
+        return data_dir
+    if dataset.folder in (data_dir.name, Path(os.path.realpath(data_dir)).name) and data_dir.is_dir():
+        # data/dtd holds dtd's archive, data/dtd/dtd its files: the right name alone does not tell which it is
+        visible = {entry.name for entry in data_dir.iterdir() if not entry.name.startswith(".")}
+        archives = {file.name for file in dataset.files if is_archive(file)}
+        if visible - {file.name for file in dataset.files} and not visible & archives:
+            return data_dir
+    return None
+
+
+def _marked(dataset: Dataset, folder: Path) -> bool:
+    return any((folder / mark).exists() for mark in dataset.marks)
+
+
+def _innermost(dataset: Dataset, folder: Path) -> Path:
+    """Kaggle's archives often have a folder of the same name in the folder."""
+    inside = folder / folder.name
+    return inside if inside.is_dir() and not _marked(dataset, folder) else folder
+
+
+def wanted(dataset: Dataset, data_dir: Path) -> tuple[File, ...]:
+    """The files to extract: the published ones, or another set that holds the same and that is there.
+
+    UserError: what no program may or can fetch is not there; the message says how to get it.
+    """
+    absent = [file for file in dataset.files if not (data_dir / file.name).exists()]
+    if absent:
+        for files in dataset.copies:
+            if all((data_dir / file.name).exists() for file in files):
+                return files
+    by_hand = [file for file in absent if not file.urls]
+    if by_hand or not dataset.files:
+        raise UserError(_by_hand(dataset, data_dir, by_hand))
+    return dataset.files
+
+
+def _by_hand(dataset: Dataset, data_dir: Path, files: list[File]) -> str:
+    how = f"{dataset.name} is not downloaded automatically (licence: {dataset.licence})."
+    how += f"\n{dataset.steps}" if dataset.steps else f" Get it from {dataset.page}."
+    place = data_dir.absolute()
+    for number, group in enumerate([files, *dataset.copies] if files else []):
+        if number == 0:
+            how += f"\nPut into {place} and run the same command again:"
+        names = "".join(f"\n  {file.name} ({description(file)})" for file in group)
+        how += ("\nor:" if number else "") + names
+    return (
+        f"{how}\nOr extract it so that the folder {place / dataset.folder} exists, or name the folder that holds it "
+        "with --data-dir."
+    )
+
+
+def description(file: File) -> str:
+    """Size and checksum, for a user to compare with."""
+    size = "size unknown" if file.bytes is None else f"{file.bytes:,} bytes"
+    checksum = file.checksum or "checksum unknown"
+    # torchvision publishes the first digits of a sha256 alone
+    return f"{size}, {checksum}" + ("..." if checksum.startswith("sha256:") and len(checksum) < 71 else "")

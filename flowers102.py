@@ -1,0 +1,69 @@
+"""Oxford Flowers-102: flowers that grow in the United Kingdom.
+
+    python flowers102.py -model convnext -bs 64
+
+What      8,189 colour photographs, 40 to 258 a class
+Counts    train 2,040 (the official train and validation parts, 10 + 10 a class), test 6,149 (the official test part)
+Input     256x256 pixels; TrivialAugmentWide
+Source    https://www.robots.ox.ac.uk/~vgg/data/flowers/102/, 345 MB
+Licence   not stated for the photographs
+Citation  Nilsback & Zisserman (2008), Automated Flower Classification over a Large Number of Classes
+Traps     the published table says 2,040 training images, but the original code trains on the official train part
+          alone, 1,020. Some papers swap train and test
+"""
+
+from torchvision.datasets import Flowers102
+
+from common import Contents, Dataset, File, Source, main
+from engine.metadata import damaged, read_matlab
+from engine.trees import listed_part
+
+HOST = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
+
+
+def read(source: Source) -> Contents:
+    """Labels 1 to 102 in the order of the images' numbers; parts as lists of these numbers, from 1."""
+    (labels,) = read_matlab(source.folder / "imagelabels.mat", "labels")
+    parts = read_matlab(source.folder / "setid.mat", "trnid", "valid", "tstid")
+    numbers = {"train": [*parts[0].tolist(), *parts[1].tolist()], "test": parts[2].tolist()}
+    if max(map(max, numbers.values())) > len(labels):
+        raise damaged(source.folder / "setid.mat", f"it names more images than the {len(labels):,} with labels")
+    (train, lost), (test, missing) = (
+        listed_part(
+            source.folder,
+            [f"jpg/image_{number:05}.jpg" for number in sorted(chosen)],
+            [int(labels[number - 1]) - 1 for number in sorted(chosen)],
+        )
+        for chosen in numbers.values()
+    )
+    return Contents(tuple(Flowers102.classes), train, test, missing=lost + missing)
+
+
+DATASET = Dataset(
+    key="flowers102",
+    name="Flowers-102",
+    version="1",
+    domain="natural",
+    classes=102,
+    train_images=2_040,
+    test_images=6_149,
+    size=(256, 256),
+    augment="trivial",
+    mean=(0.4326, 0.3817, 0.2961),
+    std=(0.2928, 0.2445, 0.2716),
+    read=read,
+    files=(
+        File("imagelabels.mat", (HOST + "imagelabels.mat",), "md5:e0620be6f572b9609742df49c70aed4d", 502),
+        File("setid.mat", (HOST + "setid.mat",), "md5:a5357ecc9cb78c4bef273ce3793fc85c", 14_989),
+        File("102flowers.tgz", (HOST + "102flowers.tgz",), "md5:52808999861908f626f3c1f4e79d11fa", 344_862_509),
+    ),
+    folder="flowers-102",
+    marks=("setid.mat",),
+    split="official train + val / test",
+    licence="not stated for the photographs",
+    citation="Nilsback & Zisserman (2008), Automated Flower Classification over a Large Number of Classes",
+    page="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",
+)
+
+if __name__ == "__main__":
+    main(DATASET)

@@ -1,0 +1,71 @@
+"""Food-101: dishes as people photograph them.
+
+    python food101.py -model convnext -bs 64
+
+What      101,000 colour photographs, at most 512 pixels on a side
+Counts    train 75,750, test 25,250: the official split, 750 and 250 a class
+Input     256x256 pixels; TrivialAugmentWide
+Source    http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz, 5 GB; decoded at 256x256: 20 GB
+Licence   the photographs belong to Foodspotting's users: scientific fair use; not to be passed on
+Citation  Bossard, Guillaumin & Van Gool (2014), Food-101 - Mining Discriminative Components with Random Forests
+Traps     the training part is noisy on purpose: wrong labels, strong colours. The test part was cleaned
+"""
+
+from torchvision.datasets import Food101
+
+from common import Contents, Dataset, File, Source, main
+from engine.metadata import damaged, read_json
+from engine.trees import listed_part
+
+
+def read(source: Source) -> Contents:
+    """For each part a list of images by class."""
+    lists = {}
+    for part in ("train", "test"):
+        path = source.folder / "meta" / f"{part}.json"
+        lists[part] = read_json(path)
+        if not isinstance(lists[part], dict) or not all(isinstance(names, list) for names in lists[part].values()):
+            raise damaged(path, "it is not an object with a list of images for each class")
+    classes = tuple(sorted(lists["train"].keys() | lists["test"].keys()))
+    (train, lost), (test, missing) = (
+        listed_part(
+            source.folder,
+            [f"images/{name}.jpg" for label in classes for name in images.get(label, ())],
+            [label for label, name in enumerate(classes) for _ in images.get(name, ())],
+        )
+        for images in lists.values()
+    )
+    return Contents(classes, train, test, missing=lost + missing)
+
+
+DATASET = Dataset(
+    key="food101",
+    name="Food-101",
+    version="1",
+    domain="natural",
+    classes=101,
+    train_images=75_750,
+    test_images=25_250,
+    class_images=1_000,
+    size=(256, 256),
+    augment="trivial",
+    mean=(0.5453, 0.4438, 0.3439),
+    std=(0.2698, 0.2722, 0.2768),
+    read=read,
+    files=(
+        File(
+            "food-101.tar.gz",
+            (Food101._URL,),
+            "sha256:d97d15e438b7f4498f96086a4f7e2fa42a32f2712e87d3295441b2b6314053a4",
+            4_996_278_331,
+        ),
+    ),
+    folder="food-101",
+    marks=("meta/train.json",),
+    licence="Foodspotting's users: scientific fair use",
+    citation="Bossard, Guillaumin & Van Gool (2014), Food-101",
+    page="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
+)
+
+if __name__ == "__main__":
+    main(DATASET)

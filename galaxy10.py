@@ -1,0 +1,86 @@
+"""Galaxy10 DECaLS: galaxies by their shape.
+
+    python galaxy10.py -model convnext -bs 64
+
+What      17,736 colour images, 256x256 pixels, 334 to 2,645 a class
+Counts    train 15,962, test 1,774: 0.1 of the whole set at random, seed 42, as there is no official split. The original
+          has no seed, so its lists are not known
+Input     256x256 pixels; no augmentation
+Source    https://zenodo.org/records/10845026, one HDF5 file of 2.5 GB (3.5 GB decoded)
+Licence   code MIT; images DESI Legacy Imaging Surveys, labels Galaxy Zoo: their acknowledgements are asked for
+Citation  Leung & Bovy (2019), doi 10.1093/mnras/sty3217; Walmsley et al. (2022), Galaxy Zoo DECaLS
+Traps     not Galaxy10 SDSS (69x69 pixels). The file is sorted by class. The original feeds pixels of 0 to 255 without
+          any normalisation; the `paper` protocol here normalises by ImageNet's constants
+"""
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from common import Contents, Dataset, File, Part, Slice, Source, main
+from engine.errors import UserError
+from engine.images import open_hdf5
+
+CLASS_IMAGES = {
+    "Disturbed": 1081,
+    "Merging": 1853,
+    "Round Smooth": 2645,
+    "In-between Round Smooth": 2027,
+    "Cigar Shaped Smooth": 334,
+    "Barred Spiral": 2043,
+    "Unbarred Tight Spiral": 1829,
+    "Unbarred Loose Spiral": 2628,
+    "Edge-on without Bulge": 1423,
+    "Edge-on with Bulge": 1873,
+}
+
+
+def read(source: Source) -> Contents:
+    """Two arrays of one file: `images` (N, 256, 256, 3) and `ans`, labels 0 to 9."""
+    path = source.folder / DATASET.files[0].name
+    file = open_hdf5(path)
+    if lacking := {"images", "ans"} - set(file):
+        raise UserError(f"{path} lacks {', '.join(sorted(lacking))}. Get the published file.")
+    labels = np.asarray(file["ans"]).astype(np.int64)
+    if file["images"].shape[:1] != labels.shape:
+        raise UserError(f"{path} has {file['images'].shape} images, but {labels.shape} labels. Get the published file.")
+    everything = Part(
+        [Slice(path, "images", index) for index in range(len(labels))],
+        labels,
+        [f"{index:05}" for index in range(len(labels))],
+    )
+    train, test = train_test_split(np.arange(len(labels)), test_size=0.1, random_state=42)
+    return Contents(tuple(CLASS_IMAGES), everything.take(np.sort(train)), everything.take(np.sort(test)))
+
+
+DATASET = Dataset(
+    key="galaxy10",
+    name="Galaxy10 DECaLS",
+    version="1",
+    domain="astronomy",
+    classes=10,
+    train_images=15_962,
+    test_images=1_774,
+    class_images=CLASS_IMAGES,
+    size=(256, 256),
+    augment="none",
+    mean=(0.485, 0.456, 0.406),  # the original does not normalise: ImageNet's constants
+    std=(0.229, 0.224, 0.225),
+    read=read,
+    files=(
+        File(
+            "Galaxy10_DECals.h5",
+            (
+                "https://zenodo.org/records/10845026/files/Galaxy10_DECals.h5",
+                "https://astro.utoronto.ca/~hleung/shared/Galaxy10/Galaxy10_DECals.h5",
+            ),
+            "sha256:19aefc477c41bb7f77ff07599a6b82a038dc042f889a111b0d4d98bb755c1571",
+        ),
+    ),
+    split="0.1 of the whole set, seed 42",
+    licence="images DESI Legacy Imaging Surveys, labels Galaxy Zoo (acknowledgement)",
+    citation="Leung & Bovy (2019), doi 10.1093/mnras/sty3217; Walmsley et al. (2022), Galaxy Zoo DECaLS",
+    page="https://github.com/henrysky/Galaxy10",
+)
+
+if __name__ == "__main__":
+    main(DATASET)

@@ -1,0 +1,85 @@
+"""RSNA Pneumonia Detection Challenge (2018): chest radiographs with and without signs of pneumonia. To be got by hand.
+
+    python rsna.py -model convnext -bs 64
+
+What      26,684 grey images, 1024x1024 pixels, in DICOM: 6,012 with signs of pneumonia (Target 1), 20,672 without
+Counts    `honest`: train 21,347, test 5,337: 0.2 of the images at random, stratified, seed 42. `paper`: train 24,181,
+          test 6,046: 0.2 of the 30,227 rows of the label file, seed 42. There is a row for each box drawn on an image,
+          so the same image is in train and in test; the run says how often. There is no official split with labels
+Input     256x256 pixels; no augmentation
+Source    https://www.kaggle.com/competitions/rsna-pneumonia-detection-challenge, 3.7 GB (account, acceptance of rules)
+Licence   RSNA: academic, educational and other use with attribution; Kaggle's rules for its copy
+Citation  Shih et al. (2019), Augmenting the NIH Chest Radiograph Dataset with Expert Annotations of Possible Pneumonia,
+          doi 10.1148/ryai.2019180041
+Traps     patientId is one an image, not one a person: films of one person can be in both parts. 77.5 % of the images
+          are negative: look at balanced accuracy and AUROC
+"""
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from common import Contents, Dataset, File, Part, Source, main
+from engine.metadata import damaged, read_csv
+from engine.trees import listed_part
+
+
+def read(source: Source) -> Contents:
+    """A CSV file with a row for each box, or one for an image without any; its Target is the label."""
+    path = source.folder / "stage_2_train_labels.csv"
+    rows = [(row["patientId"], row["Target"]) for row in read_csv(path, "patientId", "Target")]
+    if strange := [target for _, target in rows if target not in ("0", "1")]:
+        raise damaged(path, f"a Target is {strange[0]!r} instead of 0 or 1")
+    labels = {image: int(target) for image, target in rows}
+    if len(set(rows)) > len(labels):
+        raise damaged(path, "it gives an image both Targets")
+    # copies as PNG or JPEG are about too
+    folder = source.folder / "stage_2_train_images"
+    suffix = next((suffix for suffix in ("dcm", "png", "jpg") if any(folder.glob(f"*.{suffix}"))), "dcm")
+    names = {image: f"stage_2_train_images/{image}.{suffix}" for image in sorted(labels)}
+    images, missing = listed_part(source.folder, list(names.values()), [labels[image] for image in names])
+    if source.protocol == "honest":
+        everything = images
+    else:
+        # a row for each box: the same image as often as it has boxes
+        position = {name: index for index, name in enumerate(images.names)}
+        found = [image for image, _ in rows if names[image] in position]
+        indices = np.array([position[names[image]] for image in found], dtype=np.int64)
+        everything = images.take(indices)
+        numbered = [f"{name}#{number}" for number, name in enumerate(everything.names)]
+        everything = Part(everything.images, everything.labels, numbered, rows=everything.rows)
+    if len(everything) < 2:
+        return Contents(("negative", "positive"), everything, everything.take(np.zeros(0, np.int64)), missing=missing)
+    stratify = everything.labels if source.protocol == "honest" else None
+    train, test = train_test_split(np.arange(len(everything)), test_size=0.2, random_state=42, stratify=stratify)
+    train, test = (everything.take(np.sort(part)) for part in (train, test))
+    return Contents(("negative", "positive"), train, test, missing=missing)
+
+
+DATASET = Dataset(
+    key="rsna",
+    name="RSNA Pneumonia",
+    version="1",
+    domain="medical",
+    classes=2,
+    train_images=24_181,
+    test_images=6_046,
+    counts={"honest": (21_347, 5_337)},
+    size=(256, 256),
+    augment="none",
+    mean=(0.485, 0.456, 0.406),  # the original has no script for this dataset: ImageNet's constants
+    std=(0.229, 0.224, 0.225),
+    read=read,
+    files=(File("rsna-pneumonia-detection-challenge.zip", (), None),),
+    folder="rsna-pneumonia-detection-challenge",
+    marks=("stage_2_train_labels.csv",),
+    steps="""1. Sign in at https://www.kaggle.com/competitions/rsna-pneumonia-detection-challenge and accept the rules.
+2. Download all (3.7 GB), with the browser or: kaggle competitions download -c rsna-pneumonia-detection-challenge
+What is used of it: stage_2_train_labels.csv and stage_2_train_images/ (26,684 .dcm files).""",
+    split="one row an image, 0.2, stratified, seed 42",
+    licence="RSNA, with attribution; Kaggle's rules",
+    citation="Shih et al. (2019), doi 10.1148/ryai.2019180041",
+    page="https://www.kaggle.com/competitions/rsna-pneumonia-detection-challenge",
+)
+
+if __name__ == "__main__":
+    main(DATASET)

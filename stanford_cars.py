@@ -1,0 +1,117 @@
+"""Stanford Cars: 196 makes, models and years of cars. To be got by hand: the original server is gone.
+
+    python stanford_cars.py -model convnext -bs 64
+
+What      16,185 colour photographs, a few of them grey
+Counts    train 8,144, test 8,041: the official split, about half of each class
+Input     256x256 pixels; no augmentation
+Source    Kaggle (https://www.kaggle.com/datasets/jessicali9530/stanford-cars-dataset), 2 GB; the lists with the labels
+          by hand, as `python stanford_cars.py -model resnet` explains
+Licence   non-commercial research; not to be passed on
+Citation  Krause, Stark, Deng & Fei-Fei (2013), 3D Object Representations for Fine-Grained Categorization
+Traps     devkit/cars_test_annos.mat has no labels: cars_test_annos_withlabels.mat has. The file names of train and test
+          are the same. The class 'Ram C/V Cargo Van Minivan 2012' can't be the name of a folder: copies with class
+          folders call it otherwise
+"""
+
+from pathlib import Path
+
+from common import Contents, Dataset, File, Part, Source, main
+from engine.errors import UserError
+from engine.folders import list_classes
+from engine.metadata import damaged, read_matlab
+from engine.trees import class_part, listed_part
+
+
+def read(source: Source) -> Contents:
+    """The original lists, with labels 1 to 196; or class folders in train/ and test/, as one of Kaggle's copies has."""
+    root = source.folder
+    if not (root / "cars_train").is_dir() and (root / "train").is_dir():
+        return read_class_folders(root, source.allow_partial)
+    devkit = root / "devkit" if (root / "devkit").is_dir() else root
+    withlabels = next((p for p in (root, devkit) if (p / "cars_test_annos_withlabels.mat").exists()), root)
+    (names,) = read_matlab(devkit / "cars_meta.mat", "class_names")
+    lists = {
+        "cars_train": devkit / "cars_train_annos.mat",
+        "cars_test": withlabels / "cars_test_annos_withlabels.mat",
+    }
+    parts: list[Part] = []
+    missing: list[str] = []
+    for folder, path in lists.items():
+        (annotations,) = read_matlab(path, "annotations")
+        if not {"fname", "class"} <= set(annotations.dtype.names or ()):
+            raise damaged(path, "its annotations have no labels")
+        # Kaggle's archive has each folder in another of the same name
+        place = f"{folder}/{folder}" if (root / folder / folder).is_dir() else folder
+        labels = [int(label) - 1 for label in annotations["class"].tolist()]
+        if not all(0 <= label < len(names) for label in labels):
+            raise damaged(path, f"its labels go from {min(labels) + 1} to {max(labels) + 1}, of {len(names)} classes")
+        part, lost = listed_part(root, [f"{place}/{name}" for name in annotations["fname"].tolist()], labels)
+        parts.append(part)
+        missing += lost
+    return Contents(tuple(map(str, names)), parts[0], parts[1], missing=tuple(missing))
+
+
+def read_class_folders(root: Path, allow_partial: bool) -> Contents:
+    """train/<class>/ and test/<class>/."""
+    found = {part: list_classes(root / part).classes for part in ("train", "test")}
+    classes = tuple(sorted(found["train"].keys() | found["test"].keys()))
+    strange = sorted(found["train"].keys() ^ found["test"].keys())
+    if strange and not allow_partial:
+        raise UserError(f"{root}: {', '.join(strange[:5])} is in one of train/ and test/ only. Get the copy again.")
+    train, test = (class_part(root, part, classes, found[part]) for part in ("train", "test"))
+    return Contents(classes, train, test)
+
+
+DEVKIT = (
+    File("car_devkit.tgz", (), "sha256:b97deb463af7d58b6bfaa18b2a4de9829f0f79e8ce663dfa9261bf7810e9accd", 330_960),
+    File(
+        "cars_test_annos_withlabels.mat",
+        (),
+        "sha256:790f75be8ea34eeded134cc559332baf23e30e91367e9ddca97d26ed9b895f05",
+        185_758,
+    ),
+)
+
+DATASET = Dataset(
+    key="stanford_cars",
+    name="Stanford Cars",
+    version="1",
+    domain="natural",
+    classes=196,
+    train_images=8_144,
+    test_images=8_041,
+    size=(256, 256),
+    augment="none",
+    mean=(0.485, 0.456, 0.406),  # the original has no script for this dataset: ImageNet's constants
+    std=(0.229, 0.224, 0.225),
+    read=read,
+    files=(
+        File(
+            "cars_train.tgz", (), "sha256:512b227b30e2f0a8aab9e09485786ab4479582073a144998da74d64b801fd288", 979_269_282
+        ),
+        File(
+            "cars_test.tgz", (), "sha256:bffea656d6f425cba3c91c6d83336e4c5f86c6cffd8975b0f375d3a10da8e243", 977_350_468
+        ),
+        *DEVKIT,
+    ),
+    copies=(
+        (File("stanford-cars-dataset.zip", (), None), *DEVKIT),
+        (File("archive.zip", (), None), *DEVKIT),
+        (File("stanford-cars-by-classes-folder.zip", (), None),),
+    ),
+    folder="stanford_cars",
+    places=("car_data", "car_data/car_data"),
+    marks=("cars_train", "train"),
+    steps="""The original server is gone. 1. Get the images from Kaggle (account needed; non-commercial research):
+https://www.kaggle.com/datasets/jessicali9530/stanford-cars-dataset (saved as archive.zip or stanford-cars-dataset.zip).
+2. Get car_devkit.tgz: https://github.com/pytorch/vision/files/11644847/car_devkit.tgz
+3. Get cars_test_annos_withlabels.mat as https://github.com/pytorch/vision/issues/7545#issuecomment-1631441616 says.
+Or get one copy with class folders: https://www.kaggle.com/datasets/cyizhuo/stanford-cars-by-classes-folder""",
+    licence="non-commercial research",
+    citation="Krause et al. (2013), 3D Object Representations for Fine-Grained Categorization",
+    page="https://github.com/pytorch/vision/issues/7545",
+)
+
+if __name__ == "__main__":
+    main(DATASET)

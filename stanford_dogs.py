@@ -1,0 +1,87 @@
+"""Stanford Dogs: 120 breeds of dogs, photographs of ImageNet.
+
+    python stanford_dogs.py -model convnext -bs 64
+
+What      20,580 colour photographs of 97 to 3,264 pixels
+Counts    train 12,000 (100 a class), test 8,580: the official split
+Input     256x256 pixels; no augmentation
+Source    http://vision.stanford.edu/aditya86/ImageNetDogs/, 794 MB
+Licence   none granted (photographs of ImageNet); not to be passed on
+Citation  Khosla, Jayadevaprakash, Yao & Fei-Fei (2011), Novel Dataset for Fine-Grained Image Categorization
+Traps     a part of ImageNet: pretrained backbones have been trained on these breeds and on at least some of the test
+          images. n02105855_2933.jpg is a PNG file. There are exact duplicates: what of them is in train and in test
+          is left out of training
+"""
+
+from common import Contents, Dataset, File, Source, main
+from engine.metadata import damaged, read_matlab
+from engine.trees import listed_part
+
+HOST = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
+
+
+def read(source: Source) -> Contents:
+    """Lists of relative paths; the folder is the class. The lists lie beside the folder of the images."""
+    beside = source.folder.parent
+    folder = beside / "lists" if (beside / "lists").is_dir() else beside
+    lists: dict[str, list[str]] = {}
+    for part in ("train", "test"):
+        path = folder / f"{part}_list.mat"
+        if source.allow_partial and not path.exists():
+            lists[part] = []
+            continue
+        (files,) = read_matlab(path, "file_list")
+        lists[part] = [str(name) for name in files]
+        if strange := [name for name in lists[part] if name.count("/") != 1]:
+            raise damaged(path, f"{strange[0]!r} is not <breed>/<image>")
+    classes = tuple(sorted({name.partition("/")[0] for names in lists.values() for name in names}))
+    labels = {name: label for label, name in enumerate(classes)}
+    (train, lost), (test, missing) = (
+        listed_part(source.folder, names, [labels[name.partition("/")[0]] for name in names])
+        for names in lists.values()
+    )
+    return Contents(
+        classes,
+        train,
+        test,
+        missing=lost + missing,
+        notes=("a part of ImageNet: weights pretrained on it have seen these breeds, and some of the test images",),
+    )
+
+
+DATASET = Dataset(
+    key="stanford_dogs",
+    name="Stanford Dogs",
+    version="1",
+    domain="natural",
+    classes=120,
+    train_images=12_000,
+    test_images=8_580,
+    size=(256, 256),
+    augment="none",
+    mean=(0.485, 0.456, 0.406),  # the original has no script for this dataset: ImageNet's constants
+    std=(0.229, 0.224, 0.225),
+    read=read,
+    files=(
+        File(
+            "lists.tar",
+            (HOST + "lists.tar",),
+            "sha256:34b47cacd9a98b5d150e084f24d29391c084c55272295ec65c85651bc35f4d6c",
+            481_280,
+        ),
+        File(
+            "images.tar",
+            (HOST + "images.tar",),
+            "sha256:a443fc2f9a851aa1a7b8e4fa4af94b8459fce2c9f5a2f4dd4669cf9673a4ec58",
+            793_579_520,
+        ),
+    ),
+    folder="Images",
+    places=("images/Images",),
+    licence="none granted (photographs of ImageNet)",
+    citation="Khosla et al. (2011), Novel Dataset for Fine-Grained Image Categorization",
+    page="http://vision.stanford.edu/aditya86/ImageNetDogs/",
+)
+
+if __name__ == "__main__":
+    main(DATASET)

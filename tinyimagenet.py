@@ -1,0 +1,76 @@
+"""TinyImageNet: 200 classes of ImageNet, 64x64 pixels.
+
+    python tinyimagenet.py -model convnext -bs 64
+
+What      120,000 colour photographs, some of them grey
+Counts    train 100,000 (500 a class); test 10,000 (50 a class): the official validation part, as the labels of the
+          official test part are not public
+Input     256x256 pixels, upsampled from 64x64; no augmentation
+Source    http://cs231n.stanford.edu/tiny-imagenet-200.zip, 248 MB
+Licence   ImageNet's terms: non-commercial research; not to be passed on
+Citation  Le & Yang (2015), Tiny ImageNet Visual Recognition Challenge, Stanford CS 231N
+Traps     every class, and many an image, is in ImageNet: pretrained backbones have seen them, so this is no clean
+          test of transfer. Labels are the sorted WordNet ids
+"""
+
+from common import Contents, Dataset, File, Source, main
+from engine.folders import list_classes
+from engine.metadata import damaged, read_columns, read_lines
+from engine.trees import class_part, listed_part
+
+
+def read(source: Source) -> Contents:
+    """Class folders to train on; a list with the labels of the validation images."""
+    classes = tuple(sorted(read_lines(source.folder / "wnids.txt")))
+    train = list_classes(source.folder / "train").classes
+    labels = {name: label for label, name in enumerate(classes)}
+    listed = source.folder / "val" / "val_annotations.txt"
+    rows = read_columns(listed, 3)
+    if strangers := sorted({wnid for _, wnid, _ in rows} - labels.keys()):
+        raise damaged(listed, f"{strangers[0]} is not in wnids.txt")
+    names = [f"val/images/{file}" for file, _, _ in rows]
+    test, missing = listed_part(source.folder, names, [labels[wnid] for _, wnid, _ in rows])
+    foreign = tuple(f"train/{name} is not in wnids.txt" for name in sorted(train.keys() - labels.keys()))
+    return Contents(
+        classes,
+        class_part(source.folder / "train", "", classes, train),
+        test,
+        missing=missing,
+        differences=foreign,
+        notes=("all classes are ImageNet's: weights pretrained on it have seen many of these images",),
+    )
+
+
+DATASET = Dataset(
+    key="tinyimagenet",
+    name="TinyImageNet",
+    version="1",
+    domain="natural",
+    classes=200,
+    train_images=100_000,
+    test_images=10_000,
+    class_images=550,
+    size=(256, 256),
+    stored=(64, 64),
+    augment="none",
+    mean=(0.4803, 0.4481, 0.3975),
+    std=(0.2764, 0.2689, 0.2816),
+    read=read,
+    files=(
+        File(
+            "tiny-imagenet-200.zip",
+            ("http://cs231n.stanford.edu/tiny-imagenet-200.zip",),
+            "md5:90528d7ca1a48142e341f4ef8d21d0de",
+            248_100_043,
+        ),
+    ),
+    folder="tiny-imagenet-200",
+    marks=("wnids.txt",),
+    split="official train / official val",
+    licence="ImageNet's terms: non-commercial research",
+    citation="Le & Yang (2015), Tiny ImageNet Visual Recognition Challenge",
+    page="http://cs231n.stanford.edu/reports/2015/pdfs/yle_project.pdf",
+)
+
+if __name__ == "__main__":
+    main(DATASET)
