@@ -53,6 +53,7 @@ BACKBONES: dict[str, Backbone] = {
             "wavemix_192_16_75.06",
             "https://huggingface.co/cloudwalker/wavemix/resolve/main/Saved_Models_Weights/ImageNet/"
             "wavemix_192_16_75.06.pth",
+            top1=75.32,
         ),
         "pool.2",
     ),

@@ -28,6 +28,7 @@ class WeightsFile:
     sha256: str | None = None  # None where nobody publishes it
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    top1: float | None = None  # on ImageNet-1k, percent, as its authors state it
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ class Config:
         type=folder,
         identity=False,
         metavar="DIR",
-        help="where decoded images are kept for the next run (default: .cache in the folder above)",
+        help="where decoded images are kept for the next run (default: {data_dir}/.cache)",
     )
     out: Path = flag(
         "--out",

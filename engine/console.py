@@ -67,6 +67,8 @@ def head_lines(description: Mapping[str, Any], folder: Path | None, resumed: boo
         protocol = "paper: test chooses the epoch, which flatters"
     else:
         parts = f"train {counts['train']:,} ({counts['fit']:,} to fit + {counts['select']:,} to select)"
+        if counts["fit"] + counts["select"] > counts["train"]:  # a validation part of the dataset's own
+            parts = f"train {counts['fit']:,}, validation {counts['select']:,}"
         parts += f", test {counts['test']:,}"
         protocol = "honest: held-out training images choose the epoch, test is scored once"
     limit = f", at most {config['epochs']:,} each" if config["epochs"] else ""

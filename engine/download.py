@@ -32,11 +32,11 @@ def obtain(dataset: Dataset, data_dir: Path) -> Path:
     UserError: a file is not the published one, or cannot be downloaded, extracted or written. RunError: disk full.
     """
     with _explained(data_dir, "--data-dir chooses another folder"):
-        if found := _present(dataset, data_dir):
+        if found := present(dataset, data_dir):
             return found
         wanted(dataset, data_dir)
         with _locked(data_dir):
-            if found := _present(dataset, data_dir):
+            if found := present(dataset, data_dir):
                 return found
             files = wanted(dataset, data_dir)
             _remove_leftovers(data_dir, dataset.folder, files)
@@ -79,7 +79,7 @@ def _explained(folder: Path, advice: str) -> Iterator[None]:
         ) from error
 
 
-def _present(dataset: Dataset, data_dir: Path) -> Path | None:
+def present(dataset: Dataset, data_dir: Path) -> Path | None:
     """The folder to return if nothing is left to do."""
     if dataset.folder:
         return locate(dataset, data_dir)
