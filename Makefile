@@ -3,10 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow lint clean
+.PHONY: demo datasets test slow lint readme clean
 
 demo: .venv/.runtime  ## fine-tune a small backbone on scikit-learn's digits
 	$(BIN)/python digits.py -model shufflenet -bs 32 --weights auto --epochs 3
+
+datasets: .venv/.runtime  ## what of the datasets is in data/, and what is to be done
+	@$(BIN)/python datasets.py
 
 # two processes of one thread each: threads that wait for each other crawl when anything else runs on the machine
 test: .venv/.development  ## every test that takes no longer than it must
@@ -19,6 +22,9 @@ lint: .venv/.development  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
+
+readme: .venv/.runtime  ## bring the README's tables up to date
+	$(BIN)/python datasets.py --write-readme
 
 clean:  ## everything but runs/ and data/
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build

@@ -45,6 +45,7 @@ DATASET = Dataset(
     licence="CC BY 4.0",
     citation="Alpaydin & Kaynak (1998), doi 10.24432/C50P49",
     page="https://scikit-learn.org/stable/datasets/toy_dataset.html",
+    split="0.2, stratified, seed 42",
     published=False,
 )
 

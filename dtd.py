@@ -13,8 +13,6 @@ Traps     an image can have several attributes; the folder is the main one. Pape
           partitions
 """
 
-from torchvision.datasets import DTD
-
 from common import Contents, Dataset, File, Source, main
 from engine.metadata import damaged, read_lines
 from engine.trees import listed_part
@@ -53,7 +51,7 @@ DATASET = Dataset(
     files=(
         File(
             "dtd-r1.0.1.tar.gz",
-            (DTD._URL,),
+            ("https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",),
             "sha256:e42855a52a4950a3b59612834602aa253914755c95b0cff9ead6d07395f8e205",
             625_239_812,
         ),

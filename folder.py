@@ -34,7 +34,7 @@ def read(_: Source, root: Path) -> Contents:
     there = {part for part in ("train", "test", *VALIDATION) if (root / part).is_dir()}
     if not there & {"train", "test"}:
         contents = read_and_split(root, TEST_SIZE)
-        note = f"no test/ in {root}: {TEST_SIZE:.0%} of each class was held out for testing (names sorted, seed 42)"
+        note = f"no test/ folder: {TEST_SIZE:.0%} of each class was held out for testing (names sorted, seed 42)"
         return Contents(contents.classes, contents.train, contents.test, notes=(note,))
     if lacking := {"train", "test"} - there:
         raise UserError(
@@ -44,15 +44,15 @@ def read(_: Source, root: Path) -> Contents:
     if len(there) > 3:
         raise UserError(f"{root} has {', '.join(sorted(there))}. Expected one validation folder: remove the others.")
     order = [part for part in ("train", "test", *VALIDATION) if part in there]
-    found = {part: list_classes(root / part).classes for part in order}
-    classes = tuple(sorted(found["train"]))
-    strange = {part: set(images) ^ set(classes) for part, images in found.items()}
+    names = {part: class_names(root / part) for part in order}
     if lines := [
-        f"{name}: in {part if name in found[part] else 'train'}/, not in {'train' if name in found[part] else part}/"
-        for part, names in strange.items()
-        for name in sorted(names)
+        f"{name}: in {part if name in names[part] else 'train'}/, not in {'train' if name in names[part] else part}/"
+        for part in order
+        for name in sorted(names[part] ^ names["train"])
     ]:
         raise UserError(f"The classes of {root} differ between its parts:{listed(lines)}\nExpected the same in each.")
+    found = {part: list_classes(root / part).classes for part in order}
+    classes = tuple(sorted(found["train"]))
     groups, missing = read_split(root, found)
     parts = {part: grouped(class_part(root, part, classes, images), groups) for part, images in found.items()}
     return Contents(
@@ -62,6 +62,11 @@ def read(_: Source, root: Path) -> Contents:
         next((parts[p] for p in VALIDATION if p in parts), None),
         missing=missing,
     )
+
+
+def class_names(part: Path) -> set[str]:
+    """The names of the class folders."""
+    return {entry.name for entry in part.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__MACOSX"))}
 
 
 def read_split(root: Path, found: dict[str, dict[str, list[str]]]) -> tuple[dict[str, str], tuple[str, ...]]:

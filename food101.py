@@ -11,8 +11,6 @@ Citation  Bossard, Guillaumin & Van Gool (2014), Food-101 - Mining Discriminativ
 Traps     the training part is noisy on purpose: wrong labels, strong colours. The test part was cleaned
 """
 
-from torchvision.datasets import Food101
-
 from common import Contents, Dataset, File, Source, main
 from engine.metadata import damaged, read_json
 from engine.trees import listed_part
@@ -55,7 +53,7 @@ DATASET = Dataset(
     files=(
         File(
             "food-101.tar.gz",
-            (Food101._URL,),
+            ("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",),
             "sha256:d97d15e438b7f4498f96086a4f7e2fa42a32f2712e87d3295441b2b6314053a4",
             4_996_278_331,
         ),

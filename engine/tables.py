@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-import torch
-
 from engine.backbone import Backbone, WeightsFile
 from engine.dataset import Dataset
 from engine.inventory import megabytes
@@ -52,8 +50,7 @@ def backbone_table(backbones: Mapping[str, Backbone]) -> str:
     """A row a backbone: names, weights, parameters of the 1000-class model, published accuracy on ImageNet."""
     rows = [("`-model`", "torchvision's name", "weights of `--weights imagenet`", "M parameters", "ImageNet top-1")]
     for name, backbone in backbones.items():
-        with torch.device("meta"):
-            parameters = sum(parameter.numel() for parameter in backbone.builder().parameters())
+        parameters = sum(parameter.numel() for parameter in backbone.builder().parameters())
         if isinstance(backbone.weights, WeightsFile):
             theirs, weights, top1 = f"(package {name})", backbone.weights.name, backbone.weights.top1
         else:

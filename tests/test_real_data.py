@@ -162,6 +162,7 @@ def test_flowers_labels(shared_data: Path) -> None:
         for split, data in parts.items()
         for path, label in zip(data._image_files, data._labels, strict=True)
     }
+    assert list(found.classes) == list(getattr(theirs.Flowers102, "classes", found.classes))  # new in torchvision
     (name,) = [*found.train.names, *found.test.names]
     split, label = official[name]
     part = found.test if split == "test" else found.train

@@ -1,0 +1,316 @@
+# mypy: disable-error-code="func-returns-value"
+"""folder.py: a user's own images, in the layouts that it takes, and what it says of those that it does not."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+import breakhis
+import datasets
+import folder
+import split
+from common import Choice, Contents, Source
+from tests.conftest import Command, only_run
+
+QUICK = "-model tiny -bs 4 --weights none --epochs 1 --size 16"
+
+
+def picture(path: Path, seed: int, size: tuple[int, int] = (20, 16)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def tree(root: Path, *folders: str, images: int = 6) -> None:
+    """Class folders with so many different images each."""
+    for number, name in enumerate(folders):
+        for index in range(images):
+            picture(root / name / f"{index}.png", 1000 * number + index)
+
+
+def parted(root: Path, *parts: str) -> None:
+    tree(root, *(f"{part}/{name}" for part in parts or ("train", "test") for name in ("cat", "dog")))
+
+
+def read(root: Path) -> Contents:
+    return folder.dataset(root).read(Source(Path()))
+
+
+def record(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((only_run(out) / "record.json").read_text())
+    return found
+
+
+def test_what_split_made(command: Command, tmp_path: Path) -> None:
+    tree(tmp_path / "pets", "cat", "dog", images=20)
+    assert split.main(["--input_dir", "pets", "--output_dir", "parts", "--val_size", "0.1"]) == 0
+    assert command(f"parts {QUICK}", folder.DATASET) == 0
+    found = record(tmp_path / "runs")
+    assert found["dataset"]["counts"] == {"train": 26, "fit": 26, "select": 4, "test": 10}
+    assert found["dataset"]["classes"] == ["cat", "dog"]
+    assert (found["dataset"]["partial"], found["dataset"]["published"], found["dataset"]["notes"]) == (False, False, [])
+    made = json.loads((only_run(tmp_path / "runs") / "split.json").read_text())["parts"]
+    listed = json.loads((tmp_path / "parts" / "split.json").read_text())["files"]
+    for ours, theirs in (("fit", "train"), ("select", "val"), ("test", "test")):
+        assert {name for name, _ in made[ours]} == {f"{theirs}/{name}" for name in listed[theirs]}
+    assert command(f"parts {QUICK}", folder.DATASET) == 0
+    only_run(tmp_path / "runs")
+
+
+def test_groups_of_split_stay_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """split.py keeps patients on one side of its split, and the hold-out of a run does the same."""
+    monkeypatch.chdir(tmp_path)
+    for patient in range(12):
+        for shot in range(4):
+            picture(tmp_path / "scans" / "ab"[patient % 2] / f"p{patient:02}_{shot}.png", patient * 10 + shot)
+    line = ["--input_dir", "scans", "--output_dir", "parts", "--group_regex", r"^(p\d+)_"]
+    assert split.main(line) == 0
+    found = read(tmp_path / "parts")
+    assert found.train.groups is not None
+    assert {re.match(r"p\d+", Path(n).name)[0] for n in found.train.names} == set(found.train.groups)  # type: ignore[index]
+    from engine.reading import divide
+
+    parts = divide(found, "honest", 0)
+    assert not set(parts.fit.groups or ()) & set(parts.select.groups or ())
+    assert not set(parts.fit.groups or ()) & set(parts.test.groups or ())
+
+
+@pytest.mark.parametrize("validation", ["val", "valid", "validation"])
+def test_a_tree_of_other_making(tmp_path: Path, validation: str) -> None:
+    parted(tmp_path, "train", validation, "test")
+    (tmp_path / "README.md").write_text("words")
+    (tmp_path / "split.json").write_text(json.dumps({"of": "another program"}))
+    found = read(tmp_path)
+    assert found.select is not None
+    assert (len(found.train), len(found.select), len(found.test)) == (12, 12, 12)
+    assert found.select.names[0] == f"{validation}/cat/0.png"
+    assert found.train.labels.tolist() == [0] * 6 + [1] * 6
+
+
+def test_class_folders_alone_are_split(command: Command, tmp_path: Path, capsys: Any) -> None:
+    tree(tmp_path / "pets", "cat", "dog", "a class, (with) ünusual name", images=10)
+    assert command(f"pets {QUICK}", folder.DATASET) == 0
+    assert "note       no test/ folder: 20% of each class was held out" in capsys.readouterr().out
+    found = record(tmp_path / "runs")
+    assert found["dataset"]["counts"]["train"] == 24
+    assert found["dataset"]["counts"]["test"] == 6
+    assert found["dataset"]["classes"] == ["a class, (with) ünusual name", "cat", "dog"]
+    assert found["dataset"]["name"] == "pets"
+
+
+def test_the_folder_stays_as_it_was(command: Command, tmp_path: Path) -> None:
+    parted(tmp_path / "pets")
+    before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "pets").rglob("*"))
+    assert command(f"{tmp_path / 'pets'} {QUICK}", folder.DATASET) == 0
+    assert sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "pets").rglob("*")) == before
+
+
+def test_an_image_added_makes_another_run(command: Command, tmp_path: Path) -> None:
+    parted(tmp_path / "pets")
+    assert command(f"pets {QUICK}", folder.DATASET) == 0
+    picture(tmp_path / "pets" / "train" / "cat" / "new.png", 77)
+    assert command(f"pets {QUICK}", folder.DATASET) == 0
+    assert len(list((tmp_path / "runs").glob("*/*/*/record.json"))) == 2
+
+
+def test_check_says_so_in_moments(command: Command, tmp_path: Path, capsys: Any) -> None:
+    parted(tmp_path / "pets")
+    assert command(f"pets {QUICK} --check", folder.DATASET) == 0
+    printed = capsys.readouterr().out
+    assert "pets: train 12 (10 to fit + 2 to select), test 12, 2 classes" in printed
+    assert "ok: data: 4 + 2 images" in printed
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "torch") == ["pets"]
+
+
+def test_unreadable_images_are_all_named_or_left_out(command: Command, tmp_path: Path, capsys: Any) -> None:
+    parted(tmp_path / "pets")
+    bad = {"train/cat/bad.jpg": b"", "train/dog/cut.png": b"", "test/dog/text.jpg": b"no image"}
+    bad["train/dog/cut.png"] = (tmp_path / "pets" / "train" / "dog" / "0.png").read_bytes()[:-40]
+    for name, content in bad.items():
+        (tmp_path / "pets" / name).write_bytes(content)
+    assert command(f"pets {QUICK}", folder.DATASET) == 2
+    message = capsys.readouterr().err
+    assert all(name in message for name in bad)
+    assert "3 of 27 images can't be read" in message
+    assert not (tmp_path / "runs").exists()
+    assert command(f"pets {QUICK} --allow-partial", folder.DATASET) == 0
+    found = record(tmp_path / "runs")
+    assert found["dataset"]["partial"] is True
+    assert found["dataset"]["counts"]["test"] == 12
+    (said,) = found["dataset"]["differences"]
+    assert said.startswith("3 images can't be read: ")
+    assert all(name in said for name in bad)
+
+
+def test_copies_across_parts_are_refused_or_left_out(command: Command, tmp_path: Path, capsys: Any) -> None:
+    parted(tmp_path / "pets")
+    shutil.copy(tmp_path / "pets/test/cat/3.png", tmp_path / "pets/train/cat/same.png")
+    assert command(f"pets {QUICK}", folder.DATASET) == 2
+    message = capsys.readouterr().err
+    assert "train/cat/same.png = test/cat/3.png" in message
+    assert not (tmp_path / "runs").exists()
+    assert command(f"pets {QUICK} --allow-partial", folder.DATASET) == 0
+    assert record(tmp_path / "runs")["dataset"]["counts"]["fit"] <= 11
+
+
+def test_the_paper_protocol_tells_of_copies(command: Command, tmp_path: Path, capsys: Any) -> None:
+    parted(tmp_path / "pets")
+    shutil.copy(tmp_path / "pets/test/cat/3.png", tmp_path / "pets/train/cat/same.png")
+    assert command(f"pets {QUICK} --protocol paper", folder.DATASET) == 0
+    assert "leakage: 1 of 12 test images (8.3%) are in train too" in capsys.readouterr().out
+    assert "leakage" in record(tmp_path / "runs")["dataset"]["notes"][0]
+
+
+Prepare = Callable[[Path], object]
+
+
+def remove(root: Path, *names: str) -> None:
+    for name in names:
+        shutil.rmtree(root / name)
+
+
+def note(root: Path, content: object) -> None:
+    parted(root)
+    (root / "split.json").write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+# what lies in the folder, what else is on the command line, what the message says
+BAD: list[tuple[Prepare, str, str]] = [
+    (lambda r: None, "", "does not exist"),
+    (lambda r: r.write_text("x"), "", "is a file"),
+    (lambda r: r.mkdir(), "", "no class folders"),
+    (lambda r: picture(r / "1.png", 1), "", "1 images but no class folders"),
+    (lambda r: tree(r, "cat"), "", "a single class folder"),
+    (lambda r: (r / "a").mkdir(parents=True), "", "no images in 1 of the 1 class folders"),
+    (lambda r: (tree(r, "cat", "dog"), (r / "cow").mkdir()), "", "cow"),
+    (lambda r: parted(r, "train"), "", "but no test"),
+    (lambda r: parted(r, "test"), "", "but no train"),
+    (lambda r: parted(r, "train", "val"), "", "but no test"),
+    (lambda r: parted(r, "train", "test", "val", "valid"), "", "Expected one validation folder"),
+    (lambda r: (parted(r), remove(r, "test/dog")), "", "dog: in train/, not in test/"),
+    (lambda r: (parted(r), remove(r, "test/dog", "train/dog")), "", "a single class folder"),
+    (lambda r: (parted(r), remove(r, "train/dog")), "", "dog: in test/, not in train/"),
+    (lambda r: (parted(r), tree(r, "test/cow")), "", "cow: in test/, not in train/"),
+    (lambda r: (parted(r, "train", "val", "test"), tree(r, "val/cow")), "", "cow: in val/, not in train/"),
+    (lambda r: (parted(r), (r / "train/cow").mkdir()), "", "cow"),
+    (lambda r: (parted(r), (r / "train/cat/a.png").symlink_to("nothing")), "", "a link to nothing"),
+    (lambda r: (tree(r, "cat", "dog"), (r / "cow").symlink_to("cat")), "", "the same folder"),
+    (lambda r: (parted(r), os.link(r / "train/cat/0.png", r / "train/dog/x.png")), "", "the same file"),
+    (lambda r: (parted(r), (r / "train/cat/x.png").mkdir()), "--allow-partial --bad", "--bad"),
+    (lambda r: (parted(r), os.mkfifo(r / "train/cat/pipe.png")), "", "not a regular file"),
+    (lambda r: (parted(r), (r / "test/cat/0.png").write_bytes(b"\x89PNG\r\n")), "", "test/cat/0.png: "),
+    (lambda r: (parted(r), (r / "test/cat/0.png").write_bytes(b"")), "--check", "test/cat/0.png can't be read: empty"),
+    (lambda r: note(r, {"format": 1, "hash": "", "files": 3}), "", "split.json is damaged"),
+    (lambda r: note(r, {"format": 1, "hash": "", "files": {"train": 3}, "groups": None}), "", "split.json is damaged"),
+    (lambda r: note(r, {"format": 1, "hash": "", "files": {"train": {"a": 1}}}), "", "split.json is damaged"),
+    (lambda r: note(r, "{"), "", "split.json is damaged"),
+    (lambda r: note(r, "[]"), "", "split.json is damaged"),
+    (
+        lambda r: note(r, {"format": 1, "hash": "", "files": {"train": {"cat/9.png": 1}}, "groups": None}),
+        "",
+        "1 listed images are missing: train/cat/9.png",
+    ),
+    (lambda r: tree(r, "cat", "dog", images=1), "", "the test part has no images"),
+    (lambda r: tree(r, "cat", "dog", images=2), "", "Nothing can be held out"),
+    (lambda r: parted(r), "--cache-dir ''", "the path is empty"),
+    (lambda r: parted(r), "--cache-dir pets/train/cat/0.png", "--cache-dir chooses another folder"),
+    (lambda r: parted(r), "--cache-dir /proc/nowhere", "--cache-dir chooses another folder"),
+    (lambda r: parted(r), "--magnification 40", "--magnification"),
+    (lambda r: parted(r), "second", "second"),
+    (lambda r: parted(r), "--size 0", "--size"),
+    (lambda r: parted(r), "--size 1", "can't take images of 1x1"),
+    (lambda r: parted(r), "-bs 1", "batch normalisation"),
+    (lambda r: parted(r), "--data-dir ''", "the path is empty"),
+]
+
+
+@pytest.mark.parametrize(("prepare", "flags", "expected"), BAD)
+def test_a_folder_that_can_not_be_used(
+    command: Command, tmp_path: Path, capsys: Any, prepare: Prepare, flags: str, expected: str
+) -> None:
+    prepare(tmp_path / "pets")
+    before = sorted(path for path in (tmp_path / "pets").rglob("*"))
+    assert command(f"pets {QUICK} {flags}", folder.DATASET) == 2
+    printed = capsys.readouterr()
+    assert expected in printed.err
+    assert printed.err.count("error: ") == 1
+    assert "Traceback" not in printed.err
+    assert not (tmp_path / "runs").exists()
+    assert sorted(path for path in (tmp_path / "pets").rglob("*")) == before
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("line", "choice", "expected"),
+    [
+        ("-model tiny", folder.DATASET, "DIR"),
+        ("'' -model tiny", folder.DATASET, "the path is empty"),
+        ("-model tiny --magnification", breakhis.DATASET, "--magnification"),
+        ("-model tiny --magnification 50", breakhis.DATASET, "40, 100, 200, 400"),
+        ("-model tiny --magnification 40x", breakhis.DATASET, "--magnification"),
+        (
+            "-model tiny --magnification 200 --data-dir absent/deep --weights none",
+            breakhis.DATASET,
+            "BreaKHis_v1.tar.gz",
+        ),
+        ("DIR -model tiny", breakhis.DATASET, "DIR"),
+    ],
+)
+def test_a_wrong_choice(
+    command: Command, capsys: Any, monkeypatch: pytest.MonkeyPatch, line: str, choice: Choice, expected: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    assert command(line, choice) == 2
+    printed = capsys.readouterr().err
+    assert expected in printed
+    assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["nosuch"], "unknown dataset 'nosuch'"),
+        (["food"], "Did you mean food101?"),
+        (["--data-dir", ""], "the path is empty"),
+        (["--nosuch"], "--nosuch"),
+    ],
+)
+def test_datasets_with_a_wrong_command_line(capsys: Any, arguments: list[str], expected: str) -> None:
+    assert datasets.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert expected in printed.err
+    assert not printed.out
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({}, "lacks ans, images"),
+        ({"images": np.zeros((3, 4, 4, 3), np.uint8)}, "lacks ans"),
+        ({"images": np.zeros((3, 4, 4, 3), np.uint8), "ans": np.zeros(2, np.uint8)}, "labels"),
+        (b"no HDF5", "can't be read as HDF5"),
+        (b"", "can't be read as HDF5"),
+    ],
+)
+def test_galaxies_in_another_file(tmp_path: Path, content: Any, expected: str) -> None:
+    import galaxy10
+    from engine.errors import UserError
+
+    path = tmp_path / "Galaxy10_DECals.h5"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        with h5py.File(path, "w") as file:
+            for name, array in content.items():
+                file[name] = array
+    with pytest.raises(UserError, match=expected):
+        galaxy10.DATASET.read(Source(tmp_path))
