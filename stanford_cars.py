@@ -107,7 +107,8 @@ DATASET = Dataset(
 https://www.kaggle.com/datasets/jessicali9530/stanford-cars-dataset (saved as archive.zip or stanford-cars-dataset.zip).
 2. Get car_devkit.tgz: https://github.com/pytorch/vision/files/11644847/car_devkit.tgz
 3. Get cars_test_annos_withlabels.mat as https://github.com/pytorch/vision/issues/7545#issuecomment-1631441616 says.
-Or get one copy with class folders: https://www.kaggle.com/datasets/cyizhuo/stanford-cars-by-classes-folder""",
+Or get one copy with class folders, and call it stanford-cars-by-classes-folder.zip:
+https://www.kaggle.com/datasets/cyizhuo/stanford-cars-by-classes-folder""",
     licence="non-commercial research",
     citation="Krause et al. (2013), 3D Object Representations for Fine-Grained Categorization",
     page="https://github.com/pytorch/vision/issues/7545",

@@ -100,9 +100,13 @@ def test_one_epoch_of_a_real_backbone(tmp_path: Path, shared_data: Path, script:
     assert np.isfinite(record["test"]["nll"])
 
 
-def test_breakhis_trains_on_what_there_is(command: Command, tmp_path: Path, shared_data: Path) -> None:
+def test_breakhis_trains_on_what_there_is(command: Command, tmp_path: Path, shared_data: Path, capsys: Any) -> None:
     line = f"-model tiny -bs 4 --weights none --epochs 1 --allow-partial --size 32 --cache-dir {tmp_path / 'cache'}"
-    assert command(f"{line} --data-dir {shared_data / 'breakhis'}", breakhis.MAGNIFICATIONS[40]) == 0
+    place = f"--data-dir {shared_data / 'breakhis'}"
+    assert command(f"{line} {place} --magnification 400", breakhis.DATASET) == 2
+    assert "BreakHis 400x: the train part has no images" in capsys.readouterr().err
+    assert command(f"{line} {place}", breakhis.DATASET) == 0
+    assert (tmp_path / "runs" / "breakhis_40x").is_dir()
     record = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())
     counts = record["dataset"]["counts"]
     assert counts["fit"] + counts["select"] + counts["test"] == 8
