@@ -59,30 +59,38 @@ def separate(parts: Parts, protocol: str, own: bool, allow_partial: bool) -> tup
         found = find_overlap(parts.test, parts.fit)
         return parts, [_leak(found, len(parts.test))] if found else []
 
-    notes = []
-    kept = {"fit": parts.fit, "select": parts.select}
-    for name, part in kept.items():
-        found = find_overlap(part, parts.test)
-        _refuse(found, "training" if name == "fit" else "validation", "test")
-        if found.copies and own and not allow_partial:
-            raise UserError(
-                f"{len(found.copies):,} images outside the test part have the same pixels as a test image, so the "
-                f"result would flatter:{listed(_pairs(found.copies, part, parts.test))}\nRemove one of each two, or "
-                "leave these out of training with --allow-partial: the record is then marked partial."
-            )
-        if found.copies:
-            kept[name] = _without(part, found.copies)
-            what = "training" if name == "fit" else "validation"
-            notes.append(f"{len(found.copies):,} {what} images left out: they have the same pixels as a test image")
-    found = find_overlap(kept["select"], kept["fit"])
-    _refuse(found, "validation", "training")
-    if found.copies:
-        kept["select"] = _without(kept["select"], found.copies)
-        notes.append(f"{len(found.copies):,} validation images left out: they have the same pixels as a training image")
-    for name, part in kept.items():
-        if not len(part):
-            raise UserError(f"every image of the {name} part has its copy in another part. Give other images.")
-    return Parts(parts.classes, kept["fit"], kept["select"], parts.test), notes
+    in_test = {
+        part: find_overlap(images, parts.test)
+        for part, images in (("training", parts.fit), ("validation", parts.select))
+    }
+    for part, found in in_test.items():
+        _refuse(found, part, "test")
+    pairs = _pairs(in_test["training"].copies, parts.fit, parts.test)
+    pairs += _pairs(in_test["validation"].copies, parts.select, parts.test)
+    if pairs and own and not allow_partial:
+        raise UserError(
+            f"{_images(len(pairs), '')} outside the test part with the same pixels as a test image, so the result "
+            f"would flatter:{listed(pairs)}\nRemove one of each two, or leave these out of training with "
+            "--allow-partial: the record is then marked partial."
+        )
+    fit = _without(parts.fit, in_test["training"].copies)
+    select = _without(parts.select, in_test["validation"].copies)
+    in_fit = find_overlap(select, fit)
+    _refuse(in_fit, "validation", "training")
+    select = _without(select, in_fit.copies)
+    for part, images in (("training", fit), ("validation", select)):
+        if not len(images):
+            raise UserError(f"every image of the {part} part has its copy in another part. Give other images.")
+    notes = [
+        f"{_images(len(names), part)} left out: the same pixels as a {other} image"
+        for part, other, names in (
+            ("training", "test", in_test["training"].copies),
+            ("validation", "test", in_test["validation"].copies),
+            ("validation", "training", in_fit.copies),
+        )
+        if names
+    ]
+    return (Parts(parts.classes, fit, select, parts.test) if notes else parts), notes
 
 
 def _refuse(found: Overlap, part: str, other: str) -> None:
@@ -90,12 +98,16 @@ def _refuse(found: Overlap, part: str, other: str) -> None:
         if names:
             raise UserError(
                 f"{len(names):,} {part} images are {kind} one in the {other} part, so the result would flatter:"
-                f"{listed(names)}\nExpected every image, and every group, in one part. Split again."
+                f"{listed(names)}\nExpected every image, and every group, in one part alone."
             )
 
 
+def _images(count: int, what: str) -> str:
+    return f"{count:,} {what} image{'' if count == 1 else 's'}".replace("  ", " ")
+
+
 def _without(part: Part, names: tuple[str, ...]) -> Part:
-    return part.take(np.flatnonzero(~np.isin(np.array(part.names), names)))
+    return part if not names else part.take(np.flatnonzero(~np.isin(np.array(part.names), names)))
 
 
 def _pairs(names: tuple[str, ...], part: Part, other: Part) -> list[str]:

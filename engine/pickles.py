@@ -1,18 +1,17 @@
 """CIFAR's Python batches: pickles, which can run any code, opened so that they cannot."""
 
 import _codecs
-import hashlib
-import io
 import math
 import pickle
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.errors import UserError
+from engine.files import digest
 
 NUMBERS = re.compile(r"b1|[iu][1248]|f[248]")
 
@@ -26,17 +25,21 @@ def load_pickle(path: Path, md5: str | None) -> dict[str, Any]:
     UserError: unreadable, another file than the published one, damaged, or names anything else.
     """
     try:
-        data = path.read_bytes()
+        found, size = digest(path, "md5"), path.stat().st_size
+        if md5 is not None and found != md5.lower():
+            raise UserError(
+                f"{path} is not the published file: found md5 {found} ({size:,} bytes), expected {md5.lower()}. "
+                "Replace it with the published one, or give --allow-partial to go on with other files of this format."
+            )
+        with path.open("rb") as file:
+            return _load(path, file, f"{size:,} bytes, md5 {found}")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from error
-    found = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    if md5 is not None and found != md5.lower():
-        raise UserError(
-            f"{path} is not the published file: found md5 {found} ({len(data):,} bytes), expected {md5.lower()}. "
-            "Replace it with the published one, or give --allow-partial to go on with other files of this format."
-        )
+
+
+def _load(path: Path, file: BinaryIO, what: str) -> dict[str, Any]:
     try:
-        content = _Unpickler(path, data).load()
+        content = _Unpickler(path, file).load()
         if not isinstance(content, dict):
             raise TypeError(f"it holds a {type(content).__name__}, not a dict")
         return {key: value.array if isinstance(value, _Array) else value for key, value in content.items()}
@@ -44,8 +47,8 @@ def load_pickle(path: Path, md5: str | None) -> dict[str, Any]:
         raise
     except Exception as error:  # damaged bytes are read as opcodes, which may raise nearly everything
         raise UserError(
-            f"{path} is damaged or is not a CIFAR batch ({type(error).__name__}: {error}; {len(data):,} bytes, "
-            f"md5 {found}). Put the published file in its place."
+            f"{path} is damaged or is not a CIFAR batch ({type(error).__name__}: {error}; {what}). "
+            "Put the published file in its place."
         ) from error
 
 
@@ -85,7 +88,7 @@ class _Array:
             or len(raw) != math.prod(shape) * kind.dtype.itemsize
         ):
             raise ValueError(f"an array of shape {shape} that its data do not fill")
-        flat = np.frombuffer(bytearray(raw), dtype=kind.dtype)
+        flat = np.frombuffer(raw, dtype=kind.dtype)
         self.array = np.ascontiguousarray(flat.reshape(shape, order="F" if fortran else "C"))
 
 
@@ -102,8 +105,8 @@ ALLOWED = {
 # The unpickler written in Python: the one in C allocates as much as the highest index in the file asks for, so that
 # a single wrong byte can take up to 64 GiB
 class _Unpickler(pickle._Unpickler):
-    def __init__(self, path: Path, data: bytes) -> None:
-        super().__init__(io.BytesIO(data), encoding="latin1")
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        super().__init__(file, encoding="latin1")
         self.path = path
 
     def find_class(self, module: str, name: str) -> Any:

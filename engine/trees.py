@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def listed_part(
 ) -> tuple[Part, tuple[str, ...]]:
     """The images `names`, paths below `root`, as far as they are there; and the names of those that are not."""
     if len(set(names)) < len(names):
-        twice = next(name for position, name in enumerate(names) if name in names[:position])
+        twice = next(name for name, times in Counter(names).items() if times > 1)
         raise UserError(f"the lists in {root} name {twice} twice. Put the published lists in their place.")
     there: set[str] = set()
     for folder in {name.rpartition("/")[0] for name in names}:
@@ -28,6 +29,9 @@ def listed_part(
                 there.update(f"{folder}/{entry.name}".lstrip("/") for entry in entries)
         except (FileNotFoundError, NotADirectoryError):
             continue
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise UserError(f"{root / folder} can't be read: {reason}. Make it readable, or get it again.") from error
     kept = [index for index, name in enumerate(names) if name in there]
     part = Part(
         images=[root / names[index] for index in kept],
