@@ -9,12 +9,14 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import filelock
 import numpy as np
@@ -28,6 +30,8 @@ from engine.folders import listed
 from engine.images import DECODER, UnreadableError, decode, digest, resize
 
 PIECE = 16  # images that a thread decodes at a time
+# the folder is not one to write in
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Decoded:
     pixels: npt.NDArray[np.uint8]  # (M, H, W, 3)
     digests: Sequence[str]  # M, of the pixels before they were resized; "" for an image that can't be read
     row_of: dict[Reference, int]
-    bad: dict[str, str]  # name -> why it can't be read
+    bad: dict[str, str]  # name -> why it can't be read, sorted
 
     def part(self, part: Part) -> Part:
         """`part` with pixels instead of references, and without the images that can't be read."""
@@ -53,18 +57,24 @@ def with_digests(part: Part) -> Part:
     return replace(part, digests=[digest(image) for image in part.images])
 
 
-def decode_few(part: Part, count: int, size: tuple[int, int]) -> Part:
-    """At most `count` images, evenly spread over the part, decoded in memory. UserError: one can't be read."""
+def decode_few(part: Part, count: int, size: tuple[int, int], allow_unreadable: bool) -> Part:
+    """At most `count` images, evenly spread over the part, decoded in memory.
+
+    UserError: one can't be read (unless `allow_unreadable`), or none.
+    """
     few = part.take(np.unique(np.linspace(0, len(part) - 1, count).round().astype(np.int64)))
     if isinstance(part.images, np.ndarray):
         return few
-    pixels = []
-    for reference, name in zip(few.entries(_references(few)), few.names, strict=True):
+    pixels: dict[int, npt.NDArray[np.uint8]] = {}
+    for index, (reference, name) in enumerate(zip(few.entries(_references(few)), few.names, strict=True)):
         try:
-            pixels.append(resize(decode(reference), size))
+            pixels[index] = resize(decode(reference), size)
         except UnreadableError as problem:
-            raise UserError(f"{name} can't be read: {problem}. Get it again, or repair it.") from problem
-    return replace(few, images=np.stack(pixels), rows=None, digests=None)
+            if not allow_unreadable:
+                raise UserError(f"{name} can't be read: {problem}. Get it again, or repair it.") from problem
+    if not pixels:
+        raise UserError(f"none of {len(few):,} images can be read, {few.names[0]} for one. Get them again.")
+    return replace(few.take(np.array([*pixels])), images=np.stack([*pixels.values()]), rows=None, digests=None)
 
 
 def decode_all(
@@ -74,10 +84,11 @@ def decode_all(
     be; None where the parts have their pixels already.
 
     A cache belongs to a set of files: another name, size in bytes or time of change makes a new one, and the old one
-    of this `key` and size is removed. Two processes do not decode at once: the second waits.
+    of this `key` and size is removed. Images that could not be read are tried again each time, and if one can be read
+    now, all are decoded anew. Two processes do not decode at once: the second waits.
 
-    UserError: images that can't be read, all of them named (unless `allow_unreadable`), or too little room on the
-    disk. RunError: the disk became full.
+    UserError: images that can't be read, all of them named (unless `allow_unreadable`), a folder that can't be
+    written in, or too little room on the disk. RunError: the disk became full.
     """
     parts = [part for part in (contents.train, contents.select, contents.test) if part is not None]
     named: dict[Reference, str] = {}
@@ -92,14 +103,19 @@ def decode_all(
     stem = f"{key}-{size[0]}x{size[1]}"
     cache = Cache(folder, stem, _fingerprint(references, names, size), (len(names), *size, 3))
     with _explained(folder):
-        manifest = cache.manifest() or cache.build(references, names)
+        manifest = cache.manifest()
+        # rights and missing packages are mended without a trace in a file's size or time
+        if manifest and any(_readable(references[int(row)]) for row in manifest["bad"]):
+            cache.forget()
+            manifest = None
+        manifest = manifest or cache.build(references)
         pixels = cache.pixels()
-    bad = dict(manifest["bad"])
+    bad = {names[int(row)]: reason for row, reason in manifest["bad"].items()}
     if bad and not allow_unreadable:
         lines = [f"{name}: {reason}" for name, reason in bad.items()]
         raise UserError(
-            f"{len(bad):,} of {len(names):,} images can't be read:{listed(lines)}\nGet these again, or repair or "
-            "remove them, or leave them out with --allow-partial: the record is then marked partial."
+            f"{len(bad):,} of {len(names):,} images can't be read:{listed(lines, len(lines))}\nGet these again, or "
+            "repair or remove them, or leave them out with --allow-partial: the record is then marked partial."
         )
     return Decoded(pixels, manifest["digests"], {reference: row for row, reference in enumerate(references)}, bad)
 
@@ -131,7 +147,8 @@ def _fingerprint(references: Sequence[Reference], names: Sequence[str], size: tu
             except OSError:  # found when it is decoded, and reported with the others
                 status[path] = None
         stat = status[path]
-        found.update(json.dumps([name, stat and [stat.st_size, stat.st_mtime_ns]]).encode())
+        place = [reference.array, reference.index] if isinstance(reference, Slice) else None
+        found.update(json.dumps([name, place, stat and [stat.st_size, stat.st_mtime_ns]]).encode())
     return found.hexdigest()[:16]
 
 
@@ -152,19 +169,31 @@ class Cache:
         """What build() returned, or None: there is no such cache, or not all of it."""
         try:
             found = json.loads(self._path.with_suffix(".json").read_text(encoding="utf-8"))
-            if len(found["digests"]) == self.shape[0] and self.pixels().shape == self.shape:
-                return {"digests": list(found["digests"]), "bad": dict(found["bad"])}
+            digests, bad = list(map(str, found["digests"])), dict(found["bad"])
+            lost = [row for row, text in enumerate(digests) if not text]
+            if len(digests) == self.shape[0] and sorted(map(int, bad)) == lost and self._is_whole():
+                return {"digests": digests, "bad": bad}
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             pass
         return None
 
+    def _is_whole(self) -> bool:
+        header = self._header()
+        with self._path.open("rb") as file:
+            return file.read(len(header)) == header and self._path.stat().st_size == len(header) + prod(self.shape)
+
     def pixels(self) -> npt.NDArray[np.uint8]:
-        """The images, mapped into memory: pages are read when they are used."""
+        """The images (M, H, W, 3), mapped into memory: pages are read when they are used."""
         found: npt.NDArray[np.uint8] = np.load(self._path, mmap_mode="r")
         return found
 
-    def build(self, references: Sequence[Reference], names: Sequence[str]) -> dict[str, Any]:
-        """Decode everything; {"digests": ..., "bad": ...} as in Decoded. One process at a time."""
+    def forget(self) -> None:
+        """Have the next build() decode everything again."""
+        self._path.with_suffix(".json").unlink(missing_ok=True)
+
+    def build(self, references: Sequence[Reference]) -> dict[str, Any]:
+        """Decode everything, one process at a time, and return {"digests": as in Decoded, "bad": {row: reason}}, where
+        each row is a string, as JSON has it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(self.folder / f".{self.stem}.lock")
         try:
@@ -176,11 +205,11 @@ class Cache:
             if found := self.manifest():
                 return found
             self._make_room()
-            digests = [""] * len(names)
-            bad: dict[str, str] = {}
+            digests = [""] * len(references)
+            bad: dict[int, str] = {}
             with atomic(self._path) as file:
-                self._decode(references, file.fileno(), digests, lambda row, reason: bad.update({names[row]: reason}))
-            manifest = {"digests": digests, "bad": dict(sorted(bad.items()))}
+                self._decode(references, file, digests, bad)
+            manifest = {"digests": digests, "bad": {str(row): reason for row, reason in sorted(bad.items())}}
             write_json(self._path.with_suffix(".json"), manifest)
             return manifest
         finally:
@@ -191,34 +220,37 @@ class Cache:
         for old in self.folder.iterdir():
             if old.name.startswith((f"{self.stem}-", f".{self.stem}-")) and old.suffix in (".npy", ".json", ".tmp"):
                 old.unlink()
-        needed, free = int(np.prod(self.shape)), shutil.disk_usage(self.folder).free
+        needed, free = prod(self.shape), shutil.disk_usage(self.folder).free
         if needed > free:
             raise UserError(
                 f"the decoded images take {needed:,} bytes, but {self.folder.absolute()} has {free:,} free. Free some "
                 "space, choose another disk with --cache-dir, or a smaller --size."
             )
 
-    def _decode(
-        self, references: Sequence[Reference], file: int, digests: list[str], note_bad: Callable[[int, str], None]
-    ) -> None:
+    def _header(self) -> bytes:
         header = np.lib.format.header_data_from_array_1_0(np.empty((0, *self.shape[1:]), np.uint8))
         header["shape"] = self.shape
-        with os.fdopen(os.dup(file), "wb") as begin:
-            np.lib.format.write_array_header_1_0(begin, header)
-            begin.flush()
-            start = begin.tell()
-        image_bytes = int(np.prod(self.shape[1:]))
+        written = BytesIO()
+        np.lib.format.write_array_header_1_0(written, header)
+        return written.getvalue()
+
+    def _decode(
+        self, references: Sequence[Reference], target: BinaryIO, digests: list[str], bad: dict[int, str]
+    ) -> None:
+        header, image_bytes, file = self._header(), prod(self.shape[1:]), target.fileno()
+        start = len(header)
         _reserve(file, start + image_bytes * len(references))
+        _write(file, header, 0)
 
         def work(rows: range) -> int:
             for row in rows:
                 try:
                     pixels = decode(references[row])
                     # written, not mapped: the pages of a map would count as this process's memory
-                    os.pwrite(file, resize(pixels, (self.shape[1], self.shape[2])).tobytes(), start + row * image_bytes)
+                    _write(file, resize(pixels, (self.shape[1], self.shape[2])).tobytes(), start + row * image_bytes)
                     digests[row] = digest(pixels)
                 except UnreadableError as problem:
-                    note_bad(row, str(problem))
+                    bad[row] = str(problem)
             return len(rows)
 
         pieces = [range(row, min(row + PIECE, len(references))) for row in range(0, len(references), PIECE)]
@@ -244,6 +276,21 @@ def _reserve(file: int, size: int) -> None:
     return os.truncate(file, size)
 
 
+def _write(file: int, data: bytes, offset: int) -> None:
+    # a disk that becomes full takes the beginning without a word
+    while data:
+        written = os.pwrite(file, data, offset)
+        data, offset = data[written:], offset + written
+
+
+def _readable(reference: Reference) -> bool:
+    try:
+        decode(reference)
+    except UnreadableError:
+        return False
+    return True
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without Pillow's and pydicom's warnings about odd but readable files."""
@@ -259,5 +306,5 @@ def _explained(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         place = f"{error.filename or folder}: {(error.strerror or str(error)).lower()}"
-        kind = UserError if isinstance(error, PermissionError | NotADirectoryError | FileExistsError) else RunError
+        kind = UserError if error.errno in REFUSED else RunError
         raise kind(f"decoded images can't be kept in {place}. --cache-dir chooses another folder.") from error

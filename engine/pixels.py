@@ -19,7 +19,7 @@ def with_pixels(dataset: Dataset, contents: Contents, parts: Parts, config: Conf
     """
     size = dataset.stored or config.size
     if config.check:
-        return contents, parts.map(lambda part: decode_few(part, config.batch_size, size))
+        return contents, parts.map(lambda part: decode_few(part, config.batch_size, size, config.allow_partial))
     images = decode_all(contents, dataset.key, size, config.cache_dir, config.allow_partial)
     if images:
         parts = parts.map(images.part)
