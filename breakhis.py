@@ -23,7 +23,7 @@ import numpy as np
 
 from common import Choice, Contents, Dataset, File, Part, Source, main
 from engine.errors import UserError
-from engine.splits import divide_groups, split_names
+from engine.splits import divide_groups, fewest_names, split_names
 
 CLASSES = ("benign", "malignant")
 # SOB_<class>_<type>-<year>-<patient><slide>-<magnification>-<number>.png; a letter marks a patient's further slides
@@ -45,8 +45,10 @@ def read(source: Source, magnification: int) -> Contents:
         held: set[str] = set()
         for label in range(2):
             # validation and test were held out together, and both served as the test part
-            parts = split_names([n for n, own in zip(names, labels, strict=True) if own == label], 0.2, 0.1)
-            held.update(parts["val"], parts["test"])
+            of_class = [name for name, own in zip(names, labels, strict=True) if own == label]
+            if len(of_class) >= fewest_names(0.2, 0.1):  # fewer, as partial data can have, are for training
+                parts = split_names(of_class, 0.2, 0.1)
+                held.update(parts["val"], parts["test"])
         in_test = np.array([name in held for name in names])
         notes = ("the table's counts are 3 (train) and 6 (test) higher: folders were counted as images",)
     else:

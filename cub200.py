@@ -27,9 +27,13 @@ def read(source: Source) -> Contents:
     for name, found in (("image_class_labels.txt", labels), ("train_test_split.txt", in_train)):
         if found.keys() != names.keys():
             raise damaged(source.folder / name, "it does not list the images of images.txt")
+    if strange := [number for number in classes if not number.isdecimal()]:
+        raise damaged(source.folder / "classes.txt", f"{strange[0]!r} is not the number of a class")
+    if strange := [value for value in in_train.values() if value not in ("0", "1")]:
+        raise damaged(source.folder / "train_test_split.txt", f"{strange[0]!r} is neither 1 (train) nor 0 (test)")
     order = sorted(classes, key=int)
-    if strange := set(labels.values()) - set(order):
-        raise damaged(source.folder / "image_class_labels.txt", f"class {min(strange)} is not in classes.txt")
+    if unknown := set(labels.values()) - set(order):
+        raise damaged(source.folder / "image_class_labels.txt", f"class {min(unknown)} is not in classes.txt")
     (train, lost), (test, missing) = (
         listed_part(
             source.folder / "images",

@@ -13,7 +13,7 @@ Traps     the published table says 2,040 training images, but the original code 
 """
 
 from common import Contents, Dataset, File, Source, main
-from engine.metadata import damaged, read_matlab
+from engine.metadata import damaged, read_matlab, whole_numbers
 from engine.trees import listed_part
 
 # in the order of the official numbers, which is all that the lists have
@@ -39,20 +39,20 @@ HOST = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 
 def read(source: Source) -> Contents:
     """Labels 1 to 102 in the order of the images' numbers; parts as lists of these numbers, from 1."""
-    (labels,) = read_matlab(source.folder / "imagelabels.mat", "labels")
-    parts = read_matlab(source.folder / "setid.mat", "trnid", "valid", "tstid")
-    numbers = {"train": [*parts[0].tolist(), *parts[1].tolist()], "test": parts[2].tolist()}
-    if max(map(max, numbers.values())) > len(labels):
-        raise damaged(source.folder / "setid.mat", f"it names more images than the {len(labels):,} with labels")
-    (train, lost), (test, missing) = (
+    names, lists = source.folder / "imagelabels.mat", source.folder / "setid.mat"
+    labels = whole_numbers(names, *read_matlab(names, "labels"))
+    train, select, test = (whole_numbers(lists, part) for part in read_matlab(lists, "trnid", "valid", "tstid"))
+    if max(*train, *select, *test) > len(labels) or min(*train, *select, *test) < 1:
+        raise damaged(lists, f"it names other images than the {len(labels):,} with labels")
+    (fit, lost), (held, missing) = (
         listed_part(
             source.folder,
             [f"jpg/image_{number:05}.jpg" for number in sorted(chosen)],
-            [int(labels[number - 1]) - 1 for number in sorted(chosen)],
+            [labels[number - 1] - 1 for number in sorted(chosen)],
         )
-        for chosen in numbers.values()
+        for chosen in (train + select, test)
     )
-    return Contents(CLASSES, train, test, missing=lost + missing)
+    return Contents(CLASSES, fit, held, missing=lost + missing)
 
 
 DATASET = Dataset(
@@ -74,7 +74,7 @@ DATASET = Dataset(
         File("102flowers.tgz", (HOST + "102flowers.tgz",), "md5:52808999861908f626f3c1f4e79d11fa", 344_862_509),
     ),
     folder="flowers-102",
-    marks=("setid.mat",),
+    marks=("jpg",),
     split="official train + val / test",
     licence="not stated for the photographs",
     citation="Nilsback & Zisserman (2008), Automated Flower Classification over a Large Number of Classes",

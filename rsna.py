@@ -49,7 +49,9 @@ def read(source: Source) -> Contents:
         everything = Part(everything.images, everything.labels, numbered, rows=everything.rows)
     if len(everything) < 2:
         return Contents(("negative", "positive"), everything, everything.take(np.zeros(0, np.int64)), missing=missing)
-    stratify = everything.labels if source.protocol == "honest" else None
+    # of partial data there can be too few to have both classes in both parts
+    enough = len(everything) >= 6 and np.bincount(everything.labels, minlength=2).min() >= 2
+    stratify = everything.labels if source.protocol == "honest" and enough else None
     train, test = train_test_split(np.arange(len(everything)), test_size=0.2, random_state=42, stratify=stratify)
     train, test = (everything.take(np.sort(part)) for part in (train, test))
     return Contents(("negative", "positive"), train, test, missing=missing)

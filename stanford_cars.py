@@ -19,7 +19,7 @@ from pathlib import Path
 from common import Contents, Dataset, File, Part, Source, main
 from engine.errors import UserError
 from engine.folders import list_classes
-from engine.metadata import damaged, read_matlab
+from engine.metadata import damaged, read_matlab, whole_numbers
 from engine.trees import class_part, listed_part
 
 
@@ -43,7 +43,7 @@ def read(source: Source) -> Contents:
             raise damaged(path, "its annotations have no labels")
         # Kaggle's archive has each folder in another of the same name
         place = f"{folder}/{folder}" if (root / folder / folder).is_dir() else folder
-        labels = [int(label) - 1 for label in annotations["class"].tolist()]
+        labels = [label - 1 for label in whole_numbers(path, annotations["class"])]
         if not all(0 <= label < len(names) for label in labels):
             raise damaged(path, f"its labels go from {min(labels) + 1} to {max(labels) + 1}, of {len(names)} classes")
         part, lost = listed_part(root, [f"{place}/{name}" for name in annotations["fname"].tolist()], labels)

@@ -23,13 +23,11 @@ HOST = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 def read(source: Source) -> Contents:
     """Lists of relative paths; the folder is the class. The lists lie beside the folder of the images."""
     beside = source.folder.parent
-    folder = beside / "lists" if (beside / "lists").is_dir() else beside
+    places = [beside / "lists", beside, beside.parent / "lists", beside.parent]
+    folder = next((place for place in places if (place / "train_list.mat").exists()), beside)
     lists: dict[str, list[str]] = {}
     for part in ("train", "test"):
         path = folder / f"{part}_list.mat"
-        if source.allow_partial and not path.exists():
-            lists[part] = []
-            continue
         (files,) = read_matlab(path, "file_list")
         lists[part] = [str(name) for name in files]
         if strange := [name for name in lists[part] if name.count("/") != 1]:

@@ -22,6 +22,8 @@ from engine.trees import class_part, listed_part
 def read(source: Source) -> Contents:
     """Class folders to train on; a list with the labels of the validation images."""
     classes = tuple(sorted(read_lines(source.folder / "wnids.txt")))
+    if len(set(classes)) < len(classes):
+        raise damaged(source.folder / "wnids.txt", "it names a class twice")
     train = list_classes(source.folder / "train").classes
     labels = {name: label for label, name in enumerate(classes)}
     listed = source.folder / "val" / "val_annotations.txt"

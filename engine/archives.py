@@ -103,5 +103,6 @@ def _damaged(archive: Path, error: Exception, verified: bool) -> UserError:
         why = "It has the published checksum, so it was published damaged or in a format that Python cannot read: "
         why += "extract it there by hand, or please report it."
     else:
-        why = "Nobody publishes its checksum: it was perhaps cut short on the way, or is another file. Get it again."
+        why = "Nobody publishes its checksum: it was perhaps cut short on the way, or is another file. Delete it "
+        why += "and get it again."
     return UserError(f"{archive.absolute()} cannot be extracted: {error}. {why}")

@@ -29,6 +29,14 @@ def checksum(path: Path, algorithm: str, name: str) -> str:
     return value
 
 
+def forget(folder: Path, name: str) -> None:
+    """Remember nothing of a file that is not the one it was taken for."""
+    known = _load(folder)
+    if known.pop(name, None) is not None:
+        with suppress(OSError):
+            write_json(folder / NAME, known)
+
+
 def remembered(folder: Path) -> dict[str, str]:
     """File name -> "<algorithm>:<hex>", of all that was ever verified in `folder`."""
     return {name: str(entry.get("checksum")) for name, entry in _load(folder).items()}

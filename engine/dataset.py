@@ -137,7 +137,8 @@ class Dataset:
     published: bool = True  # a row of the published table
 
     def __post_init__(self) -> None:
-        if plain := [url for file in self.files for url in file.urls if url.startswith("http:") and not file.checksum]:
+        unsigned = [url for file in self.files if not file.checksum for url in file.urls]
+        if plain := [url for url in unsigned if url.lower().startswith("http:")]:
             raise ValueError(f"{self.name}: {plain[0]} has no checksum, and anyone on the way could change it")
 
     @property

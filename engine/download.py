@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.archives import extract, is_archive
-from engine.checksums import checksum, remembered
+from engine.checksums import checksum, forget, remembered
 from engine.dataset import Dataset, File
 from engine.errors import RunError, UserError
 from engine.files import atomic, digest
@@ -122,6 +122,13 @@ def _remove_leftovers(data_dir: Path, folder: str, wanted: Sequence[File]) -> No
 
 def _wrong(file: File, path: Path, remember: bool) -> str:
     """What is wrong with the file at `path`; "" if it is the published one, as far as that can be told."""
+    wrong = _compare(file, path, remember)
+    if wrong and remember:
+        forget(path.parent, file.name)
+    return wrong
+
+
+def _compare(file: File, path: Path, remember: bool) -> str:
     size = path.stat().st_size
     algorithm, _, expected = (file.checksum or "sha256:").partition(":")
     value = checksum(path, algorithm, file.name) if remember else digest(path, algorithm)

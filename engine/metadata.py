@@ -2,9 +2,12 @@
 
 import csv
 import json
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from engine.errors import UserError
 
@@ -12,8 +15,15 @@ Content = TypeVar("Content")
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, without the empty ones."""
-    return _read(path, lambda: [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()])
+    """The lines of a text file, without the empty ones; there must be some."""
+
+    def lines() -> list[str]:
+        text = path.read_text("utf-8-sig")
+        if "\0" in text:  # what a crash leaves of a file, and what no path can have in it
+            raise ValueError("it has zeros in it")
+        return _some([line.strip() for line in text.splitlines() if line.strip()])
+
+    return _read(path, lines)
 
 
 def read_columns(path: Path, columns: int) -> list[list[str]]:
@@ -29,25 +39,25 @@ def read_columns(path: Path, columns: int) -> list[list[str]]:
 
 
 def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
-    """The rows of a CSV file whose first line names at least `columns`."""
+    """The rows of a CSV file whose first line names at least `columns`; there must be some."""
 
     def rows() -> list[dict[str, str]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             if lacking := set(columns) - set(reader.fieldnames or ()):
                 raise ValueError(f"it lacks the columns {', '.join(sorted(lacking))}")
-            return list(reader)
+            return _some(list(reader))
 
     return _read(path, rows)
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds."""
-    return _read(path, lambda: json.loads(path.read_text("utf-8")))
+    """What a JSON file holds, which must be something."""
+    return _read(path, lambda: _some(json.loads(path.read_text("utf-8"))))
 
 
 def read_matlab(path: Path, *names: str) -> list[Any]:
-    """The arrays `names` of a MATLAB file, without dimensions of length 1."""
+    """The arrays `names` of a MATLAB file, without dimensions of length 1; there must be several entries in each."""
     from scipy.io import loadmat
 
     def arrays() -> list[Any]:
@@ -56,14 +66,30 @@ def read_matlab(path: Path, *names: str) -> list[Any]:
             content = loadmat(file, squeeze_me=True)
         if lacking := [name for name in names if name not in content]:
             raise ValueError(f"it lacks {', '.join(lacking)}")
-        return [content[name] for name in names]
+        if single := [name for name in names if np.ndim(content[name]) == 0]:
+            raise ValueError(f"its {', '.join(single)} is a single value instead of a list")
+        return [_some(content[name]) for name in names]
 
     return _read(path, arrays)
+
+
+def whole_numbers(path: Path, values: Any) -> list[int]:
+    """The entries of an array of a list, each of which must be a whole number."""
+    try:
+        return [operator.index(value) for value in values.tolist()]
+    except TypeError as error:
+        raise damaged(path, "it has text or fractions where whole numbers should be") from error
 
 
 def damaged(path: Path, why: object) -> UserError:
     """The error for a list that does not hold what it should."""
     return UserError(f"{path} is damaged or another file: {why}. Put the published file in its place.")
+
+
+def _some(content: Content) -> Content:
+    if content is None or (isinstance(content, Sized) and not len(content)):
+        raise ValueError("it is empty")
+    return content
 
 
 def _read(path: Path, reader: Callable[[], Content]) -> Content:

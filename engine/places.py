@@ -14,15 +14,19 @@ def locate(dataset: Dataset, data_dir: Path) -> Path | None:
     if usual.is_dir():
         return _innermost(dataset, usual)
     for place in dataset.places:
-        if _marked(dataset, data_dir / place):
+        if _marked(dataset, data_dir / place) or (not dataset.marks and (data_dir / place).is_dir()):
             return data_dir / place
     if _marked(dataset, data_dir):
         return data_dir
     if dataset.folder in (data_dir.name, Path(os.path.realpath(data_dir)).name) and data_dir.is_dir():
         # data/dtd holds dtd's archive, data/dtd/dtd its files: the right name alone does not tell which it is
-        visible = {entry.name for entry in data_dir.iterdir() if not entry.name.startswith(".")}
-        archives = {file.name for file in dataset.files if is_archive(file)}
-        if visible - {file.name for file in dataset.files} and not visible & archives:
+        visible = {entry for entry in data_dir.iterdir() if not entry.name.startswith(".")}
+        names = {entry.name for entry in visible}
+        files = [file for group in (dataset.files, *dataset.copies) for file in group]
+        archives = {file.name for file in files if is_archive(file)}
+        # a stray file, as browsers leave of a download, is not the dataset
+        stray = bool(dataset.marks) and not any(entry.is_dir() for entry in visible)
+        if names - {file.name for file in files} and not names & archives and not stray:
             return data_dir
     return None
 

@@ -70,6 +70,8 @@ def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: str) -
         )
     for name, part in (("train", contents.train), ("test", contents.test)):
         _check_part(part, f"{dataset.name}: the {name} part", len(contents.classes))
+    if contents.select is not None and protocol == "honest":
+        _check_part(contents.select, f"{dataset.name}: the validation part", len(contents.classes))
     checksums = seen_checksums(dataset, data_dir) | dict(contents.checksums)
     return replace(contents, checksums=checksums, differences=tuple(found))
 

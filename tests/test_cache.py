@@ -240,9 +240,6 @@ def test_a_damaged_cache_is_made_again(damage: Callable[[Path, Path], Any], data
     assert {path.name: path.read_bytes() for path in paths(data)} == files
 
 
-# -- images that can't be read --
-
-
 @pytest.fixture
 def spoilt(data: Path) -> Path:
     """`data` with three images that can't be read."""
@@ -317,9 +314,6 @@ def test_a_name_that_is_not_unicode_can_be_reported(data: Path) -> None:
         )
         assert found is not None
         assert found.bad == {"b\udce4r.png": "empty"}
-
-
-# -- what the parts refer to --
 
 
 def test_parts_that_share_images(data: Path, counted: list[Reference]) -> None:
@@ -403,9 +397,6 @@ def test_a_bad_one_of_a_few(data: Path) -> None:
         decode_few(contents(data).train, 4, SIZE, False)
     with_it = decode_few(contents(data).train, 99, SIZE, True)
     assert len(with_it) == len(with_it.images) == len(contents(data).train) - 1
-
-
-# -- several processes, and their end --
 
 
 PROCESS = """
@@ -538,9 +529,6 @@ def test_an_error_of_the_decoder_leaves_nothing(data: Path, monkeypatch: pytest.
     assert threading.active_count() == threads
 
 
-# -- the disk --
-
-
 def test_too_little_room(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(data)
     needed = 27 * SIZE[0] * SIZE[1] * 3
@@ -645,9 +633,6 @@ def test_where_that_cannot_be_it_lies_in_the_users_own_folder(
     assert default_folder(public / "data") == tmp_path / ".cache" / "which-backbone"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert default_folder(public / "data") == tmp_path / "xdg" / "which-backbone"
-
-
-# -- memory --
 
 
 MEMORY = """

@@ -368,9 +368,6 @@ def test_the_orientation_counts_beside_damaged_tags(
     np.testing.assert_array_equal(decoded(encoded(stored, "PNG", exif=exif)), COLOURS)
 
 
-# -- DICOM --
-
-
 def dicom(stored: npt.NDArray[Any], **attributes: Any) -> FileDataset:
     """A header with `stored` (H, W), (H, W, 3) or, with NumberOfFrames, (N, H, W) as its uncompressed pixels."""
     meta = FileMetaDataset()
@@ -630,9 +627,6 @@ def test_dicom_that_takes_a_package_that_is_not_here(tmp_path: Path, monkeypatch
     assert re.search("missing dependencies: .*pylibjpeg>=", unreadable(tmp_path / "image.dcm"))
 
 
-# -- HDF5 --
-
-
 @pytest.fixture
 def hdf5(tmp_path: Path) -> Path:
     """Seven images, three in a chunk, and what is no image."""
@@ -704,9 +698,6 @@ def test_a_replaced_hdf5_file_is_read_again(hdf5: Path) -> None:
     os.utime(other, ns=(1, 1))
     other.replace(hdf5)
     assert (decode(Slice(hdf5, "images", 0)) == np.full((2, 2, 3), 9)).all()
-
-
-# -- what can't be read --
 
 
 NOISE = Image.fromarray(np.random.default_rng(4).integers(0, 256, (64, 64, 3), dtype=np.uint8))
@@ -796,9 +787,6 @@ def test_a_package_that_is_missing(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=line):
         decode(reference)
-
-
-# -- size and digest --
 
 
 @pytest.mark.parametrize("size", [(8, 8), (33, 57), (96, 20), (40, 48), (64, 128)])
