@@ -27,7 +27,7 @@ from engine.splits import divide_groups, fewest_names, split_names
 
 CLASSES = ("benign", "malignant")
 # SOB_<class>_<type>-<year>-<patient><slide>-<magnification>-<number>.png; a letter marks a patient's further slides
-NAME = re.compile(r"SOB_[BM]_[A-Z]+-(?P<patient>\d+-\d+)[A-Z]*-\d+-\d+\.png")
+NAME = re.compile(r"(benign|malignant)/.*/SOB_(?P<letter>[BM])_[A-Z]+-(?P<patient>\d+-\d+)[A-Z]*-\d+-\d+\.png")
 
 
 def read(source: Source, magnification: int) -> Contents:
@@ -35,10 +35,13 @@ def read(source: Source, magnification: int) -> Contents:
     root = source.folder / "histology_slides" / "breast"
     paths = sorted(root.glob(f"*/SOB/*/*/{magnification}X/*.png"))
     names = [path.relative_to(root).as_posix() for path in paths]
-    if strange := [name for name in names if not NAME.fullmatch(name.rpartition("/")[2]) or name[0] not in "bm"]:
-        raise UserError(f"{root}/{strange[0]} is not named as BreakHis names its images. Get the published files.")
-    labels = [CLASSES.index(name.partition("/")[0]) for name in names]
-    patients = [match["patient"] for name in names if (match := NAME.search(name))]
+    labels, patients = [], []
+    for name in names:
+        match = NAME.fullmatch(name)
+        if not match or match["letter"].lower() != name[0]:
+            raise UserError(f"{root / name} is not named as BreakHis names its images. Get the published files.")
+        labels.append("bm".index(name[0]))
+        patients.append(match["patient"])
     everything = Part([*paths], np.array(labels, dtype=np.int64), names, patients)
     notes: tuple[str, ...] = ()
     if source.protocol == "paper" and names:

@@ -15,10 +15,12 @@ Traps     patientId is one an image, not one a person: films of one person can b
           are negative: look at balanced accuracy and AUROC
 """
 
+from dataclasses import replace
+
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from common import Contents, Dataset, File, Part, Source, main
+from common import Contents, Dataset, File, Source, main
 from engine.metadata import damaged, read_csv
 from engine.trees import listed_part
 
@@ -45,8 +47,7 @@ def read(source: Source) -> Contents:
         found = [image for image, _ in rows if names[image] in position]
         indices = np.array([position[names[image]] for image in found], dtype=np.int64)
         everything = images.take(indices)
-        numbered = [f"{name}#{number}" for number, name in enumerate(everything.names)]
-        everything = Part(everything.images, everything.labels, numbered, rows=everything.rows)
+        everything = replace(everything, names=[f"{name}#{row}" for row, name in enumerate(everything.names)])
     if len(everything) < 2:
         return Contents(("negative", "positive"), everything, everything.take(np.zeros(0, np.int64)), missing=missing)
     # of partial data there can be too few to have both classes in both parts
