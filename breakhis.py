@@ -33,7 +33,7 @@ NAME = re.compile(r"(benign|malignant)/.*/SOB_(?P<letter>[BM])_[A-Z]+-(?P<patien
 def read(source: Source, magnification: int) -> Contents:
     """Images by class, tumour type, slide and magnification; the patient is in the file's name."""
     root = source.folder / "histology_slides" / "breast"
-    paths = sorted(root.glob(f"*/SOB/*/*/{magnification}X/*.png"))
+    paths = sorted(root.glob(f"*/SOB/*/*/{magnification}X/[!.]*.png"))
     names = [path.relative_to(root).as_posix() for path in paths]
     labels, patients = [], []
     for name in names:
@@ -73,6 +73,7 @@ def row(
     return Dataset(
         key=f"breakhis_{magnification}x",
         script="breakhis",
+        flags=f"--magnification {magnification}",
         name=f"BreakHis {magnification}x",
         version="1",
         domain="medical",
@@ -90,7 +91,7 @@ def row(
         folder="BreaKHis_v1",
         marks=("histology_slides",),
         split="by patient, about 0.3, seed 42",
-        licence="CC BY 4.0",
+        licence="CC BY 4.0 (sources disagree on commercial use)",
         citation="Spanhol et al. (2016), A Dataset for Breast Cancer Histopathological Image Classification",
         page="https://web.inf.ufpr.br/vri/databases/breast-cancer-histopathological-database-breakhis/",
     )

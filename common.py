@@ -98,7 +98,12 @@ def main(dataset: Dataset | Choice, arguments: Sequence[str] | None = None) -> N
     except (UserError, RunError) as problem:
         sys.exit(_complain(str(problem), problem.exit_code))
     except KeyboardInterrupt:
-        sys.exit(_complain("interrupted. Without --rerun, the same command goes on from the last finished epoch.", 130))
+        sys.exit(
+            _complain(
+                "interrupted. Without --rerun, the same command goes on from the last epoch that it finished, if any.",
+                130,
+            )
+        )
     except Exception as problem:
         # PyTorch reports a processor's lack of memory as a plain RuntimeError
         words = ("out of memory", "can't allocate memory", "not enough memory")
@@ -115,7 +120,7 @@ def fine_tune(dataset: Dataset | Choice, arguments: Sequence[str] | None = None)
     dataset, config = parse(dataset, {entry.builder.__name__: name for name, entry in BACKBONES.items()}, arguments)
     backbone = BACKBONES[config.model]
     plan = choose_plan(config.device, config.precision)
-    contents = read(dataset, config.data_dir, config.allow_partial, config.protocol)
+    contents = read(dataset, config.data_dir, config.allow_partial, config.protocol, fetch=not config.check)
     weights = find_weights(backbone, config.weights)
 
     torch.manual_seed(config.seed)

@@ -31,14 +31,14 @@ def read(source: Source) -> Contents:
         raise damaged(source.folder / "classes.txt", f"{strange[0]!r} is not the number of a class")
     if strange := [value for value in in_train.values() if value not in ("0", "1")]:
         raise damaged(source.folder / "train_test_split.txt", f"{strange[0]!r} is neither 1 (train) nor 0 (test)")
-    order = sorted(classes, key=int)
-    if unknown := set(labels.values()) - set(order):
+    order = {number: label for label, number in enumerate(sorted(classes, key=int))}
+    if unknown := labels.values() - order.keys():
         raise damaged(source.folder / "image_class_labels.txt", f"class {min(unknown)} is not in classes.txt")
     (train, lost), (test, missing) = (
         listed_part(
             source.folder / "images",
             [name for image, name in names.items() if in_train[image] == wanted],
-            [order.index(labels[image]) for image in names if in_train[image] == wanted],
+            [order[labels[image]] for image in names if in_train[image] == wanted],
         )
         for wanted in ("1", "0")
     )

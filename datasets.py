@@ -32,10 +32,10 @@ import tinyimagenet
 import ucmerced
 from common import BACKBONES, Dataset
 from engine.arguments import Parser, folder
-from engine.console import steady_streams
+from engine.console import steady_streams, table
 from engine.errors import UserError
 from engine.files import write_text
-from engine.inventory import look, table
+from engine.inventory import look
 from engine.places import wanted
 from engine.tables import backbone_table, dataset_table, how_it_comes, put_tables
 

@@ -14,25 +14,16 @@ Traps     an image can have several attributes; the folder is the main one. Pape
 """
 
 from common import Contents, Dataset, File, Source, main
-from engine.metadata import damaged, read_lines
-from engine.trees import listed_part
+from engine.metadata import read_lines
+from engine.trees import part_by_folder
 
 
 def read(source: Source) -> Contents:
     """Lists of <class>/<image>."""
-    lists = {}
-    for part in ("train", "test", "val"):
-        path = source.folder / "labels" / f"{part}1.txt"
-        lists[part] = read_lines(path)
-        if strange := [name for name in lists[part] if name.count("/") != 1]:
-            raise damaged(path, f"{strange[0]!r} is not <class>/<image>")
-    classes = tuple(sorted({name.partition("/")[0] for names in lists.values() for name in names}))
-    labels = {name: label for label, name in enumerate(classes)}
-    (train, lost), (test, missing), (select, absent) = (
-        listed_part(source.folder / "images", names, [labels[name.partition("/")[0]] for name in names])
-        for names in lists.values()
-    )
-    return Contents(classes, train, test, select, missing=lost + missing + absent)
+    paths = [source.folder / "labels" / f"{part}1.txt" for part in ("train", "test", "val")]
+    lists = {path: read_lines(path) for path in paths}
+    classes, (train, test, select), missing = part_by_folder(source.folder / "images", lists)
+    return Contents(classes, train, test, select, missing=missing)
 
 
 DATASET = Dataset(
@@ -43,6 +34,7 @@ DATASET = Dataset(
     classes=47,
     train_images=1_880,
     test_images=1_880,
+    select_images=1_880,
     size=(256, 256),
     augment="trivial",
     mean=(0.485, 0.456, 0.406),

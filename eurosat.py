@@ -18,7 +18,7 @@ from engine.trees import read_and_split
 
 def read(source: Source) -> Contents:
     """Class folders."""
-    return read_and_split(source.folder, test_size=0.3)
+    return read_and_split(source.folder, test_size=0.3, allow_partial=source.allow_partial)
 
 
 DATASET = Dataset(

@@ -11,29 +11,29 @@ training images is held out for that. Groups that split.py kept together stay to
 
 from __future__ import annotations
 
+import json
 import re
-from functools import partial
 from pathlib import Path
 
 from common import Choice, Contents, Dataset, Part, Source, main
 from engine.arguments import folder
 from engine.errors import UserError
 from engine.folders import list_classes, listed
-from engine.metadata import damaged, read_json
 from engine.trees import class_part, read_and_split
 
 VALIDATION = ("val", "valid", "validation")
 TEST_SIZE = 0.2
 
 
-def read(_: Source, root: Path) -> Contents:
+def read(source: Source) -> Contents:
     """Both layouts; the classes are sorted by name."""
+    root = source.folder
     if not root.is_dir():
         wrong = "is a file" if root.exists() else "does not exist"
         raise UserError(f"{root} {wrong}. Expected a folder with images: one folder a class, or train/ and test/.")
     there = {part for part in ("train", "test", *VALIDATION) if (root / part).is_dir()}
     if not there & {"train", "test"}:
-        contents = read_and_split(root, TEST_SIZE)
+        contents = read_and_split(root, TEST_SIZE, allow_partial=False)
         note = f"no test/ folder: {TEST_SIZE:.0%} of each class was held out for testing (names sorted, seed 42)"
         return Contents(contents.classes, contents.train, contents.test, notes=(note,))
     if lacking := {"train", "test"} - there:
@@ -71,22 +71,22 @@ def class_names(part: Path) -> set[str]:
 
 def read_split(root: Path, found: dict[str, dict[str, list[str]]]) -> tuple[dict[str, str], tuple[str, ...]]:
     """What split.py noted: image -> group, and the images that it put there and that are gone since."""
-    if not (root / "split.json").exists():
+    path = root / "split.json"
+    if not path.exists():
         return {}, ()
-    split = read_json(root / "split.json")
     try:
-        if not {"format", "hash", "files"} <= split.keys():
+        split = json.loads(path.read_text("utf-8"))
+        if not isinstance(split, dict) or not {"format", "hash", "files"} <= split.keys():
             return {}, ()  # another program's
-        named = {f"{part}/{name}" for part, images in split["files"].items() for name in images}
-        groups = (
-            {f"{part}/{name}": str(split["groups"][name]) for part in split["files"] for name in split["files"][part]}
-            if split["groups"]
-            else {}
-        )
-    except (AttributeError, KeyError, TypeError) as error:
-        raise damaged(root / "split.json", f"no file of split.py's ({type(error).__name__}: {error})") from error
+        files = {f"{part}/{name}": name for part, images in split["files"].items() for name in images}
+        groups = {place: str(split["groups"][name]) for place, name in files.items()} if split["groups"] else {}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is not as split.py wrote it ({type(error).__name__}: {error}). Remove it, which ungroups the "
+            "images, or run split.py again."
+        ) from error
     there = {f"{part}/{name}" for part, images in found.items() for names in images.values() for name in names}
-    return groups, tuple(sorted(named - there))
+    return groups, tuple(sorted(files.keys() - there))
 
 
 def grouped(part: Part, groups: dict[str, str]) -> Part:
@@ -111,12 +111,14 @@ def dataset(root: Path) -> Dataset:
         augment="trivial",
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
-        read=partial(read, root=root),
+        read=read,
         split="the folder's own",
         licence="your own",
         citation="",
         page="",
         published=False,
+        own=True,
+        place=root.absolute(),
     )
 
 

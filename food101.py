@@ -13,27 +13,19 @@ Traps     the training part is noisy on purpose: wrong labels, strong colours. T
 
 from common import Contents, Dataset, File, Source, main
 from engine.metadata import damaged, read_json
-from engine.trees import listed_part
+from engine.trees import part_by_folder
 
 
 def read(source: Source) -> Contents:
     """For each part a list of images by class."""
     lists = {}
-    for part in ("train", "test"):
-        path = source.folder / "meta" / f"{part}.json"
-        lists[part] = read_json(path)
-        if not isinstance(lists[part], dict) or not all(isinstance(names, list) for names in lists[part].values()):
+    for path in (source.folder / "meta" / "train.json", source.folder / "meta" / "test.json"):
+        images = read_json(path)
+        if not isinstance(images, dict) or not all(isinstance(names, list) for names in images.values()):
             raise damaged(path, "it is not an object with a list of images for each class")
-    classes = tuple(sorted(lists["train"].keys() | lists["test"].keys()))
-    (train, lost), (test, missing) = (
-        listed_part(
-            source.folder,
-            [f"images/{name}.jpg" for label in classes for name in images.get(label, ())],
-            [label for label, name in enumerate(classes) for _ in images.get(name, ())],
-        )
-        for images in lists.values()
-    )
-    return Contents(classes, train, test, missing=lost + missing)
+        lists[path] = [f"{name}.jpg" for names in images.values() for name in names]
+    classes, (train, test), missing = part_by_folder(source.folder / "images", lists)
+    return Contents(classes, train, test, missing=missing)
 
 
 DATASET = Dataset(

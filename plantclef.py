@@ -14,13 +14,12 @@ Traps     nobody publishes a checksum: the counts are checked, and the record ke
 """
 
 from common import Contents, Dataset, File, Source, main
-from engine.folders import list_classes
-from engine.trees import class_part
+from engine.trees import class_folders, class_part
 
 
 def read(source: Source) -> Contents:
     """Class folders in train/ and val/."""
-    found = {part: list_classes(source.folder / part).classes for part in ("train", "val")}
+    found = {part: class_folders(source.folder / part, source.allow_partial) for part in ("train", "val")}
     classes = tuple(sorted(found["train"].keys() | found["val"].keys()))
     train, test = (class_part(source.folder, part, classes, images) for part, images in found.items())
     return Contents(classes, train, test)
@@ -47,7 +46,7 @@ DATASET = Dataset(
         ),
     ),
     folder="PlantCLEF_Subset",
-    marks=("labels.txt",),
+    marks=("labels.txt", "val"),
     split="its own train/ and val/",
     licence="not stated for the subset",
     citation="Goeau, Bonnet & Joly (2017), Plant Identification Based on Noisy Web Data",

@@ -29,7 +29,7 @@ def read(source: Source) -> Contents:
             f"{source.folder} is the augmented edition: changed copies of one photograph would be in train and in test."
             f" Use {DATASET.files[0].name} of {DATASET.page}"
         )
-    return read_and_split(source.folder, test_size=0.2)
+    return read_and_split(source.folder, test_size=0.2, allow_partial=source.allow_partial)
 
 
 DATASET = Dataset(

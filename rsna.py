@@ -28,13 +28,13 @@ from engine.trees import listed_part
 def read(source: Source) -> Contents:
     """A CSV file with a row for each box, or one for an image without any; its Target is the label."""
     path = source.folder / "stage_2_train_labels.csv"
-    rows = [(row["patientId"], row["Target"]) for row in read_csv(path, "patientId", "Target")]
+    rows = sorted((row["patientId"], row["Target"]) for row in read_csv(path, "patientId", "Target"))
     if strange := [target for _, target in rows if target not in ("0", "1")]:
         raise damaged(path, f"a Target is {strange[0]!r} instead of 0 or 1")
     labels = {image: int(target) for image, target in rows}
     if len(set(rows)) > len(labels):
         raise damaged(path, "it gives an image both Targets")
-    # copies as PNG or JPEG are about too
+    # copies as PNG or JPEG exist
     folder = source.folder / "stage_2_train_images"
     suffix = next((suffix for suffix in ("dcm", "png", "jpg") if any(folder.glob(f"*.{suffix}"))), "dcm")
     names = {image: f"stage_2_train_images/{image}.{suffix}" for image in sorted(labels)}

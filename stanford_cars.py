@@ -18,9 +18,8 @@ from pathlib import Path
 
 from common import Contents, Dataset, File, Part, Source, main
 from engine.errors import UserError
-from engine.folders import list_classes
 from engine.metadata import damaged, read_matlab, whole_numbers
-from engine.trees import class_part, listed_part
+from engine.trees import class_folders, class_part, listed_part
 
 
 def read(source: Source) -> Contents:
@@ -54,13 +53,17 @@ def read(source: Source) -> Contents:
 
 def read_class_folders(root: Path, allow_partial: bool) -> Contents:
     """train/<class>/ and test/<class>/."""
-    found = {part: list_classes(root / part).classes for part in ("train", "test")}
+    found = {part: class_folders(root / part, allow_partial) for part in ("train", "test")}
     classes = tuple(sorted(found["train"].keys() | found["test"].keys()))
     strange = sorted(found["train"].keys() ^ found["test"].keys())
     if strange and not allow_partial:
-        raise UserError(f"{root}: {', '.join(strange[:5])} is in one of train/ and test/ only. Get the copy again.")
+        raise UserError(
+            f"{root} has {', '.join(strange[:5])} in one of train/ and test/ alone. Expected the same classes in both: "
+            "get the copy again."
+        )
     train, test = (class_part(root, part, classes, found[part]) for part in ("train", "test"))
-    return Contents(classes, train, test)
+    note = "class folders: classes are numbered in the order of their names, not as in cars_meta.mat"
+    return Contents(classes, train, test, notes=(note,))
 
 
 DEVKIT = (

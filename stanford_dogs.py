@@ -9,13 +9,13 @@ Source    http://vision.stanford.edu/aditya86/ImageNetDogs/, 794 MB
 Licence   none granted (photographs of ImageNet); not to be passed on
 Citation  Khosla, Jayadevaprakash, Yao & Fei-Fei (2011), Novel Dataset for Fine-Grained Image Categorization
 Traps     a part of ImageNet: pretrained backbones have been trained on these breeds and on at least some of the test
-          images. n02105855_2933.jpg is a PNG file. There are exact duplicates: what of them is in train and in test
-          is left out of training
+          images. n02105855_2933.jpg is a PNG file. There are exact duplicates: training images with
+          the same pixels as a test image are left out
 """
 
 from common import Contents, Dataset, File, Source, main
-from engine.metadata import damaged, read_matlab
-from engine.trees import listed_part
+from engine.metadata import read_matlab
+from engine.trees import part_by_folder
 
 HOST = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 
@@ -25,26 +25,13 @@ def read(source: Source) -> Contents:
     beside = source.folder.parent
     places = [beside / "lists", beside, beside.parent / "lists", beside.parent]
     folder = next((place for place in places if (place / "train_list.mat").exists()), beside)
-    lists: dict[str, list[str]] = {}
-    for part in ("train", "test"):
-        path = folder / f"{part}_list.mat"
+    lists = {}
+    for path in (folder / "train_list.mat", folder / "test_list.mat"):
         (files,) = read_matlab(path, "file_list")
-        lists[part] = [str(name) for name in files]
-        if strange := [name for name in lists[part] if name.count("/") != 1]:
-            raise damaged(path, f"{strange[0]!r} is not <breed>/<image>")
-    classes = tuple(sorted({name.partition("/")[0] for names in lists.values() for name in names}))
-    labels = {name: label for label, name in enumerate(classes)}
-    (train, lost), (test, missing) = (
-        listed_part(source.folder, names, [labels[name.partition("/")[0]] for name in names])
-        for names in lists.values()
-    )
-    return Contents(
-        classes,
-        train,
-        test,
-        missing=lost + missing,
-        notes=("a part of ImageNet: weights pretrained on it have seen these breeds, and some of the test images",),
-    )
+        lists[path] = [str(name) for name in files]
+    classes, (train, test), missing = part_by_folder(source.folder, lists)
+    note = "a part of ImageNet: weights pretrained on it have seen these breeds, and some of the test images"
+    return Contents(classes, train, test, missing=missing, notes=(note,))
 
 
 DATASET = Dataset(

@@ -14,9 +14,8 @@ Traps     every class, and many an image, is in ImageNet: pretrained backbones h
 """
 
 from common import Contents, Dataset, File, Source, main
-from engine.folders import list_classes
 from engine.metadata import damaged, read_columns, read_lines
-from engine.trees import class_part, listed_part
+from engine.trees import class_folders, class_part, listed_part
 
 
 def read(source: Source) -> Contents:
@@ -24,7 +23,7 @@ def read(source: Source) -> Contents:
     classes = tuple(sorted(read_lines(source.folder / "wnids.txt")))
     if len(set(classes)) < len(classes):
         raise damaged(source.folder / "wnids.txt", "it names a class twice")
-    train = list_classes(source.folder / "train").classes
+    train = class_folders(source.folder / "train", source.allow_partial)
     labels = {name: label for label, name in enumerate(classes)}
     listed = source.folder / "val" / "val_annotations.txt"
     rows = read_columns(listed, 3)

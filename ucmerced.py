@@ -19,7 +19,7 @@ from engine.trees import read_and_split
 
 def read(source: Source) -> Contents:
     """Class folders."""
-    return read_and_split(source.folder / "Images", test_size=0.2)
+    return read_and_split(source.folder / "Images", test_size=0.2, allow_partial=source.allow_partial)
 
 
 DATASET = Dataset(

@@ -39,7 +39,8 @@ def extract(dataset: Dataset, files: Sequence[File], data_dir: Path) -> None:
                 (target / file.name).hardlink_to(data_dir / file.name)
             except OSError:  # a file system without hard links
                 shutil.copyfile(data_dir / file.name, target / file.name)
-        if not whole.is_dir() and any((partial / mark).exists() for mark in dataset.marks):
+        places = ("", *dataset.places)
+        if not whole.is_dir() and any((partial / place / mark).exists() for place in places for mark in dataset.marks):
             partial.rename(data_dir / dataset.folder)  # an archive without a folder of its own
             return
         names = sorted(entry.name for entry in partial.iterdir())

@@ -9,14 +9,14 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import filelock
 import numpy as np
@@ -30,6 +30,7 @@ from engine.folders import listed
 from engine.images import DECODER, UnreadableError, decode, digest, resize
 
 PIECE = 16  # images that a thread decodes at a time
+MOST_RETRIED = 100  # of the images that could not be read
 # the folder is not one to write in
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
 
@@ -45,36 +46,9 @@ class Decoded:
 
     def part(self, part: Part) -> Part:
         """`part` with pixels instead of references, and without the images that can't be read."""
-        rows = np.array([self.row_of[reference] for reference in part.entries(_references(part))], dtype=np.int64)
+        rows = np.array([self.row_of[reference] for reference in part.entries(references_of(part))], dtype=np.int64)
         whole = replace(part, images=self.pixels, digests=self.digests, rows=rows)
         return whole.take(np.flatnonzero([bool(self.digests[row]) for row in rows.tolist()]))
-
-
-def with_digests(part: Part) -> Part:
-    """A part that was read as pixels, with the digests of its images."""
-    if not isinstance(part.images, np.ndarray) or part.digests is not None:
-        return part
-    return replace(part, digests=[digest(image) for image in part.images])
-
-
-def decode_few(part: Part, count: int, size: tuple[int, int], allow_unreadable: bool) -> Part:
-    """At most `count` images, evenly spread over the part, decoded in memory.
-
-    UserError: one can't be read (unless `allow_unreadable`), or none.
-    """
-    few = part.take(np.unique(np.linspace(0, len(part) - 1, count).round().astype(np.int64)))
-    if isinstance(part.images, np.ndarray):
-        return few
-    pixels: dict[int, npt.NDArray[np.uint8]] = {}
-    for index, (reference, name) in enumerate(zip(few.entries(_references(few)), few.names, strict=True)):
-        try:
-            pixels[index] = resize(decode(reference), size)
-        except UnreadableError as problem:
-            if not allow_unreadable:
-                raise UserError(f"{name} can't be read: {problem}. Get it again, or repair it.") from problem
-    if not pixels:
-        raise UserError(f"none of {len(few):,} images can be read, {few.names[0]} for one. Get them again.")
-    return replace(few.take(np.array([*pixels])), images=np.stack([*pixels.values()]), rows=None, digests=None)
 
 
 def decode_all(
@@ -98,48 +72,47 @@ def decode_all(
                 named.setdefault(reference, name)
     if not named:
         return None
-    references = sorted(named, key=lambda reference: named[reference])
-    names = [named[reference] for reference in references]
+    # by place, not by name: protocols may name the same images in other ways
+    places = _places(named)
+    references = sorted(named, key=places.__getitem__)
     stem = f"{key}-{size[0]}x{size[1]}"
-    cache = Cache(folder, stem, _fingerprint(references, names, size), (len(names), *size, 3))
+    fingerprint = _fingerprint(references, [places[reference] for reference in references], size)
+    cache = Cache(folder, stem, fingerprint, (len(references), *size, 3))
     with _explained(folder):
-        manifest = cache.manifest()
-        # rights and missing packages are mended without a trace in a file's size or time
-        if manifest and any(_readable(references[int(row)]) for row in manifest["bad"]):
-            cache.forget()
-            manifest = None
-        manifest = manifest or cache.build(references)
-        pixels = cache.pixels()
-    bad = {names[int(row)]: reason for row, reason in manifest["bad"].items()}
+        pixels, digests, bad_rows = cache.open(references)
+    bad = {named[references[row]]: reason for row, reason in bad_rows.items()}
     if bad and not allow_unreadable:
-        lines = [f"{name}: {reason}" for name, reason in bad.items()]
+        lines = [f"{name}: {reason}" for name, reason in sorted(bad.items())]
         raise UserError(
-            f"{len(bad):,} of {len(names):,} images can't be read:{listed(lines, len(lines))}\nGet these again, or "
-            "repair or remove them, or leave them out with --allow-partial: the record is then marked partial."
+            f"{len(bad):,} of {len(references):,} images can't be read:{listed(lines, len(lines))}\nGet these again, "
+            "or repair or remove them, or leave them out with --allow-partial: the record is then marked partial."
         )
-    return Decoded(pixels, manifest["digests"], {reference: row for row, reference in enumerate(references)}, bad)
+    return Decoded(pixels, digests, {reference: row for row, reference in enumerate(references)}, bad)
 
 
-def default_folder(data_dir: Path) -> Path:
-    """Where decoded images go if the user does not say: beside the data, or, where that can't be, in a cache folder
-    of the user's."""
-    existing = next(folder for folder in [data_dir.absolute(), *data_dir.absolute().parents] if folder.is_dir())
-    if os.access(existing, os.W_OK | os.X_OK):
-        return data_dir / ".cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "which-backbone"
+def _places(references: Iterable[Reference]) -> dict[Reference, tuple[str, str, int]]:
+    """Where each image lies, as far as it does not depend on where the whole lies."""
+    paths = {reference: reference.path if isinstance(reference, Slice) else reference for reference in references}
+    root = os.path.commonpath({str(path.absolute().parent) for path in paths.values()})
+    found = {}
+    for reference, path in paths.items():
+        array, index = (reference.array, reference.index) if isinstance(reference, Slice) else ("", 0)
+        found[reference] = (str(path.absolute())[len(root) :].lstrip(os.sep), array, index)
+    return found
 
 
-def _references(part: Part) -> Sequence[Reference]:
+def references_of(part: Part) -> Sequence[Reference]:
+    """What the part's rows refer to, before it is decoded."""
     if isinstance(part.images, np.ndarray):
         raise TypeError("these images are decoded already")
     return part.images
 
 
-def _fingerprint(references: Sequence[Reference], names: Sequence[str], size: tuple[int, int]) -> str:
+def _fingerprint(references: Sequence[Reference], places: Sequence[object], size: tuple[int, int]) -> str:
     """A hash that another set of files, or a changed file, changes."""
     found = hashlib.sha256(json.dumps([DECODER, size]).encode())
     status: dict[Path, os.stat_result | None] = {}
-    for reference, name in zip(references, names, strict=True):
+    for reference, place in zip(references, places, strict=True):
         path = reference.path if isinstance(reference, Slice) else reference
         if path not in status:
             try:
@@ -147,8 +120,7 @@ def _fingerprint(references: Sequence[Reference], names: Sequence[str], size: tu
             except OSError:  # found when it is decoded, and reported with the others
                 status[path] = None
         stat = status[path]
-        place = [reference.array, reference.index] if isinstance(reference, Slice) else None
-        found.update(json.dumps([name, place, stat and [stat.st_size, stat.st_mtime_ns]]).encode())
+        found.update(json.dumps([place, stat and [stat.st_size, stat.st_mtime_ns]]).encode())
     return found.hexdigest()[:16]
 
 
@@ -165,35 +137,44 @@ class Cache:
     def _path(self) -> Path:
         return self.folder / f"{self.stem}-{self.fingerprint}.npy"
 
-    def manifest(self) -> dict[str, Any] | None:
-        """What build() returned, or None: there is no such cache, or not all of it."""
+    def open(self, references: Sequence[Reference]) -> tuple[npt.NDArray[np.uint8], list[str], dict[int, str]]:
+        """The pixels (M, H, W, 3), mapped into memory, their digests and {row: why it can't be read}; made if need be.
+
+        Where nothing has to be made, nothing is written, so that a cache can lie in a folder that is only read.
+        """
+        with _quiet():
+            if found := self._found(references):
+                return found
+            with self._locked():
+                if not (found := self._found(references)):
+                    self._build(references)
+                    found = self._found(())
+                assert found is not None  # it has just been written
+                return found
+
+    def _found(self, retried: Sequence[Reference]) -> tuple[npt.NDArray[np.uint8], list[str], dict[int, str]] | None:
+        """What open() returns; None: there is no such cache, not all of it, or a bad image of `retried` is good now."""
         try:
             found = json.loads(self._path.with_suffix(".json").read_text(encoding="utf-8"))
-            digests, bad = list(map(str, found["digests"])), dict(found["bad"])
+            digests = list(map(str, found["digests"]))
+            bad = {int(row): str(reason) for row, reason in dict(found["bad"]).items()}
             lost = [row for row, text in enumerate(digests) if not text]
-            if len(digests) == self.shape[0] and sorted(map(int, bad)) == lost and self._is_whole():
-                return {"digests": digests, "bad": bad}
+            if len(digests) != self.shape[0] or sorted(bad) != lost or not self._is_whole():
+                return None
+            # rights and missing packages are mended without a trace in a file's size or time
+            if retried and any(_readable(retried[row]) for row in lost[:MOST_RETRIED]):
+                return None
+            return np.load(self._path, mmap_mode="r"), digests, bad
         except (FileNotFoundError, ValueError, KeyError, TypeError):
-            pass
-        return None
+            return None
 
     def _is_whole(self) -> bool:
         header = self._header()
         with self._path.open("rb") as file:
             return file.read(len(header)) == header and self._path.stat().st_size == len(header) + prod(self.shape)
 
-    def pixels(self) -> npt.NDArray[np.uint8]:
-        """The images (M, H, W, 3), mapped into memory: pages are read when they are used."""
-        found: npt.NDArray[np.uint8] = np.load(self._path, mmap_mode="r")
-        return found
-
-    def forget(self) -> None:
-        """Have the next build() decode everything again."""
-        self._path.with_suffix(".json").unlink(missing_ok=True)
-
-    def build(self, references: Sequence[Reference]) -> dict[str, Any]:
-        """Decode everything, one process at a time, and return {"digests": as in Decoded, "bad": {row: reason}}, where
-        each row is a string, as JSON has it."""
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(self.folder / f".{self.stem}.lock")
         try:
@@ -202,18 +183,19 @@ class Cache:
             print(f"another process decodes these images into {self.folder}: waiting for it", file=sys.stderr)
             lock.acquire()
         try:
-            if found := self.manifest():
-                return found
-            self._make_room()
-            digests = [""] * len(references)
-            bad: dict[int, str] = {}
-            with atomic(self._path) as file:
-                self._decode(references, file, digests, bad)
-            manifest = {"digests": digests, "bad": {str(row): reason for row, reason in sorted(bad.items())}}
-            write_json(self._path.with_suffix(".json"), manifest)
-            return manifest
+            yield
         finally:
             lock.release()
+
+    def _build(self, references: Sequence[Reference]) -> None:
+        """Decode everything; the manifest, without which there is no cache, comes last."""
+        self._make_room()
+        digests = [""] * len(references)
+        bad: dict[int, str] = {}
+        with atomic(self._path) as file:
+            self._decode(references, file, digests, bad)
+        manifest = {"digests": digests, "bad": {str(row): reason for row, reason in sorted(bad.items())}}
+        write_json(self._path.with_suffix(".json"), manifest)
 
     def _make_room(self) -> None:
         """Remove what was made of other files, or left by a killed process, and see that the disk has room."""
@@ -256,7 +238,7 @@ class Cache:
         pieces = [range(row, min(row + PIECE, len(references))) for row in range(0, len(references), PIECE)]
         bar = tqdm(desc="decoding", total=len(references), unit=" images", leave=False, disable=None)
         # Pillow and hashlib let other threads run while they work, so threads are enough
-        with _quiet(), bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
             try:
                 for count in pool.map(work, pieces):
                     bar.update(count)

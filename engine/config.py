@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.arguments import Parser, folder, rate, whole
-from engine.cache import default_folder
 from engine.dataset import Choice, Dataset
 from engine.errors import UserError
+from engine.places import cache_folder
 
 
 def flag(*names: str, default: Any = None, identity: bool = True, **options: Any) -> Any:
@@ -193,7 +193,7 @@ def parse(
     assert isinstance(dataset, Dataset)
     defaults = {"size": dataset.size, "augment": dataset.augment, "data_dir": Path("data") / dataset.script_name}
     values |= {name: value for name, value in defaults.items() if values[name] is None}
-    values["cache_dir"] = values["cache_dir"] or default_folder(values["data_dir"])
+    values["cache_dir"] = values["cache_dir"] or cache_folder(values["data_dir"])
     if values["model"] not in backbones:
         near = difflib.get_close_matches(values["model"].lower(), backbones, n=1, cutoff=0.5)
         hint = f" Did you mean {backbones[near[0]]}?" if near else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,7 +67,7 @@ def head_lines(description: Mapping[str, Any], folder: Path | None, resumed: boo
         protocol = "paper: test chooses the epoch, which flatters"
     else:
         parts = f"train {counts['train']:,} ({counts['fit']:,} to fit + {counts['select']:,} to select)"
-        if counts["fit"] + counts["select"] > counts["train"]:  # a validation part of the dataset's own
+        if dataset["own_validation"]:
             parts = f"train {counts['fit']:,}, validation {counts['select']:,}"
         parts += f", test {counts['test']:,}"
         protocol = "honest: held-out training images choose the epoch, test is scored once"
@@ -118,4 +118,20 @@ def result_line(record: Mapping[str, Any]) -> str:
         f"{record['backbone']['name']} on {record['dataset']['name']}, {test['images']:,} test images: "
         + ", ".join(numbers)
         + (f" [{'; '.join(limits)}]" if limits else "")
+    )
+
+
+def size_text(size: int) -> str:
+    """A number of bytes for people, in decimal units."""
+    return (
+        f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
+    )
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Columns of text, two blanks apart; the last one is as wide as it is."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        for row in rows
     )

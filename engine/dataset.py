@@ -129,12 +129,16 @@ class Dataset:
     marks: tuple[str, ...] = ()  # a folder that has one of these in it is the one that is looked for
     steps: str = ""  # how to get it by hand, where no program may or can
     split: str = "official"  # how train and test came about, in a few words
-    counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # protocol -> (train, test), or (all of
-    # them,), where they are not those of the table
+    # protocol -> (train, test), or (all of them,), where they are not those of the table
+    counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     class_images: Mapping[str, int] | int = 0  # images of each class, or of every class, in all parts; 0: unknown
     stored: tuple[int, int] | None = None  # images are kept at this size and resized on the device; None: at `size`
     script: str = ""  # the script's name where one script has several datasets; "": the key
+    flags: str = ""  # what the script's command line needs for this one of its datasets
+    select_images: int = 0  # of a validation part of the dataset's own; 0: it has none
     published: bool = True  # a row of the published table
+    own: bool = False  # the user's images: nobody else knows how many there should be, and they can be mended
+    place: Path | None = None  # where the user's images lie
 
     def __post_init__(self) -> None:
         unsigned = [url for file in self.files if not file.checksum for url in file.urls]
@@ -148,8 +152,7 @@ class Dataset:
 
     def expected(self, protocol: str) -> tuple[int, ...]:
         """The images that there should be: (train, test), or (all of them,); () where nobody can know."""
-        published = (self.train_images, self.test_images) if self.train_images else ()
-        return self.counts.get(protocol, published)
+        return () if self.own else self.counts.get(protocol, (self.train_images, self.test_images))
 
 
 @dataclass(frozen=True)

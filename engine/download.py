@@ -8,7 +8,8 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 from engine.archives import extract, is_archive
 from engine.checksums import checksum, forget, remembered
@@ -16,6 +17,9 @@ from engine.dataset import Dataset, File
 from engine.errors import RunError, UserError
 from engine.files import atomic, digest
 from engine.places import description, locate, wanted
+
+if TYPE_CHECKING:
+    import requests
 
 CONNECT_SECONDS = 15.0
 SILENCE_SECONDS = 30.0  # the longest wait for the next bytes
@@ -42,7 +46,7 @@ def obtain(dataset: Dataset, data_dir: Path) -> Path:
             _remove_leftovers(data_dir, dataset.folder, files)
             # look at what the user put there before anything long
             for file in sorted(files, key=lambda file: not (data_dir / file.name).exists()):
-                if not _verify_placed(file, data_dir, remember=True):
+                if not verify_placed(file, data_dir, remember=True):
                     _download(file, data_dir, f"; see {dataset.page}", remember=True)
             if not dataset.folder:
                 return data_dir
@@ -56,10 +60,10 @@ def fetch(file: File, folder: Path) -> Path:
     """The path of `file` in `folder`, verified, and downloaded if it was not there. Errors as in `obtain`."""
     path = folder / file.name
     with _explained(folder, "make it writable, or put the file there by hand"):
-        if not _verify_placed(file, folder, remember=False):
+        if not verify_placed(file, folder, remember=False):
             with _locked(folder):
                 _remove_leftovers(folder, "", [file])
-                if not _verify_placed(file, folder, remember=False):
+                if not verify_placed(file, folder, remember=False):
                     _download(file, folder, "", remember=False)
     return path
 
@@ -83,7 +87,7 @@ def present(dataset: Dataset, data_dir: Path) -> Path | None:
     """The folder to return if nothing is left to do."""
     if dataset.folder:
         return locate(dataset, data_dir)
-    return data_dir if all(_verify_placed(file, data_dir, remember=True) for file in dataset.files) else None
+    return data_dir if all(verify_placed(file, data_dir, remember=True) for file in dataset.files) else None
 
 
 def seen_checksums(dataset: Dataset, data_dir: Path) -> dict[str, str]:
@@ -141,7 +145,7 @@ def _compare(file: File, path: Path, remember: bool) -> str:
     return f"{what} ({size:,} bytes, {algorithm}:{value})"
 
 
-def _verify_placed(file: File, folder: Path, remember: bool) -> bool:
+def verify_placed(file: File, folder: Path, remember: bool) -> bool:
     """Whether the file is there; an error if it is, but is not the published one."""
     path = folder / file.name
     if not path.exists():
@@ -160,9 +164,11 @@ def _download(file: File, folder: Path, see: str, remember: bool) -> None:
     import urllib3
     from pooch import HTTPDownloader
 
-    # Some servers label a .tar.gz "Content-Encoding: gzip", and requests would then unpack it on the way.
     def as_sent(response: requests.Response, **_: Any) -> None:
+        # some servers label a .tar.gz "Content-Encoding: gzip", and requests would then unpack it on the way
         response.raw.headers.pop("Content-Encoding", None)
+        if file.checksum is None:
+            refuse_plain(response)
 
     download = HTTPDownloader(
         progressbar=sys.stderr.isatty(),
@@ -191,6 +197,13 @@ def _download(file: File, folder: Path, see: str, remember: bool) -> None:
         f"{file.name} could not be downloaded from{failures}\nCheck the network, or get {file.name} by "
         f"hand ({description(file)}{see}), put it into {folder.absolute()} and run the same command again."
     )
+
+
+def refuse_plain(response: "requests.Response") -> None:
+    """ValueError: the response sends on from https to where anyone on the way could change what is sent."""
+    target = urljoin(response.url, response.headers.get("Location", "")) if response.is_redirect else response.url
+    if response.url.startswith("https:") and not target.startswith("https:"):
+        raise ValueError(f"redirected to {target}, without TLS")
 
 
 def _reason(error: BaseException) -> str:

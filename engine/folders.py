@@ -34,12 +34,13 @@ def listed(items: Iterable[str], most: int = MOST_LISTED) -> str:
     return "".join(f"\n  {line}" for line in lines) + (f"\n  ... and {more:,} more" if more else "")
 
 
-def list_classes(root: Path) -> Listing:
+def list_classes(root: Path, allow_empty: bool = False) -> Listing:
     """Find the images of every class folder in `root`, at any depth.
 
     Every image is opened, so that all that can't be read is known before anything is made of them.
 
-    UserError: something can't be read, a folder is reached twice, no class folder, a class folder without images.
+    UserError: something can't be read, a folder is reached twice, no class folder, a class folder without images
+    (unless `allow_empty`).
     """
     listing = Listing()
     unreadable: list[str] = []
@@ -93,7 +94,7 @@ def list_classes(root: Path) -> Listing:
         )
     for image in sorted(images):
         listing.classes[image.partition("/")[0]].append(image)
-    _check_classes(root, listing)
+    _check_classes(root, listing, allow_empty)
     return listing
 
 
@@ -127,13 +128,13 @@ def _problem(entry: os.DirEntry[str], name: str) -> str | None:
     return None
 
 
-def _check_classes(root: Path, listing: Listing) -> None:
+def _check_classes(root: Path, listing: Listing, allow_empty: bool) -> None:
     layout = f"Expected one folder per class: {root}/cat/1.jpg, {root}/dog/2.jpg, ..."
     if not listing.classes:
         found = f"{listing.loose:,} images but no class folders" if listing.loose else "no class folders"
         raise UserError(f"Found {found} in {root}. {layout} Move each image into a folder named after its class.")
     empty = [name for name, images in listing.classes.items() if not images]
-    if empty:
+    if empty and not allow_empty:
         raise UserError(
             f"Found no images in {len(empty):,} of the {len(listing.classes):,} class folders of {root}:"
             f"{listed(empty)}\nExpected images ({' '.join(sorted(IMAGE_SUFFIXES))}) in each."

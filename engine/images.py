@@ -15,6 +15,7 @@ The rules, for every dataset alike:
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 from functools import lru_cache
@@ -52,10 +53,12 @@ def decode(reference: Reference) -> Pixels:
             return _decode_dicom(reference)
         with Image.open(reference) as image:
             return np.asarray(_to_rgb(_upright(image)))
-    except (UnreadableError, UserError):
+    except (UnreadableError, UserError, MemoryError):
         raise
     # a damaged file can make a decoder raise nearly anything
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise  # the machine's fault, not the image's
         raise UnreadableError(_reason(error, path)) from error
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.console import size_text
 from engine.dataset import Dataset, Source
-from engine.download import present
+from engine.download import present, verify_placed
 from engine.errors import UserError
 from engine.reading import differences
 
@@ -40,29 +40,12 @@ def look(dataset: Dataset, data_dir: Path) -> State:
 
 def _not_extracted(dataset: Dataset, data_dir: Path) -> State:
     sets = [files for files in (dataset.files, *dataset.copies) if files]
-    there = [[file for file in files if (data_dir / file.name).exists()] for files in sets]
+    there = [[file for file in files if verify_placed(file, data_dir, remember=True)] for files in sets]
     if any(len(found) == len(files) for found, files in zip(there, sets, strict=True)):
         return State("archive", "extracted on first use")
     word = "part of it" if any(there) else "absent"
     if not dataset.files or any(not file.urls for file in dataset.files if file not in there[0]):
         return State(word, f"to be got by hand: python datasets.py {dataset.key}")
     sizes = [file.bytes for file in dataset.files if file not in there[0]]
-    size = "" if None in sizes else f" ({megabytes(sum(size or 0 for size in sizes))})"
+    size = "" if None in sizes else f" ({size_text(sum(size or 0 for size in sizes))})"
     return State(word, f"fetched on first use{size}")
-
-
-def megabytes(size: int) -> str:
-    """A number of bytes for people, in decimal units."""
-    return (
-        f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
-    )
-
-
-def table(rows: Iterable[tuple[str, ...]]) -> str:
-    """Columns of text, two blanks apart; the last one is as wide as it is."""
-    rows = list(rows)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    return "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
-        for row in rows
-    )

@@ -55,24 +55,23 @@ def separate(parts: Parts, protocol: str, own: bool, allow_partial: bool) -> tup
     The same image, or the same group, in two parts is always refused. The `paper` protocol keeps the split that it is
     defined by, and a note says how much of test is in train. Raises UserError.
     """
-    if protocol == "paper":
-        found = find_overlap(parts.test, parts.fit)
-        return parts, [_leak(found, len(parts.test))] if found else []
-
-    in_test = {
-        part: find_overlap(images, parts.test)
-        for part, images in (("training", parts.fit), ("validation", parts.select))
-    }
-    for part, found in in_test.items():
-        _refuse(found, part, "test")
+    in_test = {"training": find_overlap(parts.fit, parts.test)}
     pairs = _pairs(in_test["training"].copies, parts.fit, parts.test)
-    pairs += _pairs(in_test["validation"].copies, parts.select, parts.test)
+    if protocol == "honest":
+        in_test["validation"] = find_overlap(parts.select, parts.test)
+        pairs += _pairs(in_test["validation"].copies, parts.select, parts.test)
+        for part, found in in_test.items():
+            _refuse(found, part, "test")
     if pairs and own and not allow_partial:
         raise UserError(
             f"{_images(len(pairs), '')} outside the test part with the same pixels as a test image, so the result "
             f"would flatter:{listed(pairs)}\nRemove one of each two, or leave these out of training with "
             "--allow-partial: the record is then marked partial."
         )
+    if protocol == "paper":
+        leaked = find_overlap(parts.test, parts.fit)
+        return parts, [_leak(leaked, len(parts.test))] if len(leaked) else []
+
     fit = _without(parts.fit, in_test["training"].copies)
     select = _without(parts.select, in_test["validation"].copies)
     in_fit = find_overlap(select, fit)
@@ -118,6 +117,7 @@ def _pairs(names: tuple[str, ...], part: Part, other: Part) -> list[str]:
 
 def _leak(found: Overlap, images: int) -> str:
     kinds = {"are training images": found.files, "have a training image's pixels": found.copies}
-    kinds["are of a group (a patient) in train"] = found.groups
+    kinds["are of a group (a patient) that is in train"] = found.groups
     reasons = ", ".join(f"{len(names):,} {kind}" for kind, names in kinds.items() if names)
-    return f"leakage: {len(found):,} of {images:,} test images ({len(found) / images:.1%}) are in train too: {reasons}"
+    share = f"{len(found):,} of {images:,} test images ({len(found) / images:.1%})"
+    return f"leakage: {share} are tied to training images: {reasons}"

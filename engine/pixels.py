@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
-from engine.cache import decode_all, decode_few, with_digests
+import numpy as np
+import numpy.typing as npt
+
+from engine.cache import decode_all, references_of
 from engine.config import Config
-from engine.dataset import Contents, Dataset
+from engine.dataset import Contents, Dataset, Part
+from engine.errors import UserError
+from engine.images import UnreadableError, decode, digest, resize
 from engine.overlap import separate
 from engine.reading import Parts
 
@@ -20,14 +26,54 @@ def with_pixels(dataset: Dataset, contents: Contents, parts: Parts, config: Conf
     size = dataset.stored or config.size
     if config.check:
         return contents, parts.map(lambda part: decode_few(part, config.batch_size, size, config.allow_partial))
-    images = decode_all(contents, dataset.key, size, config.cache_dir, config.allow_partial)
+    key = dataset.key
+    if dataset.own:  # folders of the same name do not share a cache
+        key += "-" + hashlib.sha256(str(dataset.place).encode()).hexdigest()[:8]
+    images = decode_all(contents, key, size, config.cache_dir, config.allow_partial)
     if images:
         parts = parts.map(images.part)
+        for what, part in (("training", parts.fit), ("selecting", parts.select), ("test", parts.test)):
+            if not len(part):
+                raise UserError(f"{dataset.name}: no image of the {what} part can be read. Get the images again.")
         if images.bad:
-            unread = f"{len(images.bad):,} images can't be read: {', '.join(images.bad)}"
-            contents = replace(contents, differences=(*contents.differences, unread))
-    own = not dataset.expected(config.protocol)
-    parts, notes = separate(parts.map(with_digests), config.protocol, own, config.allow_partial)
-    if own and config.allow_partial and config.protocol == "honest":  # what would have been refused without the flag
+            unread = [f"{name} can't be read: {reason}" for name, reason in images.bad.items()]
+            total = f"{len(unread):,} images left out: they can't be read"
+            contents = replace(contents, differences=(*contents.differences, total, *unread))
+    parts, notes = separate(with_digests(parts), config.protocol, dataset.own, config.allow_partial)
+    if dataset.own and config.allow_partial:  # what would have been refused without the flag
         return replace(contents, differences=(*contents.differences, *notes)), parts
     return replace(contents, notes=(*contents.notes, *notes)), parts
+
+
+def with_digests(parts: Parts) -> Parts:
+    """Parts that were read as pixels, with the digests of their images; a table that parts share is digested once."""
+    known: dict[int, list[str]] = {}
+
+    def digested(part: Part) -> Part:
+        if not isinstance(part.images, np.ndarray) or part.digests is not None:
+            return part
+        if id(part.images) not in known:
+            known[id(part.images)] = [digest(image) for image in part.images]
+        return replace(part, digests=known[id(part.images)])
+
+    return parts.map(digested)
+
+
+def decode_few(part: Part, count: int, size: tuple[int, int], allow_unreadable: bool) -> Part:
+    """At most `count` images, evenly spread over the part, decoded in memory.
+
+    UserError: one can't be read (unless `allow_unreadable`), or none.
+    """
+    few = part.take(np.unique(np.linspace(0, len(part) - 1, count).round().astype(np.int64)))
+    if isinstance(part.images, np.ndarray):
+        return few
+    pixels: dict[int, npt.NDArray[np.uint8]] = {}
+    for index, (reference, name) in enumerate(zip(few.entries(references_of(few)), few.names, strict=True)):
+        try:
+            pixels[index] = resize(decode(reference), size)
+        except UnreadableError as problem:
+            if not allow_unreadable:
+                raise UserError(f"{name} can't be read: {problem}. Get it again, or repair it.") from problem
+    if not pixels:
+        raise UserError(f"none of {len(few):,} images can be read, {few.names[0]} for one. Get them again.")
+    return replace(few.take(np.array([*pixels])), images=np.stack([*pixels.values()]), rows=None, digests=None)

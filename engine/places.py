@@ -8,6 +8,15 @@ from engine.dataset import Dataset, File
 from engine.errors import UserError
 
 
+def cache_folder(data_dir: Path) -> Path:
+    """Where decoded images go if the user does not say: beside the data, or, where that can't be, in a cache folder
+    of the user's."""
+    existing = next(folder for folder in [data_dir.absolute(), *data_dir.absolute().parents] if folder.is_dir())
+    if os.access(existing, os.W_OK | os.X_OK):
+        return data_dir / ".cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "which-backbone"
+
+
 def locate(dataset: Dataset, data_dir: Path) -> Path | None:
     """The folder with the dataset's extracted files: in `data_dir`, or `data_dir` itself; None: there is none."""
     usual = data_dir / dataset.folder
@@ -36,9 +45,12 @@ def _marked(dataset: Dataset, folder: Path) -> bool:
 
 
 def _innermost(dataset: Dataset, folder: Path) -> Path:
-    """Kaggle's archives often have a folder of the same name in the folder."""
-    inside = folder / folder.name
-    return inside if inside.is_dir() and not _marked(dataset, folder) else folder
+    """Kaggle's archives often have a folder of the same name in the folder, or the places of other copies."""
+    if not _marked(dataset, folder):
+        for inside in (folder / folder.name, *(folder / place for place in dataset.places)):
+            if inside.is_dir() and (not dataset.marks or _marked(dataset, inside)):
+                return inside
+    return folder
 
 
 def wanted(dataset: Dataset, data_dir: Path) -> tuple[File, ...]:
@@ -61,11 +73,10 @@ def _by_hand(dataset: Dataset, data_dir: Path, files: list[File]) -> str:
     how = f"{dataset.name} is not downloaded automatically (licence: {dataset.licence})."
     how += f"\n{dataset.steps}" if dataset.steps else f" Get it from {dataset.page}."
     place = data_dir.absolute()
-    for number, group in enumerate([files, *dataset.copies] if files else []):
-        if number == 0:
-            how += f"\nPut into {place} and run the same command again:"
-        names = "".join(f"\n  {file.name} ({description(file)})" for file in group)
-        how += ("\nor:" if number else "") + names
+    if files:
+        groups = [files, *([file for file in group if not (data_dir / file.name).exists()] for group in dataset.copies)]
+        lists = ["".join(f"\n  {file.name} ({description(file)})" for file in group) for group in groups]
+        how += f"\nPut into {place} and run the same command again:" + "\nor:".join(lists)
     return (
         f"{how}\nOr extract it so that the folder {place / dataset.folder} exists, or name the folder that holds it "
         "with --data-dir."

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from engine.dataset import Contents, Dataset, Part, Source
-from engine.download import obtain, seen_checksums
+from engine.download import obtain, present, seen_checksums
 from engine.errors import UserError
 from engine.folders import listed
+from engine.places import wanted
 from engine.splits import hold_out, split_hash
 
 PARTS = ("fit", "select", "test")
@@ -52,21 +53,32 @@ class Parts:
         return split_hash(listed, fingerprint.hexdigest())
 
 
-def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: str) -> Contents:
+def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: str, fetch: bool = True) -> Contents:
     """The dataset's contents; its `differences` are all those from the declaration (none, unless `allow_partial`).
 
-    Raises UserError when the files are missing, unreadable, or not all there.
+    Raises UserError when the files are missing (and, unless `fetch`, when they have yet to be downloaded or
+    extracted), unreadable, or not all there.
     """
-    folder = obtain(dataset, data_dir)
+    if not fetch and not present(dataset, data_dir):
+        wanted(dataset, data_dir)
+        raise UserError(
+            f"{dataset.name} is not in {data_dir.absolute()}, or not extracted yet. The command without --check "
+            "fetches and extracts it first."
+        )
+    folder = dataset.place or obtain(dataset, data_dir)
     contents = dataset.read(Source(folder, allow_partial, protocol))
     if len(contents.classes) < 2:  # before counts, which say less
         raise UserError(f"{dataset.name} in {folder} has {len(contents.classes)} classes; it takes at least 2 classes.")
     found = differences(dataset, contents, protocol)
     if found and not allow_partial:
+        if dataset.own:
+            problem, remedy = "as split.py left it", "Put these back, or split again"
+        else:
+            problem = "the published dataset"
+            remedy = "Get it whole (delete what is there, and it is fetched again where it can be)"
         raise UserError(
-            f"{dataset.name} in {folder} is not the published dataset:{listed(found)}\n"
-            f"Get it whole (delete what is there, and it is fetched again where it can be), or train on what there is "
-            f"with --allow-partial: the record is then marked partial."
+            f"{dataset.name} in {folder} is not {problem}:{listed(found)}\n{remedy}, or train on what there is with "
+            "--allow-partial: the record is then marked partial."
         )
     for name, part in (("train", contents.train), ("test", contents.test)):
         _check_part(part, f"{dataset.name}: the {name} part", len(contents.classes))
@@ -87,6 +99,9 @@ def differences(dataset: Dataset, contents: Contents, protocol: str) -> list[str
             found.append(f"{images:,} {name} images instead of {published:,}".replace("  ", " "))
     if dataset.classes and len(contents.classes) != dataset.classes:
         found.append(f"{len(contents.classes)} classes instead of {dataset.classes}")
+    select = len(contents.select) if contents.select is not None else 0
+    if dataset.select_images and select != dataset.select_images:
+        found.append(f"{select:,} validation images instead of {dataset.select_images:,}")
     found += contents.differences
     if lines := _class_lines(dataset, contents):
         found += lines[:MOST_CLASSES]

@@ -229,6 +229,7 @@ def describe(
             "differences": list(contents.differences),
             "notes": list(contents.notes),
             "classes": list(contents.classes),
+            "own_validation": contents.select is not None,
             "counts": {"train": len(contents.train)} | {part: len(getattr(parts, part)) for part in PARTS},
             "checksums": dict(contents.checksums),
             "split": parts.hash,

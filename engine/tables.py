@@ -6,16 +6,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from engine.backbone import Backbone, WeightsFile
+from engine.console import size_text
 from engine.dataset import Dataset
-from engine.inventory import megabytes
 
 
 def dataset_table(datasets: Iterable[Dataset]) -> str:
     """A row a dataset: script, name, published counts, splits, input size, how it comes."""
     rows = [("command", "dataset", "train / test / classes (published)", "honest split", "input", "how it comes")]
     for dataset in datasets:
-        magnification = dataset.key.removeprefix(f"{dataset.script}_").removesuffix("x") if dataset.script else ""
-        command = f"`{dataset.script_name}.py{f' --magnification {magnification}' if magnification else ''}`"
+        command = f"`{dataset.script_name}.py {dataset.flags}".rstrip() + "`"
         counts = f"{dataset.train_images:,} / {dataset.test_images:,} / {dataset.classes:,}"
         height, width = dataset.size
         rows.append(
@@ -43,7 +42,7 @@ def how_it_comes(dataset: Dataset) -> str:
     if not all(file.urls for file in dataset.files):
         return "by hand"
     sizes = [file.bytes for file in dataset.files]
-    return "fetched" if None in sizes else f"fetched, {megabytes(sum(size or 0 for size in sizes))}"
+    return "fetched" if None in sizes else f"fetched, {size_text(sum(size or 0 for size in sizes))}"
 
 
 def backbone_table(backbones: Mapping[str, Backbone]) -> str:

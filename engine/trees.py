@@ -12,6 +12,7 @@ import numpy as np
 from engine.dataset import Contents, Part
 from engine.errors import UserError
 from engine.folders import list_classes
+from engine.metadata import damaged
 from engine.splits import fewest_names, split_names
 
 
@@ -42,6 +43,29 @@ def listed_part(
     return part, tuple(name for name in names if name not in there)
 
 
+def part_by_folder(
+    root: Path, lists: Mapping[Path, Sequence[str]]
+) -> tuple[tuple[str, ...], list[Part], tuple[str, ...]]:
+    """A part for each of `lists` of "<class>/<image>", paths below `root`: the classes, the parts, and what is missing.
+
+    UserError, which names the list: an entry of another form.
+    """
+    for path, names in lists.items():
+        if strange := [name for name in names if name.count("/") != 1]:
+            raise damaged(path, f"{strange[0]!r} is not <class>/<image>")
+    classes = tuple(sorted({name.partition("/")[0] for names in lists.values() for name in names}))
+    labels = {name: label for label, name in enumerate(classes)}
+    found = [listed_part(root, names, [labels[name.partition("/")[0]] for name in names]) for names in lists.values()]
+    return classes, [part for part, _ in found], tuple(name for _, missing in found for name in missing)
+
+
+def class_folders(folder: Path, allow_partial: bool) -> dict[str, list[str]]:
+    """Class -> images, of a published dataset's class folders. UserError: no such folder, or what list_classes says."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is missing: it holds a folder for each class. Get the dataset whole.")
+    return list_classes(folder, allow_empty=allow_partial).classes
+
+
 def class_part(root: Path, folder: str, classes: Sequence[str], images: Mapping[str, Sequence[str]]) -> Part:
     """The images of class folders in `root / folder`, as `list_classes` names them, of the given `classes`."""
     prefix = f"{folder}/" if folder else ""
@@ -66,9 +90,9 @@ def split_classes(classes: Mapping[str, Sequence[str]], test_size: float) -> tup
     return train, test
 
 
-def read_and_split(root: Path, test_size: float) -> Contents:
+def read_and_split(root: Path, test_size: float, allow_partial: bool) -> Contents:
     """A dataset without an official split: class folders in `root`, of which `test_size` of each is for testing."""
-    listing = list_classes(root)
-    classes = tuple(sorted(listing.classes))
-    train, test = (class_part(root, "", classes, images) for images in split_classes(listing.classes, test_size))
+    images = class_folders(root, allow_partial)
+    classes = tuple(sorted(images))
+    train, test = (class_part(root, "", classes, part) for part in split_classes(images, test_size))
     return Contents(classes, train, test)

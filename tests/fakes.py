@@ -444,8 +444,8 @@ def make_food101() -> Fake:
             part = "test" if index == 3 else "train"
             stem = f"{dish}/{1004234 - 7 * index}"
             lists[part].setdefault(dish, []).append(stem)
-            name = f"images/{stem}.jpg"
-            content[f"{top}/{name}"] = painter.image(name, mode="L" if index == 2 else "RGB")
+            name = f"{stem}.jpg"
+            content[f"{top}/images/{name}"] = painter.image(name, mode="L" if index == 2 else "RGB")
             parts[part][name] = dish
     for part, listed in lists.items():
         content[f"{top}/meta/{part}.json"] = json.dumps(listed).encode()
@@ -461,7 +461,7 @@ def make_food101() -> Fake:
         painter.colours,
         lists=(f"{top}/meta/train.json", f"{top}/meta/test.json"),
         removable=f"{top}/images/baklava/1004227.jpg",
-        named="images/baklava/1004227.jpg",
+        named="baklava/1004227.jpg",
     )
 
 
@@ -483,7 +483,7 @@ def make_dtd() -> Fake:
     content[f"{top}/imdb/imdb.mat"] = matlab(images=np.zeros((1, 1)))
     archives: dict[str, Files | bytes] = {"dtd-r1.0.1.tar.gz": content}
     return Fake(
-        declared(dtd.DATASET, archives, classes=3, train_images=6, test_images=6),
+        declared(dtd.DATASET, archives, classes=3, train_images=6, test_images=6, select_images=6),
         archives,
         dict(enumerate(("banded", "polka-dotted", "zigzagged"))),
         parts,

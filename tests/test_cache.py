@@ -21,10 +21,13 @@ import pytest
 from PIL import Image
 
 from engine import cache
-from engine.cache import Decoded, decode_all, decode_few, default_folder, with_digests
+from engine.cache import Decoded, decode_all
 from engine.dataset import Contents, Part, Reference, Slice
 from engine.errors import RunError, UserError
 from engine.images import DECODER, Pixels, UnreadableError, decode, digest, resize
+from engine.pixels import decode_few, with_digests
+from engine.places import cache_folder
+from engine.reading import Parts
 from tests import toy
 from tests.test_images import without_rights
 
@@ -384,8 +387,9 @@ def test_a_few(data: Path) -> None:
 def test_digests_of_arrays() -> None:
     train = toy.part(6, 1, "train")
     expected = [digest(image) for image in train.pixels()]
-    assert with_digests(train).digests == expected
-    assert with_digests(with_digests(train)).digests == expected
+    parts = with_digests(Parts(toy.CLASSES, train, train, train))
+    assert [part.digests for part in parts] == [expected] * 3
+    assert [part.digests for part in with_digests(parts)] == [expected] * 3
     few = decode_few(train.take(np.array([1, 4, 2])), 2, SIZE, False)
     assert few.names == ["train/1", "train/2"]
     np.testing.assert_array_equal(few.pixels(), train.pixels(np.array([1, 2])))
@@ -620,7 +624,7 @@ def test_a_cache_on_a_disk_that_is_read_only(data: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("name", [".", "data", "data/below/toy"])
 def test_the_cache_lies_beside_the_data(name: str, tmp_path: Path) -> None:
-    assert default_folder(tmp_path / name) == tmp_path / name / ".cache"
+    assert cache_folder(tmp_path / name) == tmp_path / name / ".cache"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -630,9 +634,9 @@ def test_where_that_cannot_be_it_lies_in_the_users_own_folder(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(os, "access", lambda path, mode: not (mode & os.W_OK and path.is_relative_to(public)))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert default_folder(public / "data") == tmp_path / ".cache" / "which-backbone"
+    assert cache_folder(public / "data") == tmp_path / ".cache" / "which-backbone"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert default_folder(public / "data") == tmp_path / "xdg" / "which-backbone"
+    assert cache_folder(public / "data") == tmp_path / "xdg" / "which-backbone"
 
 
 MEMORY = """

@@ -11,7 +11,8 @@ import datasets
 import stanford_cars
 import ucmerced
 from common import File
-from engine.inventory import look, table
+from engine.console import table
+from engine.inventory import look
 from engine.tables import put_tables
 
 
@@ -101,3 +102,10 @@ def test_a_damaged_list_is_unusable(tmp_path: Path) -> None:
     state = look(stanford_cars.DATASET, tmp_path)
     assert state.word == "unusable"
     assert "cars_meta.mat" in state.what_to_do
+
+
+def test_an_archive_that_is_not_the_published_one_is_unusable(tmp_path: Path) -> None:
+    (tmp_path / ucmerced.DATASET.files[0].name).write_bytes(b"0" * 1000)
+    state = look(ucmerced.DATASET, tmp_path)
+    assert state.word == "unusable"
+    assert "truncated (1,000 bytes" in state.what_to_do

@@ -602,3 +602,25 @@ def test_fetch_waits_for_another_process(server: Server, tmp_path: Path, capsys:
     thread.join()
     assert server.seen == []
     assert "waiting" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("url", "location", "refused"),
+    [
+        ("https://a.example/x.gz", "http://b.example/x.gz", True),
+        ("https://a.example/x.gz", "HTTP://b.example/x.gz", True),
+        ("https://a.example/x.gz", "ftp://b.example/x.gz", True),
+        ("https://a.example/x.gz", "https://b.example/x.gz", False),
+        ("https://a.example/x.gz", "/elsewhere/x.gz", False),
+        ("https://a.example/x.gz", None, False),
+    ],
+)
+def test_no_way_from_tls_to_plain_http_without_a_checksum(url: str, location: str | None, refused: bool) -> None:
+    response = requests.Response()
+    response.url, response.status_code = url, 200 if location is None else 302
+    response.headers.update({} if location is None else {"Location": location})
+    if refused:
+        with pytest.raises(ValueError, match="without TLS"):
+            download.refuse_plain(response)
+    else:
+        download.refuse_plain(response)

@@ -42,7 +42,7 @@ def parted(root: Path, *parts: str) -> None:
 
 
 def read(root: Path) -> Contents:
-    return folder.dataset(root).read(Source(Path()))
+    return folder.dataset(root).read(Source(root))
 
 
 def record(out: Path) -> dict[str, Any]:
@@ -88,8 +88,10 @@ def test_groups_of_split_stay_together(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_tree_of_other_making(tmp_path: Path, validation: str) -> None:
     parted(tmp_path, "train", validation, "test")
     (tmp_path / "README.md").write_text("words")
-    (tmp_path / "split.json").write_text(json.dumps({"of": "another program"}))
-    found = read(tmp_path)
+    others: list[Any] = [{"of": "another program"}, {}, [], None]
+    for other in others:
+        (tmp_path / "split.json").write_text(json.dumps(other))
+        found = read(tmp_path)
     assert found.select is not None
     assert (len(found.train), len(found.select), len(found.test)) == (12, 12, 12)
     assert found.select.names[0] == f"{validation}/cat/0.png"
@@ -146,9 +148,9 @@ def test_unreadable_images_are_all_named_or_left_out(command: Command, tmp_path:
     found = record(tmp_path / "runs")
     assert found["dataset"]["partial"] is True
     assert found["dataset"]["counts"]["test"] == 12
-    (said,) = found["dataset"]["differences"]
-    assert said.startswith("3 images can't be read: ")
-    assert all(name in said for name in bad)
+    total, *said = found["dataset"]["differences"]
+    assert total == "3 images left out: they can't be read"
+    assert sorted(line.partition(" can't be read: ")[0] for line in said) == sorted(bad)
 
 
 def test_copies_across_parts_are_refused_or_left_out(command: Command, tmp_path: Path, capsys: Any) -> None:
@@ -168,9 +170,11 @@ def test_copies_across_parts_are_refused_or_left_out(command: Command, tmp_path:
 def test_the_paper_protocol_tells_of_copies(command: Command, tmp_path: Path, capsys: Any) -> None:
     parted(tmp_path / "pets")
     shutil.copy(tmp_path / "pets/test/cat/3.png", tmp_path / "pets/train/cat/same.png")
-    assert command(f"pets {QUICK} --protocol paper", folder.DATASET) == 0
-    assert "leakage: 1 of 12 test images (8.3%) are in train too" in capsys.readouterr().out
-    assert "leakage" in record(tmp_path / "runs")["dataset"]["notes"][0]
+    assert command(f"pets {QUICK} --protocol paper", folder.DATASET) == 2
+    assert "train/cat/same.png = test/cat/3.png" in capsys.readouterr().err
+    assert command(f"pets {QUICK} --protocol paper --allow-partial", folder.DATASET) == 0
+    assert "leakage: 1 of 12 test images (8.3%) are tied to training images" in capsys.readouterr().out
+    assert record(tmp_path / "runs")["dataset"]["differences"][0].startswith("leakage: ")
 
 
 Prepare = Callable[[Path], object]
@@ -212,11 +216,18 @@ BAD: list[tuple[Prepare, str, str]] = [
     (lambda r: (parted(r), os.mkfifo(r / "train/cat/pipe.png")), "", "not a regular file"),
     (lambda r: (parted(r), (r / "test/cat/0.png").write_bytes(b"\x89PNG\r\n")), "", "test/cat/0.png: "),
     (lambda r: (parted(r), (r / "test/cat/0.png").write_bytes(b"")), "--check", "test/cat/0.png can't be read: empty"),
-    (lambda r: note(r, {"format": 1, "hash": "", "files": 3}), "", "split.json is damaged"),
-    (lambda r: note(r, {"format": 1, "hash": "", "files": {"train": 3}, "groups": None}), "", "split.json is damaged"),
-    (lambda r: note(r, {"format": 1, "hash": "", "files": {"train": {"a": 1}}}), "", "split.json is damaged"),
-    (lambda r: note(r, "{"), "", "split.json is damaged"),
-    (lambda r: note(r, "[]"), "", "split.json is damaged"),
+    (lambda r: note(r, {"format": 1, "hash": "", "files": 3}), "", "split.json is not as split.py"),
+    (
+        lambda r: note(r, {"format": 1, "hash": "", "files": {"train": 3}, "groups": None}),
+        "",
+        "split.json is not as split.py",
+    ),
+    (
+        lambda r: note(r, {"format": 1, "hash": "", "files": {"train": {"a": 1}}}),
+        "",
+        "split.json is not as split.py",
+    ),
+    (lambda r: note(r, "{"), "", "split.json is not as split.py"),
     (
         lambda r: note(r, {"format": 1, "hash": "", "files": {"train": {"cat/9.png": 1}}, "groups": None}),
         "",
@@ -317,3 +328,41 @@ def test_galaxies_in_another_file(tmp_path: Path, content: Any, expected: str) -
                 file[name] = array
     with pytest.raises(UserError, match=expected):
         galaxy10.DATASET.read(Source(tmp_path))
+
+
+def test_no_test_image_can_be_read(command: Command, tmp_path: Path, capsys: Any) -> None:
+    parted(tmp_path / "pets")
+    for path in (tmp_path / "pets" / "test").rglob("*.png"):
+        path.write_bytes(b"no image")
+    assert command(f"pets {QUICK} --allow-partial", folder.DATASET) == 2
+    assert "no image of the test part can be read" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_image_that_split_placed_is_gone(command: Command, tmp_path: Path, capsys: Any) -> None:
+    tree(tmp_path / "pets", "cat", "dog", images=20)
+    assert split.main(["--input_dir", "pets", "--output_dir", "parts"]) == 0
+    gone = sorted((tmp_path / "parts" / "train" / "cat").iterdir())[0]
+    gone.unlink()
+    assert command(f"parts {QUICK}", folder.DATASET) == 2
+    message = capsys.readouterr().err
+    assert f"parts in {tmp_path / 'parts'} is not as split.py left it" in message
+    assert f"train/cat/{gone.name}" in message
+    assert "published" not in message
+    assert "delete" not in message
+
+
+def test_folders_of_the_same_name_do_not_share_a_cache(command: Command, tmp_path: Path) -> None:
+    for number, place in enumerate(("a", "b")):
+        tree(tmp_path / place / "pets", "cat", "dog", images=8 + number)
+        assert command(f"{place}/pets {QUICK}", folder.DATASET) == 0
+    assert len(list((tmp_path / "data" / "folder" / ".cache").glob("*.npy"))) == 2
+
+
+def test_check_fetches_nothing(command: Command, tmp_path: Path, capsys: Any) -> None:
+    """Food-101 has 5 GB: whoever asks whether a run would work does not ask for that."""
+    assert command("-model tiny --weights none --check", breakhis.DATASET) == 2
+    printed = capsys.readouterr().err
+    assert "BreakHis 40x is not in" in printed
+    assert "without --check" in printed
+    assert not (tmp_path / "data").exists()
