@@ -820,6 +820,12 @@ LAYOUTS: dict[str, tuple[str, Layout]] = {
         "stanford_cars",
         lambda fake: {"stanford-cars-by-classes-folder.zip": fakes.packed("a.zip", folder_cars(fake))},
     ),
+    "cars: class folders in folders, zip": (
+        "stanford_cars",
+        lambda fake: {
+            "stanford-cars-by-classes-folder.zip": fakes.packed("a.zip", below("car_data/car_data", folder_cars(fake)))
+        },
+    ),
     "cars: class folders": ("stanford_cars", lambda fake: below("stanford_cars", folder_cars(fake))),
     "cars: class folders in the data folder": ("stanford_cars", folder_cars),
     "cars: class folders in car_data": ("stanford_cars", lambda fake: below("car_data", folder_cars(fake))),
