@@ -27,7 +27,9 @@ from engine.splits import divide_groups, fewest_names, split_names
 
 CLASSES = ("benign", "malignant")
 # SOB_<class>_<type>-<year>-<patient><slide>-<magnification>-<number>.png; a letter marks a patient's further slides
-NAME = re.compile(r"(benign|malignant)/.*/SOB_(?P<letter>[BM])_[A-Z]+-(?P<patient>\d+-\d+)[A-Z]*-\d+-\d+\.png")
+NAME = re.compile(
+    r"(benign|malignant)/.*/(?P<zoom>\d+)X/SOB_(?P<letter>[BM])_[A-Z]+-(?P<patient>\d+-\d+)[A-Z]*-(?P=zoom)-\d+\.png"
+)
 
 
 def read(source: Source, magnification: int) -> Contents:

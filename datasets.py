@@ -93,8 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.write_readme:
             write_text(README, readme(README.read_text("utf-8")))
         elif options.names:
-            for name in options.names:
-                print(card(find(name), options.data_dir))
+            for dataset in [dataset for name in options.names for dataset in find(name)]:
+                print(card(dataset, options.data_dir))
         else:
             print(overview(options.data_dir))
     except UserError as error:
@@ -109,13 +109,14 @@ def readme(text: str) -> str:
     return put_tables(text, tables)
 
 
-def find(name: str) -> Dataset:
-    """The dataset with that key; UserError, with the nearest one, where there is none."""
-    if name not in DATASETS:
+def find(name: str) -> list[Dataset]:
+    """The datasets with that key, or of that script; UserError, with the nearest one, where there is none."""
+    found = [dataset for dataset in DATASETS.values() if name.removesuffix(".py") in (dataset.key, dataset.script_name)]
+    if not found:
         near = difflib.get_close_matches(name.lower(), DATASETS, n=1, cutoff=0.4)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UserError(f"unknown dataset {name!r}.{hint} Known: {', '.join(DATASETS)}.")
-    return DATASETS[name]
+    return found
 
 
 def overview(data_dir: Path) -> str:

@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
-from common import Choice, Contents, Dataset, Part, Source, main
+from common import Choice, Contents, Dataset, Source, main
 from engine.arguments import folder
 from engine.errors import UserError
-from engine.folders import list_classes, listed
+from engine.folders import group_of, list_classes, listed
 from engine.trees import class_part, read_and_split
 
 VALIDATION = ("val", "valid", "validation")
+NEARLY = ("train", "training", "test", "testing", *VALIDATION)  # in capitals or not: names that people give to parts
 TEST_SIZE = 0.2
 
 
@@ -31,46 +33,83 @@ def read(source: Source) -> Contents:
     if not root.is_dir():
         wrong = "is a file" if root.exists() else "does not exist"
         raise UserError(f"{root} {wrong}. Expected a folder with images: one folder a class, or train/ and test/.")
-    there = {part for part in ("train", "test", *VALIDATION) if (root / part).is_dir()}
-    if not there & {"train", "test"}:
-        contents = read_and_split(root, TEST_SIZE, allow_partial=False)
-        note = f"no test/ folder: {TEST_SIZE:.0%} of each class was held out for testing (names sorted, seed 42)"
-        return Contents(contents.classes, contents.train, contents.test, notes=(note,))
-    if lacking := {"train", "test"} - there:
+    try:
+        parts = find_parts(root)
+        if not parts:
+            return split_here(root)
+        return read_parts(root, parts, source.protocol)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"{error.filename or root} can't be read: {reason}. Make it readable.") from error
+
+
+def folders_in(place: Path) -> list[str]:
+    """The names of the visible folders in `place`."""
+    hidden = (".", "__MACOSX")
+    return sorted(entry.name for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith(hidden))
+
+
+def find_parts(root: Path) -> list[str]:
+    """The folders that are parts, train/ first; none where there are class folders alone."""
+    there = folders_in(root)
+    parts = [name for name in ("train", "test", *VALIDATION) if name in there]
+    near = [name for name in there if name not in parts and name.lower() in NEARLY]
+    if near and (parts or len(near) == len(there)):
         raise UserError(
-            f"{root} has {' and '.join(sorted(there))}, but no {lacking.pop()}. Expected both train/ and test/, or "
-            "class folders alone, which are then split."
+            f"{root} has {', '.join(near)}. Expected train/, test/ and perhaps val/, spelled so: rename these, or, if "
+            "they are classes, put them into a folder with all the other classes."
         )
-    if len(there) > 3:
-        raise UserError(f"{root} has {', '.join(sorted(there))}. Expected one validation folder: remove the others.")
-    order = [part for part in ("train", "test", *VALIDATION) if part in there]
-    names = {part: class_names(root / part) for part in order}
+    if not set(parts) & {"train", "test"}:
+        return []
+    if lacking := [name for name in ("train", "test") if name not in parts]:
+        raise UserError(
+            f"{root} has {' and '.join(parts)}, but no {lacking[0]}. Expected both train/ and test/, or class folders "
+            f"alone, none of them called so, which are then split."
+        )
+    if len(parts) > 3:
+        raise UserError(f"{root} has {', '.join(parts)}. Expected one validation folder: remove the others.")
+    return parts
+
+
+def split_here(root: Path) -> Contents:
+    """Class folders alone: a part of each is held out for testing."""
+    small = [f"{name}: {len(images):,}" for name, images in list_classes(root).classes.items() if len(images) < 2]
+    if small:
+        raise UserError(
+            f"Too few images to hold any out for testing ({len(small):,} classes):{listed(small)}\nExpected 2 or more "
+            "in each class. Add images, or remove the class."
+        )
+    contents = read_and_split(root, TEST_SIZE, allow_partial=False)
+    note = f"no test/ folder: {TEST_SIZE:.0%} of each class was held out for testing (names sorted, seed 42)"
+    return replace(contents, notes=(note,))
+
+
+def read_parts(root: Path, order: list[str], protocol: str) -> Contents:
+    """The parts, each with a folder for every class."""
+    names = {part: set(folders_in(root / part)) for part in order}
     if lines := [
         f"{name}: in {part if name in names[part] else 'train'}/, not in {'train' if name in names[part] else part}/"
         for part in order
         for name in sorted(names[part] ^ names["train"])
     ]:
         raise UserError(f"The classes of {root} differ between its parts:{listed(lines)}\nExpected the same in each.")
+    if len(names["train"]) == 1:
+        raise UserError(f"{root} has a single class, {names['train'].pop()}. Expected two or more: add a class folder.")
     found = {part: list_classes(root / part).classes for part in order}
     classes = tuple(sorted(found["train"]))
-    groups, missing = read_split(root, found)
-    parts = {part: grouped(class_part(root, part, classes, images), groups) for part, images in found.items()}
-    return Contents(
-        classes,
-        parts["train"],
-        parts["test"],
-        next((parts[p] for p in VALIDATION if p in parts), None),
-        missing=missing,
-    )
+    parts = {part: class_part(root, part, classes, images) for part, images in found.items()}
+    groups, missing = read_split(root, [name for part in parts.values() for name in part.names])
+    if groups:
+        parts = {key: replace(part, groups=[groups[name] for name in part.names]) for key, part in parts.items()}
+    notes = [f"{name}/ is none of the parts and is not used" for name in folders_in(root) if name not in order]
+    select = next((parts[part] for part in VALIDATION if part in parts), None)
+    if select is not None and protocol == "paper":
+        notes.append("the paper protocol selects on test: the validation folder is not used")
+    return Contents(classes, parts["train"], parts["test"], select, missing=missing, notes=tuple(notes))
 
 
-def class_names(part: Path) -> set[str]:
-    """The names of the class folders."""
-    return {entry.name for entry in part.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__MACOSX"))}
-
-
-def read_split(root: Path, found: dict[str, dict[str, list[str]]]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """What split.py noted: image -> group, and the images that it put there and that are gone since."""
+def read_split(root: Path, names: list[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Of what split.py noted: the group of each of `names`, if it grouped them; and the images that are gone since."""
     path = root / "split.json"
     if not path.exists():
         return {}, ()
@@ -78,22 +117,24 @@ def read_split(root: Path, found: dict[str, dict[str, list[str]]]) -> tuple[dict
         split = json.loads(path.read_text("utf-8"))
         if not isinstance(split, dict) or not {"format", "hash", "files"} <= split.keys():
             return {}, ()  # another program's
-        files = {f"{part}/{name}": name for part, images in split["files"].items() for name in images}
-        groups = {place: str(split["groups"][name]) for place, name in files.items()} if split["groups"] else {}
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        files = {f"{part}/{name}" for part, images in split["files"].items() for name in images}
+        # images that came later are grouped by the same rule
+        pattern = re.compile(split["options"]["group_regex"]) if split["groups"] is not None else None
+    except (ValueError, AttributeError, KeyError, TypeError, re.error) as error:
         raise UserError(
             f"{path} is not as split.py wrote it ({type(error).__name__}: {error}). Remove it, which ungroups the "
             "images, or run split.py again."
         ) from error
-    there = {f"{part}/{name}" for part, images in found.items() for names in images.values() for name in names}
-    return groups, tuple(sorted(files.keys() - there))
-
-
-def grouped(part: Part, groups: dict[str, str]) -> Part:
-    """The part with the groups of its images; an image that has none is its own."""
-    if not groups:
-        return part
-    return Part(part.images, part.labels, part.names, [groups.get(name, f"image {name}") for name in part.names])
+    missing = tuple(sorted(files.difference(names)))
+    if pattern is None:
+        return {}, missing
+    groups = {name: group_of(name, pattern) for name in names}
+    if lost := [name for name, group in groups.items() if group is None]:
+        raise UserError(
+            f"{len(lost):,} images have no group: the regular expression that split.py was given, {pattern.pattern!r}, "
+            f"does not match their names:{listed(lost)}\nRename or remove them, or split again."
+        )
+    return {name: group for name, group in groups.items() if group is not None}, missing
 
 
 def dataset(root: Path) -> Dataset:

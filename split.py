@@ -16,14 +16,14 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from engine.arguments import Parser
 from engine.console import steady_streams
 from engine.errors import RunError, UserError
-from engine.folders import Listing, list_classes, listed
+from engine.folders import Listing, group_of, list_classes, listed
 from engine.outputs import SPLIT_FILE, check_apart, check_output, write
 from engine.splits import divide_groups, fewest_names, split_hash, split_names
 
@@ -165,8 +165,7 @@ def find_groups(listing: Listing, regex: str) -> dict[str, str]:
         raise UserError(f"--group_regex {regex!r} is not a regular expression: {error}. Correct it.") from None
     groups, lost = {}, []
     for name in sorted(listing.sizes):
-        match = pattern.search(PurePosixPath(name).name)
-        group = match and match[1 if pattern.groups else 0]
+        group = group_of(name, pattern)
         if group is None:
             lost.append(name)
         else:

@@ -13,7 +13,7 @@ class Parser(argparse.ArgumentParser):
     """Raises a wrong command line as the UserError that every other mistake is."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}. See python {self.prog} --help")
+        raise UserError(f"{message}{'' if message.endswith('?') else '.'} See python {self.prog} --help")
 
 
 def whole(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:

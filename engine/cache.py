@@ -57,7 +57,7 @@ def decode_all(
     """Every image that the parts of `contents` refer to, at `size`, from the cache in `folder`, which is made if need
     be; None where the parts have their pixels already.
 
-    A cache belongs to a set of files: another name, size in bytes or time of change makes a new one, and the old one
+    A cache belongs to a set of files: another name, size in bytes, time or content makes a new one, and the old one
     of this `key` and size is removed. Images that could not be read are tried again each time, and if one can be read
     now, all are decoded anew. Two processes do not decode at once: the second waits.
 
@@ -120,7 +120,7 @@ def _fingerprint(references: Sequence[Reference], places: Sequence[object], size
             except OSError:  # found when it is decoded, and reported with the others
                 status[path] = None
         stat = status[path]
-        found.update(json.dumps([place, stat and [stat.st_size, stat.st_mtime_ns]]).encode())
+        found.update(json.dumps([place, stat and [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]]).encode())
     return found.hexdigest()[:16]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -184,7 +183,7 @@ def parse(
         options = dict(f.metadata["options"], dest=f.name, default=f.default)
         options["help"] = options["help"].format(**words)
         if f.name == "data_dir" and positional:
-            options["help"] = argparse.SUPPRESS  # the images' folder has been named already
+            continue  # the images' folder has been named already
         parser.add_argument(*f.metadata["names"], **options)
     values = vars(parser.parse_args(arguments))
 
@@ -192,7 +191,7 @@ def parse(
         dataset = choice.dataset(values.pop(choice.argument.lstrip("-").replace("-", "_")))
     assert isinstance(dataset, Dataset)
     defaults = {"size": dataset.size, "augment": dataset.augment, "data_dir": Path("data") / dataset.script_name}
-    values |= {name: value for name, value in defaults.items() if values[name] is None}
+    values |= {name: value for name, value in defaults.items() if values.get(name) is None}
     values["cache_dir"] = values["cache_dir"] or cache_folder(values["data_dir"])
     if values["model"] not in backbones:
         near = difflib.get_close_matches(values["model"].lower(), backbones, n=1, cutoff=0.5)

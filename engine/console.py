@@ -72,6 +72,7 @@ def head_lines(description: Mapping[str, Any], folder: Path | None, resumed: boo
         parts += f", test {counts['test']:,}"
         protocol = "honest: held-out training images choose the epoch, test is scored once"
     limit = f", at most {config['epochs']:,} each" if config["epochs"] else ""
+    patience = f"{config['patience']} epochs bring" if config["patience"] > 1 else "an epoch brings"
     tuned = "all layers" if config["tune"] == "full" else "the head only"
     batches = f"{description['batch_size']}"
     if description["batch_size"] < config["batch_size"]:
@@ -80,7 +81,7 @@ def head_lines(description: Mapping[str, Any], folder: Path | None, resumed: boo
         f"{dataset['name']}: {parts}, {len(dataset['classes']):,} classes",
         f"backbone   {backbone['name']}, weights {backbone['weights']}, {costs['parameters'] / 1e6:.1f} M parameters, "
         f"{costs['macs'] / 1e9:.2f} GMACs at {config['size'][0]}x{config['size'][1]}",
-        f"recipe     {description['recipe']}: AdamW, then SGD, until {config['patience']} epochs bring no gain{limit}",
+        f"recipe     {description['recipe']}: AdamW, then SGD, until {patience} no gain{limit}",
         f"training   {tuned}, batches of {batches}, rate {config['lr']:g}, "
         f"augmentation {config['augment']}, seed {description['seed']}",
         f"protocol   {protocol}",
@@ -90,7 +91,7 @@ def head_lines(description: Mapping[str, Any], folder: Path | None, resumed: boo
         lines.append(f"record     {folder}" + (" (goes on from the last finished epoch)" if resumed else ""))
     told = [("partial   ", difference) for difference in dataset["differences"][:MOST_DIFFERENCES]]
     if more := len(dataset["differences"]) - MOST_DIFFERENCES:
-        told += [("partial   ", f"and {more:,} more differences, in the record")] if more > 0 else []
+        told += [("partial   ", f"and {more:,} more, in the record")] if more > 0 else []
     told += [("note      ", note) for note in dataset["notes"]]
     return [lines[0], *(f"{label} {text}" for label, text in told), *lines[1:]]
 

@@ -1,6 +1,7 @@
 """Class folders on disk, and the images in them."""
 
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterable
@@ -98,6 +99,12 @@ def list_classes(root: Path, allow_empty: bool = False) -> Listing:
     return listing
 
 
+def group_of(name: str, pattern: re.Pattern[str]) -> str | None:
+    """What `pattern` finds in an image's own name: its first group (...) if it has one, else all that matches."""
+    match = pattern.search(name.rpartition("/")[2])
+    return match and match[1 if pattern.groups else 0]
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -146,7 +153,7 @@ def _check_classes(root: Path, listing: Listing, allow_empty: bool) -> None:
             f"Found a single class folder in {root}: {only.name}. {layout}"
             f" If the classes are the folders inside {only.name}, give that: {only}"
         )
-    if listing.classes.keys() <= {"train", "val", "valid", "validation", "test"}:
+    if {name.lower() for name in listing.classes} <= {"train", "val", "valid", "validation", "test"}:
         raise UserError(
             f"Found the folders {', '.join(listing.classes)} in {root}: it looks split already. {layout}"
             f" To split one part further, give that part: {root / min(listing.classes, key=len)}"

@@ -25,16 +25,16 @@ class Overlap:
 
 
 def find_overlap(part: Part, other: Part) -> Overlap:
-    """What of `part` is in `other` too. Both have been decoded."""
+    """What of `part` is in `other` too. Before they are decoded, nothing is known of copies."""
     shared = part.images is other.images
     rows = set(other.entries(range(len(other.images)))) if shared else set()
-    digests, groups = set(other.entries(other.digests or ())), set(other.groups or ())
+    digests, groups = set(_digests(other)) - {""}, set(other.groups or ())
     found: dict[str, list[str]] = {"files": [], "copies": [], "groups": []}
     own_groups = part.groups or [""] * len(part)
     for name, row, digest, group in zip(
         part.names,
         part.entries(range(len(part.images))),
-        part.entries(part.digests or ()),
+        _digests(part),
         own_groups,
         strict=True,
     ):
@@ -92,6 +92,20 @@ def separate(parts: Parts, protocol: str, own: bool, allow_partial: bool) -> tup
     return (Parts(parts.classes, fit, select, parts.test) if notes else parts), notes
 
 
+def contradictions(parts: Parts) -> list[str]:
+    """A note, if there are images with the same pixels and different labels: no model can tell both right."""
+    labels: dict[str, set[int]] = {}
+    for part in parts:
+        for digest, label in zip(_digests(part), part.labels.tolist(), strict=True):
+            labels.setdefault(digest, set()).add(label)
+    count = sum(len(own) > 1 for digest, own in labels.items() if digest)
+    return [f"{_images(count, '')} of the same pixels under different classes"] if count else []
+
+
+def _digests(part: Part) -> list[str]:
+    return part.entries(part.digests) if part.digests is not None else [""] * len(part)
+
+
 def _refuse(found: Overlap, part: str, other: str) -> None:
     for kind, names in (("the same image as", found.files), ("of the same group as", found.groups)):
         if names:
@@ -110,8 +124,8 @@ def _without(part: Part, names: tuple[str, ...]) -> Part:
 
 
 def _pairs(names: tuple[str, ...], part: Part, other: Part) -> list[str]:
-    twins = dict(zip(other.entries(other.digests or ()), other.names, strict=True))
-    digests = dict(zip(part.names, part.entries(part.digests or ()), strict=True))
+    twins = dict(zip(_digests(other), other.names, strict=True))
+    digests = dict(zip(part.names, _digests(part), strict=True))
     return [f"{name} = {twins[digests[name]]}" for name in names]
 
 

@@ -13,7 +13,7 @@ from engine.config import Config
 from engine.dataset import Contents, Dataset, Part
 from engine.errors import UserError
 from engine.images import UnreadableError, decode, digest, resize
-from engine.overlap import separate
+from engine.overlap import contradictions, separate
 from engine.reading import Parts
 
 
@@ -25,6 +25,7 @@ def with_pixels(dataset: Dataset, contents: Contents, parts: Parts, config: Conf
     """
     size = dataset.stored or config.size
     if config.check:
+        separate(parts, config.protocol, dataset.own, config.allow_partial)  # as far as groups and files go
         return contents, parts.map(lambda part: decode_few(part, config.batch_size, size, config.allow_partial))
     key = dataset.key
     if dataset.own:  # folders of the same name do not share a cache
@@ -39,10 +40,15 @@ def with_pixels(dataset: Dataset, contents: Contents, parts: Parts, config: Conf
             unread = [f"{name} can't be read: {reason}" for name, reason in images.bad.items()]
             total = f"{len(unread):,} images left out: they can't be read"
             contents = replace(contents, differences=(*contents.differences, total, *unread))
-    parts, notes = separate(with_digests(parts), config.protocol, dataset.own, config.allow_partial)
+    whole = with_digests(parts)
+    parts, notes = separate(whole, config.protocol, dataset.own, config.allow_partial)
+    emptied = set(contents.train.labels.tolist()) - set(parts.fit.labels.tolist())
+    notes += [f"class {contents.classes[label]}: no training image is left" for label in sorted(emptied)]
     if dataset.own and config.allow_partial:  # what would have been refused without the flag
-        return replace(contents, differences=(*contents.differences, *notes)), parts
-    return replace(contents, notes=(*contents.notes, *notes)), parts
+        contents = replace(contents, differences=(*contents.differences, *notes))
+    else:
+        contents = replace(contents, notes=(*contents.notes, *notes))
+    return replace(contents, notes=(*contents.notes, *contradictions(whole))), parts
 
 
 def with_digests(parts: Parts) -> Parts:

@@ -21,7 +21,7 @@ from engine.places import wanted
 from engine.splits import hold_out, split_hash
 
 PARTS = ("fit", "select", "test")
-MOST_CLASSES = 20  # that are named when their images are not all there
+MOST_CLASSES = 12  # that are named when their images are not all there
 HELD_OUT = 0.1  # of the training images, under the `honest` protocol
 
 
@@ -81,9 +81,9 @@ def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: str, f
             "--allow-partial: the record is then marked partial."
         )
     for name, part in (("train", contents.train), ("test", contents.test)):
-        _check_part(part, f"{dataset.name}: the {name} part", len(contents.classes))
+        _check_part(part, f"{dataset.name} in {folder}: the {name} part", len(contents.classes))
     if contents.select is not None and protocol == "honest":
-        _check_part(contents.select, f"{dataset.name}: the validation part", len(contents.classes))
+        _check_part(contents.select, f"{dataset.name} in {folder}: the validation part", len(contents.classes))
     checksums = seen_checksums(dataset, data_dir) | dict(contents.checksums)
     return replace(contents, checksums=checksums, differences=tuple(found))
 
@@ -103,12 +103,12 @@ def differences(dataset: Dataset, contents: Contents, protocol: str) -> list[str
     if dataset.select_images and select != dataset.select_images:
         found.append(f"{select:,} validation images instead of {dataset.select_images:,}")
     found += contents.differences
+    if contents.missing:
+        found.append(f"missing of the listed images: {len(contents.missing):,}: {_some(contents.missing)}")
     if lines := _class_lines(dataset, contents):
         found += lines[:MOST_CLASSES]
         if len(lines) > MOST_CLASSES:
-            found.append(f"and {len(lines) - MOST_CLASSES:,} more classes")
-    if contents.missing:
-        found.append(f"{len(contents.missing):,} listed images are missing: {_some(contents.missing)}")
+            found.append(f"and so on, for {len(lines):,} classes in all")
     return found
 
 
@@ -136,7 +136,7 @@ def _some(names: tuple[str, ...], most: int = 3) -> str:
 
 def _check_part(part: Part, what: str, classes: int) -> None:
     if len(part) == 0:
-        raise UserError(f"{what} has no images.")
+        raise UserError(f"{what} has no images. Expected some: get the images that belong there.")
     images = len(part.images) if part.rows is None else len(part.rows)
     if not images == len(part.labels) == len(part.names) == len(set(part.names)):
         raise ValueError(f"{what}: images, labels and unique names do not agree in number")

@@ -85,7 +85,8 @@ def hold_out(labels: Indices, groups: Sequence[str] | None, fraction: float, see
             held_of_classes.append(train_test_split(members, test_size=count, random_state=random)[1])
     if not held_of_classes:
         raise UserError(
-            f"Nothing can be held out: found {len(labels):,} images of {len(np.unique(labels)):,} classes."
+            f"Nothing can be held out of the training images: found {len(labels):,} images of"
+            f" {len(np.unique(labels)):,} classes."
             " Expected at least one class of two images or more. Add images, or give a validation part of your own."
         )
     held = np.sort(np.concatenate(held_of_classes))

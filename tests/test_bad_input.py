@@ -112,7 +112,10 @@ NOTHING = Part(np.zeros((0, 8, 8, 3), np.uint8), np.zeros(0, np.int64), [])
     [
         (lambda: some(NOTHING), "the train part has no images"),
         (lambda: some(toy.part(60, 1, "train"), NOTHING), "the test part has no images"),
-        (lambda: some(toy.part(3, 1, "train")), "Nothing can be held out: found 3 images of 3 classes"),
+        (
+            lambda: some(toy.part(3, 1, "train")),
+            "Nothing can be held out of the training images: found 3 images",
+        ),
         (lambda: some(toy.part(60, 1, "train"), classes=2), "labels from 0 to 2, but 2 classes"),
         (lambda: some(toy.part(6, 1, "train", classes=1), toy.part(6, 2, "test", classes=1), 1), "at least 2 classes"),
     ],

@@ -95,6 +95,9 @@ def test_a_tree_of_other_making(tmp_path: Path, validation: str) -> None:
     assert found.select is not None
     assert (len(found.train), len(found.select), len(found.test)) == (12, 12, 12)
     assert found.select.names[0] == f"{validation}/cat/0.png"
+    assert found.notes == ()
+    (tmp_path / "extra").mkdir()
+    assert read(tmp_path).notes == ("extra/ is none of the parts and is not used",)
     assert found.train.labels.tolist() == [0] * 6 + [1] * 6
 
 
@@ -204,7 +207,7 @@ BAD: list[tuple[Prepare, str, str]] = [
     (lambda r: parted(r, "train", "val"), "", "but no test"),
     (lambda r: parted(r, "train", "test", "val", "valid"), "", "Expected one validation folder"),
     (lambda r: (parted(r), remove(r, "test/dog")), "", "dog: in train/, not in test/"),
-    (lambda r: (parted(r), remove(r, "test/dog", "train/dog")), "", "a single class folder"),
+    (lambda r: (parted(r), remove(r, "test/dog", "train/dog")), "", "a single class, cat"),
     (lambda r: (parted(r), remove(r, "train/dog")), "", "dog: in test/, not in train/"),
     (lambda r: (parted(r), tree(r, "test/cow")), "", "cow: in test/, not in train/"),
     (lambda r: (parted(r, "train", "val", "test"), tree(r, "val/cow")), "", "cow: in val/, not in train/"),
@@ -231,9 +234,9 @@ BAD: list[tuple[Prepare, str, str]] = [
     (
         lambda r: note(r, {"format": 1, "hash": "", "files": {"train": {"cat/9.png": 1}}, "groups": None}),
         "",
-        "1 listed images are missing: train/cat/9.png",
+        "missing of the listed images: 1: train/cat/9.png",
     ),
-    (lambda r: tree(r, "cat", "dog", images=1), "", "the test part has no images"),
+    (lambda r: tree(r, "cat", "dog", images=1), "", "Too few images to hold any out for testing"),
     (lambda r: tree(r, "cat", "dog", images=2), "", "Nothing can be held out"),
     (lambda r: parted(r), "--cache-dir ''", "the path is empty"),
     (lambda r: parted(r), "--cache-dir pets/train/cat/0.png", "--cache-dir chooses another folder"),
@@ -243,7 +246,12 @@ BAD: list[tuple[Prepare, str, str]] = [
     (lambda r: parted(r), "--size 0", "--size"),
     (lambda r: parted(r), "--size 1", "can't take images of 1x1"),
     (lambda r: parted(r), "-bs 1", "batch normalisation"),
-    (lambda r: parted(r), "--data-dir ''", "the path is empty"),
+    (lambda r: parted(r), "--data-dir elsewhere", "--data-dir"),
+    (lambda r: parted(r, "Train", "Test"), "", "has Test, Train. Expected train/, test/"),
+    (lambda r: parted(r, "train", "test", "Val"), "", "has Val. Expected train/, test/"),
+    (lambda r: parted(r, "training", "testing"), "", "has testing, training. Expected train/, test/"),
+    (lambda r: tree(r, "train", "bus", "tram"), "", "but no test"),
+    (lambda r: parted(r, "val"), "", "a single class folder"),
 ]
 
 
@@ -366,3 +374,50 @@ def test_check_fetches_nothing(command: Command, tmp_path: Path, capsys: Any) ->
     assert "BreakHis 40x is not in" in printed
     assert "without --check" in printed
     assert not (tmp_path / "data").exists()
+
+
+def test_a_patient_in_two_parts_is_refused(command: Command, tmp_path: Path, capsys: Any) -> None:
+    """An image that came after the split belongs to its group as those before it do."""
+    for patient in range(12):
+        for shot in range(4):
+            picture(tmp_path / "scans" / "ab"[patient % 2] / f"p{patient:02}_{shot}.png", patient * 10 + shot)
+    assert split.main(["--input_dir", "scans", "--output_dir", "parts", "--group_regex", r"^(p\d+)_"]) == 0
+    assert command(f"parts {QUICK}", folder.DATASET) == 0
+    shutil.rmtree(tmp_path / "runs")
+    held = sorted((tmp_path / "parts" / "test" / "a").iterdir())[0].name.partition("_")[0]
+    picture(tmp_path / "parts" / "train" / "a" / f"{held}_9.png", 999)
+    for flags in ("", "--allow-partial", "--check"):
+        assert command(f"parts {QUICK} {flags}", folder.DATASET) == 2
+        assert "of the same group as one in the test part" in capsys.readouterr().err
+    (tmp_path / "parts" / "train" / "a" / f"{held}_9.png").rename(tmp_path / "parts" / "train" / "a" / "new.png")
+    assert command(f"parts {QUICK}", folder.DATASET) == 2
+    assert "1 images have no group" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_pixels_changed_in_place_are_noticed(command: Command, tmp_path: Path) -> None:
+    """Same name, same size, same time of change, as unpacked archives often have."""
+    for name in ("cat", "dog"):
+        for index in range(8):
+            picture(tmp_path / "pets" / name / f"{index}.bmp", index + 100 * (name == "cat"))
+            os.utime(tmp_path / "pets" / name / f"{index}.bmp", (0, 0))
+    assert command(f"pets {QUICK}", folder.DATASET) == 0
+    picture(tmp_path / "pets" / "cat" / "0.bmp", 77)
+    os.utime(tmp_path / "pets" / "cat" / "0.bmp", (0, 0))
+    assert command(f"pets {QUICK}", folder.DATASET) == 0
+    assert len(list((tmp_path / "runs").glob("*/*/*/record.json"))) == 2
+
+
+def test_contradicting_labels_are_told(command: Command, tmp_path: Path) -> None:
+    parted(tmp_path / "pets")
+    shutil.copy(tmp_path / "pets/train/cat/3.png", tmp_path / "pets/train/dog/same.png")
+    assert command(f"pets {QUICK}", folder.DATASET) == 0
+    assert "1 image of the same pixels under different classes" in record(tmp_path / "runs")["dataset"]["notes"]
+
+
+def test_a_class_that_cannot_be_learnt_is_told(command: Command, tmp_path: Path) -> None:
+    parted(tmp_path / "pets")
+    for path in (tmp_path / "pets" / "train" / "cat").iterdir():
+        path.write_bytes(b"")
+    assert command(f"pets {QUICK} --allow-partial", folder.DATASET) == 0
+    assert "class cat: no training image is left" in record(tmp_path / "runs")["dataset"]["differences"]
