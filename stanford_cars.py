@@ -14,6 +14,7 @@ Traps     devkit/cars_test_annos.mat has no labels: cars_test_annos_withlabels.m
           folders call it otherwise
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from common import Contents, Dataset, File, Part, Source, main
@@ -41,13 +42,13 @@ def read(source: Source) -> Contents:
         if not {"fname", "class"} <= set(annotations.dtype.names or ()):
             raise damaged(path, "its annotations have no labels")
         # Kaggle's archive has each folder in another of the same name
-        place = f"{folder}/{folder}" if (root / folder / folder).is_dir() else folder
+        place = root / folder / folder if (root / folder / folder).is_dir() else root / folder
         labels = [label - 1 for label in whole_numbers(path, annotations["class"])]
         if not all(0 <= label < len(names) for label in labels):
             raise damaged(path, f"its labels go from {min(labels) + 1} to {max(labels) + 1}, of {len(names)} classes")
-        part, lost = listed_part(root, [f"{place}/{name}" for name in annotations["fname"].tolist()], labels)
-        parts.append(part)
-        missing += lost
+        part, lost = listed_part(place, [str(name) for name in annotations["fname"].tolist()], labels)
+        parts.append(replace(part, names=[f"{folder}/{name}" for name in part.names]))
+        missing += [f"{folder}/{name}" for name in lost]
     return Contents(tuple(map(str, names)), parts[0], parts[1], missing=tuple(missing))
 
 
