@@ -158,7 +158,6 @@ def dataset(root: Path) -> Dataset:
         citation="",
         page="",
         published=False,
-        own=True,
         place=root.absolute(),
     )
 

@@ -137,8 +137,7 @@ class Dataset:
     flags: str = ""  # what the script's command line needs for this one of its datasets
     select_images: int = 0  # of a validation part of the dataset's own; 0: it has none
     published: bool = True  # a row of the published table
-    own: bool = False  # the user's images: nobody else knows how many there should be, and they can be mended
-    place: Path | None = None  # where the user's images lie
+    place: Path | None = None  # where the images lie, if they are the user's own
 
     def __post_init__(self) -> None:
         unsigned = [url for file in self.files if not file.checksum for url in file.urls]
@@ -149,6 +148,11 @@ class Dataset:
     def script_name(self) -> str:
         """The name of the script and of the dataset's folder under data/."""
         return self.script or self.key
+
+    @property
+    def own(self) -> bool:
+        """Whether these are the user's images: nobody else knows how many there should be, and they can be mended."""
+        return self.place is not None
 
     def expected(self, protocol: str) -> tuple[int, ...]:
         """The images that there should be: (train, test), or (all of them,); () where nobody can know."""

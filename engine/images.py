@@ -4,7 +4,8 @@ The rules, for every dataset alike:
 
 - The format is told by a file's content, not by its name; only DICOM files are known by their suffix.
 - EXIF rotation is applied: pixels are the way round that a viewer shows them.
-- Grey becomes three equal channels. Transparent pixels are laid on white. CMYK and palettes are converted.
+- Grey becomes three equal channels. Transparent pixels are laid on white (but for the one transparent grey that a
+  16-bit PNG can have). CMYK and palettes are converted.
 - 16-bit grey becomes 8 bits by dividing by 257, that is, scaled by what the type can hold, not by what an image uses.
   Of 16-bit colours, which Pillow doesn't read in full, the higher byte is taken.
 - Of several frames the first is taken.
