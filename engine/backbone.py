@@ -97,8 +97,27 @@ def require_size(model: nn.Module, name: str, size: tuple[int, int]) -> None:
             fix += f", the next above {height}x{width}"
         flag = f"--size {height}" if height == width else f"--size {height} {width}"
         raise UserError(f"{name} can't take images of {size[0]}x{size[1]} pixels: {fix}.\nUse {flag}.") from problem
+    if min(size) < SMALL:
+        _require_small(model, name, size)
 
 
+def _require_small(model: nn.Module, name: str, size: tuple[int, int]) -> None:
+    """Older PyTorch lets shapes pass that its kernels then refuse: an image this small is computed for real."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, 3, *size))
+    except _UNFIT as problem:
+        raise UserError(
+            f"{name} can't take images of {size[0]}x{size[1]} pixels: {str(problem).partition(chr(10))[0]}\n"
+            "Use a larger --size."
+        ) from problem
+    finally:
+        model.train(training)
+
+
+SMALL = 80  # pixels: every backbone takes a side this long
 # what layers raise when their input shrinks to nothing, does not divide, or is not the one size that they take
 _UNFIT = (RuntimeError, ValueError, IndexError, AssertionError)
 
