@@ -32,7 +32,7 @@ import tinyimagenet
 import ucmerced
 from common import BACKBONES, Dataset
 from engine.arguments import Parser, folder
-from engine.console import steady_streams, table
+from engine.console import say, steady_streams, table
 from engine.errors import UserError
 from engine.files import write_text
 from engine.inventory import look
@@ -86,7 +86,7 @@ def parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says. Returns 0, or 2 for the user's mistake."""
+    """Do what the command line says. Returns 0, or 2 for the user's mistake, 130 for Ctrl-C."""
     steady_streams()
     try:
         options = parser().parse_args(arguments)
@@ -94,12 +94,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_text(README, readme(README.read_text("utf-8")))
         elif options.names:
             for dataset in [dataset for name in options.names for dataset in find(name)]:
-                print(card(dataset, options.data_dir))
+                say(card(dataset, options.data_dir))
         else:
-            print(overview(options.data_dir))
+            say(overview(options.data_dir))
     except UserError as error:
         print(f"datasets.py: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:  # Ctrl-C, or whoever read the output is gone
+        return 130
     return 0
 
 
