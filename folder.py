@@ -13,18 +13,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from common import Choice, Contents, Dataset, Source, main
 from engine.arguments import folder
 from engine.errors import UserError
-from engine.folders import group_of, list_classes, listed
+from engine.folders import Listing, group_of, list_classes, listed
 from engine.trees import class_part, read_and_split
 
 VALIDATION = ("val", "valid", "validation")
 NEARLY = ("train", "training", "test", "testing", *VALIDATION)  # in capitals or not: names that people give to parts
 TEST_SIZE = 0.2
+MOST_LETTERS = 40  # of the folder's name, in names that are made of it: file systems take 255 bytes
 
 
 def read(source: Source) -> Contents:
@@ -73,7 +75,8 @@ def find_parts(root: Path) -> list[str]:
 
 def split_here(root: Path) -> Contents:
     """Class folders alone: a part of each is held out for testing."""
-    small = [f"{name}: {len(images):,}" for name, images in list_classes(root).classes.items() if len(images) < 2]
+    listing = list_classes(root)
+    small = [f"{name}: {len(images):,}" for name, images in listing.classes.items() if len(images) < 2]
     if small:
         raise UserError(
             f"Too few images to hold any out for testing ({len(small):,} classes):{listed(small)}\nExpected 2 or more "
@@ -81,7 +84,16 @@ def split_here(root: Path) -> Contents:
         )
     contents = read_and_split(root, TEST_SIZE, allow_partial=False)
     note = f"no test/ folder: {TEST_SIZE:.0%} of each class was held out for testing (names sorted, seed 42)"
-    return replace(contents, notes=(note,))
+    return replace(contents, notes=(note, *loose_notes({"": listing})))
+
+
+def loose_notes(listings: Mapping[str, Listing]) -> list[str]:
+    """What is said of images that lie beside the class folders."""
+    return [
+        f"{listing.loose:,} images in no class folder{f' of {part}/' if part else ''} are not used"
+        for part, listing in listings.items()
+        if listing.loose
+    ]
 
 
 def read_parts(root: Path, order: list[str], protocol: str) -> Contents:
@@ -95,13 +107,15 @@ def read_parts(root: Path, order: list[str], protocol: str) -> Contents:
         raise UserError(f"The classes of {root} differ between its parts:{listed(lines)}\nExpected the same in each.")
     if len(names["train"]) == 1:
         raise UserError(f"{root} has a single class, {names['train'].pop()}. Expected two or more: add a class folder.")
-    found = {part: list_classes(root / part).classes for part in order}
+    listings = {part: list_classes(root / part) for part in order}
+    found = {part: listing.classes for part, listing in listings.items()}
     classes = tuple(sorted(found["train"]))
     parts = {part: class_part(root, part, classes, images) for part, images in found.items()}
     groups, missing = read_split(root, [name for part in parts.values() for name in part.names])
     if groups:
         parts = {key: replace(part, groups=[groups[name] for name in part.names]) for key, part in parts.items()}
     notes = [f"{name}/ is none of the parts and is not used" for name in folders_in(root) if name not in order]
+    notes += loose_notes(listings)
     select = next((parts[part] for part in VALIDATION if part in parts), None)
     if select is not None and protocol == "paper":
         notes.append("the paper protocol selects on test: the validation folder is not used")
@@ -140,7 +154,7 @@ def read_split(root: Path, names: list[str]) -> tuple[dict[str, str], tuple[str,
 def dataset(root: Path) -> Dataset:
     """The declaration of what lies in `root`; nobody but its owner knows the counts."""
     return Dataset(
-        key="folder-" + (re.sub(r"[^\w.-]+", "_", root.resolve().name) or "root"),
+        key="folder-" + (re.sub(r"[^\w.-]+", "_", root.resolve().name)[:MOST_LETTERS] or "root"),
         script="folder",
         name=root.resolve().name or str(root),
         version="1",
@@ -158,7 +172,7 @@ def dataset(root: Path) -> Dataset:
         citation="",
         page="",
         published=False,
-        place=root.absolute(),
+        place=root.resolve(),
     )
 
 

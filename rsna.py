@@ -4,8 +4,9 @@
 
 What      26,684 grey images, 1024x1024 pixels, in DICOM: 6,012 with signs of pneumonia (Target 1), 20,672 without
 Counts    `honest`: train 21,347, test 5,337: 0.2 of the images at random, stratified, seed 42. `paper`: train 24,181,
-          test 6,046: 0.2 of the 30,227 rows of the label file, seed 42. There is a row for each box drawn on an image,
-          so the same image is in train and in test; the run says how often. There is no official split with labels
+          test 6,046: 0.2 of the 30,227 rows of the label file, sorted, seed 42. There is a row for each box drawn on an
+          image, so the same image is in train and in test; the run says how often. There is no official split with
+          labels
 Input     256x256 pixels; no augmentation
 Source    https://www.kaggle.com/competitions/rsna-pneumonia-detection-challenge, 3.7 GB (account, acceptance of rules)
 Licence   RSNA: academic, educational and other use with attribution; Kaggle's rules for its copy

@@ -156,7 +156,7 @@ class Cache:
         """What open() returns; None: there is no such cache, not all of it, or a bad image of `retried` is good now."""
         try:
             found = json.loads(self._path.with_suffix(".json").read_text(encoding="utf-8"))
-            digests = list(map(str, found["digests"]))
+            digests = [text for text in found["digests"] if isinstance(text, str) and len(text) in (0, 32)]
             bad = {int(row): str(reason) for row, reason in dict(found["bad"]).items()}
             lost = [row for row, text in enumerate(digests) if not text]
             if len(digests) != self.shape[0] or sorted(bad) != lost or not self._is_whole():
@@ -165,7 +165,7 @@ class Cache:
             if retried and any(_readable(retried[row]) for row in lost[:MOST_RETRIED]):
                 return None
             return np.load(self._path, mmap_mode="r"), digests, bad
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 
     def _is_whole(self) -> bool:

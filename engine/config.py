@@ -201,4 +201,10 @@ def parse(
     if len(values["size"]) > 2:
         raise UserError(f"--size takes a height and a width, but {len(values['size'])} numbers were given.")
     values["size"] = (values["size"][0], values["size"][-1])
+    for name, what in (("--out", values["out"]), ("--cache-dir", values["cache_dir"])):
+        if dataset.place and what.resolve().is_relative_to(dataset.place):
+            raise UserError(
+                f"{name} {what} lies in {dataset.place}, where it would be taken for images. Run the command in "
+                "another folder, or give --out and --cache-dir folders elsewhere."
+            )
     return dataset, Config(**values)

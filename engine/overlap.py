@@ -55,23 +55,21 @@ def separate(parts: Parts, protocol: str, own: bool, allow_partial: bool) -> tup
     The same image, or the same group, in two parts is always refused. The `paper` protocol keeps the split that it is
     defined by, and a note says how much of test is in train. Raises UserError.
     """
-    in_test = {"training": find_overlap(parts.fit, parts.test)}
-    pairs = _pairs(in_test["training"].copies, parts.fit, parts.test)
-    if protocol == "honest":
-        in_test["validation"] = find_overlap(parts.select, parts.test)
-        pairs += _pairs(in_test["validation"].copies, parts.select, parts.test)
-        for part, found in in_test.items():
-            _refuse(found, part, "test")
-    if pairs and own and not allow_partial:
+    pairs = copies_of_test(parts, protocol) if own and not allow_partial else []
+    if pairs:
+        otherwise = "leave these out of training" if protocol == "honest" else "train on these as well"
         raise UserError(
             f"{_images(len(pairs), '')} outside the test part with the same pixels as a test image, so the result "
-            f"would flatter:{listed(pairs)}\nRemove one of each two, or leave these out of training with "
-            "--allow-partial: the record is then marked partial."
+            f"would flatter:{listed(pairs)}\nRemove one of each two, or {otherwise} with --allow-partial: the record "
+            "is then marked partial."
         )
     if protocol == "paper":
         leaked = find_overlap(parts.test, parts.fit)
         return parts, [_leak(leaked, len(parts.test))] if len(leaked) else []
 
+    in_test = {"training": find_overlap(parts.fit, parts.test), "validation": find_overlap(parts.select, parts.test)}
+    for part, found in in_test.items():
+        _refuse(found, part, "test")
     fit = _without(parts.fit, in_test["training"].copies)
     select = _without(parts.select, in_test["validation"].copies)
     in_fit = find_overlap(select, fit)
@@ -90,6 +88,12 @@ def separate(parts: Parts, protocol: str, own: bool, allow_partial: bool) -> tup
         if names
     ]
     return (Parts(parts.classes, fit, select, parts.test) if notes else parts), notes
+
+
+def copies_of_test(parts: Parts, protocol: str) -> list[str]:
+    """ "<image> = <test image>", for each image outside the test part that has the pixels of one in it."""
+    others = [parts.fit] if protocol == "paper" else [parts.fit, parts.select]
+    return [pair for part in others for pair in _pairs(find_overlap(part, parts.test).copies, part, parts.test)]
 
 
 def contradictions(parts: Parts) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from engine.config import Config
 from engine.dataset import Contents, Dataset, Part
 from engine.errors import UserError
 from engine.images import UnreadableError, decode, digest, resize
-from engine.overlap import contradictions, separate
+from engine.overlap import contradictions, copies_of_test, separate
 from engine.reading import Parts
 
 
@@ -29,7 +30,7 @@ def with_pixels(dataset: Dataset, contents: Contents, parts: Parts, config: Conf
         return contents, parts.map(lambda part: decode_few(part, config.batch_size, size, config.allow_partial))
     key = dataset.key
     if dataset.own:  # folders of the same name do not share a cache
-        key += "-" + hashlib.sha256(str(dataset.place).encode()).hexdigest()[:8]
+        key += "-" + hashlib.sha256(os.fsencode(str(dataset.place))).hexdigest()[:8]
     images = decode_all(contents, key, size, config.cache_dir, config.allow_partial)
     if images:
         parts = parts.map(images.part)
@@ -44,7 +45,7 @@ def with_pixels(dataset: Dataset, contents: Contents, parts: Parts, config: Conf
     parts, notes = separate(whole, config.protocol, dataset.own, config.allow_partial)
     emptied = set(contents.train.labels.tolist()) - set(parts.fit.labels.tolist())
     notes += [f"class {contents.classes[label]}: no training image is left" for label in sorted(emptied)]
-    if dataset.own and config.allow_partial:  # what would have been refused without the flag
+    if dataset.own and copies_of_test(whole, config.protocol):  # refused but for --allow-partial
         contents = replace(contents, differences=(*contents.differences, *notes))
     else:
         contents = replace(contents, notes=(*contents.notes, *notes))

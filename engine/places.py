@@ -20,7 +20,7 @@ def cache_folder(data_dir: Path) -> Path:
 def locate(dataset: Dataset, data_dir: Path) -> Path | None:
     """The folder with the dataset's extracted files: in `data_dir`, or `data_dir` itself; None: there is none."""
     usual = data_dir / dataset.folder
-    if usual.is_dir():
+    if usual.is_dir() and (not dataset.marks or any(usual.iterdir())):
         return _innermost(dataset, usual)
     for place in dataset.places:
         if _marked(dataset, data_dir / place) or (not dataset.marks and (data_dir / place).is_dir()):

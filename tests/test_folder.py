@@ -239,7 +239,8 @@ BAD: list[tuple[Prepare, str, str]] = [
     (lambda r: tree(r, "cat", "dog", images=1), "", "Too few images to hold any out for testing"),
     (lambda r: tree(r, "cat", "dog", images=2), "", "Nothing can be held out"),
     (lambda r: parted(r), "--cache-dir ''", "the path is empty"),
-    (lambda r: parted(r), "--cache-dir pets/train/cat/0.png", "--cache-dir chooses another folder"),
+    (lambda r: parted(r), "--cache-dir pets/train", "--cache-dir pets/train lies in"),
+    (lambda r: (parted(r), (r.parent / "f").touch()), "--cache-dir f", "--cache-dir chooses another folder"),
     (lambda r: parted(r), "--cache-dir /proc/nowhere", "--cache-dir chooses another folder"),
     (lambda r: parted(r), "--magnification 40", "--magnification"),
     (lambda r: parted(r), "second", "second"),
@@ -420,4 +421,40 @@ def test_a_class_that_cannot_be_learnt_is_told(command: Command, tmp_path: Path)
     for path in (tmp_path / "pets" / "train" / "cat").iterdir():
         path.write_bytes(b"")
     assert command(f"pets {QUICK} --allow-partial", folder.DATASET) == 0
-    assert "class cat: no training image is left" in record(tmp_path / "runs")["dataset"]["differences"]
+    found = record(tmp_path / "runs")["dataset"]
+    assert "class cat: no training image is left" in found["notes"]
+    assert found["partial"] is True
+
+
+def test_records_and_caches_do_not_go_among_the_images(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """They would be classes the next time."""
+    tree(tmp_path / "pets", "cat", "dog")
+    monkeypatch.chdir(tmp_path / "pets")
+    for place in (".", str(tmp_path / "pets")):
+        assert command(f"{place} {QUICK}", folder.DATASET) == 2
+        assert "--out runs lies in" in capsys.readouterr().err
+    assert command(f". {QUICK} --out ../runs", folder.DATASET) == 2
+    assert "--cache-dir data/folder/.cache lies in" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "pets").iterdir()) == ["cat", "dog"]
+    assert command(f". {QUICK} --out ../runs --cache-dir ../cache", folder.DATASET) == 0
+    assert record(tmp_path / "runs")["dataset"]["name"] == "pets"
+
+
+def test_a_long_name_and_loose_images(command: Command, tmp_path: Path) -> None:
+    root = tmp_path / ("\u6570\u636e" * 40)
+    tree(root, "cat", "dog")
+    picture(root / "loose.png", 5)
+    assert command(f"{root} {QUICK}", folder.DATASET) == 0
+    assert "1 images in no class folder are not used" in record(tmp_path / "runs")["dataset"]["notes"]
+
+
+def test_allow_partial_alone_marks_nothing_partial(command: Command, tmp_path: Path) -> None:
+    """A copy within training and validation is left out of the one with or without the flag."""
+    parted(tmp_path / "pets", "train", "val", "test")
+    shutil.copy(tmp_path / "pets/train/cat/3.png", tmp_path / "pets/val/cat/same.png")
+    assert command(f"pets {QUICK} --allow-partial", folder.DATASET) == 0
+    found = record(tmp_path / "runs")["dataset"]
+    assert found["partial"] is False
+    assert found["notes"] == ["1 validation image left out: the same pixels as a training image"]
