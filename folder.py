@@ -21,7 +21,7 @@ from common import Choice, Contents, Dataset, Source, main
 from engine.arguments import folder
 from engine.errors import UserError
 from engine.folders import Listing, group_of, list_classes, listed
-from engine.trees import class_part, read_and_split
+from engine.trees import class_part, split_listed
 
 VALIDATION = ("val", "valid", "validation")
 NEARLY = ("train", "training", "test", "testing", *VALIDATION)  # in capitals or not: names that people give to parts
@@ -82,7 +82,7 @@ def split_here(root: Path) -> Contents:
             f"Too few images to hold any out for testing ({len(small):,} classes):{listed(small)}\nExpected 2 or more "
             "in each class. Add images, or remove the class."
         )
-    contents = read_and_split(root, TEST_SIZE, allow_partial=False)
+    contents = split_listed(root, listing.classes, TEST_SIZE)
     note = f"no test/ folder: {TEST_SIZE:.0%} of each class was held out for testing (names sorted, seed 42)"
     return replace(contents, notes=(note, *loose_notes({"": listing})))
 

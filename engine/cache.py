@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,14 +17,13 @@ from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
-import filelock
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
 from engine.dataset import Contents, Part, Reference, Slice
 from engine.errors import RunError, UserError
-from engine.files import atomic, write_json
+from engine.files import atomic, locked, write_json
 from engine.folders import listed
 from engine.images import DECODER, UnreadableError, decode, digest, resize
 
@@ -145,7 +143,8 @@ class Cache:
         with _quiet():
             if found := self._found(references):
                 return found
-            with self._locked():
+            lock, meanwhile = self.folder / f".{self.stem}.lock", "another process decodes these images into"
+            with locked(lock, f"{meanwhile} {self.folder}"):
                 if not (found := self._found(references)):
                     self._build(references)
                     found = self._found(())
@@ -172,20 +171,6 @@ class Cache:
         header = self._header()
         with self._path.open("rb") as file:
             return file.read(len(header)) == header and self._path.stat().st_size == len(header) + prod(self.shape)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.folder / f".{self.stem}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            print(f"another process decodes these images into {self.folder}: waiting for it", file=sys.stderr)
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _build(self, references: Sequence[Reference]) -> None:
         """Decode everything; the manifest, without which there is no cache, comes last."""

@@ -6,7 +6,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
@@ -15,7 +15,7 @@ from engine.archives import extract, is_archive
 from engine.checksums import checksum, forget, remembered
 from engine.dataset import Dataset, File
 from engine.errors import RunError, UserError
-from engine.files import atomic, digest
+from engine.files import atomic, digest, locked
 from engine.places import description, locate, wanted
 
 if TYPE_CHECKING:
@@ -96,22 +96,9 @@ def seen_checksums(dataset: Dataset, data_dir: Path) -> dict[str, str]:
     return {name: value for name, value in remembered(data_dir).items() if name in names}
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> AbstractContextManager[None]:
     """One process at a time downloads into and extracts in `folder`; the others wait."""
-    import filelock
-
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".download.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        _say(f"another process downloads into {folder}: waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    return locked(folder / ".download.lock", f"another process downloads into {folder}")
 
 
 def _remove_leftovers(data_dir: Path, folder: str, wanted: Sequence[File]) -> None:

@@ -45,7 +45,8 @@ def with_pixels(dataset: Dataset, contents: Contents, parts: Parts, config: Conf
     parts, notes = separate(whole, config.protocol, dataset.own, config.allow_partial)
     emptied = set(contents.train.labels.tolist()) - set(parts.fit.labels.tolist())
     notes += [f"class {contents.classes[label]}: no training image is left" for label in sorted(emptied)]
-    if dataset.own and copies_of_test(whole, config.protocol):  # refused but for --allow-partial
+    # refused but for --allow-partial
+    if dataset.own and config.allow_partial and copies_of_test(whole, config.protocol):
         contents = replace(contents, differences=(*contents.differences, *notes))
     else:
         contents = replace(contents, notes=(*contents.notes, *notes))

@@ -16,9 +16,7 @@ from engine.metadata import damaged
 from engine.splits import fewest_names, split_names
 
 
-def listed_part(
-    root: Path, names: Sequence[str], labels: Sequence[int], groups: Sequence[str] | None = None
-) -> tuple[Part, tuple[str, ...]]:
+def listed_part(root: Path, names: Sequence[str], labels: Sequence[int]) -> tuple[Part, tuple[str, ...]]:
     """The images `names`, paths below `root`, as far as they are there; and the names of those that are not."""
     if len(set(names)) < len(names):
         twice = next(name for name, times in Counter(names).items() if times > 1)
@@ -38,7 +36,6 @@ def listed_part(
         images=[root / names[index] for index in kept],
         labels=np.array([labels[index] for index in kept], dtype=np.int64),
         names=[names[index] for index in kept],
-        groups=None if groups is None else [groups[index] for index in kept],
     )
     return part, tuple(name for name in names if name not in there)
 
@@ -92,7 +89,11 @@ def split_classes(classes: Mapping[str, Sequence[str]], test_size: float) -> tup
 
 def read_and_split(root: Path, test_size: float, allow_partial: bool) -> Contents:
     """A dataset without an official split: class folders in `root`, of which `test_size` of each is for testing."""
-    images = class_folders(root, allow_partial)
+    return split_listed(root, class_folders(root, allow_partial), test_size)
+
+
+def split_listed(root: Path, images: Mapping[str, Sequence[str]], test_size: float) -> Contents:
+    """`read_and_split` of class folders that have been listed: class -> images."""
     classes = tuple(sorted(images))
     train, test = (class_part(root, "", classes, part) for part in split_classes(images, test_size))
     return Contents(classes, train, test)
