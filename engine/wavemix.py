@@ -57,6 +57,21 @@ def haar(images: Tensor) -> tuple[Tensor, Tensor]:
     return top + bottom, torch.stack(high, dim=2)
 
 
+class Dropout(nn.Dropout):
+    """nn.Dropout whose masks a processor draws seven times as fast: as bytes, eight of which come from one draw.
+
+    torch draws a number for each element, which was 15 % of a training step.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        dropped = self.p * 256
+        if features.device.type != "cpu" or not self.training or dropped not in range(1, 256):
+            return super().forward(features)
+        words = torch.empty(-(-features.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
+        kept = words.view(torch.uint8)[: features.numel()].view(features.shape) >= dropped
+        return features * kept * (1 / (1 - self.p))
+
+
 class Block(nn.Module):
     """The layers of a package's `Level3Waveblock` behind one Haar pyramid.
 
@@ -69,6 +84,10 @@ class Block(nn.Module):
         self.feedforward2 = package_block.feedforward2
         self.feedforward3 = package_block.feedforward3
         self.reduction = package_block.reduction
+        for layers in (self.feedforward1, self.feedforward2, self.feedforward3):
+            for name, layer in layers.named_children():
+                if isinstance(layer, nn.Dropout):
+                    layers[int(name)] = Dropout(layer.p)
 
     def forward(self, features: Tensor) -> Tensor:
         low1, high1 = haar(self.reduction(features))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import engine.wavemix as room
 from engine.errors import UserError
-from engine.wavemix import Block, haar, wavemix
+from engine.wavemix import Block, Dropout, haar, wavemix
 
 TOP = Path(__file__).parents[1]
 NUMPY_2 = int(numpy.__version__.split(".")[0]) >= 2
@@ -145,6 +145,33 @@ def test_gradients_agree_with_the_package(ours: nn.Module, theirs: nn.Module) ->
         assert found is not None
         # a bias in front of a batch norm has no influence: its gradient is rounding noise in both
         assert (found - expected).norm() < 1e-3 * expected.norm() + 1e-5, name
+
+
+@pytest.mark.parametrize("probability", [0.5, 0.25, 0.3])
+def test_dropout_drops_each_element_alone_and_keeps_the_mean(probability: float) -> None:
+    torch.manual_seed(0)
+    layer = Dropout(probability)
+    ones = torch.ones(7, 3, 31, 33, requires_grad=True)
+    first, second = layer(ones), layer(ones)
+    for found in (first, second):
+        kept = found > 0
+        assert torch.allclose(found[kept], torch.tensor(1 / (1 - probability)))
+        assert kept.float().mean().item() == pytest.approx(1 - probability, abs=0.02)
+        # neighbours, which may come from one draw of eight, do not follow each other
+        flat = kept.flatten()
+        for distance in (1, 2, 4, 8):
+            both = (flat[distance:] & flat[:-distance]).float().mean().item()
+            assert both == pytest.approx((1 - probability) ** 2, abs=0.02), distance
+    assert (first != second).any()
+    first.sum().backward()
+    assert torch.equal(ones.grad, first.detach())
+    assert layer.eval()(ones) is ones or torch.equal(layer(ones), ones)
+
+
+def test_dropout_of_the_model_is_the_quick_one(ours: nn.Module) -> None:
+    layers = [module for module in ours.modules() if isinstance(module, nn.Dropout)]
+    assert len(layers) == 48
+    assert all(isinstance(layer, Dropout) and layer.p == 0.5 for layer in layers)
 
 
 @pytest.mark.parametrize("sides", [(48, 64), (64, 40), (31, 32), (8, 8)])
