@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 import torch
@@ -18,7 +19,7 @@ from engine.check import check
 from engine.config import parse
 from engine.console import head_lines, result_line, say, steady_streams
 from engine.dataset import Choice, Contents, Dataset, File, Part, Slice, Source
-from engine.errors import RunError, UserError
+from engine.errors import RunError, UserError, out_of_memory
 from engine.images import DECODER
 from engine.metrics import evaluate
 from engine.pixels import with_pixels
@@ -26,6 +27,7 @@ from engine.plan import choose_plan, keep_plan
 from engine.reading import divide, read, split_json
 from engine.records import Run, describe
 from engine.train import fit, freeze_body, predict
+from engine.trials import fastest_plan
 from engine.wavemix import wavemix
 from engine.weights import NONE, Weights, find_weights, load_weights
 
@@ -71,6 +73,9 @@ BACKBONES: dict[str, Backbone] = {
 }
 
 
+EVALUATED = 2  # times the images of a training batch are evaluated at once: no gradients take memory
+
+
 def build_model(name: str, num_classes: int, weights: str | Weights = "imagenet") -> nn.Module:
     """The backbone `name` with a new head of `num_classes` outputs.
 
@@ -105,9 +110,7 @@ def main(dataset: Dataset | Choice, arguments: Sequence[str] | None = None) -> N
             )
         )
     except Exception as problem:
-        # PyTorch reports a processor's lack of memory as a plain RuntimeError
-        words = ("out of memory", "can't allocate memory", "not enough memory")
-        if isinstance(problem, MemoryError) or any(word in str(problem) for word in words):
+        if out_of_memory(problem):
             reason = str(problem).partition("\n")[0]
             sys.exit(_complain(f"out of memory. Try a smaller -bs or --size. ({reason})", RunError.exit_code))
         traceback.print_exc()
@@ -143,12 +146,16 @@ def fine_tune(dataset: Dataset | Choice, arguments: Sequence[str] | None = None)
 
     if config.tune == "linear":
         freeze_body(model, head)
-    model.to(plan.device)
     batch_size = usable_batch_size(config.batch_size, len(parts.fit), needs_pairs)
     # the original normalises by its training set's statistics; pretrained weights expect what they were trained with
     mean, std = (dataset.mean, dataset.std) if config.protocol == "paper" else (weights.mean, weights.std)
     train = Batches(parts.fit, batch_size, config.size, mean, std, plan.device, augment=config.augment == "trivial")
-    select = Batches(parts.select, batch_size, config.size, mean, std, plan.device)
+    train = train.held()
+    if not run.interrupted and not config.check:
+        plan = fastest_plan(plan, model, head, train, config)
+    plan.place(model)
+    train = replace(train, memory_format=plan.memory_format)
+    select = train.of(parts.select, EVALUATED * batch_size)
     told = listed if config.check else parts  # a check has decoded no more than it takes
     description = describe(dataset, contents, told, config, backbone, weights, plan, model, train)
     say(*head_lines(description, None if config.check else run.folder, run.interrupted))
@@ -157,8 +164,7 @@ def fine_tune(dataset: Dataset | Choice, arguments: Sequence[str] | None = None)
         return
     with run.writing(description, split_json(parts, config.protocol, config.seed)):
         state = fit(model, head, train, select, config, plan, run)
-        test = Batches(parts.test, batch_size, config.size, mean, std, plan.device)
-        logits, test_speed = predict(model, test, plan, "test")
+        logits, test_speed = predict(model, train.of(parts.test, EVALUATED * batch_size), plan, "test")
         run.finish(model, state, parts.test, logits, evaluate(logits, parts.test.labels), test_speed)
     say(f"record     {run.folder}", result_line(run.record))
 

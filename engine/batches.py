@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from engine.augment import trivial_augment
+from engine.augment import Draws, draw, trivial_augment
 from engine.dataset import Part
 from engine.errors import UserError
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+HELD_SHARE = 0.3  # of a card's free memory: a part of a dataset that takes no more is kept there
+AHEAD = 2  # batches that are gathered while the device is at an earlier one
 
 
 @dataclass(frozen=True)
 class Batches:
     """A part of a dataset, ready to be iterated as (images, labels) on `device`.
 
-    images: float32 (B, 3, H, W), normalised; labels: int64 (B,).
+    images: float32 (B, 3, H, W), normalised, in `memory_format`; labels: int64 (B,).
+
+    Pixels stay 8 bits until they are on the device. They come from the card's own memory, if they are held() there;
+    else from main memory: on a processor as they are asked for, on a card a few batches ahead by a thread.
     """
 
     part: Part
@@ -29,36 +43,119 @@ class Batches:
     std: Sequence[float]
     device: str
     augment: bool = False
+    memory_format: torch.memory_format = torch.contiguous_format
+    on_device: Batch | None = None  # all of the part's pixels, uint8 (N, H, W, 3), and labels
 
     @property
     def steps(self) -> int:
         """How many batches make an epoch, a last one of a single image included."""
         return -(-len(self.part) // self.batch_size)
 
-    def in_order(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Every image once, in the order of the part, never augmented."""
-        return self._batches(np.arange(len(self.part)), augment=False)
+    def of(self, part: Part, batch_size: int) -> Batches:
+        """Another part of the same dataset, not augmented."""
+        return replace(self, part=part, batch_size=batch_size, augment=False, on_device=None).held()
 
-    def shuffled(self, seed: int, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def held(self) -> Batches:
+        """These batches with all pixels on the card, if they take at most HELD_SHARE of its free memory."""
+        if self.device != "cuda" or not isinstance(self.part.images, np.ndarray):
+            return self
+        free, _ = torch.cuda.mem_get_info()
+        needed = len(self.part) * prod(self.part.images.shape[1:])
+        return self.on(self.device) if needed <= HELD_SHARE * free else self
+
+    def on(self, device: str) -> Batches:
+        """These batches with all pixels in the memory of `device`."""
+        pieces = np.array_split(np.arange(len(self.part)), self.steps)
+        first = torch.from_numpy(self.part.pixels(pieces[0][:1]))
+        pixels = first.new_empty((len(self.part), *first.shape[1:]), device=device)
+        for piece in pieces:
+            pixels[piece[0] : piece[-1] + 1] = torch.from_numpy(self.part.pixels(piece)).to(device)
+        return replace(self, on_device=(pixels, torch.from_numpy(self.part.labels).to(device)))
+
+    def in_order(self) -> Iterator[Batch]:
+        """Every image once, in the order of the part, never augmented."""
+        return self._batches(np.arange(len(self.part)), None)
+
+    def shuffled(self, seed: int, epoch: int) -> Iterator[Batch]:
         """Every image once, but for a last batch of a single image, which batch normalisation can't train on."""
         order = np.random.default_rng([seed, epoch]).permutation(len(self.part))
         if len(order) % self.batch_size == 1 and len(order) > 1:
             order = order[:-1]
-        return self._batches(order, augment=self.augment)
+        # numbers of their own, not the model's: how many its dropout draws does not change what an image gets
+        draws = draw(len(order), np.random.default_rng([seed, epoch, 1])) if self.augment else None
+        return self._batches(order, draws)
 
-    def _batches(self, order: npt.NDArray[np.int64], augment: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        mean = torch.tensor(self.mean, device=self.device).reshape(3, 1, 1)
-        std = torch.tensor(self.std, device=self.device).reshape(3, 1, 1)
-        for start in range(0, len(order), self.batch_size):
-            chosen = order[start : start + self.batch_size]
-            images = self.part.pixels(chosen)
-            if augment:
-                images = trivial_augment(images)
-            channels_first = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-            pixels = channels_first.to(self.device).float() / 255
+    def _batches(self, order: npt.NDArray[np.int64], draws: Draws | None) -> Iterator[Batch]:
+        # (x / 255 - mean) / std as one product and one sum
+        scale = 1 / (255 * torch.tensor(self.std)).reshape(3, 1, 1)
+        shift = -(torch.tensor(self.mean) / torch.tensor(self.std)).reshape(3, 1, 1)
+        scale, shift = scale.to(self.device), shift.to(self.device)
+        start = 0
+        for stored, labels in self._stored(order):
+            images = stored.permute(0, 3, 1, 2)
+            if draws is not None:
+                images = trivial_augment(images, draws[start : start + len(labels)])
+            start += len(labels)
+            pixels = images.contiguous(memory_format=self.memory_format).float()
             if pixels.shape[2:] != self.size:
                 pixels = functional.interpolate(pixels, self.size, mode="bilinear", antialias=True)
-            yield (pixels - mean) / std, torch.from_numpy(self.part.labels[chosen]).to(self.device)
+            yield pixels.mul_(scale).add_(shift), labels
+
+    def _stored(self, order: npt.NDArray[np.int64]) -> Iterator[Batch]:
+        """Batch by batch the pixels as they are stored, uint8 (B, H, W, 3), and the labels, on the device."""
+        starts = range(0, len(order), self.batch_size)
+        if self.on_device is not None:
+            pixels, labels = self.on_device
+            rows = torch.from_numpy(order).to(pixels.device)
+            for start in starts:
+                chosen = rows[start : start + self.batch_size]
+                yield pixels[chosen], labels[chosen]
+        elif self.device == "cuda":
+            yield from self._copied(order[start : start + self.batch_size] for start in starts)
+        else:
+            batches = (order[start : start + self.batch_size] for start in starts)
+            # what must still be decoded is decoded meanwhile
+            at_hand = isinstance(self.part.images, np.ndarray)
+            for pixels, labels in map(self._gather, batches) if at_hand else ahead(self._gather, batches):
+                yield pixels.to(self.device), labels.to(self.device)
+
+    def _gather(self, chosen: npt.NDArray[np.int64]) -> Batch:
+        return torch.from_numpy(self.part.pixels(chosen)), torch.from_numpy(self.part.labels[chosen])
+
+    def _copied(self, batches: Iterable[npt.NDArray[np.int64]]) -> Iterator[Batch]:
+        """Gathered and sent to the card by a thread, on a stream of its own, while the card computes."""
+        stream = torch.cuda.Stream()
+
+        def send(chosen: npt.NDArray[np.int64]) -> tuple[Batch, torch.cuda.Event]:
+            pixels, labels = self._gather(chosen)
+            with torch.cuda.stream(stream):
+                sent = (
+                    pixels.pin_memory().to(self.device, non_blocking=True),
+                    labels.pin_memory().to(self.device, non_blocking=True),
+                )
+            return sent, stream.record_event()
+
+        for sent, arrived in ahead(send, batches):
+            now = torch.cuda.current_stream()
+            now.wait_event(arrived)
+            for tensor in sent:
+                tensor.record_stream(now)  # its memory is not to be used anew before this stream is done with it
+            yield sent
+
+
+def ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """`make` of each item, in order, made by a thread AHEAD of being asked for."""
+    pool = ThreadPoolExecutor(1)
+    waiting: deque[Future[Made]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(make, item))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def usable_batch_size(asked: int, images: int, batch_norm: bool) -> int:

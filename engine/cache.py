@@ -7,37 +7,37 @@ import hashlib
 import json
 import os
 import shutil
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from io import BytesIO
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
-from engine.dataset import Contents, Part, Reference, Slice
+from engine.dataset import Contents, Part, Reference, Slice, Table
+from engine.decoding import Outcome, Target, decode_rows, readable, write
 from engine.errors import RunError, UserError
-from engine.files import atomic, locked, write_json
+from engine.files import atomic, locked
 from engine.folders import listed
-from engine.images import DECODER, UnreadableError, decode, digest, resize
+from engine.images import DECODER
+from engine.stream import Stream
 
-PIECE = 16  # images that a thread decodes at a time
 MOST_RETRIED = 100  # of the images that could not be read
 # the folder is not one to write in
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
+ELSEWHERE = "--cache-dir chooses another folder, --no-cache keeps no decoded images."
 
 
 @dataclass(frozen=True)
 class Decoded:
     """The images of a dataset: a table of pixels, and where each reference's lie in it."""
 
-    pixels: npt.NDArray[np.uint8]  # (M, H, W, 3)
+    pixels: npt.NDArray[np.uint8] | Table  # (M, H, W, 3)
     digests: Sequence[str]  # M, of the pixels before they were resized; "" for an image that can't be read
     row_of: dict[Reference, int]
     bad: dict[str, str]  # name -> why it can't be read, sorted
@@ -50,186 +50,210 @@ class Decoded:
 
 
 def decode_all(
-    contents: Contents, key: str, size: tuple[int, int], folder: Path, allow_unreadable: bool
+    contents: Contents, key: str, size: tuple[int, int], folder: Path | None, allow_unreadable: bool
 ) -> Decoded | None:
     """Every image that the parts of `contents` refer to, at `size`, from the cache in `folder`, which is made if need
-    be; None where the parts have their pixels already.
+    be; None where the parts have their pixels already. Without a `folder`, every image is looked at, but its pixels
+    are decoded when they are asked for, and nothing is written.
 
-    A cache belongs to a set of files: another name, size in bytes, time or content makes a new one, and the old one
-    of this `key` and size is removed. Images that could not be read are tried again each time, and if one can be read
-    now, all are decoded anew. Two processes do not decode at once: the second waits.
+    A cache belongs to a set of files: another name, label, size in bytes, time or content makes a new one, and the old
+    one of this `key` and size is removed. Images that could not be read are tried again each time, and if one can be
+    read now, all are decoded anew. Two processes do not decode at once: the second waits.
 
     UserError: images that can't be read, all of them named (unless `allow_unreadable`), a folder that can't be
-    written in, or too little room on the disk. RunError: the disk became full.
+    written in, or too little room on the disk. RunError: the disk became full, or a process that decodes died.
     """
-    parts = [part for part in (contents.train, contents.select, contents.test) if part is not None]
-    named: dict[Reference, str] = {}
-    for part in parts:
-        if not isinstance(part.images, np.ndarray):
-            for reference, name in zip(part.entries(part.images), part.names, strict=True):
-                named.setdefault(reference, name)
-    if not named:
+    images = _images(contents)
+    if not images.references:
         return None
-    # by place, not by name: protocols may name the same images in other ways
-    places = _places(named)
-    references = sorted(named, key=places.__getitem__)
-    stem = f"{key}-{size[0]}x{size[1]}"
-    fingerprint = _fingerprint(references, [places[reference] for reference in references], size)
-    cache = Cache(folder, stem, fingerprint, (len(references), *size, 3))
-    with _explained(folder):
-        pixels, digests, bad_rows = cache.open(references)
-    bad = {named[references[row]]: reason for row, reason in bad_rows.items()}
+    pixels: npt.NDArray[np.uint8] | Table
+    if folder:
+        cache = Cache(folder, f"{key}-{size[0]}x{size[1]}", size, images)
+        with _explained(folder):
+            pixels, outcomes = cache.open()
+    else:
+        outcomes = decode_rows(images.references, None, "reading")
+        pixels = Stream(images.references, images.names, [outcome.digest for outcome in outcomes], size)
+    bad = sorted(
+        (name, outcome.problem) for name, outcome in zip(images.names, outcomes, strict=True) if outcome.problem
+    )
     if bad and not allow_unreadable:
-        lines = [f"{name}: {reason}" for name, reason in sorted(bad.items())]
+        lines = [f"{name}: {reason}" for name, reason in bad]
         raise UserError(
-            f"{len(bad):,} of {len(references):,} images can't be read:{listed(lines, len(lines))}\nGet these again, "
+            f"{len(bad):,} of {len(outcomes):,} images can't be read:{listed(lines, len(lines))}\nGet these again, "
             "or repair or remove them, or leave them out with --allow-partial: the record is then marked partial."
         )
-    return Decoded(pixels, digests, {reference: row for row, reference in enumerate(references)}, bad)
+    row_of = {reference: row for row, reference in enumerate(images.references)}
+    return Decoded(pixels, [outcome.digest for outcome in outcomes], row_of, dict(bad))
 
 
-def _places(references: Iterable[Reference]) -> dict[Reference, tuple[str, str, int]]:
+@dataclass(frozen=True)
+class Images:
+    """The images that the parts of a dataset refer to, each once, sorted by their places: M of each."""
+
+    references: list[Reference]
+    names: list[str]  # as the first part that has it calls it
+    places: list[str]  # below the folder that holds them all: "train/cat/1.png", or "images.h5/images[7]"
+    labels: list[int]  # the lowest, should an image have several
+    classes: tuple[str, ...]
+
+    @property
+    def listing(self) -> dict[str, Any]:
+        """What a cache's manifest says of its rows."""
+        return {"classes": list(self.classes), "images": self.places, "labels": self.labels}
+
+
+def _images(contents: Contents) -> Images:
+    names: dict[Reference, str] = {}
+    labels: dict[Reference, int] = {}
+    for part in (contents.train, contents.select, contents.test):
+        if part is not None and isinstance(part.images, Sequence):
+            entries = zip(part.entries(part.images), part.names, part.labels.tolist(), strict=True)
+            for reference, name, label in entries:
+                names.setdefault(reference, name)
+                labels[reference] = min(label, labels.get(reference, label))
+    # by place, not by name: protocols may name the same images in other ways
+    places = _places(list(names))
+    references = sorted(names, key=places.__getitem__)
+    return Images(
+        references,
+        [names[reference] for reference in references],
+        [f"{path}/{array}[{index}]" if array else path for path, array, index in map(places.__getitem__, references)],
+        [labels[reference] for reference in references],
+        contents.classes,
+    )
+
+
+def _places(references: Sequence[Reference]) -> dict[Reference, tuple[str, str, int]]:
     """Where each image lies, as far as it does not depend on where the whole lies."""
-    paths = {reference: reference.path if isinstance(reference, Slice) else reference for reference in references}
-    root = os.path.commonpath({str(path.absolute().parent) for path in paths.values()})
+    absolute = {path: str(path.absolute()) for path in {_path(reference) for reference in references}}
+    root = os.path.commonpath({str(Path(path).parent) for path in absolute.values()}) if absolute else ""
     found = {}
-    for reference, path in paths.items():
+    for reference in references:
         array, index = (reference.array, reference.index) if isinstance(reference, Slice) else ("", 0)
-        found[reference] = (str(path.absolute())[len(root) :].lstrip(os.sep), array, index)
+        found[reference] = (absolute[_path(reference)][len(root) :].lstrip(os.sep), array, index)
     return found
+
+
+def _path(reference: Reference) -> Path:
+    return reference.path if isinstance(reference, Slice) else reference
 
 
 def references_of(part: Part) -> Sequence[Reference]:
     """What the part's rows refer to, before it is decoded."""
-    if isinstance(part.images, np.ndarray):
+    if not isinstance(part.images, Sequence):
         raise TypeError("these images are decoded already")
     return part.images
 
 
-def _fingerprint(references: Sequence[Reference], places: Sequence[object], size: tuple[int, int]) -> str:
+def _fingerprint(images: Images, size: tuple[int, int]) -> str:
     """A hash that another set of files, or a changed file, changes."""
-    found = hashlib.sha256(json.dumps([DECODER, size]).encode())
-    status: dict[Path, os.stat_result | None] = {}
-    for reference, place in zip(references, places, strict=True):
-        path = reference.path if isinstance(reference, Slice) else reference
+    status: dict[Path, list[int] | None] = {}
+    for path in map(_path, images.references):
         if path not in status:
             try:
-                status[path] = path.stat()
+                stat = path.stat()
+                status[path] = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
             except OSError:  # found when it is decoded, and reported with the others
                 status[path] = None
-        stat = status[path]
-        found.update(json.dumps([place, stat and [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]]).encode())
-    return found.hexdigest()[:16]
+    states = [status[_path(reference)] for reference in images.references]
+    return hashlib.sha256(json.dumps([DECODER, size, images.listing, states]).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Cache:
-    """`<stem>-<fingerprint>.npy`, which holds the pixels, and the manifest `.json` beside it, which is written last."""
+    """`<stem>-<fingerprint>.npy`, which holds the pixels, and the manifest `.json` beside it, which is written last.
+
+    The manifest says of each row which image it is ("images": where it lies below the folder that holds them all), its
+    label (an index into "classes") and its digest, and of a row that could not be read why ("bad").
+    """
 
     folder: Path
     stem: str
-    fingerprint: str
-    shape: tuple[int, ...]
+    size: tuple[int, int]  # height, width
+    images: Images
+
+    @cached_property
+    def _path(self) -> Path:
+        return self.folder / f"{self.stem}-{_fingerprint(self.images, self.size)}.npy"
 
     @property
-    def _path(self) -> Path:
-        return self.folder / f"{self.stem}-{self.fingerprint}.npy"
+    def _shape(self) -> tuple[int, ...]:
+        return (len(self.images.references), *self.size, 3)
 
-    def open(self, references: Sequence[Reference]) -> tuple[npt.NDArray[np.uint8], list[str], dict[int, str]]:
-        """The pixels (M, H, W, 3), mapped into memory, their digests and {row: why it can't be read}; made if need be.
+    def open(self) -> tuple[npt.NDArray[np.uint8], list[Outcome]]:
+        """The pixels (M, H, W, 3), mapped into memory, and what became of each image; made if need be.
 
         Where nothing has to be made, nothing is written, so that a cache can lie in a folder that is only read.
         """
-        with _quiet():
-            if found := self._found(references):
-                return found
-            lock, meanwhile = self.folder / f".{self.stem}.lock", "another process decodes these images into"
-            with locked(lock, f"{meanwhile} {self.folder}"):
-                if not (found := self._found(references)):
-                    self._build(references)
-                    found = self._found(())
-                assert found is not None  # it has just been written
-                return found
+        if found := self._found(MOST_RETRIED):
+            return found
+        meanwhile = f"another process decodes these images into {self.folder}"
+        with locked(self.folder / f".{self.stem}.lock", meanwhile):
+            if not (found := self._found(MOST_RETRIED)):
+                self._build()
+                found = self._found(0)
+            assert found is not None  # it has just been written
+            return found
 
-    def _found(self, retried: Sequence[Reference]) -> tuple[npt.NDArray[np.uint8], list[str], dict[int, str]] | None:
-        """What open() returns; None: there is no such cache, not all of it, or a bad image of `retried` is good now."""
+    def _found(self, retried: int) -> tuple[npt.NDArray[np.uint8], list[Outcome]] | None:
+        """What open() returns; None: there is no such cache, not all of it, or one of the first `retried` bad images
+        can be read now."""
         try:
-            found = json.loads(self._path.with_suffix(".json").read_text(encoding="utf-8"))
+            found = json.loads(self._path.with_suffix(".json").read_bytes())
             digests = [text for text in found["digests"] if isinstance(text, str) and len(text) in (0, 32)]
             bad = {int(row): str(reason) for row, reason in dict(found["bad"]).items()}
             lost = [row for row, text in enumerate(digests) if not text]
-            if len(digests) != self.shape[0] or sorted(bad) != lost or not self._is_whole():
+            listing = self.images.listing
+            if len(digests) != self._shape[0] or sorted(bad) != lost or {**found, **listing} != found:
                 return None
             # rights and missing packages are mended without a trace in a file's size or time
-            if retried and any(_readable(retried[row]) for row in lost[:MOST_RETRIED]):
+            if not self._is_whole() or any(readable(self.images.references[row]) for row in lost[:retried]):
                 return None
-            return np.load(self._path, mmap_mode="r"), digests, bad
+            outcomes = [Outcome(text, bad.get(row, "")) for row, text in enumerate(digests)]
+            return np.load(self._path, mmap_mode="r"), outcomes
         except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 
     def _is_whole(self) -> bool:
         header = self._header()
         with self._path.open("rb") as file:
-            return file.read(len(header)) == header and self._path.stat().st_size == len(header) + prod(self.shape)
+            return file.read(len(header)) == header and self._path.stat().st_size == len(header) + prod(self._shape)
 
-    def _build(self, references: Sequence[Reference]) -> None:
+    def _build(self) -> None:
         """Decode everything; the manifest, without which there is no cache, comes last."""
         self._make_room()
-        digests = [""] * len(references)
-        bad: dict[int, str] = {}
+        header = self._header()
         with atomic(self._path) as file:
-            self._decode(references, file, digests, bad)
-        manifest = {"digests": digests, "bad": {str(row): reason for row, reason in sorted(bad.items())}}
-        write_json(self._path.with_suffix(".json"), manifest)
+            _reserve(file.fileno(), len(header) + prod(self._shape))
+            write(file.fileno(), header, 0)
+            outcomes = decode_rows(self.images.references, Target(file.fileno(), len(header), self.size), "decoding")
+        manifest = self.images.listing | {
+            "digests": [outcome.digest for outcome in outcomes],
+            "bad": {str(row): outcome.problem for row, outcome in enumerate(outcomes) if outcome.problem},
+        }
+        with atomic(self._path.with_suffix(".json")) as file:
+            file.write(json.dumps(manifest).encode())  # ASCII, since a path need not be Unicode
 
     def _make_room(self) -> None:
         """Remove what was made of other files, or left by a killed process, and see that the disk has room."""
         for old in self.folder.iterdir():
             if old.name.startswith((f"{self.stem}-", f".{self.stem}-")) and old.suffix in (".npy", ".json", ".tmp"):
                 old.unlink()
-        needed, free = prod(self.shape), shutil.disk_usage(self.folder).free
+        needed, free = prod(self._shape), shutil.disk_usage(self.folder).free
         if needed > free:
             raise UserError(
                 f"the decoded images take {needed:,} bytes, but {self.folder.absolute()} has {free:,} free. Free some "
-                "space, choose another disk with --cache-dir, or a smaller --size."
+                "space, choose another disk with --cache-dir or a smaller --size, or let them be decoded whenever they "
+                "are needed, with --no-cache."
             )
 
     def _header(self) -> bytes:
-        header = np.lib.format.header_data_from_array_1_0(np.empty((0, *self.shape[1:]), np.uint8))
-        header["shape"] = self.shape
+        header = np.lib.format.header_data_from_array_1_0(np.empty((0, *self._shape[1:]), np.uint8))
+        header["shape"] = self._shape
         written = BytesIO()
         np.lib.format.write_array_header_1_0(written, header)
         return written.getvalue()
-
-    def _decode(
-        self, references: Sequence[Reference], target: BinaryIO, digests: list[str], bad: dict[int, str]
-    ) -> None:
-        header, image_bytes, file = self._header(), prod(self.shape[1:]), target.fileno()
-        start = len(header)
-        _reserve(file, start + image_bytes * len(references))
-        _write(file, header, 0)
-
-        def work(rows: range) -> int:
-            for row in rows:
-                try:
-                    pixels = decode(references[row])
-                    # written, not mapped: the pages of a map would count as this process's memory
-                    _write(file, resize(pixels, (self.shape[1], self.shape[2])).tobytes(), start + row * image_bytes)
-                    digests[row] = digest(pixels)
-                except UnreadableError as problem:
-                    bad[row] = str(problem)
-            return len(rows)
-
-        pieces = [range(row, min(row + PIECE, len(references))) for row in range(0, len(references), PIECE)]
-        bar = tqdm(desc="decoding", total=len(references), unit=" images", leave=False, disable=None)
-        # Pillow and hashlib let other threads run while they work, so threads are enough
-        with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-            try:
-                for count in pool.map(work, pieces):
-                    bar.update(count)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
 
 
 def _reserve(file: int, size: int) -> None:
@@ -243,29 +267,6 @@ def _reserve(file: int, size: int) -> None:
     return os.truncate(file, size)
 
 
-def _write(file: int, data: bytes, offset: int) -> None:
-    # a disk that becomes full takes the beginning without a word
-    while data:
-        written = os.pwrite(file, data, offset)
-        data, offset = data[written:], offset + written
-
-
-def _readable(reference: Reference) -> bool:
-    try:
-        decode(reference)
-    except UnreadableError:
-        return False
-    return True
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Pillow's and pydicom's warnings about odd but readable files."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 @contextmanager
 def _explained(folder: Path) -> Iterator[None]:
     """Turn what the disk refuses into the errors that the user sees."""
@@ -274,4 +275,4 @@ def _explained(folder: Path) -> Iterator[None]:
     except OSError as error:
         place = f"{error.filename or folder}: {(error.strerror or str(error)).lower()}"
         kind = UserError if error.errno in REFUSED else RunError
-        raise kind(f"decoded images can't be kept in {place}. --cache-dir chooses another folder.") from error
+        raise kind(f"decoded images can't be kept in {place}. {ELSEWHERE}") from error

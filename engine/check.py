@@ -15,6 +15,7 @@ from engine.config import Config
 from engine.console import say
 from engine.errors import RunError, UserError
 from engine.plan import Plan
+from engine.step import Step
 from engine.train import RECIPES, predict, train_epoch
 
 
@@ -27,7 +28,7 @@ def check(model: nn.Module, head: nn.Module, fit: Batches, select: Batches, conf
     select = dataclasses.replace(select, part=select.part.take(few))
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = RECIPES[config.recipe][0].optimizer(parameters, config.lr)
-    loss, _ = train_epoch(model, head, fit, optimizer, plan.gradient_scaler(), config, plan, 0)
+    loss, _ = train_epoch(model, head, fit, Step(model, optimizer, plan, len(one)), config, 0)
     say(f"ok: one step of training on {len(one)} images (loss {loss:.4f})")
     before, _ = predict(model, select, plan, "select")
     say(f"ok: one step of validation on {len(few)} images")

@@ -12,6 +12,14 @@ import torch
 Batch = TypeVar("Batch")
 
 
+def synchronize(device: str) -> None:
+    """Wait until the device has done all that it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
 class Clock:
     """Runs from its creation; `batches` passes batches through and notes how long each was waited for.
 

@@ -94,7 +94,22 @@ class Config:
         "--precision",
         default="auto",
         choices=["auto", "fp32", "bf16", "fp16"],
-        help="auto (default): bf16 where the device computes in it, else fp16 with a gradient scaler, else fp32",
+        help="auto (default): the faster of fp32 and the half precision of the device: bf16, or fp16 with a gradient "
+        "scaler on a card that has no bf16",
+    )
+    compile: str = flag(
+        "--compile",
+        default="auto",
+        choices=["auto", "on", "off"],
+        help="torch.compile of the training step; auto (default): where the run is long enough to pay for it and it is "
+        "measured to be faster",
+    )
+    plan: str = flag(
+        "--plan",
+        default="measure",
+        choices=["measure", "off"],
+        help="measure (default): dtype and memory layout are chosen by trying them for up to 30 seconds, once for a "
+        "backbone, size, batch size and device; off: the device's half precision, NCHW, not measured",
     )
     data_dir: Path = flag(
         "--data-dir",
@@ -109,6 +124,13 @@ class Config:
         identity=False,
         metavar="DIR",
         help="where decoded images are kept for the next run (default: {data_dir}/.cache)",
+    )
+    no_cache: bool = flag(
+        "--no-cache",
+        default=False,
+        identity=False,
+        action="store_true",
+        help="keep no decoded images, but decode them whenever they are needed: slower, and takes no room on the disk",
     )
     out: Path = flag(
         "--out",

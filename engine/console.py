@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 
 MOST_DIFFERENCES = 5  # that are printed
 
-EPOCH_COLUMNS = " epoch  stage   train loss  select loss  select top-1     best  images/s   wait  seconds"
+EPOCH_COLUMNS = " epoch  stage   train loss  select loss  select top-1     best  images/s   compute   wait  seconds"
 
 
 def steady_streams() -> None:
@@ -54,6 +54,7 @@ def epoch_line(row: Mapping[str, Any]) -> str:
     return (
         f"{row['epoch']:>6}  {row['stage']:<6} {row['train_loss']:>11.4f}  {row['select_loss']:>11.4f} "
         f"{row['select_top1']:>13.2%}{mark} {row['best_top1']:>7.2%} {row['images_per_second']:>9,.1f} "
+        f"{row['compute_images_per_second']:>9,.1f} "
         f"{row['data_wait_share']:>6.1%} {row['seconds']:>8.1f}"
     )
 
@@ -77,6 +78,7 @@ def head_lines(description: Mapping[str, Any], folder: Path | None, resumed: boo
     batches = f"{description['batch_size']}"
     if description["batch_size"] < config["batch_size"]:
         batches += f" instead of {config['batch_size']} (there are no more images)"
+    form = f"{plan['precision']} {plan['layout']}" + (" compiled" if plan["compiled"] else "")
     lines = [
         f"{dataset['name']}: {parts}, {len(dataset['classes']):,} classes",
         f"backbone   {backbone['name']}, weights {backbone['weights']}, {costs['parameters'] / 1e6:.1f} M parameters, "
@@ -85,7 +87,8 @@ def head_lines(description: Mapping[str, Any], folder: Path | None, resumed: boo
         f"training   {tuned}, batches of {batches}, rate {config['lr']:g}, "
         f"augmentation {config['augment']}, seed {description['seed']}",
         f"protocol   {protocol}",
-        f"plan       {plan['device']} ({plan['device_name']}), {plan['precision']}: {plan['reason']}",
+        f"plan       {plan['device']} ({plan['device_name']}), {form}: {plan['reason']}",
+        *([f"memory     {plan['memory']}"] if plan["memory"] else []),
     ]
     if folder:
         lines.append(f"record     {folder}" + (" (goes on from the last finished epoch)" if resumed else ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,19 +36,33 @@ class Slice:
     array: str
     index: int
 
+    def __str__(self) -> str:
+        return f"{self.path}/{self.array}[{self.index}]"
+
 
 Reference = Path | Slice  # an image that is still to be decoded
+
+
+class Table(Protocol):
+    """Pixels of M images that are not in an array, but read like one."""
+
+    shape: tuple[int, ...]  # (M, H, W, 3)
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: npt.NDArray[np.int64], /) -> npt.NDArray[np.uint8]:
+        """(len(rows), H, W, 3)"""
 
 
 @dataclass(frozen=True)
 class Part:
     """Labelled images in a fixed order: the train, validation or test part of a dataset.
 
-    `images` is a table that several parts can share: RGB pixels, uint8 (M, H, W, 3), or, before they are decoded,
-    references to M images. `rows` says which entry of it each image of this part is.
+    `images` is a table that several parts can share: RGB pixels, uint8 (M, H, W, 3), as an array or a Table, or, before
+    they are decoded, references to M images. `rows` says which entry of it each image of this part is.
     """
 
-    images: npt.NDArray[np.uint8] | Sequence[Reference]
+    images: npt.NDArray[np.uint8] | Table | Sequence[Reference]
     labels: npt.NDArray[np.int64]  # (N,), 0-based
     names: Sequence[str]  # N unique names that do not depend on the machine
     groups: Sequence[str] | None = None  # what must stay on one side of a split (a patient); None: every image
@@ -70,7 +84,7 @@ class Part:
 
     def pixels(self, indices: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.uint8]:
         """The pixels (len(indices), H, W, 3) of the images at `indices`, or of all, which must have been decoded."""
-        if not isinstance(self.images, np.ndarray):
+        if isinstance(self.images, Sequence):
             raise TypeError("these images have not been decoded")
         indices = np.arange(len(self)) if indices is None else indices
         return self.images[indices if self.rows is None else self.rows[indices]]

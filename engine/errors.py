@@ -11,3 +11,9 @@ class RunError(Exception):
     """The run itself failed (a non-finite loss, no memory left, a full disk). Exit code 3."""
 
     exit_code = 3
+
+
+def out_of_memory(problem: BaseException) -> bool:
+    """Whether a lack of memory raised it: PyTorch reports a processor's as a plain RuntimeError."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(problem, MemoryError) or any(word in str(problem) for word in words)

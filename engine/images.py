@@ -41,7 +41,12 @@ class UnreadableError(Exception):
 
 
 def decode(reference: Reference) -> Pixels:
-    """The image (H, W, 3) at its own size, which may be read-only.
+    """The image (H, W, 3) at its own size, which may be read-only. Errors as those of load()."""
+    return np.asarray(load(reference))
+
+
+def load(reference: Reference) -> Pixels | Image.Image:
+    """The image at its own size, as its decoder gives it: uint8 (H, W, 3), which may be read-only, or Pillow's RGB.
 
     UnreadableError: it can't be decoded. UserError: the package that reads it is missing, or the HDF5 file that it is
     a part of can't be opened.
@@ -53,7 +58,7 @@ def decode(reference: Reference) -> Pixels:
         if reference.suffix.lower() in (".dcm", ".dicom"):
             return _decode_dicom(reference)
         with Image.open(reference) as image:
-            return np.asarray(_to_rgb(_upright(image)))
+            return _to_rgb(_upright(image))
     except (UnreadableError, UserError, MemoryError):
         raise
     # a damaged file can make a decoder raise nearly anything
@@ -63,18 +68,24 @@ def decode(reference: Reference) -> Pixels:
         raise UnreadableError(_reason(error, path)) from error
 
 
-def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+def resize(image: Pixels | Image.Image, size: tuple[int, int]) -> Pixels:
     """The image (H, W, 3) at `size`, height and width."""
-    if pixels.shape[:2] == size:
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    if isinstance(image, np.ndarray):
+        if image.shape[:2] == size:
+            return image
+        image = Image.fromarray(image)
+    # to its own size it makes no more than a copy
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
-def digest(pixels: Pixels) -> str:
-    """What tells the image (H, W, 3) from every other, at its own size: 32 hexadecimal digits."""
-    found = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
+def digest(image: Pixels | Image.Image) -> str:
+    """What tells the image from every other, at its own size: 32 hexadecimal digits."""
+    pixels = np.asarray(image)
+    # the fastest in Python's library, twice as fast as BLAKE2 where the processor has instructions for it; nobody gains
+    # by two images of one digest
+    found = hashlib.sha1(repr(pixels.shape).encode(), usedforsecurity=False)
     found.update(np.ascontiguousarray(pixels).data)
-    return found.hexdigest()
+    return found.hexdigest()[:32]
 
 
 _TRANSPOSED = {
@@ -107,7 +118,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         see_through = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), see_through).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _to_8_bits(grey: npt.NDArray[Any]) -> Pixels:
@@ -213,12 +224,17 @@ def open_hdf5(path: Path) -> Any:
 def _open_hdf5(path: Path, _: int) -> Any:
     import h5py
 
-    # chunks that hold several images would otherwise be unpacked again for each of them
     return h5py.File(path, rdcc_nbytes=HDF5_CACHE_BYTES)
 
 
+@lru_cache(maxsize=1)
+def _open_array(file: Any, name: str) -> Any:
+    # stays open: a chunk that holds several images would otherwise be unpacked again for each of them
+    return file[name]
+
+
 def _decode_hdf5(reference: Slice) -> Pixels:
-    array = open_hdf5(reference.path)[reference.array]
+    array = _open_array(open_hdf5(reference.path), reference.array)
     if not hasattr(array, "shape"):
         raise UnreadableError(f"{reference.array} is not an array")
     pixels = np.asarray(array[reference.index])

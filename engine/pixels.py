@@ -13,7 +13,7 @@ from engine.cache import decode_all, references_of
 from engine.config import Config
 from engine.dataset import Contents, Dataset, Part
 from engine.errors import UserError
-from engine.images import UnreadableError, decode, digest, resize
+from engine.images import UnreadableError, digest, load, resize
 from engine.overlap import contradictions, copies_of_test, separate
 from engine.reading import Parts
 
@@ -31,7 +31,7 @@ def with_pixels(dataset: Dataset, contents: Contents, parts: Parts, config: Conf
     key = dataset.key
     if dataset.own:  # folders of the same name do not share a cache
         key += "-" + hashlib.sha256(os.fsencode(str(dataset.place))).hexdigest()[:8]
-    images = decode_all(contents, key, size, config.cache_dir, config.allow_partial)
+    images = decode_all(contents, key, size, None if config.no_cache else config.cache_dir, config.allow_partial)
     if images:
         parts = parts.map(images.part)
         for what, part in (("training", parts.fit), ("selecting", parts.select), ("test", parts.test)):
@@ -78,7 +78,7 @@ def decode_few(part: Part, count: int, size: tuple[int, int], allow_unreadable: 
     pixels: dict[int, npt.NDArray[np.uint8]] = {}
     for index, (reference, name) in enumerate(zip(few.entries(references_of(few)), few.names, strict=True)):
         try:
-            pixels[index] = resize(decode(reference), size)
+            pixels[index] = resize(load(reference), size)
         except UnreadableError as problem:
             if not allow_unreadable:
                 raise UserError(f"{name} can't be read: {problem}. Get it again, or repair it.") from problem

@@ -8,13 +8,18 @@ from engine.dataset import Dataset, File
 from engine.errors import UserError
 
 
+def user_cache() -> Path:
+    """The folder in the user's cache folder that is ours; it need not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "which-backbone"
+
+
 def cache_folder(data_dir: Path) -> Path:
     """Where decoded images go if the user does not say: beside the data, or, where that can't be, in a cache folder
     of the user's."""
     existing = next(folder for folder in [data_dir.absolute(), *data_dir.absolute().parents] if folder.is_dir())
     if os.access(existing, os.W_OK | os.X_OK):
         return data_dir / ".cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "which-backbone"
+    return user_cache()
 
 
 def locate(dataset: Dataset, data_dir: Path) -> Path | None:

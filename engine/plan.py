@@ -1,20 +1,25 @@
-"""How the run computes: device and dtype, chosen with a reason."""
+"""How a run computes: device, dtype, memory layout, compilation, micro-batches."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from engine.console import say
 from engine.errors import UserError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
+SMALLEST_MICRO_BATCH = 2  # images: batch normalisation can't train on one
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -26,11 +31,25 @@ class Plan:
     precision: str  # "fp32", "bf16" or "fp16"
     reason: str
     threads: int = 1  # of the processor: another number adds in another order, so it is part of the plan
+    layout: str = "NCHW"  # of images and weights in memory, or "NHWC"
+    compiled: bool = False  # whether the training step's forward and backward pass are, by torch.compile
+    micro_batch: int | None = None  # images that are in memory at a time; None: a whole batch
+    memory: str | None = None  # why not a whole batch, and what that changes
 
     @property
     def dtype(self) -> torch.dtype:
         """What matrix products and convolutions compute in; weights stay in float32."""
         return DTYPES[self.precision]
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout as PyTorch calls it."""
+        return LAYOUTS[self.layout]
+
+    @property
+    def form(self) -> str:
+        """What was chosen, in a few words."""
+        return f"{self.precision} {self.layout}" + (" compiled" if self.compiled else "")
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context that forward and loss run in."""
@@ -40,9 +59,37 @@ class Plan:
         """fp16 gradients underflow unless the loss is scaled up; bf16 has the range of fp32."""
         return torch.amp.GradScaler(self.device, enabled=self.precision == "fp16")
 
+    def place(self, model: nn.Module) -> None:
+        """Move the model, in place, to the device and into the layout."""
+        model.to(self.device)
+        model.to(memory_format=self.memory_format)
+
+    def forward(self, model: nn.Module, images: int) -> Forward:
+        """The model as training steps call it; compiled, if it is, for batches of just so many `images`.
+
+        Any other batch, the last of an epoch, would be compiled again: it goes through the model as it is.
+        """
+        if not self.compiled:
+            return model
+        compiled = torch.compile(model, dynamic=False)
+        return lambda batch: (compiled if len(batch) == images else model)(batch)
+
+    def halved(self, batch_size: int, batch_norm: bool) -> Plan | None:
+        """This plan with micro-batches of half the size; None below the floor of SMALLEST_MICRO_BATCH images."""
+        half = min(self.micro_batch or batch_size, batch_size) // 2
+        if half < SMALLEST_MICRO_BATCH:
+            return None
+        memory = f"out of memory: the gradient of {batch_size} images is added up from {half} at a time"
+        if batch_norm:
+            memory += ", and so batch normalisation's statistics are of these"
+        return replace(self, micro_batch=half, memory=memory)
+
 
 def choose_plan(device: str, precision: str) -> Plan:
-    """The plan for `--device` and `--precision`; raises UserError when this machine has no such device."""
+    """The plan for `--device` and `--precision` as far as it is known without a measurement.
+
+    Raises UserError when this machine has no such device, or the device no such precision.
+    """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
         device = next(kind for kind, there in available.items() if there)
@@ -51,9 +98,13 @@ def choose_plan(device: str, precision: str) -> Plan:
         raise UserError(f"--device {device}: PyTorch {torch.__version__} finds none here, only {there}.")
     reason = "as asked for"
     if precision == "auto":
-        precision, reason = _fastest_sound_dtype(device)
+        precision, reason = _half_precision(device)
     elif device == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError(f"--precision bf16: {_name(device)} does not compute in bf16. Use fp16, or leave it to auto.")
+    if device == "cuda":
+        torch.backends.cudnn.benchmark = True  # every batch but the last has the same shape
+        torch.set_float32_matmul_precision("high")  # TF32, where fp32 is asked for
+        torch.backends.cudnn.allow_tf32 = True
     return Plan(device, _name(device), precision, reason, torch.get_num_threads())
 
 
@@ -72,7 +123,8 @@ def keep_plan(kept: Mapping[str, Any]) -> Plan:
     return Plan(**kept)
 
 
-def _fastest_sound_dtype(device: str) -> tuple[str, str]:
+def _half_precision(device: str) -> tuple[str, str]:
+    """The half precision that the device computes in, or fp32 where it has none, and why."""
     if device == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16", "the card computes in bf16"

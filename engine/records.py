@@ -114,6 +114,11 @@ class Run:
             except OSError as problem:
                 raise UserError(f"{self.folder / name} can't be removed: {problem.strerror}. Remove it.") from problem
 
+    def change_plan(self, plan: Plan) -> None:
+        """Record that the run goes on by another plan, and let a resume keep that one."""
+        self.record["plan"] = asdict(plan)
+        self._write(lambda: write_json(self.folder / "record.json", self.record))
+
     def snapshot(self) -> dict[str, Any] | None:
         """What the last save() was given, or None before the first."""
         if not self._checkpoint.exists():
@@ -172,7 +177,7 @@ class Run:
         self._write(lambda: self._write_history(state.history))
         self._write(lambda: self._save_predictions(test.names, test.labels, logits))
         # with the state, so that a run cut off between this file and the next has only test left to do
-        weights = {name: value.cpu() for name, value in model.state_dict().items()}
+        weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
         self.record |= {"status": "done", "finished": now()}
         self._write(lambda: self._save_checkpoint({"model": weights, "state": asdict(state), **self.record}))
         self._write(lambda: write_json(self.folder / "record.json", self.record))

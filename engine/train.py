@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,14 +12,16 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from engine.backbone import has_batch_norm
 from engine.batches import Batches
 from engine.clock import Clock, energy_joules
 from engine.config import Config
 from engine.console import EPOCH_COLUMNS, epoch_line, progress, say
-from engine.errors import RunError
+from engine.errors import RunError, out_of_memory
 from engine.plan import Plan
 from engine.records import Run
 from engine.state import State
+from engine.step import Step
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,16 @@ class Stage:
     optimizer: Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer]
 
 
+def _adamw(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr, betas=(0.9, 0.999), weight_decay=0.01, fused=True)
+
+
+def _sgd(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr, momentum=0.9, fused=True)
+
+
 # the published recipe (Jeevan & Sethi, arXiv:2406.05612): both stages always run, at a constant rate
-RECIPES = {
-    "adamw-sgd": (
-        Stage("adamw", lambda parameters, lr: torch.optim.AdamW(parameters, lr, betas=(0.9, 0.999), weight_decay=0.01)),
-        Stage("sgd", lambda parameters, lr: torch.optim.SGD(parameters, lr, momentum=0.9)),
-    )
-}
+RECIPES = {"adamw-sgd": (Stage("adamw", _adamw), Stage("sgd", _sgd))}
 
 
 def fit(
@@ -45,8 +51,30 @@ def fit(
 
     The best epoch is the first with the highest top-1 on `select`: the validation part, or, under the `paper`
     protocol, the test part. After every epoch everything is saved in `run`; an interrupted run continues from
-    there as if it had never stopped. Raises RunError when the loss is not finite.
+    there as if it had never stopped. Where memory runs out, it goes on from there with the same batches in halved
+    micro-batches, and `run` keeps a note of it. Raises RunError when the loss is not finite.
     """
+    untrained, random = _copy_of(model), random_state(plan.device)
+    while True:
+        try:
+            return _fit(model, head, train, select, config, plan, run)
+        except (RuntimeError, MemoryError) as problem:
+            smaller = plan.halved(train.batch_size, has_batch_norm(model)) if out_of_memory(problem) else None
+            if smaller is None:
+                raise
+        # here, not in the handler: its traceback holds what was allocated
+        model.zero_grad(set_to_none=True)
+        free_memory(plan.device)
+        plan = smaller
+        say(f"memory     {plan.memory}")
+        run.change_plan(plan)
+        model.load_state_dict(untrained)
+        set_random_state(random, plan.device)
+
+
+def _fit(
+    model: nn.Module, head: nn.Module, train: Batches, select: Batches, config: Config, plan: Plan, run: Run
+) -> State:
     recipe = RECIPES[config.recipe]
     energy = energy_joules(plan.device)
     saved = run.snapshot()
@@ -56,18 +84,17 @@ def fit(
         say(EPOCH_COLUMNS)
     while state.stage < len(recipe):
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = recipe[state.stage].optimizer(parameters, config.lr)
-        scaler = plan.gradient_scaler()
+        step = Step(model, recipe[state.stage].optimizer(parameters, config.lr), plan, train.batch_size)
         if saved:
             model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
-            scaler.load_state_dict(saved["scaler"])
+            step.optimizer.load_state_dict(saved["optimizer"])
+            step.scaler.load_state_dict(saved["scaler"])
             set_random_state(saved["random"], plan.device)
             saved = None
         else:
             model.load_state_dict(best)
         while state.stale < config.patience and state.stage_epochs < (config.epochs or float("inf")):
-            loss, speed = train_epoch(model, head, train, optimizer, scaler, config, plan, state.epochs)
+            loss, speed = train_epoch(model, head, train, step, config, state.epochs)
             logits, _ = predict(model, select, plan, "select")
             score, select_loss = score_of(logits, select.part.labels)
             state.epochs += 1
@@ -83,7 +110,7 @@ def fit(
             say(epoch_line(row))
             energy = state.account(plan.device, energy)
             snapshot = {"state": asdict(state), "model": model.state_dict(), "best": best}
-            snapshot |= {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
+            snapshot |= {"optimizer": step.optimizer.state_dict(), "scaler": step.scaler.state_dict()}
             snapshot |= {"random": random_state(plan.device)}
             run.save(snapshot)
         state.stage, state.stage_epochs, state.stale = state.stage + 1, 0, 0
@@ -95,29 +122,20 @@ def train_epoch(
     model: nn.Module,
     head: nn.Module,
     train: Batches,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
+    step: Step,
     config: Config,
-    plan: Plan,
     epoch: int,
 ) -> tuple[float, dict[str, float]]:
     """One pass over the training images; its mean loss per image, and what Clock.stop() says."""
     set_mode(model, head, config.tune)
-    clock = Clock(plan.device)
-    total = torch.zeros((), device=plan.device)
+    clock = Clock(step.plan.device)
+    total = torch.zeros((), device=step.plan.device)
     batches = progress(clock.batches(train.shuffled(config.seed, epoch)), f"epoch {epoch + 1}", train.steps)
-    for step, (images, labels) in enumerate(batches):
-        with plan.autocast():
-            loss = cross_entropy(model(images), labels)
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
-        # added up on the device: reading it every step would make the device wait for Python
-        total += loss.detach() * len(labels)
-        if step % 100 == 99:
-            require_finite(total.item(), epoch, config, plan)
-    require_finite(total.item(), epoch, config, plan)
+    for number, (images, labels) in enumerate(batches):
+        total += step(images, labels) * len(labels)
+        if number % 100 == 99:
+            require_finite(total.item(), epoch, config, step.plan)
+    require_finite(total.item(), epoch, config, step.plan)
     return total.item() / clock.images, clock.stop()
 
 
@@ -149,8 +167,21 @@ def predict(
 ) -> tuple[npt.NDArray[np.float32], dict[str, float]]:
     """The logits (N, classes) of every image in the order of the part, and what Clock.stop() says.
 
-    Raises RunError when they are not finite.
+    Where memory runs out, smaller batches are tried. Raises RunError when the logits are not finite.
     """
+    while True:
+        try:
+            return _predict(model, batches, plan, what)
+        except (RuntimeError, MemoryError) as problem:
+            if batches.batch_size == 1 or not out_of_memory(problem):
+                raise
+        free_memory(plan.device)
+        batches = replace(batches, batch_size=batches.batch_size // 2)
+
+
+def _predict(
+    model: nn.Module, batches: Batches, plan: Plan, what: str
+) -> tuple[npt.NDArray[np.float32], dict[str, float]]:
     model.eval()
     clock = Clock(plan.device)
     logits = []
@@ -162,6 +193,13 @@ def predict(
     if not np.isfinite(together).all():
         raise RunError(f"the model's outputs on the {what} part are not finite. Try a lower --lr, or --precision fp32.")
     return together, speed
+
+
+def free_memory(device: str) -> None:
+    """Give back what nothing refers to any more."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
 
 
 def score_of(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> tuple[float, float]:

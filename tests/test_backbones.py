@@ -25,6 +25,7 @@ from engine.config import Config
 from engine.dataset import Source
 from engine.errors import UserError
 from engine.plan import Plan
+from engine.step import Step
 from engine.train import RECIPES, freeze_body, predict, train_epoch
 from engine.weights import find_weights
 from tests import toy
@@ -336,10 +337,8 @@ def train(name: str, model: nn.Module, tune: str, epochs: int) -> Training:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = RECIPES[config.recipe][0].optimizer(trained, config.lr)
     torch.manual_seed(0)
-    losses = [
-        train_epoch(model, head, batches, optimizer, CPU.gradient_scaler(), config, CPU, epoch)[0]
-        for epoch in range(epochs)
-    ]
+    step = Step(model, optimizer, CPU, batches.batch_size)
+    losses = [train_epoch(model, head, batches, step, config, epoch)[0] for epoch in range(epochs)]
     return Training(batches, before, losses, model)
 
 

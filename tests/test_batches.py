@@ -1,5 +1,7 @@
 """Images -> batches: order, augmentation, resizing, normalisation."""
 
+import threading
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -9,10 +11,10 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import resize
 
-from engine.augment import trivial_augment
-from engine.batches import Batches, usable_batch_size
+from engine.augment import draw, trivial_augment
+from engine.batches import AHEAD, HELD_SHARE, Batches, ahead, usable_batch_size
 from engine.dataset import Part
-from engine.errors import UserError
+from engine.errors import RunError, UserError
 from tests import toy
 
 PART = toy.part(23, 0, "train")
@@ -83,7 +85,8 @@ def test_resizing_is_that_of_an_antialiased_bilinear_filter() -> None:
 def test_normalisation() -> None:
     loader = replace(batches(numbered(3), size=(4, 4)), mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.125))
     ((images, _),) = loader.in_order()
-    np.testing.assert_allclose(images[2, :, 0, 0], [(2 / 255 - 0.1) / 0.5, (2 / 255 - 0.2) / 0.25, (2 / 255 - 0.3) * 8])
+    expected = [(2 / 255 - 0.1) / 0.5, (2 / 255 - 0.2) / 0.25, (2 / 255 - 0.3) * 8]
+    np.testing.assert_allclose(images[2, :, 0, 0], expected, rtol=1e-6)
 
 
 def test_only_training_is_augmented() -> None:
@@ -95,22 +98,127 @@ def test_only_training_is_augmented() -> None:
 
 
 def test_each_image_draws_its_own_augmentation() -> None:
-    torch.manual_seed(0)
-    same = np.repeat(toy.part(1, 5, "train").pixels(), 64, axis=0)
-    drawn = Counter(image.tobytes() for image in trivial_augment(same))
+    same = replace(PART, images=np.repeat(toy.part(1, 5, "train").pixels(), 64, axis=0), labels=np.zeros(64, np.int64))
+    loader = batches(same, augment=True)
+    drawn = Counter(image.numpy().tobytes() for images, _ in loader.shuffled(0, 0) for image in images)
     # 14 operations, one of them the identity, at 31 strengths
     assert len(drawn) > 30
-    assert drawn[same[0].tobytes()] >= 1
+    ((plain, _), *_) = loader.in_order()
+    assert drawn[plain[0].numpy().tobytes()] >= 1
 
 
-def test_augmentation_follows_the_seed() -> None:
-    draws = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        draws.append(trivial_augment(PART.pixels()))
-    np.testing.assert_array_equal(draws[0], draws[1])
-    assert not np.array_equal(draws[0], draws[2])
-    assert draws[0].dtype == np.uint8
+def test_augmentation_depends_on_seed_and_epoch_alone() -> None:
+    """Not on what the model draws, nor on the batch size: neither dropout nor micro-batches change an image."""
+
+    def epoch(seed: int, number: int, batch_size: int = 8) -> torch.Tensor:
+        torch.rand(3)
+        return torch.cat([images for images, _ in batches(batch_size=batch_size, augment=True).shuffled(seed, number)])
+
+    first = epoch(1, 4)
+    assert torch.equal(epoch(1, 4), first)
+    assert torch.equal(epoch(1, 4, batch_size=5), first)
+    for other in (epoch(2, 4), epoch(1, 5)):
+        assert not torch.equal(other, first)
+
+
+def test_the_augmentation_is_that_of_the_module() -> None:
+    loader = batches(numbered(23), augment=True, size=(4, 4))
+    order = np.concatenate([labels.numpy() for _, labels in loader.shuffled(3, 1)])
+    draws = draw(23, np.random.default_rng([3, 1, 1]))
+    expected = trivial_augment(torch.from_numpy(numbered(23).pixels(order)).permute(0, 3, 1, 2), draws)
+    found = torch.cat([images for images, _ in loader.shuffled(3, 1)])
+    torch.testing.assert_close(found * 255, expected.float(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [(8, 8), (12, 10)])
+def test_images_are_in_the_memory_format_asked_for(memory_format: torch.memory_format, size: tuple[int, int]) -> None:
+    for augment in (False, True):
+        loader = replace(batches(size=size, augment=augment), memory_format=memory_format)
+        plain = batches(size=size, augment=augment)
+        for (images, _), (expected, _) in zip(loader.shuffled(0, 0), plain.shuffled(0, 0), strict=True):
+            assert images.is_contiguous(memory_format=memory_format)
+            torch.testing.assert_close(images, expected)
+
+
+def test_pixels_held_on_the_device_give_the_same_batches() -> None:
+    some = PART.take(np.array([20, 3, 5, 7, 11, 0, 2, 1, 9, 22, 21]))
+    for loader in (batches(some), batches(some, augment=True, size=(12, 12)), batches(some, batch_size=4)):
+        held = loader.on("cpu")
+        assert held.on_device is not None
+        for (images, labels), (expected, wanted) in zip(held.shuffled(1, 2), loader.shuffled(1, 2), strict=True):
+            assert torch.equal(images, expected)
+            assert torch.equal(labels, wanted)
+        assert torch.equal(next(held.in_order())[0], next(loader.in_order())[0])
+
+
+@pytest.mark.parametrize(("share", "held"), [(1.01, True), (0.99, False)])
+def test_what_takes_no_more_than_its_share_is_held_on_the_card(
+    monkeypatch: pytest.MonkeyPatch, share: float, held: bool
+) -> None:
+    """The decision alone: that the card then has them is for the tests marked cuda."""
+    free = int(len(PART) * 8 * 8 * 3 * share / HELD_SHARE)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, free))
+    monkeypatch.setattr(Batches, "on", lambda self, device: replace(self, on_device=(torch.empty(0), torch.empty(0))))
+    loader = replace(batches(), device="cuda")
+    assert (loader.held().on_device is not None) is held
+    assert batches().held().on_device is None
+    # another part's pixels are not these
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 0))
+    assert loader.held().of(numbered(3), 2).on_device is None
+
+
+class Slow:
+    """A table that is decoded as it is read."""
+
+    def __init__(self, pixels: np.ndarray, seconds: float = 0.0) -> None:
+        self.pixels, self.seconds, self.shape = pixels, seconds, pixels.shape
+        self.threads: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        time.sleep(self.seconds)
+        self.threads.add(threading.get_ident())
+        return np.take(self.pixels, rows, axis=0)
+
+
+def test_what_is_decoded_as_it_is_read_is_read_ahead_by_a_thread() -> None:
+    table = Slow(PART.pixels(), 0.02)
+    loader = batches(replace(PART, images=table), batch_size=2)
+    for (images, labels), (expected, wanted) in zip(
+        loader.shuffled(0, 0), batches(batch_size=2).shuffled(0, 0), strict=True
+    ):
+        assert torch.equal(images, expected)
+        assert torch.equal(labels, wanted)
+    assert len(table.threads) == 1
+    assert threading.get_ident() not in table.threads
+    start = time.perf_counter()
+    for _ in loader.shuffled(0, 0):
+        time.sleep(0.02)
+    # 11 batches: one after the other they would take 0.44 s
+    assert time.perf_counter() - start < 0.38
+
+
+def test_reading_ahead_stops_with_its_reader_and_passes_errors_on() -> None:
+    made: list[int] = []
+
+    def make(number: int) -> int:
+        made.append(number)
+        if number == 5:
+            raise RunError("the sixth")
+        return number
+
+    before = threading.active_count()
+    for number in ahead(make, range(100)):
+        if number == 2:
+            break
+    assert made[-1] <= 2 + AHEAD + 1
+    assert threading.active_count() == before
+    with pytest.raises(RunError, match="the sixth"):
+        list(ahead(make, range(100)))
+    assert list(ahead(str, [])) == []
 
 
 def test_usable_batch_size() -> None:

@@ -10,8 +10,8 @@ import sys
 import tempfile
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import cache
-from engine.cache import Decoded, decode_all
+from engine import cache, decoding
+from engine.cache import Decoded, decode_all, references_of
 from engine.dataset import Contents, Part, Reference, Slice
 from engine.errors import RunError, UserError
 from engine.images import DECODER, Pixels, UnreadableError, decode, digest, resize
@@ -74,8 +74,7 @@ def kept(data: Path) -> list[str]:
 
 
 def references(part: Part) -> list[Reference]:
-    assert not isinstance(part.images, np.ndarray)
-    return part.entries(part.images)
+    return part.entries(references_of(part))
 
 
 def check(part: Part, original: Part, size: tuple[int, int] = SIZE) -> None:
@@ -96,7 +95,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Reference]:
         seen.append(reference)
         return decode(reference)
 
-    monkeypatch.setattr(cache, "decode", count)
+    monkeypatch.setattr(decoding, "load", count)
     return seen
 
 
@@ -107,7 +106,7 @@ def fail(*_: Any) -> Any:
 def test_pixels_and_digests(data: Path) -> None:
     found, original = decoded(data), contents(data)
     assert found.pixels.shape == (27, *SIZE, 3)
-    assert found.pixels.dtype == np.uint8
+    assert found.part(contents(data).train).pixels().dtype == np.uint8
     assert not found.bad
     check(found.part(original.train), original.train)
     check(found.part(original.test), original.test)
@@ -115,7 +114,7 @@ def test_pixels_and_digests(data: Path) -> None:
 
 def test_the_second_call_decodes_nothing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = decoded(data)
-    monkeypatch.setattr(cache, "decode", fail)
+    monkeypatch.setattr(decoding, "load", fail)
     second = decoded(data)
     np.testing.assert_array_equal(first.pixels, second.pixels)
     assert (first.digests, first.row_of, first.bad) == (second.digests, second.row_of, second.bad)
@@ -125,7 +124,7 @@ def test_the_second_call_decodes_nothing(data: Path, monkeypatch: pytest.MonkeyP
 def test_a_moved_folder_of_the_same_files_is_found(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded(data)
     moved = data.rename(data.with_name(data.name + "-moved"))
-    monkeypatch.setattr(cache, "decode", fail)
+    monkeypatch.setattr(decoding, "load", fail)
     found = decoded(moved)
     check(found.part(contents(moved).train), contents(moved).train)
 
@@ -183,10 +182,69 @@ def test_another_size_or_dataset_has_a_cache_of_its_own(data: Path, monkeypatch:
     decoded(data, key="other")
     check(found.part(contents(data).train), contents(data).train, (5, 6))
     assert len(kept(data)) == 7
-    monkeypatch.setattr(cache, "decode", fail)
+    monkeypatch.setattr(decoding, "load", fail)
     decoded(data)
     decoded(data, (5, 6))
     decoded(data, key="other")
+
+
+def test_the_manifest_says_what_the_rows_are(data: Path) -> None:
+    strange = save(data / "train" / os.fsdecode(b"b\xe4r.png"), 50)
+    found, whole = decoded(data), contents(data)
+    pixels, path = paths(data)
+    manifest, rows = json.loads(path.read_text()), np.load(pixels)
+    assert manifest.keys() == {"classes", "images", "labels", "digests", "bad"}
+    assert tuple(manifest["classes"]) == toy.CLASSES
+    assert os.fsdecode(b"train/b\xe4r.png") in manifest["images"]
+    assert {data / place for place in manifest["images"]} == {*references(whole.train), *references(whole.test)}
+    assert len(manifest["images"]) == 28
+    labels = dict(zip([*whole.train.names, *whole.test.names], [*whole.train.labels, *whole.test.labels], strict=True))
+    for row, place in enumerate(manifest["images"]):
+        image = decode(data / place)
+        np.testing.assert_array_equal(rows[row], resize(image, SIZE))
+        assert (manifest["digests"][row], manifest["labels"][row]) == (digest(image), labels[place])
+    assert found.row_of[strange] == manifest["images"].index(os.fsdecode(b"train/b\xe4r.png"))
+
+
+def test_the_manifest_names_slices(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "images.h5", "w") as file:
+        file["pixels"] = np.zeros((12, 4, 4, 3), np.uint8)
+    slices = [Slice(tmp_path / "images.h5", "pixels", index) for index in range(12)]
+    train, test = (Part(own, np.zeros(6, np.int64), list("abcdef")) for own in (slices[:6], slices[6:]))
+    decode_all(Contents(toy.CLASSES, train, test), "toy", SIZE, tmp_path / "cache", False)
+    assert json.loads(paths(tmp_path)[1].read_text())["images"] == [f"images.h5/pixels[{index}]" for index in range(12)]
+
+
+def test_other_labels_or_classes_make_a_new_cache(data: Path, counted: list[Reference]) -> None:
+    decoded(data)
+    whole = contents(data)
+    labels = whole.train.labels.copy()
+    labels[4] = 2
+    for changed in (
+        replace(whole, train=replace(whole.train, labels=labels)),
+        replace(whole, classes=("dark", "middle", "light")),
+    ):
+        counted.clear()
+        old = kept(data)
+        found = decode_all(changed, "toy", SIZE, data / "cache", False)
+        assert found is not None
+        check(found.part(changed.train), changed.train)
+        assert len(counted) == 27
+        assert len(kept(data)) == 2
+        assert not set(kept(data)) & set(old)
+        manifest = json.loads(paths(data)[1].read_text())
+        own = dict(zip(manifest["images"], manifest["labels"], strict=True))
+        assert [own[name] for name in changed.train.names] == changed.train.labels.tolist()
+        assert tuple(manifest["classes"]) == changed.classes
+
+
+def test_an_image_with_two_labels_has_one_cache(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever part comes first."""
+    train = contents(data).train
+    other = replace(train, labels=2 - train.labels)
+    decode_all(Contents(toy.CLASSES, train, other), "toy", SIZE, data / "cache", False)
+    monkeypatch.setattr(decoding, "load", fail)
+    decode_all(Contents(toy.CLASSES, other, train), "toy", SIZE, data / "cache", False)
 
 
 def changed_manifest(**entries: Any) -> Callable[[Path, Path], Any]:
@@ -196,7 +254,7 @@ def changed_manifest(**entries: Any) -> Callable[[Path, Path], Any]:
 def test_changed_manifests_are_damaged_by_their_change_alone(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded(data)
     changed_manifest()(*paths(data))
-    monkeypatch.setattr(cache, "decode", fail)
+    monkeypatch.setattr(decoding, "load", fail)
     decoded(data)
 
 
@@ -223,6 +281,10 @@ DAMAGE: dict[str, Callable[[Path, Path], Any]] = {
     "bad as a list": changed_manifest(bad=["x"]),
     "bad of no row": changed_manifest(bad={"x": "y"}),
     "bad that is not": changed_manifest(bad={"3": "y"}),
+    "no images": changed_manifest(images=None),
+    "other images": changed_manifest(images=["x"] * 27),
+    "other labels": changed_manifest(labels=[0] * 27),
+    "other classes": changed_manifest(classes=["x", "y", "z"]),
     "no pixels": lambda pixels, _: pixels.unlink(),
     "empty pixels": lambda pixels, _: pixels.write_bytes(b""),
     "half the pixels": lambda pixels, _: os.truncate(pixels, pixels.stat().st_size // 2),
@@ -299,7 +361,7 @@ def test_an_image_that_can_be_read_now_is_no_longer_left_out(data: Path, monkeyp
         return decode(reference)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "decode", lacks_a_codec)
+        patch.setattr(decoding, "load", lacks_a_codec)
         assert decoded(data, allow_unreadable=True).bad == {"train/3.png": "a codec is missing"}
         with pytest.raises(UserError, match="a codec is missing"):
             decoded(data)
@@ -407,18 +469,18 @@ PROCESS = """
 import os, signal, sys, time
 from pathlib import Path
 import numpy as np
-from engine import cache
+from engine import cache, decoding
 os.cpu_count = lambda: 2
 from engine.dataset import Contents, Part
 data = Path(sys.argv[1])
-decode = cache.decode
+load = decoding.load
 def wait(reference):
     with (data / "log").open("a") as log:
         log.write("x")
     while not (data / "go").exists():
         time.sleep(0.01)
-    return decode(reference)
-cache.decode = wait
+    return load(reference)
+decoding.load = wait
 def interrupt(*_):
     (data / "interrupted").touch()
     raise KeyboardInterrupt
@@ -505,7 +567,7 @@ def test_ctrl_c_leaves_nothing(data: Path, process: Callable[[], "subprocess.Pop
     assert "KeyboardInterrupt" in (data / "errors 0").read_text()
     assert child.returncode != 0
     assert kept(data) == []
-    assert len((data / "log").read_text()) <= 2 * cache.PIECE
+    assert len((data / "log").read_text()) <= 2 * decoding.PIECE
 
 
 def test_an_interrupt_while_it_waits_for_the_lock(data: Path, process: Callable[[], "subprocess.Popen[str]"]) -> None:
@@ -525,12 +587,11 @@ def test_an_error_of_the_decoder_leaves_nothing(data: Path, monkeypatch: pytest.
     def missing(_: Reference) -> Pixels:
         raise UserError("pip install it")
 
-    monkeypatch.setattr(cache, "decode", missing)
-    threads = threading.active_count()
+    monkeypatch.setattr(decoding, "load", missing)
     with pytest.raises(UserError, match="pip install it"):
         decoded(data)
     assert kept(data) == []
-    assert threading.active_count() == threads
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
 
 
 def test_too_little_room(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -539,7 +600,7 @@ def test_too_little_room(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed - 1))
     with pytest.raises(UserError) as caught:
         decoded(data)
-    for word in ("10,206 bytes", "10,205 free", "--cache-dir", "--size", str(data / "cache")):
+    for word in ("10,206 bytes", "10,205 free", "--cache-dir", "--size", "--no-cache", str(data / "cache")):
         assert word in str(caught.value)
     assert kept(data) == []
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed))
@@ -562,7 +623,7 @@ def test_a_disk_that_becomes_full(call: str, number: int, data: Path, monkeypatc
             decoded(data)
     assert str(caught.value) == (
         f"decoded images can't be kept in {data / 'cache'}: {os.strerror(number).lower()}. "
-        "--cache-dir chooses another folder."
+        "--cache-dir chooses another folder, --no-cache keeps no decoded images."
     )
     assert kept(data) == []
     decoded(data)
@@ -612,7 +673,9 @@ def test_a_cache_folder_without_rights(left: int, place: str, public: Path, data
     with without_rights(folder, left), pytest.raises(UserError) as caught:
         decode_all(here, "toy", SIZE, folder / place, False)
     assert str(caught.value).startswith(f"decoded images can't be kept in {folder}")
-    assert str(caught.value).endswith(": permission denied. --cache-dir chooses another folder.")
+    assert str(caught.value).endswith(
+        ": permission denied. --cache-dir chooses another folder, --no-cache keeps no decoded images."
+    )
     assert list(folder.iterdir()) == []
 
 
@@ -637,50 +700,3 @@ def test_where_that_cannot_be_it_lies_in_the_users_own_folder(
     assert cache_folder(public / "data") == tmp_path / ".cache" / "which-backbone"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder(public / "data") == tmp_path / "xdg" / "which-backbone"
-
-
-MEMORY = """
-import sys
-from pathlib import Path
-import h5py
-import numpy as np
-from engine.cache import decode_all
-from engine.dataset import Contents, Part, Slice
-def peak():
-    (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
-def part(name, rows):
-    path = Path(sys.argv[1]) / "images.h5"
-    images = [Slice(path, "images", row) for row in rows]
-    return Part(images, np.zeros(len(rows), np.int64), [f"{row:05}" for row in rows])
-before = peak()
-found = decode_all(
-    Contents(("a",), part("train", range(6000)), part("test", range(6000, 6200))), "toy", (256, 256),
-    Path(sys.argv[1]) / "cache", False,
-)
-print(peak() - before, *found.pixels.shape, *found.digests)
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of the memory from /proc")
-def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
-    """1.2 GB of pixels. The peak is VmHWM, since ru_maxrss of a new process begins with that of its parent."""
-    random = np.random.default_rng(0)
-    chunk = np.repeat(random.integers(0, 256, (10, 256, 1, 3), dtype=np.uint8), 256, 2)
-    with h5py.File(tmp_path / "images.h5", "w") as file:
-        images = file.create_dataset(
-            "images", (6200, 256, 256, 3), np.uint8, chunks=chunk.shape, compression="gzip", compression_opts=1
-        )
-        packed = zlib.compress(chunk.tobytes(), 1)
-        for row in range(0, 6200, 10):
-            images.id.write_direct_chunk((row, 0, 0, 0), packed)
-    try:
-        result = subprocess.run(
-            [sys.executable, "-c", MEMORY, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-    finally:
-        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
-    words = result.stdout.split()
-    assert words[1:5] == ["6200", "256", "256", "3"]
-    assert words[5:] == [digest(image) for image in chunk] * 620
-    assert int(words[0]) < 500e6

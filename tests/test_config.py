@@ -79,12 +79,15 @@ def test_help_lists_every_flag_with_a_word_on_it(capsys: pytest.CaptureFixture[s
 
 
 def test_what_cannot_change_numbers_has_no_part_in_the_identity() -> None:
-    first = config("-model resnet --out a --data-dir b --cache-dir c --check --rerun --allow-partial").identity()
+    first = config(
+        "-model resnet --out a --data-dir b --cache-dir c --check --rerun --allow-partial --no-cache"
+    ).identity()
     assert first == config("-model resnet").identity()
     assert first != config("-model resnet --precision fp32").identity()
     assert set(first) == {field.name for field in fields(Config)} - {
         "data_dir",
         "cache_dir",
+        "no_cache",
         "out",
         "allow_partial",
         "check",

@@ -66,6 +66,31 @@ def test_autocast_computes_in_the_dtype_that_it_says(precision: str, dtype: torc
     assert layer.weight.dtype is torch.float32
 
 
+@pytest.mark.parametrize(
+    ("layout", "memory_format"), [("NCHW", torch.contiguous_format), ("NHWC", torch.channels_last)]
+)
+def test_a_model_is_placed_in_the_layout(layout: str, memory_format: torch.memory_format) -> None:
+    model = torch.nn.Conv2d(3, 8, 3)
+    Plan("cpu", "", "fp32", "", layout=layout).place(model)
+    assert model.weight.is_contiguous(memory_format=memory_format)
+
+
+def test_micro_batches_are_halved_down_to_the_floor() -> None:
+    plan, sizes = Plan("cpu", "", "fp32", ""), []
+    while smaller := plan.halved(33, batch_norm=True):
+        plan = smaller
+        sizes.append(plan.micro_batch)
+        assert plan.memory is not None
+        assert f"33 images is added up from {plan.micro_batch} at a time" in plan.memory
+        assert "batch normalisation" in plan.memory
+    assert sizes == [16, 8, 4, 2]
+    without = Plan("cpu", "", "fp32", "").halved(8, batch_norm=False)
+    assert without is not None
+    assert without.memory is not None
+    assert "normalisation" not in without.memory
+    assert Plan("cpu", "", "fp32", "").halved(3, batch_norm=False) is None
+
+
 def test_only_fp16_scales_gradients() -> None:
     scaled = {name: Plan("cpu", "", name, "").gradient_scaler().is_enabled() for name in ("fp32", "bf16", "fp16")}
     assert scaled == {"fp32": False, "bf16": False, "fp16": True}

@@ -16,6 +16,7 @@ from engine.errors import RunError
 from engine.plan import Plan
 from engine.records import Run
 from engine.state import State
+from engine.step import Step
 from engine.train import RECIPES, fit, freeze_body, predict, random_state, score_of, set_random_state, train_epoch
 from tests import toy
 
@@ -134,7 +135,7 @@ def test_the_loss_of_an_epoch_is_per_image() -> None:
     model.eval()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("engine.train.set_mode", lambda *_: None)
-        loss, _ = train_epoch(model, head, batches(), frozen, PLAN.gradient_scaler(), config(), PLAN, 0)
+        loss, _ = train_epoch(model, head, batches(), Step(model, frozen, PLAN, 8), config(), 0)
     logits, _ = predict(model, batches(), PLAN, "train")
     assert loss == pytest.approx(score_of(logits, batches().part.labels)[1], rel=1e-5)
 
@@ -167,7 +168,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_epoch_is_over() -> None:
     long = replace(batches(500), batch_size=2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     with pytest.raises(RunError, match=r"the loss became nan in epoch 1 .*--lr, such as 0\.0001\."):
-        train_epoch(model, head, long, optimizer, PLAN.gradient_scaler(), config(), PLAN, 0)
+        train_epoch(model, head, long, Step(model, optimizer, PLAN, 2), config(), 0)
     assert len(steps) == 100
 
 

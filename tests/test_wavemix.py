@@ -164,6 +164,7 @@ def test_dropout_drops_each_element_alone_and_keeps_the_mean(probability: float)
             assert both == pytest.approx((1 - probability) ** 2, abs=0.02), distance
     assert (first != second).any()
     first.sum().backward()
+    assert ones.grad is not None
     assert torch.equal(ones.grad, first.detach())
     assert layer.eval()(ones) is ones or torch.equal(layer(ones), ones)
 
