@@ -151,18 +151,21 @@ def fine_tune(dataset: Dataset | Choice, arguments: Sequence[str] | None = None)
     mean, std = (dataset.mean, dataset.std) if config.protocol == "paper" else (weights.mean, weights.std)
     train = Batches(parts.fit, batch_size, config.size, mean, std, plan.device, augment=config.augment == "trivial")
     train = train.held()
-    if not run.interrupted and not config.check:
-        plan = fastest_plan(plan, model, head, train, config)
-    plan.place(model)
-    train = replace(train, memory_format=plan.memory_format)
     select = train.of(parts.select, EVALUATED * batch_size)
     told = listed if config.check else parts  # a check has decoded no more than it takes
     description = describe(dataset, contents, told, config, backbone, weights, plan, model, train)
     say(*head_lines(description, None if config.check else run.folder, run.interrupted))
     if config.check:
+        plan.place(model)
         check(model, head, train, select, config, plan)
         return
     with run.writing(description, split_json(parts, config.protocol, config.seed)):
+        if not run.interrupted:
+            plan = fastest_plan(plan, model, head, train, config)
+            run.change_plan(plan)
+        say(*plan.lines)
+        plan.place(model)
+        train, select = (replace(batches, memory_format=plan.memory_format) for batches in (train, select))
         state = fit(model, head, train, select, config, plan, run)
         logits, test_speed = predict(model, train.of(parts.test, EVALUATED * batch_size), plan, "test")
         run.finish(model, state, parts.test, logits, evaluate(logits, parts.test.labels), test_speed)

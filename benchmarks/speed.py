@@ -2,9 +2,9 @@
 
 python benchmarks/speed.py [--quick] [--models NAME ...] [--batch-size 32] [--size 256] [--source DIR] [--out DIR]
 
-plain    as the published comparison's scripts do it: torchvision's ImageFolder, PIL, TrivialAugmentWide and resizing
-         image by image in two workers, forward in fp32 and autocast around the loss alone, NCHW, AdamW as it comes, the
-         loss read after every step; WaveMix from its package
+plain    in a process of its own, as the published comparison's scripts do it: torchvision's ImageFolder, PIL,
+         TrivialAugmentWide and resizing image by image in two workers, forward in fp32 and autocast around the loss
+         alone, NCHW, AdamW as it comes, the loss read after every step; WaveMix from its package
 step     plain's step alone, on one batch that stays where the model is
 ours     common.main()'s own loop: from the cache, augmented in batch, in the form that the plan chose
 ceiling  ours' step alone, on one batch that stays where the model is
@@ -17,12 +17,16 @@ from __future__ import annotations
 
 import argparse
 import gc
+import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +44,16 @@ from benchmarks.photographs import contents, make_photographs
 from engine.backbone import IMAGENET_MEAN, IMAGENET_STD
 from engine.batches import Batches
 from engine.cache import decode_all
-from engine.clock import synchronize
 from engine.config import Config
 from engine.console import say, table
+from engine.device import synchronize
 from engine.environment import environment
 from engine.files import write_json
 from engine.plan import Plan, choose_plan
 from engine.step import Step
 from engine.train import RECIPES, train_epoch
 from engine.trials import fastest_plan
-from engine.wavemix import _package_model
+from engine.wavemix import package_model
 
 PUBLISHED = [name for name in common.BACKBONES if name != "inception"]
 QUICK = ["resnet", "mobilenet", "shufflenet"]
@@ -64,7 +68,7 @@ def plain_model(name: str) -> nn.Module:
     """The backbone as the original has it: WaveMix's package, torchvision's builder."""
     if name != "wavemix":
         return common.build_model(name, CLASSES, "none")
-    model: nn.Module = _package_model()(
+    model: nn.Module = package_model()(
         num_classes=CLASSES,
         depth=16,
         mult=2,
@@ -137,11 +141,45 @@ class Plain:
         return self.steps * self.batch_size / (time.perf_counter() - start)
 
 
+def serve(connection: Connection, *given: Any) -> None:
+    """Be Plain, and measure what the other end asks for, until it asks for nothing."""
+    plain = Plain(*given)
+    while column := connection.recv():
+        connection.send(plain.alone() if column == "step" else plain.end_to_end())
+
+
+class Apart:
+    """Plain in a process of its own, where nothing is as engine.device prepares it."""
+
+    def __init__(self, *given: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs, *given))
+        self.process.start()
+        theirs.close()
+
+    def measure(self, column: str) -> float:
+        """Images/s of "plain" or "step"."""
+        self.connection.send(column)
+        rate: float = self.connection.recv()
+        return rate
+
+    def __enter__(self) -> Apart:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(BrokenPipeError):
+            self.connection.send(None)
+        self.process.join(60)
+        self.process.kill()
+
+
 class Ours:
     """common.main()'s training loop."""
 
-    def __init__(self, name: str, train: Batches, config: Config, plan: Plan) -> None:
+    def __init__(self, name: str, train: Batches, config: Config, plan: Plan, steps: int) -> None:
         torch.manual_seed(0)
+        self.steps = steps
         model = common.build_model(name, CLASSES, "none")
         head = model.get_submodule(common.BACKBONES[name].head)
         self.plan = fastest_plan(plan, model, head, train, config)
@@ -155,8 +193,11 @@ class Ours:
         self.waits: list[float] = []
 
     def end_to_end(self) -> float:
-        """Images/s of an epoch."""
-        _, speed = train_epoch(self.model, self.head, self.train, self.step, self.config, len(self.waits))
+        """Images/s of an epoch of so many steps, on the next images of the cache."""
+        images = self.steps * self.train.batch_size
+        part = self.train.part.take(np.arange(images) + len(self.waits) * images)
+        train = replace(self.train, part=part, on_device=None).held()
+        _, speed = train_epoch(self.model, self.head, train, self.step, self.config, len(self.waits))
         self.waits.append(speed["data_wait_share"])
         return speed["images_per_second"]
 
@@ -164,27 +205,32 @@ class Ours:
         """Images/s of the step alone."""
         synchronize(self.plan.device)
         start = time.perf_counter()
-        for _ in range(self.train.steps):
+        for _ in range(self.steps):
             self.step(*self.resident)
         synchronize(self.plan.device)
-        return self.train.steps * len(self.resident[1]) / (time.perf_counter() - start)
+        return self.steps * len(self.resident[1]) / (time.perf_counter() - start)
 
 
-def measure(name: str, folder: Path, train: Batches, config: Config, plan: Plan, rounds: int) -> dict[str, Any]:
+def measure(
+    name: str, folder: Path, train: Batches, config: Config, plan: Plan, steps: int, rounds: int
+) -> dict[str, Any]:
     """Every round's images/s of each column, and what ours did."""
-    ours = Ours(name, train, config, plan)
-    plain = Plain(name, folder, train.size[0], train.batch_size, train.steps, plan.device)
-    columns: dict[str, Column] = dict(
-        zip(COLUMNS, (plain.end_to_end, plain.alone, ours.end_to_end, ours.alone), strict=True)
-    )
+    ours = Ours(name, train, config, plan, steps)
     found: dict[str, list[float]] = {column: [] for column in COLUMNS}
-    for warm_up in ("plain", "ours"):  # the other two are the same steps
-        columns[warm_up]()
-    ours.waits.clear()
-    for turn in range(rounds):
-        for column in COLUMNS if turn % 2 else reversed(COLUMNS):
-            found[column].append(columns[column]())
-    return {"images_per_second": found, "data_wait_share": ours.waits, "plan": asdict(ours.plan)}
+    with Apart(name, folder, train.size[0], train.batch_size, steps, plan.device) as plain:
+        columns: dict[str, Column] = {
+            "plain": partial(plain.measure, "plain"),
+            "step": partial(plain.measure, "step"),
+            "ours": ours.end_to_end,
+            "ceiling": ours.alone,
+        }
+        for warm_up in ("plain", "ours"):  # the other two are the same steps
+            columns[warm_up]()
+        for turn in range(rounds):
+            for column in COLUMNS if turn % 2 else reversed(COLUMNS):
+                found[column].append(columns[column]())
+    form, waits = ours.plan.form, ours.waits[1:]
+    return {"images_per_second": found, "data_wait_share": waits, "form": form, "plan": asdict(ours.plan)}
 
 
 def ratios(result: dict[str, Any]) -> dict[str, float]:
@@ -206,10 +252,9 @@ def lines(results: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
             f"{statistics.median(values):,.2f} ({min(values):,.2f}-{max(values):,.2f})"
             for values in result["images_per_second"].values()
         ]
-        ratio, plan = result["ratios"], result["plan"]
-        form = f"{plan['precision']} {plan['layout']}" + (" compiled" if plan["compiled"] else "")
+        ratio = result["ratios"]
         wait = statistics.median(result["data_wait_share"])
-        rows.append((name, *cells, f"{ratio['gain']:.2f}", f"{ratio['of_ceiling']:.3f}", f"{wait:.1%}", form))
+        rows.append((name, *cells, f"{ratio['gain']:.2f}", f"{ratio['of_ceiling']:.3f}", f"{wait:.1%}", result["form"]))
     means = [statistics.geometric_mean(r["ratios"][key] for r in results.values()) for key in ("gain", "of_ceiling")]
     return [*rows, ("geometric mean", "", "", "", "", f"{means[0]:.2f}", f"{means[1]:.3f}", "", "")]
 
@@ -249,6 +294,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="default: 3; 2 with --quick")
     parser.add_argument("--steps", type=int, help="of a column in a round (default: 1, on a card 50)")
     parser.add_argument("--device", default="auto", choices=["auto", "cuda", "cpu", "mps"])
+    parser.add_argument("--compile", default="auto", choices=["auto", "on", "off"], help="as of the scripts")
     parser.add_argument("--source", type=Path, metavar="DIR", help="class folders (default: photographs made here)")
     parser.add_argument("--out", type=Path, default=Path("build"), metavar="DIR", help="default: build")
     arguments = parser.parse_args()
@@ -267,20 +313,20 @@ def main() -> None:
         if not arguments.source:
             # plain's epoch must outlast all rounds, a warm-up and the batches that its workers are ahead
             make_photographs(folder, ((rounds + 1) * steps + 2 + 2 * WORKERS) * batch_size)
-        listed = contents(folder, steps * batch_size + 1)
+        listed = contents(folder, (rounds + 1) * steps * batch_size + 1)
         decoded = decode_all(listed, "benchmark", size, Path(made) / "cache", False)
         assert decoded is not None
         part = decoded.part(listed.train)
         for name in models:
-            config = Config(model=name, batch_size=batch_size, size=size, augment="trivial", patience=1)
-            train = Batches(part, batch_size, size, IMAGENET_MEAN, IMAGENET_STD, plan.device, augment=True).held()
-            result = measure(name, folder, train, config, plan, rounds)
+            config = Config(model=name, batch_size=batch_size, size=size, augment="trivial", compile=arguments.compile)
+            train = Batches(part, batch_size, size, IMAGENET_MEAN, IMAGENET_STD, plan.device, augment=True)
+            result = measure(name, folder, train, config, plan, steps, rounds)
             results[name] = result | {"ratios": ratios(result)}
             gain = results[name]["ratios"]
             say(
                 f"{name}: {gain['gain']:.2f} times as fast = {gain['loader']:.2f} (no loading beside the step) x "
                 f"{gain['form']:.2f} (the step) x {gain['of_ceiling']:.3f} (of the ceiling)",
-                f"  {result['plan']['precision']} {result['plan']['layout']}: {result['plan']['reason']}",
+                f"  {result['form']}: {result['plan']['reason']}",
             )
             gc.collect()
     say(table(lines(results)))

@@ -143,7 +143,8 @@ def _check(images: torch.Tensor, draws: Draws) -> None:
 
 
 def _sent(array: npt.NDArray[np.generic], device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(array).to(device, non_blocking=True)
+    # only CUDA copies at once what may be gone when the device reads it
+    return torch.from_numpy(array).to(device, non_blocking=device.type == "cuda")
 
 
 def _each(numbers: npt.NDArray[np.generic], device: torch.device) -> torch.Tensor:

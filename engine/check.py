@@ -24,8 +24,8 @@ def check(model: nn.Module, head: nn.Module, fit: Batches, select: Batches, conf
     say(f"ok: data: {len(fit.part)} + {len(select.part)} images of the training and the selecting part were decoded")
     one = np.arange(min(fit.batch_size, len(fit.part)))
     few = np.arange(min(select.batch_size, len(select.part)))
-    fit = dataclasses.replace(fit, part=fit.part.take(one))
-    select = dataclasses.replace(select, part=select.part.take(few))
+    fit = dataclasses.replace(fit, part=fit.part.take(one), on_device=None)
+    select = dataclasses.replace(select, part=select.part.take(few), on_device=None)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = RECIPES[config.recipe][0].optimizer(parameters, config.lr)
     loss, _ = train_epoch(model, head, fit, Step(model, optimizer, plan, len(one)), config, 0)

@@ -9,15 +9,9 @@ from typing import Any, TypeVar
 
 import torch
 
+from engine.device import synchronize
+
 Batch = TypeVar("Batch")
-
-
-def synchronize(device: str) -> None:
-    """Wait until the device has done all that it was given."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    elif device == "mps":
-        torch.mps.synchronize()
 
 
 class Clock:
@@ -28,7 +22,7 @@ class Clock:
     """
 
     def __init__(self, device: str) -> None:
-        self.cuda = device == "cuda"
+        self.device, self.cuda = device, device == "cuda"
         self.start = time.perf_counter()
         self.compute_seconds = 0.0
         self.images = 0
@@ -50,6 +44,7 @@ class Clock:
 
     def _mark(self) -> Any:
         if not self.cuda:
+            synchronize(self.device)
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
         event.record()

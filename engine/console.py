@@ -62,7 +62,7 @@ def epoch_line(row: Mapping[str, Any]) -> str:
 def head_lines(description: Mapping[str, Any], folder: Path | None, resumed: bool) -> list[str]:
     """What is trained on what and how, and where the record goes, before anything is trained."""
     dataset, backbone, costs = description["dataset"], description["backbone"], description["costs"]
-    counts, config, plan = dataset["counts"], description["config"], description["plan"]
+    counts, config = dataset["counts"], description["config"]
     if description["protocol"] == "paper":
         parts = f"train {counts['train']:,} (all to fit), test {counts['test']:,} (also chooses the epoch)"
         protocol = "paper: test chooses the epoch, which flatters"
@@ -78,7 +78,6 @@ def head_lines(description: Mapping[str, Any], folder: Path | None, resumed: boo
     batches = f"{description['batch_size']}"
     if description["batch_size"] < config["batch_size"]:
         batches += f" instead of {config['batch_size']} (there are no more images)"
-    form = f"{plan['precision']} {plan['layout']}" + (" compiled" if plan["compiled"] else "")
     lines = [
         f"{dataset['name']}: {parts}, {len(dataset['classes']):,} classes",
         f"backbone   {backbone['name']}, weights {backbone['weights']}, {costs['parameters'] / 1e6:.1f} M parameters, "
@@ -87,8 +86,6 @@ def head_lines(description: Mapping[str, Any], folder: Path | None, resumed: boo
         f"training   {tuned}, batches of {batches}, rate {config['lr']:g}, "
         f"augmentation {config['augment']}, seed {description['seed']}",
         f"protocol   {protocol}",
-        f"plan       {plan['device']} ({plan['device_name']}), {form}: {plan['reason']}",
-        *([f"memory     {plan['memory']}"] if plan["memory"] else []),
     ]
     if folder:
         lines.append(f"record     {folder}" + (" (goes on from the last finished epoch)" if resumed else ""))

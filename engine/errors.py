@@ -14,6 +14,6 @@ class RunError(Exception):
 
 
 def out_of_memory(problem: BaseException) -> bool:
-    """Whether a lack of memory raised it: PyTorch reports a processor's as a plain RuntimeError."""
-    words = ("out of memory", "can't allocate memory", "not enough memory")
+    """Whether a lack of memory raised it: PyTorch reports a processor's, and that of CUDA's libraries, as any other."""
+    words = ("out of memory", "can't allocate memory", "not enough memory", "_STATUS_ALLOC_FAILED")
     return isinstance(problem, MemoryError) or any(word in str(problem) for word in words)

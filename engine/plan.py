@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from engine.console import say
-from engine.errors import UserError
+from engine.device import prepare
+from engine.errors import RunError, UserError, out_of_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
@@ -51,9 +52,15 @@ class Plan:
         """What was chosen, in a few words."""
         return f"{self.precision} {self.layout}" + (" compiled" if self.compiled else "")
 
+    @property
+    def lines(self) -> list[str]:
+        """What a run prints of it."""
+        lines = [f"plan       {self.device} ({self.device_name}), {self.form}: {self.reason}"]
+        return [*lines, f"memory     {self.memory}"] if self.memory else lines
+
     def autocast(self) -> AbstractContextManager[object]:
         """The context that forward and loss run in."""
-        return torch.autocast(self.device, dtype=self.dtype, enabled=self.precision != "fp32")
+        return nullcontext() if self.precision == "fp32" else torch.autocast(self.device, dtype=self.dtype)
 
     def gradient_scaler(self) -> torch.amp.GradScaler:
         """fp16 gradients underflow unless the loss is scaled up; bf16 has the range of fp32."""
@@ -67,12 +74,26 @@ class Plan:
     def forward(self, model: nn.Module, images: int) -> Forward:
         """The model as training steps call it; compiled, if it is, for batches of just so many `images`.
 
-        Any other batch, the last of an epoch, would be compiled again: it goes through the model as it is.
+        Any other batch, the last of an epoch, would be compiled again: it goes through the model as it is. A call
+        raises RunError when the compiler fails.
         """
         if not self.compiled:
             return model
         compiled = torch.compile(model, dynamic=False)
-        return lambda batch: (compiled if len(batch) == images else model)(batch)
+
+        def forward(batch: torch.Tensor) -> torch.Tensor:
+            if len(batch) != images:
+                return model(batch)  # type: ignore[no-any-return]
+            try:
+                return compiled(batch)  # type: ignore[no-any-return]
+            except Exception as problem:
+                of_the_compiler = type(problem).__module__.startswith(("torch._dynamo", "torch._inductor"))
+                if not of_the_compiler or out_of_memory(problem):
+                    raise
+                reason = str(problem).strip().partition("\n")[0][:200] or type(problem).__name__
+                raise RunError(f"torch.compile fails here: {reason}. --compile off does without it.") from problem
+
+        return forward
 
     def halved(self, batch_size: int, batch_norm: bool) -> Plan | None:
         """This plan with micro-batches of half the size; None below the floor of SMALLEST_MICRO_BATCH images."""
@@ -101,10 +122,7 @@ def choose_plan(device: str, precision: str) -> Plan:
         precision, reason = _half_precision(device)
     elif device == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError(f"--precision bf16: {_name(device)} does not compute in bf16. Use fp16, or leave it to auto.")
-    if device == "cuda":
-        torch.backends.cudnn.benchmark = True  # every batch but the last has the same shape
-        torch.set_float32_matmul_precision("high")  # TF32, where fp32 is asked for
-        torch.backends.cudnn.allow_tf32 = True
+    prepare(device)
     return Plan(device, _name(device), precision, reason, torch.get_num_threads())
 
 

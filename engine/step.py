@@ -13,7 +13,8 @@ class Step:
     """Steps of `optimizer` on batches of `batch_size` images.
 
     Where memory does not hold a whole batch, its gradient is added up over micro-batches: the same step, but for batch
-    normalisation, whose statistics are then those of each micro-batch.
+    normalisation, whose statistics are then those of each micro-batch. They are nearly equal, and one image larger than
+    the plan says where one would be left alone.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan, batch_size: int) -> None:
@@ -23,7 +24,10 @@ class Step:
         self.forward = plan.forward(model, len(torch.empty(batch_size).tensor_split(self._pieces(batch_size))[0]))
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """One step; the batch's mean loss, (), on the device: reading it here would make the device wait for Python."""
+        """One step on a batch, (B, 3, H, W) and (B,); its mean loss, ().
+
+        The loss stays on the device: reading it here would make the device wait for Python.
+        """
         loss = self.add_gradient(images, labels)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -31,7 +35,10 @@ class Step:
         return loss
 
     def add_gradient(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Add the gradient of the batch's mean loss, scaled as the scaler says, to the parameters'; the loss, ()."""
+        """Add the gradient of the mean loss of a batch, (B, 3, H, W) and (B,), to the parameters'; the loss, ().
+
+        The gradient is scaled as the scaler says.
+        """
         pieces = self._pieces(len(labels))
         total = torch.zeros((), device=images.device)
         for some, their_labels in zip(images.tensor_split(pieces), labels.tensor_split(pieces), strict=True):

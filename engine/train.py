@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 
@@ -17,6 +16,7 @@ from engine.batches import Batches
 from engine.clock import Clock, energy_joules
 from engine.config import Config
 from engine.console import EPOCH_COLUMNS, epoch_line, progress, say
+from engine.device import free_memory, random_state, set_random_state
 from engine.errors import RunError, out_of_memory
 from engine.plan import Plan
 from engine.records import Run
@@ -37,7 +37,12 @@ def _adamw(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimiz
 
 
 def _sgd(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters, lr, momentum=0.9, fused=True)
+    optimizer = torch.optim.SGD(parameters, lr, momentum=0.9, fused=True)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            # the fused kernel makes it at the first step without a value, which stays where fp16 overflows in that step
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 # the published recipe (Jeevan & Sethi, arXiv:2406.05612): both stages always run, at a constant rate
@@ -55,19 +60,27 @@ def fit(
     micro-batches, and `run` keeps a note of it. Raises RunError when the loss is not finite.
     """
     untrained, random = _copy_of(model), random_state(plan.device)
+    normalises = config.tune == "full" and has_batch_norm(model)
     while True:
         try:
             return _fit(model, head, train, select, config, plan, run)
         except (RuntimeError, MemoryError) as problem:
-            smaller = plan.halved(train.batch_size, has_batch_norm(model)) if out_of_memory(problem) else None
-            if smaller is None:
+            held = train.on_device is not None
+            smaller = plan if held else plan.halved(train.batch_size, normalises)
+            if smaller is None or not out_of_memory(problem):
                 raise
         # here, not in the handler: its traceback holds what was allocated
         model.zero_grad(set_to_none=True)
+        if held:  # costs speed, where micro-batches may cost numbers
+            train, select = replace(train, on_device=None), replace(select, on_device=None)
+            say("memory     out of memory: the images are not kept on the device any more")
+        else:
+            saved = run.snapshot()
+            since = f", from epoch {saved['state']['epochs'] + 1} on" if saved else ""
+            plan = replace(smaller, memory=f"{smaller.memory}{since}")
+            say(f"memory     {plan.memory}")
+            run.change_plan(plan)
         free_memory(plan.device)
-        plan = smaller
-        say(f"memory     {plan.memory}")
-        run.change_plan(plan)
         model.load_state_dict(untrained)
         set_random_state(random, plan.device)
 
@@ -195,36 +208,10 @@ def _predict(
     return together, speed
 
 
-def free_memory(device: str) -> None:
-    """Give back what nothing refers to any more."""
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.empty_cache()
-
-
 def score_of(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> tuple[float, float]:
     """Top-1 accuracy (0 to 1) and mean cross-entropy (nats), both per image."""
     loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
     return float((logits.argmax(1) == labels).mean()), float(loss)
-
-
-def random_state(device: str) -> dict[str, torch.Tensor]:
-    """The state of the generators that dropout, stochastic depth and augmentation draw from."""
-    states = {"cpu": torch.get_rng_state()}
-    if device == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state()
-    elif device == "mps":
-        states["mps"] = torch.mps.get_rng_state()
-    return states
-
-
-def set_random_state(states: dict[str, torch.Tensor], device: str) -> None:
-    """Continue from what random_state() returned."""
-    torch.set_rng_state(states["cpu"])
-    if device == "cuda":
-        torch.cuda.set_rng_state(states["cuda"])
-    elif device == "mps":
-        torch.mps.set_rng_state(states["mps"])
 
 
 def _copy_of(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,21 +20,22 @@ from torchvision.ops import StochasticDepth
 
 from engine.backbone import has_batch_norm
 from engine.batches import Batches
-from engine.clock import synchronize
 from engine.config import Config
 from engine.console import say
-from engine.errors import UserError, out_of_memory
+from engine.device import free_memory, random_state, set_random_state, synchronize
+from engine.errors import RunError, UserError, out_of_memory
 from engine.files import write_json
 from engine.places import user_cache
 from engine.plan import DTYPES, LAYOUTS, Plan
 from engine.step import Step
-from engine.train import RECIPES, free_memory, random_state, set_mode, set_random_state
+from engine.train import RECIPES, set_mode
 
 BUDGET = 30.0  # seconds, for all forms together, but for compilation
 ROUNDS = 5
 HOPELESS = 1.5  # times as slow as the fastest: not tried a third time
 STEP_SECONDS = 1.0  # a step on a CPU is tried on so many images that it takes about this long
-COMPARED = 8  # images that a form's loss and gradient are compared on with those of fp32
+COMPARED = (4, 8)  # images that a form's loss and gradient are compared on with those of fp32: at least, at most
+COMPARED_PIXELS = 2**17  # of all of them together, about: a pass over more takes seconds on a CPU
 
 # How far a form may be from fp32. The hardest case is a network with random weights, whose batch normalisation over few
 # small images magnifies rounding: there, bf16 moved the loss by up to 5 %, the gradient's norm by up to 22 %, and the
@@ -48,6 +50,7 @@ HEAD_COSINE = 0.3
 COMPILE_SECONDS = 60.0
 COMPILE_GAIN = {"cpu": 1.05, "cuda": 1.3}
 PAYS_BACK = 3.0  # times what it takes, at least
+LEAST_GAIN = 1.03  # less may be noise
 
 
 @dataclass
@@ -85,9 +88,8 @@ class Finding:
     micro_batch: int | None
     memory: str | None
     reason: str
-    step_seconds: float  # of a whole batch
-    compile_gain: float | None = None  # a step's time over that of a compiled one; None: not tried, or failed
-    compile_problem: str | None = None
+    step_seconds: float  # of a whole batch; on a CPU, as many times that of an image as it has
+    compile_gain: float | None = None  # a step's time over that of a compiled one; None: not tried
 
     def plan(self, plan: Plan) -> Plan:
         """`plan` in the form that was found fastest."""
@@ -111,79 +113,110 @@ def fastest_plan(plan: Plan, model: nn.Module, head: nn.Module, train: Batches, 
             say(f"measuring  which form of {config.model} trains fastest here: about {BUDGET:.0f} s, once")
             finding = _measure(plan, model, head, train, config)
             if finding is None:
-                return replace(plan, reason="no form could be measured")
-            _remember(path, finding)
+                sure = "fp32" if config.precision == "auto" else plan.precision
+                return replace(plan, precision=sure, reason="no other form could be measured and agreed with fp32")
+            if finding.micro_batch is None:  # another time there may be more memory
+                _remember(path, finding)
         chosen = finding.plan(plan)
-        if not _worth_compiling(plan.device, finding.step_seconds, train.steps, config):
+        if not _worth_compiling(plan.device, finding, train.steps, config):
             return chosen
-        if finding.compile_gain is None and (finding.compile_problem is None or config.compile == "on"):
+        gain = finding.compile_gain
+        if gain is None:
             say(f"measuring  what compiling {config.model} brings: about {COMPILE_SECONDS:.0f} s and a few steps, once")
-            finding = _measure_compiled(finding, chosen, model, head, train, config)
-            _remember(path, finding)
-    if finding.compile_gain is None:
-        if config.compile == "on":
-            raise UserError(f"--compile on: torch.compile fails here: {finding.compile_problem}. Leave it to auto.")
-        return replace(chosen, reason=f"{chosen.reason}; torch.compile fails here")
-    reason = f"{chosen.reason}; compiled it is {finding.compile_gain:.2f} times as fast"
-    return replace(chosen, reason=reason, compiled=config.compile == "on" or finding.compile_gain > 1)
+            gain, problem = _compile_gain(chosen, model, head, train, config)
+            if gain is None:
+                if config.compile == "on":
+                    raise UserError(f"--compile on: it fails here: {problem}. Leave it to auto.")
+                return replace(chosen, reason=f"{chosen.reason}; not compiled: {problem}")
+            _remember(path, replace(finding, compile_gain=gain))
+    reason = f"{chosen.reason}; compiled it is {gain:.2f} times as fast"
+    return replace(chosen, reason=reason, compiled=config.compile == "on" or gain > LEAST_GAIN)
 
 
-def _worth_compiling(device: str, step_seconds: float, steps: int, config: Config) -> bool:
+def _worth_compiling(device: str, finding: Finding, steps: int, config: Config) -> bool:
     """Whether the run lasts long enough, even if no epoch brings a gain, for compilation to pay for itself."""
     if config.compile != "auto":
         return config.compile == "on"
     epochs = min(config.epochs or config.patience, config.patience) * len(RECIPES[config.recipe])
-    saved = step_seconds * steps * epochs * (1 - 1 / COMPILE_GAIN.get(device, 1.0))
-    return saved > PAYS_BACK * COMPILE_SECONDS
+    gain = finding.compile_gain or COMPILE_GAIN.get(device, 1.0)
+    return finding.step_seconds * steps * epochs * (1 - 1 / gain) > PAYS_BACK * COMPILE_SECONDS
 
 
 def _measure(plan: Plan, model: nn.Module, head: nn.Module, train: Batches, config: Config) -> Finding | None:
-    """What _try_forms() finds, in micro-batches where memory is short."""
-    while True:
+    """What _try_forms() finds, in micro-batches where memory is short; None also where even those are too large."""
+    trying: Plan | None = plan
+    while trying:
         try:
-            return _try_forms(plan, model, head, train, config)
-        except RuntimeError as problem:
-            smaller = plan.halved(train.batch_size, has_batch_norm(model)) if out_of_memory(problem) else None
-            if smaller is None:
+            return _try_forms(trying, model, head, train, config)
+        except (RuntimeError, MemoryError) as problem:
+            if not out_of_memory(problem):
                 raise
         # here, not in the handler: its traceback holds what was allocated
         free_memory(plan.device)
-        plan = smaller
+        trying = trying.halved(train.batch_size, config.tune == "full" and has_batch_norm(model))
+    return None
 
 
 def _try_forms(plan: Plan, model: nn.Module, head: nn.Module, train: Batches, config: Config) -> Finding | None:
     """The fastest sound form of dtype x layout, in about BUDGET seconds.
 
-    None: no form gives the loss and gradient of fp32.
+    None: no form computes the loss and gradient of fp32. A form that fails or that memory does not hold is left out;
+    where memory holds none, the error of the last one comes through.
     """
     deadline = time.perf_counter() + BUDGET
     precisions = dict.fromkeys([plan.precision, "fp32"] if config.precision == "auto" else [plan.precision])
     forms = [replace(plan, precision=precision, layout=layout) for precision in precisions for layout in LAYOUTS]
-    copies = {layout: _copy(replace(plan, layout=layout), model, head, config) for layout in LAYOUTS}
     images, labels = next(train.in_order())
-    trials = [Trial.of(form, *copies[form.layout], len(labels), config) for form in forms]
+    few = min(max(COMPARED_PIXELS // (train.size[0] * train.size[1]), COMPARED[0]), COMPARED[1])
+    compared = images[:few], labels[:few]
+
+    def trial(form: Plan) -> Trial:
+        return Trial.of(form, *_copy(form, model, head, config), len(labels), config)
+
+    expected = _outcome(trial(replace(plan, precision="fp32")), *compared)
+    # one model a layout, which all its forms share
+    models = {layout: _copy(replace(plan, layout=layout), model, head, config) for layout in LAYOUTS}
+    trials = [Trial.of(form, *models[form.layout], len(labels), config) for form in forms]
     if plan.device == "cpu":
         count = _count(trials[0].step, images, labels)
         images, labels = images[:count], labels[:count]
-    _race(trials, images, labels, deadline)
-    few, their_labels = images[:COMPARED], labels[:COMPARED]
-    expected = _outcome(Trial.of(replace(plan, precision="fp32"), *copies["NCHW"], len(few), config), few, their_labels)
-    ranked = sorted(trials, key=lambda trial: trial.median)
-    inaccurate = set()
+    running, left_out = _warmed_up(trials, images, labels)
+    _race(running, images, labels, deadline)
+    ranked = sorted(running, key=lambda trial: trial.median)
     for best in ranked:
-        if _outcome(best, few, their_labels).agrees(expected):
+        # not with the weights that were trained on: gradients that are not finite reach them, even at a rate of 0
+        if _outcome(trial(best.plan), *compared).agrees(expected):
             break
-        inaccurate.add(best.plan.form)
+        left_out[best.plan.form] = "is inaccurate"
     else:
         return None
-    rates = [
-        f"{trial.plan.form} " + ("is inaccurate" if trial.plan.form in inaccurate else trial.rate(len(labels)))
-        for trial in ranked
-        if trial is not best
-    ]
-    reason = f"{best.rate(len(labels))} images/s ({len(labels)} a step); {', '.join(rates)}"
+    others = [f"{each.plan.form} {each.rate(len(labels))}" for each in ranked if each.plan.form not in left_out]
+    reasons = [*others[1:], *(f"{form} {problem}" for form, problem in left_out.items())]
+    reason = f"{best.rate(len(labels))} images/s ({len(labels)} a step); {', '.join(reasons)}"
     found, seconds = best.plan, best.median * train.batch_size / len(labels)
     return Finding(found.precision, found.layout, found.micro_batch, found.memory, reason, seconds)
+
+
+def _warmed_up(trials: list[Trial], images: torch.Tensor, labels: torch.Tensor) -> tuple[list[Trial], dict[str, str]]:
+    """The trials that can take a step, each with the seconds of its first; and what is wrong with the other forms."""
+    running, left_out = [], {}
+    lack: BaseException | None = None
+    for trial in trials:
+        batch = images.contiguous(memory_format=trial.plan.memory_format)
+        try:
+            trial.seconds = [_seconds(trial.step, batch, labels, trial.plan.device)]
+        except (RuntimeError, MemoryError) as problem:
+            if out_of_memory(problem):
+                lack = problem.with_traceback(None)
+            left_out[trial.plan.form] = "does not fit" if out_of_memory(problem) else "fails"
+        else:
+            running.append(trial)
+            continue
+        trial.step.optimizer.zero_grad(set_to_none=True)
+        free_memory(trial.plan.device)
+    if lack and not running:
+        raise lack
+    return running, left_out
 
 
 def _copy(form: Plan, model: nn.Module, head: nn.Module, config: Config) -> tuple[nn.Module, nn.Module]:
@@ -211,25 +244,33 @@ class Outcome:
 
 
 def _outcome(trial: Trial, images: torch.Tensor, labels: torch.Tensor) -> Outcome:
-    """With nothing random in the model, and without the scaling of gradients, whose start may overflow."""
-    layers = [
-        layer for layer in trial.model.modules() if isinstance(layer, (nn.modules.dropout._DropoutNd, StochasticDepth))
-    ]
-    probabilities = [layer.p for layer in layers]
-    for layer in layers:
-        layer.p = 0.0
-    with trial.plan.autocast():
-        logits = trial.model(images.contiguous(memory_format=trial.plan.memory_format))
-        loss = nn.functional.cross_entropy(logits, labels)
-    loss.backward()
+    """Of a batch, (B, 3, H, W) and (B,), in the trial's micro-batches, with nothing random in the model."""
+    silenced = _silence(trial.model)
+    # not as training starts, which fp16 overflows at and then corrects; nor 1, which it underflows at
+    scaler, trial.step.scaler = (
+        trial.step.scaler,
+        torch.amp.GradScaler(trial.plan.device, init_scale=2.0**10, enabled=trial.plan.precision == "fp16"),
+    )
+    loss = trial.step.add_gradient(images.contiguous(memory_format=trial.plan.memory_format), labels)
+    scale, trial.step.scaler = trial.step.scaler.get_scale(), scaler
     gradients, head = (
-        torch.cat([p.grad.detach().flatten() for p in module.parameters() if p.grad is not None]).double().cpu()
+        torch.cat([p.grad.detach().flatten() for p in module.parameters() if p.grad is not None]).double().cpu() / scale
         for module in (trial.model, trial.head)
     )
     trial.step.optimizer.zero_grad(set_to_none=True)
-    for layer, probability in zip(layers, probabilities, strict=True):
+    for layer, probability in silenced:
         layer.p = probability
     return Outcome(loss.item(), gradients.norm().item(), head)
+
+
+def _silence(model: nn.Module) -> list[tuple[Any, float]]:
+    """Set all probabilities of dropping something to 0; what they were."""
+    kinds = (nn.modules.dropout._DropoutNd, StochasticDepth)
+    layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
+    silenced = [(layer, layer.p) for layer in layers]
+    for layer in layers:
+        layer.p = 0.0
+    return silenced
 
 
 def _count(step: Step, images: torch.Tensor, labels: torch.Tensor) -> int:
@@ -241,41 +282,47 @@ def _count(step: Step, images: torch.Tensor, labels: torch.Tensor) -> int:
 
 
 def _race(trials: list[Trial], images: torch.Tensor, labels: torch.Tensor, deadline: float) -> None:
-    """Time the forms in turn, after a warm-up, for ROUNDS rounds or until the deadline; the hopeless ones twice."""
-    device = trials[0].plan.device
+    """Time the forms in turn, for ROUNDS rounds or until the deadline; the hopeless ones twice.
+
+    Their first step counts only where there is no time for a second.
+    """
     batches = {layout: images.contiguous(memory_format=memory_format) for layout, memory_format in LAYOUTS.items()}
-    for trial in trials:
-        trial.seconds = [_seconds(trial.step, batches[trial.plan.layout], labels, device)]
     running = trials
     for turn in range(ROUNDS):
         if time.perf_counter() + sum(trial.median for trial in running) > deadline:
             break
         for trial in running:
-            took = _seconds(trial.step, batches[trial.plan.layout], labels, device)
-            trial.seconds = [*(trial.seconds if turn else ()), took]  # the warm-up does not count
+            took = _seconds(trial.step, batches[trial.plan.layout], labels, trial.plan.device)
+            trial.seconds = [*(trial.seconds if turn else ()), took]
         best = min(trial.median for trial in running)
         if turn:  # one slow step may be another program's doing
             running = [trial for trial in running if min(trial.seconds) < HOPELESS * best]
 
 
-def _measure_compiled(
-    finding: Finding, chosen: Plan, model: nn.Module, head: nn.Module, train: Batches, config: Config
-) -> Finding:
-    """What compiling the form that was found brings, on whole batches, as they will be trained on."""
+def _compile_gain(
+    chosen: Plan, model: nn.Module, head: nn.Module, train: Batches, config: Config
+) -> tuple[float | None, str]:
+    """How many times as fast the chosen form is if it is compiled, on whole batches; or None and the reason."""
     images, labels = next(train.in_order())
-    copied = _copy(chosen, model, head, config)
-    forms = (chosen, replace(chosen, compiled=True))
-    trials = [Trial.of(form, *copied, len(labels), config) for form in forms]
+    images = images.contiguous(memory_format=chosen.memory_format)
+    gain, problem = None, ""
     try:
-        for trial in trials:
-            trial.step(images.contiguous(memory_format=chosen.memory_format), labels)
-        _race(trials, images, labels, time.perf_counter() + BUDGET)
-    except Exception as problem:  # the compiler, and the compiler that it calls, raise nearly anything
-        free_memory(chosen.device)
-        reason = str(problem).strip().partition("\n")[0][:200] or type(problem).__name__
-        return replace(finding, compile_gain=None, compile_problem=reason)
-    eager, compiled = trials
-    return replace(finding, compile_gain=eager.median / compiled.median, compile_problem=None)
+        forms = (chosen, replace(chosen, compiled=True))
+        eager, compiled = (Trial.of(f, *_copy(f, model, head, config), len(labels), config) for f in forms)
+        # without what is random: with it, the model would have to be compiled again
+        for trial in (eager, compiled):
+            _silence(trial.model)
+        if not _outcome(compiled, images, labels).agrees(_outcome(eager, images, labels)):
+            return None, "torch.compile gives other numbers"
+        running, left_out = _warmed_up([eager, compiled], images, labels)
+        if left_out:
+            return None, f"compiled it {left_out[compiled.plan.form]}"
+        _race(running, images, labels, time.perf_counter() + BUDGET)
+        gain = eager.median / compiled.median
+    except (RunError, RuntimeError, MemoryError) as error:
+        problem = str(error).partition("\n")[0][:200] or type(error).__name__
+    free_memory(chosen.device)
+    return gain, problem
 
 
 def _seconds(step: Step, images: torch.Tensor, labels: torch.Tensor, device: str) -> float:
@@ -289,12 +336,15 @@ def _seconds(step: Step, images: torch.Tensor, labels: torch.Tensor, device: str
 
 @contextmanager
 def _undisturbed(device: str) -> Iterator[None]:
-    """Random numbers go on afterwards as if nothing had been."""
+    """Random numbers and memory are afterwards as if nothing had been."""
     state = random_state(device)
     try:
         yield
     finally:
         set_random_state(state, device)
+        free_memory(device)
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()  # the run's own is recorded
 
 
 def _key(plan: Plan, model: nn.Module, head: nn.Module, train: Batches, config: Config) -> str:
@@ -302,12 +352,12 @@ def _key(plan: Plan, model: nn.Module, head: nn.Module, train: Batches, config: 
     body, top = (sum(parameter.numel() for parameter in module.parameters()) for module in (model, head))
     parts = {
         "model": [config.model, body - top],
-        "trained": config.tune,
+        "trained": [config.tune, config.recipe],
         "size": config.size,
         "batch_size": train.batch_size,
         "device": [plan.device, plan.device_name],
         "precision": config.precision,
-        "versions": [version("torch"), version("torchvision"), torch.version.cuda],
+        "versions": [version("torch"), version("torchvision"), version("wavemix"), torch.version.cuda],
         "form": 1,  # of what is measured and remembered
     }
     return f"{config.model}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
@@ -316,7 +366,9 @@ def _key(plan: Plan, model: nn.Module, head: nn.Module, train: Batches, config: 
 def _remembered(path: Path) -> Finding | None:
     try:
         finding = Finding(**json.loads(path.read_text(encoding="utf-8")))
-        return finding if finding.precision in DTYPES and finding.layout in LAYOUTS else None
+        known = finding.precision in DTYPES and finding.layout in LAYOUTS and finding.micro_batch is None
+        numbers = isinstance(finding.step_seconds, float) and isinstance(finding.compile_gain, float | None)
+        return finding if known and numbers and isinstance(finding.reason, str) else None
     except (OSError, ValueError, TypeError):  # none, or not one of ours: measured anew
         return None
 

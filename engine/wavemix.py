@@ -29,7 +29,7 @@ def wavemix(num_classes: int = 1000) -> nn.Module:
     are the initial weights under the same seed. A missing package is a `UserError`.
     """
     return WaveMix(
-        _package_model()(
+        package_model()(
             num_classes=num_classes,
             depth=16,
             mult=2,
@@ -127,7 +127,7 @@ class WaveMix(nn.Module):
 
 
 @functools.cache
-def _package_model() -> Any:
+def package_model() -> Any:
     """The package's own class `WaveMix`, imported on first use."""
     try:
         with _IMPORT_LOCK, _what_the_package_expects():

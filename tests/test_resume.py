@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 import torch
 
 from engine.files import write_json
+from engine.state import State
+from engine.train import fit
 from tests.conftest import Command, only_run
 
 TOY = Path(__file__).with_name("toy.py")
@@ -205,6 +208,31 @@ def test_a_resume_keeps_the_plan(command: Command, tmp_path: Path, monkeypatch: 
     assert command(QUICK) == 0
     plan = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())["plan"]
     assert plan["precision"] == "fp32"
+
+
+def test_a_resume_measures_nothing_and_keeps_every_part_of_the_plan(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {"precision": "fp32", "layout": "NHWC", "micro_batch": 5, "memory": "little", "reason": "measured"}
+    with monkeypatch.context() as patch:
+        patch.setattr("common.fastest_plan", lambda plan, *_: replace(plan, **kept))
+        patch.setattr("common.predict", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        assert command(QUICK) == 130
+    monkeypatch.setattr("common.fastest_plan", lambda *_: pytest.fail("it measured again"))
+    seen = []
+
+    def watched(*given: Any) -> State:
+        seen.append(given)
+        return fit(*given)
+
+    monkeypatch.setattr("common.fit", watched)
+    assert command(QUICK) == 0
+    ((model, _, train, _, _, plan, _),) = seen
+    assert {name: getattr(plan, name) for name in kept} == kept
+    assert train.memory_format == torch.channels_last
+    assert model.get_submodule("0").weight.is_contiguous(memory_format=torch.channels_last)
+    record = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())
+    assert record["plan"]["micro_batch"] == 5
 
 
 def test_a_resume_without_its_device_says_where_it_began(command: Command, tmp_path: Path, capsys: Any) -> None:

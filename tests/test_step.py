@@ -169,7 +169,30 @@ def test_out_of_memory_in_the_middle_it_goes_on_from_the_last_epoch(
     assert epochs == [0, 1, 2, 2, 3]
     record = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())
     assert record["plan"]["micro_batch"] == 8
+    assert record["plan"]["memory"].endswith(", from epoch 3 on")
     assert record["selection"]["epochs"] == 4
+
+
+def test_images_that_are_held_on_the_device_go_first(
+    greedy: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    """That costs speed; micro-batches may cost numbers."""
+    held: list[bool] = []
+    plain = Batches.shuffled
+
+    def shuffled(self: Batches, seed: int, epoch: int) -> Any:
+        held.append(self.on_device is not None)
+        Greedy.most = 4 if held[-1] else 1000
+        return plain(self, seed, epoch)
+
+    monkeypatch.setattr(Greedy, "most", 1000)
+    monkeypatch.setattr(Batches, "held", lambda self: self.on("cpu"))
+    monkeypatch.setattr(Batches, "shuffled", shuffled)
+    assert greedy(LINE) == 0
+    assert held == [True, False, False, False, False]
+    assert "not kept on the device any more" in capsys.readouterr().out
+    record = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())
+    assert record["plan"]["micro_batch"] is None
 
 
 def test_below_the_floor_it_is_an_error(

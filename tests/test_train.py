@@ -12,12 +12,13 @@ from torch import nn
 
 from engine.batches import Batches
 from engine.config import Config
+from engine.device import random_state, set_random_state
 from engine.errors import RunError
 from engine.plan import Plan
 from engine.records import Run
 from engine.state import State
 from engine.step import Step
-from engine.train import RECIPES, fit, freeze_body, predict, random_state, score_of, set_random_state, train_epoch
+from engine.train import RECIPES, fit, freeze_body, predict, score_of, train_epoch
 from tests import toy
 
 PLAN = Plan("cpu", "", "fp32", "")
@@ -177,6 +178,33 @@ def test_outputs_that_are_not_finite_are_named() -> None:
     nn.init.constant_(model.get_submodule("6").bias, float("nan"))  # type: ignore[arg-type]
     with pytest.raises(RunError, match="outputs on the test part are not finite"):
         predict(model, batches(), PLAN, "test")
+
+
+def test_momentum_starts_at_zero_even_where_the_first_step_overflows() -> None:
+    """fp16's scaler skips such a step; what the fused kernel then left as momentum would be anything."""
+    model = nn.Linear(4, 2)
+    step = Step(model, RECIPES["adamw-sgd"][1].optimizer(model.parameters(), 1e-3), Plan("cpu", "", "fp16", ""), 4)
+    before = [parameter.clone() for parameter in model.parameters()]
+    images = torch.full((4, 4), 1e30)
+    step(images, torch.zeros(4, dtype=torch.int64))
+    for parameter, old in zip(model.parameters(), before, strict=True):
+        assert torch.equal(parameter, old)
+        assert not step.optimizer.state[parameter]["momentum_buffer"].any()
+    step(torch.ones(4, 4), torch.zeros(4, dtype=torch.int64))
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_momentum_that_starts_at_zero_is_plain_sgd(steps: int) -> None:
+    results = []
+    for make in (RECIPES["adamw-sgd"][1].optimizer, lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9)):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 2)
+        step = Step(model, make(model.parameters(), 0.1), PLAN, 4)
+        for _ in range(steps):
+            step(torch.ones(4, 4), torch.zeros(4, dtype=torch.int64))
+        results.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    torch.testing.assert_close(*results)
 
 
 def test_random_state_is_restored() -> None:

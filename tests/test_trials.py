@@ -117,7 +117,7 @@ def test_a_form_that_is_not_what_fp32_computes_is_not_chosen(timed: Timed) -> No
     model = Wrong()
     plan = fastest_plan(PLAN, model, model.inner.get_submodule("6"), TRAIN, config())
     assert plan.form == "fp32 NHWC"
-    assert "bf16 NHWC is inaccurate, bf16 NCHW is inaccurate, fp32 NCHW 160.0" in plan.reason
+    assert plan.reason.endswith("; fp32 NCHW 160.0, bf16 NHWC is inaccurate, bf16 NCHW is inaccurate")
 
 
 def test_where_no_form_is_sound_nothing_is_claimed_and_nothing_remembered(timed: Timed, own_cache: Path) -> None:
@@ -125,7 +125,8 @@ def test_where_no_form_is_sound_nothing_is_claimed_and_nothing_remembered(timed:
     model = toy.tiny()
     nn.init.constant_(model.get_submodule("6").bias, float("nan"))  # type: ignore[arg-type]
     plan = chosen(model=model)
-    assert (plan.form, plan.reason) == ("bf16 NCHW", "no form could be measured")
+    assert plan.form == "fp32 NCHW"
+    assert plan.reason == "no other form could be measured and agreed with fp32"
     assert not list(own_cache.rglob("*.json"))
 
 
@@ -228,10 +229,10 @@ def test_a_slow_backbone_is_tried_on_few_images(monkeypatch: pytest.MonkeyPatch)
     start = time.perf_counter()
     plan = chosen(model=Slow(*toy.tiny().children()))
     assert any(f"({count} a step)" in plan.reason for count in (2, 3, 4))
-    assert time.perf_counter() - start < 4.0
+    assert time.perf_counter() - start < 20
 
 
-def test_out_of_memory_smaller_micro_batches_are_tried(timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_smaller_micro_batches_are_tried(timed: Timed, own_cache: Path) -> None:
     timed(FORMS)
     sizes: list[int] = []
 
@@ -243,12 +244,58 @@ def test_out_of_memory_smaller_micro_batches_are_tried(timed: Timed, monkeypatch
             logits: torch.Tensor = super().forward(images)
             return logits
 
-    monkeypatch.setattr(trials, "COMPARED", 2)
     plan = chosen(model=Greedy(*toy.tiny().children()))
-    assert (plan.micro_batch, max(sizes[2:])) == (2, 8)
+    assert (plan.micro_batch, max(sizes)) == (2, 8)
     assert plan.memory is not None
     assert "8 images is added up from 2 at a time" in plan.memory
     assert plan.form == "bf16 NHWC"
+    # another time there may be more memory
+    assert not list(own_cache.rglob("*.json"))
+
+
+class Picky(nn.Sequential):
+    """Raises `problem` when it trains in the dtype `dtype`."""
+
+    dtype, problem = torch.float32, RuntimeError("no such kernel")
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = super().forward(images)
+        if logits.dtype == self.dtype:
+            raise self.problem
+        return logits
+
+
+def test_a_form_that_fails_is_left_out(timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed(FORMS)
+    monkeypatch.setattr(Picky, "dtype", torch.bfloat16)
+    monkeypatch.setattr(trials, "_count", lambda *_: 8)
+    plan = chosen(model=Picky(*toy.tiny().children()))
+    assert plan.form == "fp32 NHWC"
+    assert plan.reason.endswith("fp32 NCHW 160.0, bf16 NCHW fails, bf16 NHWC fails")
+
+
+def test_a_form_that_does_not_fit_shrinks_no_other(timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed(FORMS)
+    monkeypatch.setattr(Picky, "dtype", torch.bfloat16)
+    monkeypatch.setattr(Picky, "problem", torch.OutOfMemoryError("CUDA out of memory."))
+    monkeypatch.setattr(trials, "_count", lambda *_: 8)
+    plan = chosen(model=Picky(*toy.tiny().children()))
+    assert (plan.form, plan.micro_batch) == ("fp32 NHWC", None)
+    assert plan.reason.endswith("fp32 NCHW 160.0, bf16 NCHW does not fit, bf16 NHWC does not fit")
+
+
+class Poisoned(nn.Sequential):
+    """In half precision, its logits are not numbers."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = super().forward(images)
+        return logits if logits.dtype == torch.float32 else logits * float("nan")
+
+
+def test_half_precision_that_overflows_leaves_fp32_sound(timed: Timed) -> None:
+    """Its gradients reach the weights that the forms share, even at a rate of 0."""
+    timed(FORMS)
+    assert chosen(model=Poisoned(*toy.tiny().children())).form == "fp32 NHWC"
 
 
 COMPILED = FORMS | {"bf16 NHWC compiled": 0.01}
@@ -294,18 +341,30 @@ def test_what_compilation_does_not_speed_up_is_left(timed: Timed, compiler: list
 def test_a_compiler_that_fails(timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
     timed(COMPILED)
 
+    error = type("InductorError", (Exception,), {"__module__": "torch._inductor.exc"})
+
     def compiled(model: nn.Module, dynamic: bool) -> Any:
         def fail(images: torch.Tensor) -> torch.Tensor:
-            raise AssertionError("no C++ compiler\nand much more")
+            raise error("no C++ compiler\nand much more")
 
         return fail
 
     monkeypatch.setattr(torch, "compile", compiled)
     plan = chosen(config(patience=200_000))
     assert plan.form == "bf16 NHWC"
-    assert plan.reason.endswith("torch.compile fails here")
-    with pytest.raises(UserError, match=r"--compile on: .*no C\+\+ compiler\. Leave it to auto"):
+    assert plan.reason.endswith(
+        "; not compiled: torch.compile fails here: no C++ compiler. --compile off does without it."
+    )
+    with pytest.raises(UserError, match=r"--compile on: it fails here: .*no C\+\+ compiler\."):
         chosen(config(compile="on"))
+
+
+def test_a_compiler_that_computes_something_else(timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed(COMPILED)
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: lambda images: model(images).flip(1) * 3)
+    plan = chosen(config(patience=200_000))
+    assert not plan.compiled
+    assert plan.reason.endswith("; not compiled: torch.compile gives other numbers")
 
 
 def test_a_run_records_its_plan(command: Command, tmp_path: Path, timed: Timed, capsys: Any) -> None:
