@@ -19,6 +19,7 @@ from engine.check import check
 from engine.config import parse
 from engine.console import head_lines, result_line, say, steady_streams
 from engine.dataset import Choice, Contents, Dataset, File, Part, Slice, Source
+from engine.device import prepare
 from engine.errors import RunError, UserError, out_of_memory
 from engine.images import DECODER
 from engine.metrics import evaluate
@@ -146,6 +147,7 @@ def fine_tune(dataset: Dataset | Choice, arguments: Sequence[str] | None = None)
 
     if config.tune == "linear":
         freeze_body(model, head)
+    prepare(plan.device)
     batch_size = usable_batch_size(config.batch_size, len(parts.fit), needs_pairs)
     # the original normalises by its training set's statistics; pretrained weights expect what they were trained with
     mean, std = (dataset.mean, dataset.std) if config.protocol == "paper" else (weights.mean, weights.std)

@@ -46,7 +46,7 @@ from engine.batches import Batches
 from engine.cache import decode_all
 from engine.config import Config
 from engine.console import say, table
-from engine.device import synchronize
+from engine.device import prepare, synchronize
 from engine.environment import environment
 from engine.files import write_json
 from engine.plan import Plan, choose_plan
@@ -178,6 +178,7 @@ class Ours:
     """common.main()'s training loop."""
 
     def __init__(self, name: str, train: Batches, config: Config, plan: Plan, steps: int) -> None:
+        prepare(plan.device)
         torch.manual_seed(0)
         self.steps = steps
         model = common.build_model(name, CLASSES, "none")

@@ -15,18 +15,23 @@ import torch
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "wavemix")
 
 
-def environment() -> dict[str, Any]:
-    """What the numbers may depend on beside the command."""
-    versions: dict[str, str | None] = {}
+def versions() -> dict[str, str | None]:
+    """Of the packages that compute; None for one that is not installed."""
+    found: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
-            versions[package] = version(package)
+            found[package] = version(package)
         except PackageNotFoundError:
-            versions[package] = None
+            found[package] = None
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers may depend on beside the command."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": versions,
+        "packages": versions(),
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
         "cpu_threads": torch.get_num_threads(),

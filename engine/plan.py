@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from engine.console import say
-from engine.device import prepare
 from engine.errors import RunError, UserError, out_of_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -122,7 +121,6 @@ def choose_plan(device: str, precision: str) -> Plan:
         precision, reason = _half_precision(device)
     elif device == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError(f"--precision bf16: {_name(device)} does not compute in bf16. Use fp16, or leave it to auto.")
-    prepare(device)
     return Plan(device, _name(device), precision, reason, torch.get_num_threads())
 
 

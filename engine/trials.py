@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from engine.batches import Batches
 from engine.config import Config
 from engine.console import say
 from engine.device import free_memory, random_state, set_random_state, synchronize
+from engine.environment import versions
 from engine.errors import RunError, UserError, out_of_memory
 from engine.files import write_json
 from engine.places import user_cache
@@ -64,10 +64,10 @@ class Trial:
     seconds: list[float] = field(default_factory=list)
 
     @classmethod
-    def of(cls, plan: Plan, model: nn.Module, head: nn.Module, batch_size: int, config: Config) -> Trial:
-        """With a step that takes as long as any other and, at a rate of 0, leaves the weights as they are."""
+    def of(cls, plan: Plan, model: nn.Module, head: nn.Module, batch_size: int) -> Trial:
+        """With a step that leaves the weights as they are, by an optimizer that takes no memory."""
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        return cls(plan, model, head, Step(model, RECIPES[config.recipe][0].optimizer(trained, 0.0), plan, batch_size))
+        return cls(plan, model, head, Step(model, torch.optim.SGD(trained, 0.0, fused=True), plan, batch_size))
 
     @property
     def median(self) -> float:
@@ -171,14 +171,14 @@ def _try_forms(plan: Plan, model: nn.Module, head: nn.Module, train: Batches, co
     compared = images[:few], labels[:few]
 
     def trial(form: Plan) -> Trial:
-        return Trial.of(form, *_copy(form, model, head, config), len(labels), config)
+        return Trial.of(form, *_copy(form, model, head, config), len(labels))
 
     expected = _outcome(trial(replace(plan, precision="fp32")), *compared)
     # one model a layout, which all its forms share
     models = {layout: _copy(replace(plan, layout=layout), model, head, config) for layout in LAYOUTS}
-    trials = [Trial.of(form, *models[form.layout], len(labels), config) for form in forms]
+    trials = [Trial.of(form, *models[form.layout], len(labels)) for form in forms]
     if plan.device == "cpu":
-        count = _count(trials[0].step, images, labels)
+        count = _count(trials, images, labels)
         images, labels = images[:count], labels[:count]
     running, left_out = _warmed_up(trials, images, labels)
     _race(running, images, labels, deadline)
@@ -273,11 +273,13 @@ def _silence(model: nn.Module) -> list[tuple[Any, float]]:
     return silenced
 
 
-def _count(step: Step, images: torch.Tensor, labels: torch.Tensor) -> int:
+def _count(trials: list[Trial], images: torch.Tensor, labels: torch.Tensor) -> int:
     """So many images that a step on a CPU takes about STEP_SECONDS, at most those that there are."""
     few = min(2, len(labels))
-    step(images[:few], labels[:few])
-    seconds = _seconds(step, images[:few], labels[:few], "cpu")
+    running, _ = _warmed_up(trials[:1], images[:few], labels[:few])
+    if not running:
+        return few
+    seconds = _seconds(running[0].step, images[:few], labels[:few], "cpu")
     return min(max(few, int(few * STEP_SECONDS / seconds)), len(labels))
 
 
@@ -305,10 +307,9 @@ def _compile_gain(
     """How many times as fast the chosen form is if it is compiled, on whole batches; or None and the reason."""
     images, labels = next(train.in_order())
     images = images.contiguous(memory_format=chosen.memory_format)
-    gain, problem = None, ""
     try:
         forms = (chosen, replace(chosen, compiled=True))
-        eager, compiled = (Trial.of(f, *_copy(f, model, head, config), len(labels), config) for f in forms)
+        eager, compiled = (Trial.of(f, *_copy(f, model, head, config), len(labels)) for f in forms)
         # without what is random: with it, the model would have to be compiled again
         for trial in (eager, compiled):
             _silence(trial.model)
@@ -316,13 +317,11 @@ def _compile_gain(
             return None, "torch.compile gives other numbers"
         running, left_out = _warmed_up([eager, compiled], images, labels)
         if left_out:
-            return None, f"compiled it {left_out[compiled.plan.form]}"
+            return None, "; ".join(f"{form} {problem}" for form, problem in left_out.items())
         _race(running, images, labels, time.perf_counter() + BUDGET)
-        gain = eager.median / compiled.median
-    except (RunError, RuntimeError, MemoryError) as error:
-        problem = str(error).partition("\n")[0][:200] or type(error).__name__
-    free_memory(chosen.device)
-    return gain, problem
+    except (RunError, RuntimeError, MemoryError) as problem:
+        return None, str(problem).partition("\n")[0][:200] or type(problem).__name__
+    return eager.median / compiled.median, ""
 
 
 def _seconds(step: Step, images: torch.Tensor, labels: torch.Tensor, device: str) -> float:
@@ -352,12 +351,12 @@ def _key(plan: Plan, model: nn.Module, head: nn.Module, train: Batches, config: 
     body, top = (sum(parameter.numel() for parameter in module.parameters()) for module in (model, head))
     parts = {
         "model": [config.model, body - top],
-        "trained": [config.tune, config.recipe],
+        "trained": config.tune,
         "size": config.size,
         "batch_size": train.batch_size,
         "device": [plan.device, plan.device_name],
         "precision": config.precision,
-        "versions": [version("torch"), version("torchvision"), version("wavemix"), torch.version.cuda],
+        "versions": [*versions().values(), torch.version.cuda],
         "form": 1,  # of what is measured and remembered
     }
     return f"{config.model}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
