@@ -158,6 +158,7 @@ def fine_tune(dataset: Dataset | Choice, arguments: Sequence[str] | None = None)
     description = describe(dataset, contents, told, config, backbone, weights, plan, model, train)
     say(*head_lines(description, None if config.check else run.folder, run.interrupted))
     if config.check:
+        plan = fastest_plan(plan, model, head, train, replace(config, plan="off"))
         plan.place(model)
         check(model, head, train, select, config, plan)
         return

@@ -134,10 +134,12 @@ def _check(images: torch.Tensor, draws: Draws) -> None:
         raise ValueError(f"images must be uint8 (B, 3, H, W), not {images.dtype} {tuple(images.shape)}")
     if 0 in images.shape[2:]:
         raise ValueError(f"images must have pixels, but are {images.shape[2]} by {images.shape[3]}")
-    lengths = [array.shape for array in (draws.operations, draws.bins, draws.negative)]
+    lengths = [np.shape(array) for array in (draws.operations, draws.bins, draws.negative)]
     if lengths != [(len(images),)] * 3:
         raise ValueError(f"draws must be three arrays of {len(images)}, one for each image, not of shapes {lengths}")
     for what, indices, count in (("operations", draws.operations, len(OPERATIONS)), ("bins", draws.bins, BINS)):
+        if not isinstance(indices, np.ndarray) or indices.dtype.kind not in "iu":
+            raise ValueError(f"{what} must be an array of whole numbers, not {type(indices).__name__}")
         if len(indices) and not 0 <= indices.min() <= indices.max() < count:
             raise ValueError(f"{what} must be 0 to {count - 1}, not {indices.min()} to {indices.max()}")
 

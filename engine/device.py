@@ -18,12 +18,16 @@ def prepare(device: str) -> None:
         torch.backends.cudnn.benchmark = True  # every batch but the last has the same shape
         torch.set_float32_matmul_precision("high")  # TF32, where fp32 is asked for
         torch.backends.cudnn.allow_tf32 = True
-    elif device == "cpu" and platform.libc_ver()[0] == "glibc":
+    elif device == "cpu" and _is_glibc():
         # By default large blocks go back to the system when they are freed, and come again as pages to be filled with
         # zeros, one fault each: a fifth of a training step. A tenth more memory is the price of keeping them.
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+def _is_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"
 
 
 def synchronize(device: str) -> None:
@@ -41,6 +45,8 @@ def free_memory(device: str) -> None:
         torch.cuda.empty_cache()
     elif device == "mps":
         torch.mps.empty_cache()
+    elif _is_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def random_state(device: str) -> dict[str, torch.Tensor]:

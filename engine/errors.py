@@ -14,6 +14,7 @@ class RunError(Exception):
 
 
 def out_of_memory(problem: BaseException) -> bool:
-    """Whether a lack of memory raised it: PyTorch reports a processor's, and that of CUDA's libraries, as any other."""
-    words = ("out of memory", "can't allocate memory", "not enough memory", "_STATUS_ALLOC_FAILED")
-    return isinstance(problem, MemoryError) or any(word in str(problem) for word in words)
+    """Whether a lack of memory raised it, which PyTorch tells by the type only for CUDA's own allocator."""
+    plain = ("out of memory", "can't allocate memory", "not enough memory")
+    of_libraries = ("_STATUS_ALLOC_FAILED", "could not create a primitive", "could not create a memory object")
+    return isinstance(problem, MemoryError) or any(word in str(problem) for word in plain + of_libraries)

@@ -1,6 +1,7 @@
 """Where a dataset's files lie on the user's disk, and what to tell a user who must put them there."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from engine.archives import is_archive
@@ -10,7 +11,10 @@ from engine.errors import UserError
 
 def user_cache() -> Path:
     """The folder in the user's cache folder that is ours; it need not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "which-backbone"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "which-backbone"
+    except RuntimeError:  # a user that the system does not know, as in some containers
+        return Path(tempfile.gettempdir()) / f"which-backbone-{os.getuid()}"
 
 
 def cache_folder(data_dir: Path) -> Path:

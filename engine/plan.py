@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from engine.console import say
-from engine.errors import RunError, UserError, out_of_memory
+from engine.errors import UserError, out_of_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
@@ -74,7 +74,7 @@ class Plan:
         """The model as training steps call it; compiled, if it is, for batches of just so many `images`.
 
         Any other batch, the last of an epoch, would be compiled again: it goes through the model as it is. A call
-        raises RunError when the compiler fails.
+        raises UserError when the compiler fails.
         """
         if not self.compiled:
             return model
@@ -90,7 +90,7 @@ class Plan:
                 if not of_the_compiler or out_of_memory(problem):
                     raise
                 reason = str(problem).strip().partition("\n")[0][:200] or type(problem).__name__
-                raise RunError(f"torch.compile fails here: {reason}. --compile off does without it.") from problem
+                raise UserError(f"torch.compile fails here: {reason}. --compile off does without it.") from problem
 
         return forward
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from engine.config import Config
 from engine.console import say
 from engine.device import free_memory, random_state, set_random_state, synchronize
 from engine.environment import versions
-from engine.errors import RunError, UserError, out_of_memory
+from engine.errors import UserError, out_of_memory
 from engine.files import write_json
 from engine.places import user_cache
 from engine.plan import DTYPES, LAYOUTS, Plan
@@ -51,6 +52,7 @@ COMPILE_SECONDS = 60.0
 COMPILE_GAIN = {"cpu": 1.05, "cuda": 1.3}
 PAYS_BACK = 3.0  # times what it takes, at least
 LEAST_GAIN = 1.03  # less may be noise
+WITHOUT = "--compile off does without it."
 
 
 @dataclass
@@ -110,7 +112,7 @@ def fastest_plan(plan: Plan, model: nn.Module, head: nn.Module, train: Batches, 
     finding = _remembered(path)
     with _undisturbed(plan.device):
         if finding is None:
-            say(f"measuring  which form of {config.model} trains fastest here: about {BUDGET:.0f} s, once")
+            say(f"measuring  which form of {config.model} trains fastest here: up to {BUDGET:.0f} s, once")
             finding = _measure(plan, model, head, train, config)
             if finding is None:
                 sure = "fp32" if config.precision == "auto" else plan.precision
@@ -126,10 +128,11 @@ def fastest_plan(plan: Plan, model: nn.Module, head: nn.Module, train: Batches, 
             gain, problem = _compile_gain(chosen, model, head, train, config)
             if gain is None:
                 if config.compile == "on":
-                    raise UserError(f"--compile on: it fails here: {problem}. Leave it to auto.")
-                return replace(chosen, reason=f"{chosen.reason}; not compiled: {problem}")
+                    raise UserError(problem)
+                return replace(chosen, reason=f"{chosen.reason}; {problem}")
             _remember(path, replace(finding, compile_gain=gain))
-    reason = f"{chosen.reason}; compiled it is {gain:.2f} times as fast"
+    asked = ", as asked for," if config.compile == "on" else ""
+    reason = f"{chosen.reason}; compiled{asked} it is {gain:.2f} times as fast"
     return replace(chosen, reason=reason, compiled=config.compile == "on" or gain > LEAST_GAIN)
 
 
@@ -182,7 +185,9 @@ def _try_forms(plan: Plan, model: nn.Module, head: nn.Module, train: Batches, co
         images, labels = images[:count], labels[:count]
     running, left_out = _warmed_up(trials, images, labels)
     _race(running, images, labels, deadline)
-    ranked = sorted(running, key=lambda trial: trial.median)
+    fastest = min((trial.median for trial in running), default=0.0)
+    # among those that noise may have put in order, the first: so that the same machine chooses the same again
+    ranked = sorted(running, key=lambda trial: (trial.median > LEAST_GAIN * fastest) * trial.median)
     for best in ranked:
         # not with the weights that were trained on: gradients that are not finite reach them, even at a rate of 0
         if _outcome(trial(best.plan), *compared).agrees(expected):
@@ -314,13 +319,16 @@ def _compile_gain(
         for trial in (eager, compiled):
             _silence(trial.model)
         if not _outcome(compiled, images, labels).agrees(_outcome(eager, images, labels)):
-            return None, "torch.compile gives other numbers"
+            return None, f"torch.compile gives other numbers than the model itself. {WITHOUT}"
         running, left_out = _warmed_up([eager, compiled], images, labels)
         if left_out:
-            return None, "; ".join(f"{form} {problem}" for form, problem in left_out.items())
+            return None, ", ".join(f"{form} {problem}" for form, problem in left_out.items()) + f". {WITHOUT}"
         _race(running, images, labels, time.perf_counter() + BUDGET)
-    except (RunError, RuntimeError, MemoryError) as problem:
-        return None, str(problem).partition("\n")[0][:200] or type(problem).__name__
+    except UserError as problem:
+        return None, str(problem)
+    except (RuntimeError, MemoryError) as problem:
+        reason = str(problem).partition("\n")[0][:200] or type(problem).__name__
+        return None, f"torch.compile fails here: {reason}. {WITHOUT}"
     return eager.median / compiled.median, ""
 
 
@@ -365,10 +373,11 @@ def _key(plan: Plan, model: nn.Module, head: nn.Module, train: Batches, config: 
 def _remembered(path: Path) -> Finding | None:
     try:
         finding = Finding(**json.loads(path.read_text(encoding="utf-8")))
-        known = finding.precision in DTYPES and finding.layout in LAYOUTS and finding.micro_batch is None
-        numbers = isinstance(finding.step_seconds, float) and isinstance(finding.compile_gain, float | None)
-        return finding if known and numbers and isinstance(finding.reason, str) else None
-    except (OSError, ValueError, TypeError):  # none, or not one of ours: measured anew
+        known = finding.precision in DTYPES and finding.layout in LAYOUTS and finding.reason.isprintable()
+        numbers = isfinite(finding.step_seconds) and isfinite(finding.compile_gain or 1.0)
+        return finding if known and numbers and not finding.micro_batch and not finding.memory else None
+    # none, or not one of ours: measured anew
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 
