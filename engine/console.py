@@ -40,11 +40,11 @@ def say(*lines: str) -> None:
     try:
         tqdm.write("\n".join(lines), file=sys.stdout)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # whoever read the output is gone, as after `| head`: an interruption, and no flush at exit may fail again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise KeyboardInterrupt from None
     except OSError as problem:
+        # what is still to be written goes nowhere: no flush at exit may fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(problem, BrokenPipeError):  # whoever read the output is gone, as after `| head`: an interruption
+            raise KeyboardInterrupt from None
         raise RunError(f"the output can't be written: {problem}") from problem
 
 

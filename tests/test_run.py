@@ -394,7 +394,8 @@ def test_processor_memory_that_runs_out_is_told_as_such(
 @pytest.mark.parametrize("redirection", [">&-", "2>&-", ">/dev/full"])
 def test_streams_that_are_closed_or_full(tmp_path: Path, redirection: str) -> None:
     line = f"{sys.executable} {ROOT / 'tests' / 'toy.py'} {QUICK} --out {tmp_path} {redirection}"
-    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, env=buffered)
     assert "Traceback" not in done.stderr
     assert done.returncode == (3 if "full" in redirection else 0)
 
