@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from engine.backbone import Backbone, WeightsFile, has_batch_norm, inception_v3, replace_head, require_size
+from engine.backbone import Backbone, WeightsFile, inception_v3, replace_head, require_size, trains_batch_norm
 from engine.batches import Batches, usable_batch_size
 from engine.check import check
 from engine.config import parse
@@ -132,7 +132,7 @@ def fine_tune(dataset: Dataset | Choice, arguments: Sequence[str] | None = None)
     head = model.get_submodule(backbone.head)
     require_size(model, config.model, config.size)
     listed = divide(contents, config.protocol, config.seed)
-    needs_pairs = config.tune == "full" and has_batch_norm(model)
+    needs_pairs = trains_batch_norm(model, config.tune)
     usable_batch_size(config.batch_size, len(listed.fit), needs_pairs)  # better now than after an hour of decoding
     contents, parts = with_pixels(dataset, contents, listed, config)
 

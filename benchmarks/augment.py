@@ -10,8 +10,6 @@ with the drawing; "same draws" and each operation are without it, on what was dr
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import sys
 import time
@@ -22,7 +20,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torchvision
 from PIL import Image
 from torchvision.transforms import InterpolationMode, TrivialAugmentWide, v2
 from torchvision.transforms.autoaugment import _apply_op
@@ -31,6 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.augment import BINS, OPERATIONS, Draws, draw, trivial_augment
 from engine.console import table
+from engine.device import synchronize
+from engine.environment import environment
+from engine.files import write_json
 
 Rows = npt.NDArray[np.uint8]
 
@@ -91,8 +91,7 @@ def measure(rows: Rows, draws: Draws | None, device: str, rounds: int) -> dict[s
         for name, augment in CONTENDERS.items():
             start = time.perf_counter()
             augment(rows, draws, device)
-            if device != "cpu":
-                torch.accelerator.synchronize()
+            synchronize(device)
             if turn:
                 times[name].append((time.perf_counter() - start) / len(rows) * 1e3)
     return times
@@ -134,15 +133,9 @@ def main() -> None:
         print(table(lines), flush=True)
 
     if arguments.out:
-        about = {
-            "batch": arguments.batch,
-            "threads": arguments.threads,
-            "device": torch.cuda.get_device_name() if arguments.device == "cuda" else arguments.device,
-            "machine": platform.machine(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-        }
-        arguments.out.write_text(json.dumps({**about, "times": found}, indent=1) + "\n")
+        device = torch.cuda.get_device_name() if arguments.device == "cuda" else arguments.device
+        about = {"batch": arguments.batch, "device": device, "environment": environment()}
+        write_json(arguments.out, {**about, "times": found})
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ python benchmarks/cache.py [--images N] [--size 256] [--source DIR] [--out FILE.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from engine.cache import decode_all
 from engine.console import table
 from engine.decoding import cpus
 from engine.environment import environment
+from engine.files import write_json
 from engine.stream import Stream
 
 BATCH = 32
@@ -119,7 +119,7 @@ def main() -> None:
     print(report(found, arguments.size))
     if arguments.out:
         settings = {name: str(value) for name, value in vars(arguments).items() if name != "out"}
-        arguments.out.write_text(json.dumps({**settings, "environment": environment(), **found}, indent=2) + "\n")
+        write_json(arguments.out, {**settings, "environment": environment(), **found})
 
 
 if __name__ == "__main__":

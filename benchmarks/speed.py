@@ -53,7 +53,7 @@ from engine.plan import Plan, choose_plan
 from engine.step import Step
 from engine.train import RECIPES, train_epoch
 from engine.trials import fastest_plan
-from engine.wavemix import package_model
+from engine.wavemix import package_wavemix
 
 PUBLISHED = [name for name in common.BACKBONES if name != "inception"]
 QUICK = ["resnet", "mobilenet", "shufflenet"]
@@ -68,17 +68,7 @@ def plain_model(name: str) -> nn.Module:
     """The backbone as the original has it: WaveMix's package, torchvision's builder."""
     if name != "wavemix":
         return common.build_model(name, CLASSES, "none")
-    model: nn.Module = package_model()(
-        num_classes=CLASSES,
-        depth=16,
-        mult=2,
-        ff_channel=192,
-        final_dim=192,
-        dropout=0.5,
-        level=3,
-        initial_conv="pachify",
-        patch_size=4,
-    )
+    model: nn.Module = package_wavemix(CLASSES)
     return model
 
 

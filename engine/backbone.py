@@ -64,9 +64,9 @@ def inception_v3() -> nn.Module:
     return model
 
 
-def has_batch_norm(model: nn.Module) -> bool:
-    """Whether the model normalises over the batch, which takes at least two images a step."""
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+def trains_batch_norm(model: nn.Module, tune: str) -> bool:
+    """Whether training normalises over the batch, which takes at least two images a step: a frozen body does not."""
+    return tune == "full" and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
 def macs(model: nn.Module, size: tuple[int, int]) -> int:

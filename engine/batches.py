@@ -103,17 +103,15 @@ class Batches:
 
     def _stored(self, order: npt.NDArray[np.int64]) -> Iterator[Batch]:
         """Batch by batch the pixels as they are stored, uint8 (B, H, W, 3), and the labels, on the device."""
-        starts = range(0, len(order), self.batch_size)
         if self.on_device is not None:
             pixels, labels = self.on_device
-            rows = torch.from_numpy(order).to(pixels.device)
-            for start in starts:
-                chosen = rows[start : start + self.batch_size]
+            for chosen in torch.from_numpy(order).to(pixels.device).split(self.batch_size):
                 yield pixels[chosen], labels[chosen]
-        elif self.device == "cuda":
-            yield from self._copied(order[start : start + self.batch_size] for start in starts)
+            return
+        batches = (order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size))
+        if self.device == "cuda":
+            yield from self._copied(batches)
         else:
-            batches = (order[start : start + self.batch_size] for start in starts)
             # what must still be decoded is decoded meanwhile
             at_hand = isinstance(self.part.images, np.ndarray)
             for pixels, labels in map(self._gather, batches) if at_hand else ahead(self._gather, batches):

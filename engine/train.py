@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from engine.backbone import has_batch_norm
+from engine.backbone import trains_batch_norm
 from engine.batches import Batches
 from engine.clock import Clock, energy_joules
 from engine.config import Config
@@ -60,13 +60,12 @@ def fit(
     micro-batches, and `run` keeps a note of it. Raises RunError when the loss is not finite.
     """
     untrained, random = _copy_of(model), random_state(plan.device)
-    normalises = config.tune == "full" and has_batch_norm(model)
     while True:
         try:
-            return _fit(model, head, train, select, config, plan, run)
+            return _fit(model, head, train, select, config, plan, run, untrained)
         except (RuntimeError, MemoryError) as problem:
             held = train.on_device is not None
-            smaller = plan if held else plan.halved(train.batch_size, normalises)
+            smaller = plan if held else plan.halved(train.batch_size, trains_batch_norm(model, config.tune))
             if smaller is None or not out_of_memory(problem):
                 raise
         # here, not in the handler: its traceback holds what was allocated
@@ -81,18 +80,25 @@ def fit(
             say(f"memory     {plan.memory}")
             run.change_plan(plan)
         free_memory(plan.device)
-        model.load_state_dict(untrained)
         set_random_state(random, plan.device)
 
 
 def _fit(
-    model: nn.Module, head: nn.Module, train: Batches, select: Batches, config: Config, plan: Plan, run: Run
+    model: nn.Module,
+    head: nn.Module,
+    train: Batches,
+    select: Batches,
+    config: Config,
+    plan: Plan,
+    run: Run,
+    untrained: dict[str, torch.Tensor],
 ) -> State:
+    """fit(), as far as memory goes: from what `run` saved last, or from the weights `untrained`."""
     recipe = RECIPES[config.recipe]
     energy = energy_joules(plan.device)
     saved = run.snapshot()
     state = State(**saved["state"]) if saved else State()
-    best = saved.get("best", saved["model"]) if saved else _copy_of(model)
+    best = saved.get("best", saved["model"]) if saved else untrained
     if state.stage < len(recipe):
         say(EPOCH_COLUMNS)
     while state.stage < len(recipe):

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from engine.backbone import has_batch_norm
+from engine.backbone import trains_batch_norm
 from engine.batches import Batches
 from engine.config import Config
 from engine.console import say
@@ -156,7 +156,7 @@ def _measure(plan: Plan, model: nn.Module, head: nn.Module, train: Batches, conf
                 raise
         # here, not in the handler: its traceback holds what was allocated
         free_memory(plan.device)
-        trying = trying.halved(train.batch_size, config.tune == "full" and has_batch_norm(model))
+        trying = trying.halved(train.batch_size, trains_batch_norm(model, config.tune))
     return None
 
 

@@ -28,18 +28,21 @@ def wavemix(num_classes: int = 1000) -> nn.Module:
     The classifier head is `pool.2`, an `nn.Linear`. State-dict keys and their order are the package's own, and so
     are the initial weights under the same seed. A missing package is a `UserError`.
     """
-    return WaveMix(
-        package_model()(
-            num_classes=num_classes,
-            depth=16,
-            mult=2,
-            ff_channel=192,
-            final_dim=192,
-            dropout=0.5,
-            level=3,
-            initial_conv="pachify",
-            patch_size=4,
-        )
+    return WaveMix(package_wavemix(num_classes))
+
+
+def package_wavemix(num_classes: int) -> Any:
+    """The same network as the package itself computes it, in fp32 and without autocast."""
+    return _package_model()(
+        num_classes=num_classes,
+        depth=16,
+        mult=2,
+        ff_channel=192,
+        final_dim=192,
+        dropout=0.5,
+        level=3,
+        initial_conv="pachify",
+        patch_size=4,
     )
 
 
@@ -127,7 +130,7 @@ class WaveMix(nn.Module):
 
 
 @functools.cache
-def package_model() -> Any:
+def _package_model() -> Any:
     """The package's own class `WaveMix`, imported on first use."""
     try:
         with _IMPORT_LOCK, _what_the_package_expects():

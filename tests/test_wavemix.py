@@ -268,9 +268,9 @@ def test_import_where_cuda_claims_to_be_available() -> None:
 def package_not_yet_imported(ours: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     for name in [name for name in sys.modules if name.partition(".")[0] == "wavemix"]:
         monkeypatch.delitem(sys.modules, name)
-    room.package_model.cache_clear()
+    room._package_model.cache_clear()
     yield monkeypatch
-    room.package_model.cache_clear()
+    room._package_model.cache_clear()
 
 
 def test_numpy_that_has_the_module_is_left_alone(package_not_yet_imported: pytest.MonkeyPatch) -> None:
@@ -294,7 +294,7 @@ def test_package_not_installed(package_not_yet_imported: pytest.MonkeyPatch) -> 
 def test_first_use_in_several_threads(package_not_yet_imported: pytest.MonkeyPatch) -> None:
     is_available = torch.cuda.is_available
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: room.package_model(), range(8)))
+        list(pool.map(lambda _: room._package_model(), range(8)))
     assert torch.cuda.is_available is is_available
     assert "numpy.lib.function_base" not in sys.modules or not NUMPY_2
 
