@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo datasets test slow bench lint readme clean
+.PHONY: demo datasets report test slow bench lint readme clean
 
 demo: .venv/.runtime  ## fine-tune a small backbone on scikit-learn's digits
 	$(BIN)/python digits.py -model shufflenet -bs 32 --weights auto --epochs 3
@@ -17,6 +17,9 @@ test: .venv/.development  ## every test that takes no longer than it must
 
 slow: .venv/.development  ## minutes of real training
 	$(BIN)/python -m pytest -m slow
+
+report: .venv/.report  ## runs/ -> report/report.html and tables
+	$(BIN)/python report.py
 
 bench: .venv/.development  ## training speed of all backbones against the plain way: half an hour on a CPU
 	$(BIN)/python benchmarks/speed.py
@@ -39,6 +42,10 @@ clean:  ## everything but runs/ and data/
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.venv/.development: .venv/.runtime requirements-dev.txt
+.venv/.report: .venv/.runtime requirements-report.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-report.txt
+	@touch $@
+
+.venv/.development: .venv/.report requirements-dev.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
 	@touch $@

@@ -21,12 +21,16 @@ from engine.console import head_lines, result_line, say, steady_streams
 from engine.dataset import Choice, Contents, Dataset, File, Part, Slice, Source
 from engine.device import prepare
 from engine.errors import RunError, UserError, out_of_memory
+from engine.events import require_tensorboard
 from engine.images import DECODER
 from engine.metrics import evaluate
 from engine.pixels import with_pixels
 from engine.plan import choose_plan, keep_plan
 from engine.reading import divide, read, split_json
+from engine.recipes import course_of
 from engine.records import Run, describe
+from engine.supervision import listen
+from engine.sweep import best_rate
 from engine.train import fit, freeze_body, predict
 from engine.trials import fastest_plan
 from engine.wavemix import wavemix
@@ -47,7 +51,10 @@ __all__ = [
     "main",
 ]
 
-# one entry a backbone: its builder, its pretrained weights, the name of its last linear layer
+# one entry a backbone: its builder, its pretrained weights, the name of its last linear layer, and, where it is not the
+# usual one, the highest rate of the recipe "cosine". 5e-5 is that of the fine-tuning of ConvNeXt (its TRAINING.md, 512
+# images a step) and of Hugging Face's example for Swin-T on EuroSAT (128 images a step); Swin's own, for ImageNet, is
+# 2e-5. The usual 3e-4 was measured with EfficientNet-Lite0 alone: see docs/recipes.md.
 BACKBONES: dict[str, Backbone] = {
     "resnet": Backbone(models.resnet50, models.ResNet50_Weights.IMAGENET1K_V1, "fc"),
     "wavemix": Backbone(
@@ -60,9 +67,9 @@ BACKBONES: dict[str, Backbone] = {
         ),
         "pool.2",
     ),
-    "convnext": Backbone(models.convnext_tiny, models.ConvNeXt_Tiny_Weights.IMAGENET1K_V1, "classifier.2"),
-    "swin": Backbone(models.swin_t, models.Swin_T_Weights.IMAGENET1K_V1, "head"),
-    "swinv2": Backbone(models.swin_v2_t, models.Swin_V2_T_Weights.IMAGENET1K_V1, "head"),
+    "convnext": Backbone(models.convnext_tiny, models.ConvNeXt_Tiny_Weights.IMAGENET1K_V1, "classifier.2", 5e-5),
+    "swin": Backbone(models.swin_t, models.Swin_T_Weights.IMAGENET1K_V1, "head", 5e-5),
+    "swinv2": Backbone(models.swin_v2_t, models.Swin_V2_T_Weights.IMAGENET1K_V1, "head", 5e-5),
     "efficientnet": Backbone(models.efficientnet_v2_s, models.EfficientNet_V2_S_Weights.IMAGENET1K_V1, "classifier.1"),
     "densenet": Backbone(models.densenet161, models.DenseNet161_Weights.IMAGENET1K_V1, "classifier"),
     "mobilenet": Backbone(models.mobilenet_v3_large, models.MobileNet_V3_Large_Weights.IMAGENET1K_V2, "classifier.3"),
@@ -99,6 +106,7 @@ def main(dataset: Dataset | Choice, arguments: Sequence[str] | None = None) -> N
     """
     steady_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's polite end is an interruption too
+    listen()
     try:
         fine_tune(dataset, arguments)
     except (UserError, RunError) as problem:
@@ -121,7 +129,9 @@ def main(dataset: Dataset | Choice, arguments: Sequence[str] | None = None) -> N
 
 def fine_tune(dataset: Dataset | Choice, arguments: Sequence[str] | None = None) -> None:
     """One command, from its flags to a finished record, or to the record that an earlier command finished."""
-    dataset, config = parse(dataset, {entry.builder.__name__: name for name, entry in BACKBONES.items()}, arguments)
+    dataset, config = parse(dataset, BACKBONES, arguments)
+    if config.tensorboard:
+        require_tensorboard()
     backbone = BACKBONES[config.model]
     plan = choose_plan(config.device, config.precision)
     contents = read(dataset, config.data_dir, config.allow_partial, config.protocol, fetch=not config.check)
@@ -131,14 +141,14 @@ def fine_tune(dataset: Dataset | Choice, arguments: Sequence[str] | None = None)
     model = build_model(config.model, len(contents.classes), weights)
     head = model.get_submodule(backbone.head)
     require_size(model, config.model, config.size)
-    listed = divide(contents, config.protocol, config.seed)
+    listed = divide(contents, config.protocol, config.seed, config.budget)
     needs_pairs = trains_batch_norm(model, config.tune)
     usable_batch_size(config.batch_size, len(listed.fit), needs_pairs)  # better now than after an hour of decoding
     contents, parts = with_pixels(dataset, contents, listed, config)
 
     identity = config.identity() | {"dataset": dataset.key, "version": dataset.version, "decoder": DECODER}
     identity |= {"split": parts.hash, "weights": weights.sha256, "batch_size": min(config.batch_size, len(parts.fit))}
-    run = Run(config.out, identity, config.rerun)
+    run = Run(config.out, identity, config.rerun, config.tensorboard)
     if run.done and not config.check:
         say(f"record     {run.folder}", result_line(run.record))
         return
@@ -154,13 +164,14 @@ def fine_tune(dataset: Dataset | Choice, arguments: Sequence[str] | None = None)
     train = Batches(parts.fit, batch_size, config.size, mean, std, plan.device, augment=config.augment == "trivial")
     train = train.held()
     select = train.of(parts.select, EVALUATED * batch_size)
+    course = course_of(config, backbone.rate, train.steps)
     told = listed if config.check else parts  # a check has decoded no more than it takes
-    description = describe(dataset, contents, told, config, backbone, weights, plan, model, train)
-    say(*head_lines(description, None if config.check else run.folder, run.interrupted))
+    description = describe(dataset, contents, told, config, course, backbone, weights, plan, model, train)
+    say(*head_lines(description, course.summary, None if config.check else run.folder, run.interrupted))
     if config.check:
         plan = fastest_plan(plan, model, head, train, replace(config, plan="off"))
         plan.place(model)
-        check(model, head, train, select, config, plan)
+        check(model, head, train, select, config, course, plan)
         return
     with run.writing(description, split_json(parts, config.protocol, config.seed)):
         if not run.interrupted:
@@ -169,7 +180,9 @@ def fine_tune(dataset: Dataset | Choice, arguments: Sequence[str] | None = None)
         say(*plan.lines)
         plan.place(model)
         train, select = (replace(batches, memory_format=plan.memory_format) for batches in (train, select))
-        state = fit(model, head, train, select, config, plan, run)
+        if config.lr_sweep:
+            course = replace(course, rate=best_rate(model, head, train, select, course, plan, run))
+        state = fit(model, head, train, select, course, plan, run)
         logits, test_speed = predict(model, train.of(parts.test, EVALUATED * batch_size), plan, "test")
         run.finish(model, state, parts.test, logits, evaluate(logits, parts.test.labels), test_speed)
     say(f"record     {run.folder}", result_line(run.record))

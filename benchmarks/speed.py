@@ -50,8 +50,10 @@ from engine.device import prepare, synchronize
 from engine.environment import environment
 from engine.files import write_json
 from engine.plan import Plan, choose_plan
+from engine.recipes import course_of
+from engine.state import State
 from engine.step import Step
-from engine.train import RECIPES, train_epoch
+from engine.train import train_epoch
 from engine.trials import fastest_plan
 from engine.wavemix import package_wavemix
 
@@ -175,10 +177,10 @@ class Ours:
         head = model.get_submodule(common.BACKBONES[name].head)
         self.plan = fastest_plan(plan, model, head, train, config)
         self.plan.place(model)
-        self.model, self.head, self.config = model, head, config
+        self.model, self.head = model, head
         self.train = replace(train, memory_format=self.plan.memory_format)
-        optimizer = RECIPES[config.recipe][0].optimizer(model.parameters(), config.lr)
-        self.step = Step(model, optimizer, self.plan, train.batch_size)
+        self.course = course_of(config, common.BACKBONES[name].rate, train.steps)
+        self.step = Step(model, self.course.optimizer(0, model, head), self.plan, train.batch_size)
         images, labels = next(self.train.in_order())
         self.resident = (torch.randn_like(images), labels)
         self.waits: list[float] = []
@@ -188,7 +190,7 @@ class Ours:
         images = self.steps * self.train.batch_size
         part = self.train.part.take(np.arange(images) + len(self.waits) * images)
         train = replace(self.train, part=part, on_device=None).held()
-        _, speed = train_epoch(self.model, self.head, train, self.step, self.config, len(self.waits))
+        _, speed = train_epoch(self.model, self.head, train, self.step, self.course, State(epochs=len(self.waits)))
         self.waits.append(speed["data_wait_share"])
         return speed["images_per_second"]
 

@@ -42,6 +42,17 @@ def rate(text: str) -> float:
     return number
 
 
+def share(text: str) -> float:
+    """A type for argparse: a number above 0 and below 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1, such as 0.1")
+    return number
+
+
 def folder(text: str) -> Path:
     """A type for argparse: the path of a folder, which need not exist; not empty, and in UTF-8, as records are."""
     try:

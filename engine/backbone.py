@@ -38,6 +38,7 @@ class Backbone:
     builder: Callable[[], nn.Module]  # called without arguments: the 1000-class model, randomly initialised
     weights: WeightsEnum | WeightsFile  # what `--weights imagenet` means
     head: str  # the dotted name of the last linear layer, which a new one replaces
+    rate: float = 3e-4  # the highest learning rate of the recipe "cosine"
 
 
 def replace_head(model: nn.Module, head: str, num_classes: int) -> None:
@@ -67,6 +68,29 @@ def inception_v3() -> nn.Module:
 def trains_batch_norm(model: nn.Module, tune: str) -> bool:
     """Whether training normalises over the batch, which takes at least two images a step: a frozen body does not."""
     return tune == "full" and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+def forward_order(model: nn.Module) -> dict[str, int]:
+    """When a forward pass comes to the module that holds each parameter, by the parameter's name; 0 is the first.
+
+    A module that is not called itself, as a layer whose weights another one uses, comes with the one that holds it.
+    """
+    shadow = _shadow(model)
+    called: dict[str, int] = {}
+
+    def note(name: str) -> None:
+        called.setdefault(name, len(called))
+
+    for name, module in shadow.named_modules():
+        module.register_forward_pre_hook(lambda *_, name=name: note(name))
+    _dry_run(shadow, _USUAL_SIZE)
+    order = {}
+    for name, _ in model.named_parameters():
+        holder = name.rpartition(".")[0]
+        while holder not in called:
+            holder = holder.rpartition(".")[0]
+        order[name] = called[holder]
+    return order
 
 
 def macs(model: nn.Module, size: tuple[int, int]) -> int:
@@ -117,6 +141,7 @@ def _require_small(model: nn.Module, name: str, size: tuple[int, int]) -> None:
         model.train(training)
 
 
+_USUAL_SIZE = (224, 224)  # pixels: every backbone takes it
 SMALL = 80  # pixels: every backbone takes a side this long
 # what layers raise when their input shrinks to nothing, does not divide, or is not the one size that they take
 _UNFIT = (RuntimeError, ValueError, IndexError, AssertionError)

@@ -15,20 +15,23 @@ from engine.config import Config
 from engine.console import say
 from engine.errors import RunError, UserError
 from engine.plan import Plan
+from engine.recipes import Course
+from engine.state import State
 from engine.step import Step
-from engine.train import RECIPES, predict, train_epoch
+from engine.train import predict, train_epoch
 
 
-def check(model: nn.Module, head: nn.Module, fit: Batches, select: Batches, config: Config, plan: Plan) -> None:
+def check(
+    model: nn.Module, head: nn.Module, fit: Batches, select: Batches, config: Config, course: Course, plan: Plan
+) -> None:
     """Train one step, validate one batch, save, load, and compare. Raises what the run would raise."""
     say(f"ok: data: {len(fit.part)} + {len(select.part)} images of the training and the selecting part were decoded")
     one = np.arange(min(fit.batch_size, len(fit.part)))
     few = np.arange(min(select.batch_size, len(select.part)))
     fit = dataclasses.replace(fit, part=fit.part.take(one), on_device=None)
     select = dataclasses.replace(select, part=select.part.take(few), on_device=None)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = RECIPES[config.recipe][0].optimizer(parameters, config.lr)
-    loss, _ = train_epoch(model, head, fit, Step(model, optimizer, plan, len(one)), config, 0)
+    step = Step(model, course.optimizer(0, model, head), plan, len(one))
+    loss, _ = train_epoch(model, head, fit, step, course, State())
     say(f"ok: one step of training on {len(one)} images (loss {loss:.4f})")
     before, _ = predict(model, select, plan, "select")
     say(f"ok: one step of validation on {len(few)} images")

@@ -8,18 +8,23 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from engine.arguments import Parser, folder, rate, whole
+from engine.arguments import Parser, folder, rate, share, whole
+from engine.backbone import Backbone
 from engine.dataset import Choice, Dataset
 from engine.errors import UserError
 from engine.places import cache_folder
 
+PATIENCE = 10  # epochs, of the recipe adamw-sgd
 
-def flag(*names: str, default: Any = None, identity: bool = True, **options: Any) -> Any:
+
+def flag(*names: str, default: Any = None, identity: bool = True, depends: bool = False, **options: Any) -> Any:
     """A Config field that is a flag called `names`; `options` go to argparse.
 
-    `identity` is False for what can't change a run's numbers: it has no part in the run's id.
+    `identity` is False for what can't change a run's numbers: it has no part in the run's id. Where the default
+    `depends` on the dataset or on another flag, parse() finds it.
     """
-    return field(default=default, metadata={"names": names, "identity": identity, "options": options})
+    metadata = {"names": names, "identity": identity, "depends": depends, "options": options}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -34,23 +39,55 @@ class Config:
         "--epochs",
         type=whole(1),
         metavar="N",
-        help="at most N epochs in each stage (default: patience alone decides)",
-    )
-    patience: int = flag(
-        "--patience",
-        default=10,
-        type=whole(1),
-        metavar="N",
-        help="a stage ends when N epochs in a row bring no better selection score (default: 10)",
-    )
-    lr: float = flag(
-        "--lr", default=1e-3, type=rate, metavar="RATE", help="learning rate of both stages (default: 1e-3)"
+        help="at most N epochs in each stage (default: patience alone decides); for cosine N epochs (default: 20, or "
+        "as many as make 500 steps)",
     )
     recipe: str = flag(
         "--recipe",
         default="adamw-sgd",
-        choices=["adamw-sgd"],
-        help="AdamW, then SGD from the best epoch (the default)",
+        depends=True,
+        choices=["adamw-sgd", "cosine"],
+        help="adamw-sgd: AdamW, then SGD from the best epoch, each at a constant rate until patience ends it; cosine: "
+        "AdamW, warm-up, then down to zero over a fixed number of epochs (default here: {recipe})",
+    )
+    lr: float | None = flag(
+        "--lr",
+        type=rate,
+        metavar="RATE",
+        help="learning rate, for cosine the highest (default: 1e-3; for cosine the backbone's own)",
+    )
+    shots: int | None = flag(
+        "--shots", type=whole(2), metavar="N", help="train and select on N of the training images of each class"
+    )
+    fraction: float | None = flag(
+        "--fraction", type=share, metavar="F", help="train and select on this share of each class, such as 0.1"
+    )
+    patience: int | None = flag(
+        "--patience",
+        default=PATIENCE,
+        depends=True,
+        type=whole(1),
+        metavar="N",
+        help="of adamw-sgd: a stage ends when N epochs in a row bring no better selection score (default: 10)",
+    )
+    ema: bool = flag(
+        "--ema",
+        default=False,
+        action="store_true",
+        help="of cosine: score and keep a moving average of the weights",
+    )
+    layer_decay: float | None = flag(
+        "--layer-decay",
+        type=share,
+        metavar="D",
+        help="of cosine: every twelfth of the network learns at D times the rate of the next, such as 0.8",
+    )
+    lr_sweep: bool = flag(
+        "--lr-sweep",
+        default=False,
+        action="store_true",
+        help="first try 0.1, 0.3, 1 and 3 times the rate, a quarter as long, and take the one that the selection part "
+        "likes best",
     )
     protocol: str = flag(
         "--protocol",
@@ -140,6 +177,13 @@ class Config:
         metavar="DIR",
         help="where records go (default: runs)",
     )
+    tensorboard: bool = flag(
+        "--tensorboard",
+        default=False,
+        identity=False,
+        action="store_true",
+        help="keep an event file for TensorBoard in the record's folder, too",
+    )
     allow_partial: bool = flag(
         "--allow-partial",
         default=False,
@@ -163,6 +207,11 @@ class Config:
         help="start over, even where a finished run lies",
     )
 
+    @property
+    def budget(self) -> int | float | None:
+        """Training images of each class, or a share of them; None: all."""
+        return self.shots or self.fraction
+
     def settings(self) -> dict[str, Any]:
         """Every field, JSON-ready."""
         texts = {f.name: str(getattr(self, f.name)) for f in fields(self) if isinstance(getattr(self, f.name), Path)}
@@ -174,20 +223,21 @@ class Config:
 
 
 def parse(
-    dataset: Dataset | Choice, aliases: Mapping[str, str], arguments: Sequence[str] | None = None
+    dataset: Dataset | Choice, known: Mapping[str, Backbone], arguments: Sequence[str] | None = None
 ) -> tuple[Dataset, Config]:
     """The dataset and the Config that the command line asks for; what is not given comes from the dataset.
 
-    `aliases` maps torchvision's name of each backbone to ours; both are accepted. Raises UserError for unusable
-    arguments and SystemExit(0) after `--help`.
+    `known` are the backbones; the names of their builders, torchvision's, are accepted too. Raises UserError for
+    unusable arguments and SystemExit(0) after `--help`.
     """
-    backbones = {**aliases, **{name: name for name in aliases.values()}}
+    backbones = {entry.builder.__name__: name for name, entry in known.items()} | {name: name for name in known}
     choice = dataset if isinstance(dataset, Choice) else None
     shown = dataset.example if isinstance(dataset, Choice) else dataset
     words = {
-        "backbones": ", ".join(aliases.values()),
+        "backbones": ", ".join(known),
         "size": "{} {}".format(*shown.size),
         "augment": shown.augment,
+        "recipe": shown.recipe,
         "data_dir": Path("data") / shown.script_name,
     }
     positional = f"{choice.argument} " if choice and not choice.argument.startswith("-") else ""
@@ -202,7 +252,7 @@ def parse(
     if choice:
         parser.add_argument(choice.argument, **choice.options)
     for f in fields(Config):
-        options = dict(f.metadata["options"], dest=f.name, default=f.default)
+        options = dict(f.metadata["options"], dest=f.name, default=None if f.metadata["depends"] else f.default)
         options["help"] = options["help"].format(**words)
         if f.name == "data_dir" and positional:
             continue  # the images' folder has been named already
@@ -212,8 +262,10 @@ def parse(
     if choice:
         dataset = choice.dataset(values.pop(choice.argument.lstrip("-").replace("-", "_")))
     assert isinstance(dataset, Dataset)
-    defaults = {"size": dataset.size, "augment": dataset.augment, "data_dir": Path("data") / dataset.script_name}
+    defaults: dict[str, Any] = {"size": dataset.size, "augment": dataset.augment, "recipe": dataset.recipe}
+    defaults |= {"data_dir": Path("data") / dataset.script_name}
     values |= {name: value for name, value in defaults.items() if values.get(name) is None}
+    _check_recipe(values)
     values["cache_dir"] = values["cache_dir"] or cache_folder(values["data_dir"])
     if values["model"] not in backbones:
         near = difflib.get_close_matches(values["model"].lower(), backbones, n=1, cutoff=0.5)
@@ -230,3 +282,19 @@ def parse(
                 "another folder, or give --out and --cache-dir folders elsewhere."
             )
     return dataset, Config(**values)
+
+
+def _check_recipe(values: dict[str, Any]) -> None:
+    """Raise UserError for flags that do not go together; give patience its default where it counts."""
+    given = {"--ema": values["ema"], "--layer-decay": values["layer_decay"]}
+    if values["recipe"] == "cosine":
+        given = {"--patience": values["patience"]}
+    if wrong := [name for name, value in given.items() if value]:
+        why = "has a fixed number of epochs: see --epochs" if values["recipe"] == "cosine" else "has none: see cosine"
+        raise UserError(f"{' and '.join(wrong)} can't be used with --recipe {values['recipe']}, which {why}.")
+    if values["layer_decay"] and values["tune"] == "linear":
+        raise UserError("--layer-decay can't be used with --tune linear, which trains the head alone.")
+    if values["recipe"] != "cosine" and values["patience"] is None:
+        values["patience"] = PATIENCE
+    if values["shots"] and values["fraction"]:
+        raise UserError("--shots and --fraction both say how many training images there are. Give one of them.")

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from engine.errors import RunError
+from engine.supervision import alive
 
 Item = TypeVar("Item")
 
@@ -32,7 +33,10 @@ def steady_streams() -> None:
 
 def progress(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
     """The items, with a bar that is wiped when they are through; on a terminal only."""
-    yield from tqdm(items, what, total, leave=False, unit="batch", disable=not sys.stderr.isatty(), file=sys.stderr)
+    bar = tqdm(items, what, total, leave=False, unit="batch", disable=not sys.stderr.isatty(), file=sys.stderr)
+    for number, item in enumerate(bar, 1):
+        yield item
+        alive(f"{what}: {number:,} of {total:,} batches")
 
 
 def say(*lines: str) -> None:
@@ -59,21 +63,22 @@ def epoch_line(row: Mapping[str, Any]) -> str:
     )
 
 
-def head_lines(description: Mapping[str, Any], folder: Path | None, resumed: bool) -> list[str]:
-    """What is trained on what and how, and where the record goes, before anything is trained."""
+def head_lines(description: Mapping[str, Any], recipe: str, folder: Path | None, resumed: bool) -> list[str]:
+    """What is trained on what and how (`recipe`), and where the record goes, before anything is trained."""
     dataset, backbone, costs = description["dataset"], description["backbone"], description["costs"]
     counts, config = dataset["counts"], description["config"]
+    few = f", {config['shots']:,} a class" if config["shots"] else ""
+    few = f", {config['fraction']:.3g} of each class" if config["fraction"] else few
     if description["protocol"] == "paper":
-        parts = f"train {counts['train']:,} (all to fit), test {counts['test']:,} (also chooses the epoch)"
+        fitted = f"{counts['fit']:,}{few}" if few else "all"
+        parts = f"train {counts['train']:,} ({fitted} to fit), test {counts['test']:,} (also chooses the epoch)"
         protocol = "paper: test chooses the epoch, which flatters"
     else:
-        parts = f"train {counts['train']:,} ({counts['fit']:,} to fit + {counts['select']:,} to select)"
-        if dataset["own_validation"]:
+        parts = f"train {counts['train']:,} ({counts['fit']:,} to fit + {counts['select']:,} to select{few})"
+        if dataset["own_validation"] and not few:
             parts = f"train {counts['fit']:,}, validation {counts['select']:,}"
         parts += f", test {counts['test']:,}"
         protocol = "honest: held-out training images choose the epoch, test is scored once"
-    limit = f", at most {config['epochs']:,} each" if config["epochs"] else ""
-    patience = f"{config['patience']} epochs bring" if config["patience"] > 1 else "an epoch brings"
     tuned = "all layers" if config["tune"] == "full" else "the head only"
     batches = f"{description['batch_size']}"
     if description["batch_size"] < config["batch_size"]:
@@ -82,8 +87,8 @@ def head_lines(description: Mapping[str, Any], folder: Path | None, resumed: boo
         f"{dataset['name']}: {parts}, {len(dataset['classes']):,} classes",
         f"backbone   {backbone['name']}, weights {backbone['weights']}, {costs['parameters'] / 1e6:.1f} M parameters, "
         f"{costs['macs'] / 1e9:.2f} GMACs at {config['size'][0]}x{config['size'][1]}",
-        f"recipe     {description['recipe']}: AdamW, then SGD, until {patience} no gain{limit}",
-        f"training   {tuned}, batches of {batches}, rate {config['lr']:g}, "
+        f"recipe     {description['recipe']}: {recipe}",
+        f"training   {tuned}, batches of {batches}, rate {description['lr']:g}, "
         f"augmentation {config['augment']}, seed {description['seed']}",
         f"protocol   {protocol}",
     ]

@@ -150,6 +150,7 @@ class Dataset:
     script: str = ""  # the script's name where one script has several datasets; "": the key
     flags: str = ""  # what the script's command line needs for this one of its datasets
     select_images: int = 0  # of a validation part of the dataset's own; 0: it has none
+    recipe: str = "adamw-sgd"  # what its script trains by, where the command line does not say
     published: bool = True  # a row of the published table
     place: Path | None = None  # where the images lie, if they are the user's own
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from engine.dataset import Reference
 from engine.errors import RunError, UserError
 from engine.images import Pixels, UnreadableError, digest, load, resize
+from engine.supervision import alive
 
 PIECE = 16  # images that are decoded at a time
 FEW = 300  # images, for which starting processes takes longer than it saves
@@ -70,6 +71,7 @@ def decode_rows(references: Sequence[Reference], target: Target | None, what: st
             for found in threads.map(lambda rows: decoder(rows.start, references[rows.start : rows.stop]), pieces):
                 outcomes += found
                 bar.update(len(found))
+                alive(f"{what}: {len(outcomes):,} of {len(references):,} images")
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             raise

@@ -18,7 +18,7 @@ from engine.download import obtain, present, seen_checksums
 from engine.errors import UserError
 from engine.folders import listed
 from engine.places import wanted
-from engine.splits import hold_out, split_hash
+from engine.splits import Budget, few_of_each, hold_out, split_hash
 
 PARTS = ("fit", "select", "test")
 MOST_CLASSES = 12  # that are named when their images are not all there
@@ -147,13 +147,24 @@ def _check_part(part: Part, what: str, classes: int) -> None:
         raise UserError(f"{what} has labels from {part.labels.min()} to {part.labels.max()}, but {classes} classes.")
 
 
-def divide(contents: Contents, protocol: str, seed: int) -> Parts:
-    """The parts under `protocol`: "honest" holds a validation part out of train, "paper" selects on test."""
+def divide(contents: Contents, protocol: str, seed: int, budget: Budget = None) -> Parts:
+    """The parts under `protocol`: "honest" holds a validation part out of train, "paper" selects on test.
+
+    With a `budget` the training images are so many of each class (an int) or such a share of them (a float), and the
+    validation part is among them, as it must be for whoever has no more: one of the dataset's own is not used.
+    """
     fit, select, test = contents.train, contents.select, contents.test
+    if budget is not None:
+        fit, select = fit.take(few_of_each(fit.labels, fit.groups, budget, seed)), None
     if protocol == "paper":
         select = test
     elif select is None:
-        keep, held = hold_out(fit.labels, fit.groups, HELD_OUT, seed)
+        try:
+            keep, held = hold_out(fit.labels, fit.groups, HELD_OUT, seed)
+        except UserError as problem:
+            if budget is None:
+                raise
+            raise UserError(f"{problem}\nOr allow more of them: a larger --shots or --fraction.") from problem
         fit, select = fit.take(keep), fit.take(held)
     return Parts(contents.classes, fit, select, test)
 

@@ -26,30 +26,40 @@ from engine.config import Config
 from engine.dataset import Contents, Dataset, Part
 from engine.environment import environment
 from engine.errors import RunError, UserError
+from engine.events import Events
 from engine.files import atomic, write_json, write_text
+from engine.images import resize
 from engine.plan import Plan
 from engine.reading import PARTS, Parts
+from engine.recipes import Course
 from engine.state import State
 from engine.weights import Weights
 
+FILES = ("record.json", "checkpoint.pt", "history.csv", "predictions.npz", "errors.npz", "split.json")
+WORST = 12  # wrong predictions whose images are kept
+TILE = 64  # pixels: the longer side of such an image, at most
 SCHEMA = 1  # raised when a field of record.json changes its meaning; record.schema.json describes it
 
 
 class Run:
     """One run's folder, found by what the run is; `rerun` disregards what lies there.
 
+    With `tensorboard`, an event file is kept there as well.
+
     identity: all that can change the run's numbers, "dataset", "model", "protocol" and "seed" among it. Raises
     UserError when the record that lies in the folder can't be read.
     """
 
-    def __init__(self, out: Path, identity: Mapping[str, Any], rerun: bool = False) -> None:
+    def __init__(self, out: Path, identity: Mapping[str, Any], rerun: bool = False, tensorboard: bool = False) -> None:
         canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         digits = hashlib.sha256(canonical.encode()).hexdigest()[:10]
         self.id = f"{identity['protocol']}-seed{identity['seed']}-{digits}"
         self.rerun = rerun
         self.folder = out / identity["dataset"] / identity["model"] / self.id
         self.record = {} if rerun else read_record(self.folder / "record.json") or {}
+        self.tensorboard = tensorboard
         self._checkpoint = self.folder / "checkpoint.pt"
+        self._events: Events | None = None
 
     @property
     def done(self) -> bool:
@@ -58,8 +68,9 @@ class Run:
 
     @property
     def interrupted(self) -> bool:
-        """Whether an earlier command left epochs to go on from."""
-        return not self.rerun and bool(self.record) and not self.done and self._checkpoint.exists()
+        """Whether an earlier command left epochs, or rates that were tried, to go on from."""
+        left = self._checkpoint.exists() or bool(self.record.get("sweep"))
+        return not self.rerun and bool(self.record) and not self.done and left
 
     @contextmanager
     def writing(self, description: Mapping[str, Any], split: Mapping[str, Any]) -> Iterator[None]:
@@ -72,14 +83,15 @@ class Run:
             if self.done:
                 raise UserError("another process has just finished this run: the same command again shows it")
             if not self.interrupted:
-                self._remove("record.json", "checkpoint.pt", "history.csv", "predictions.npz", "split.json")
+                self._remove(*FILES)
             # what a kill left of a file that was being written
             self._remove(*(path.name for path in self.folder.glob(".*.tmp")))
             earlier = self.record if self.interrupted else {"started": now(), "resumed": [], **description}
             if self.interrupted:
                 earlier["resumed"].append({"at": now(), "environment": description["environment"]})
             self.record = {"schema": SCHEMA, "run": self.id, "status": "running", "error": None, "finished": None}
-            self.record |= {**description, **{key: earlier[key] for key in ("started", "resumed", "environment")}}
+            self.record |= description
+            self.record |= {key: earlier[key] for key in ("started", "resumed", "environment", "sweep", "lr")}
             self._write(lambda: write_json(self.folder / "split.json", split))
             self._write(lambda: write_json(self.folder / "record.json", self.record))
             try:
@@ -119,6 +131,13 @@ class Run:
         self.record["plan"] = asdict(plan)
         self._write(lambda: write_json(self.folder / "record.json", self.record))
 
+    def keep_sweep(self, rows: Sequence[Mapping[str, Any]], chosen: float | None = None) -> None:
+        """Record what --lr-sweep has tried so far; and the rate that the run goes on with, once it is chosen."""
+        self.record["sweep"] = list(rows)
+        if chosen:
+            self.record["lr"] = chosen
+        self._write(lambda: write_json(self.folder / "record.json", self.record))
+
     def snapshot(self) -> dict[str, Any] | None:
         """What the last save() was given, or None before the first."""
         if not self._checkpoint.exists():
@@ -140,7 +159,10 @@ class Run:
     def save(self, snapshot: Mapping[str, Any]) -> None:
         """After an epoch: everything that a resume needs in checkpoint.pt, and the history as far as it goes."""
         self._write(lambda: self._save_checkpoint(snapshot))
-        self._write(lambda: self._write_history(snapshot["state"]["history"]))
+        history = snapshot["state"]["history"]
+        self._write(lambda: self._write_history(history))
+        if self.tensorboard:
+            self._write(lambda: self._add_event(history))
 
     def finish(
         self,
@@ -164,6 +186,7 @@ class Run:
             "test": dict(metrics),
         }
         self.record["costs"] |= {
+            "images": state.epochs * self.record["dataset"]["counts"]["fit"],
             "train_seconds": sum(row["seconds"] for row in state.history),
             "epoch_seconds": median["seconds"],
             "train_images_per_second": median["images_per_second"],
@@ -176,11 +199,17 @@ class Run:
         }
         self._write(lambda: self._write_history(state.history))
         self._write(lambda: self._save_predictions(test.names, test.labels, logits))
+        self._write(lambda: self._save_errors(test, logits))
         # with the state, so that a run cut off between this file and the next has only test left to do
         weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
         self.record |= {"status": "done", "finished": now()}
         self._write(lambda: self._save_checkpoint({"model": weights, "state": asdict(state), **self.record}))
         self._write(lambda: write_json(self.folder / "record.json", self.record))
+
+    def _add_event(self, history: Sequence[Mapping[str, Any]]) -> None:
+        if self._events is None:
+            self._events = Events(self.folder, history[:-1])
+        self._events.add(history[-1])
 
     def _write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         text = io.StringIO()
@@ -199,6 +228,17 @@ class Run:
         with atomic(self.folder / "predictions.npz") as file:
             np.savez_compressed(file, names=np.array(names), labels=labels, logits=logits)
 
+    def _save_errors(self, test: Part, logits: npt.NDArray[np.float32]) -> None:
+        rows = worst_errors(logits, test.labels)
+        if not len(rows):
+            return self._remove("errors.npz")
+        pixels = test.pixels(rows)
+        height, width = (max(1, round(side * min(1.0, TILE / max(pixels.shape[1:3])))) for side in pixels.shape[1:3])
+        tiles = np.stack([resize(image, (height, width)) for image in pixels])
+        with atomic(self.folder / "errors.npz") as file:
+            np.savez_compressed(file, tiles=tiles, rows=rows)
+        return None
+
     def _write(self, action: Callable[[], object]) -> None:
         try:
             action()
@@ -216,6 +256,7 @@ def describe(
     contents: Contents,
     parts: Parts,
     config: Config,
+    course: Course,
     backbone: Backbone,
     weights: Weights,
     plan: Plan,
@@ -248,6 +289,8 @@ def describe(
         },
         "protocol": config.protocol,
         "recipe": config.recipe,
+        "lr": course.rate,
+        "sweep": None,
         "seed": config.seed,
         "batch_size": train.batch_size,
         "normalisation": {"mean": list(train.mean), "std": list(train.std)},
@@ -260,6 +303,18 @@ def describe(
         },
         "environment": environment(),
     }
+
+
+def worst_errors(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The rows of the (at most WORST) wrong predictions with the highest probability, highest first.
+
+    logits: (N, C). labels: (N,).
+    """
+    predicted = logits.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    shifted = logits[wrong] - logits[wrong].max(axis=1, keepdims=True)
+    confidence = 1 / np.exp(shifted.astype(np.float64)).sum(axis=1)
+    return wrong[np.argsort(-confidence, kind="stable")[:WORST]]
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from sklearn.model_selection import train_test_split
 from engine.errors import UserError
 
 Indices = npt.NDArray[np.int64]
+Budget = int | float | None  # training images of each class, or a share of them; None: all
 
 # What a class that is missing from a part costs, beside share errors of at most 1. Missing from the first part, a
 # class can't be learnt; missing from another, it is only not measured.
@@ -91,6 +92,33 @@ def hold_out(labels: Indices, groups: Sequence[str] | None, fraction: float, see
         )
     held = np.sort(np.concatenate(held_of_classes))
     return np.setdiff1d(np.arange(len(labels)), held), held
+
+
+def few_of_each(labels: Indices, groups: Sequence[str] | None, budget: int | float, seed: int) -> Indices:
+    """The sorted indices of some images of every class; of those that a larger `budget` gives with the same `seed`.
+
+    labels: (N,). groups: N names (of patients), or None. budget: so many images of each class, or all where it has
+    fewer (an int); or that share of each class, rounded, at least one (a float). seed: 0 to 2**32 - 1.
+
+    The images are spread over the groups of their class, one of each before a second of any: two images of a patient
+    tell less than one of two, and a validation part can be held out of few images only where they are of two groups.
+    """
+    random = np.random.RandomState(seed)
+    rank = random.permutation(len(labels))  # of each image, among all
+    chosen = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        members = members[np.argsort(rank[members])]
+        if groups is not None:
+            seen: Counter[str] = Counter()
+            turns = []  # how many of its group come before each
+            for index in members.tolist():
+                turns.append(seen[groups[index]])
+                seen[groups[index]] += 1
+            members = members[np.argsort(turns, kind="stable")]
+        count = budget if isinstance(budget, int) else max(1, round(budget * len(members)))
+        chosen.append(members[:count])
+    return np.sort(np.concatenate(chosen))
 
 
 def divide_groups(labels: Indices, groups: Sequence[str], shares: Sequence[float], seed: int) -> Indices:

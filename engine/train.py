@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,58 +13,35 @@ from torch.nn.functional import cross_entropy
 from engine.backbone import trains_batch_norm
 from engine.batches import Batches
 from engine.clock import Clock, energy_joules
-from engine.config import Config
 from engine.console import EPOCH_COLUMNS, epoch_line, progress, say
 from engine.device import free_memory, random_state, set_random_state
 from engine.errors import RunError, out_of_memory
 from engine.plan import Plan
+from engine.recipes import Average, Course
 from engine.records import Run
 from engine.state import State
 from engine.step import Step
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One optimizer of a recipe; the learning rate comes from the command line."""
-
-    name: str
-    optimizer: Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer]
-
-
-def _adamw(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr, betas=(0.9, 0.999), weight_decay=0.01, fused=True)
-
-
-def _sgd(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-    optimizer = torch.optim.SGD(parameters, lr, momentum=0.9, fused=True)
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            # the fused kernel makes it at the first step without a value, which stays where fp16 overflows in that step
-            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return optimizer
-
-
-# the published recipe (Jeevan & Sethi, arXiv:2406.05612): both stages always run, at a constant rate
-RECIPES = {"adamw-sgd": (Stage("adamw", _adamw), Stage("sgd", _sgd))}
+from engine.supervision import stop_asked_for
 
 
 def fit(
-    model: nn.Module, head: nn.Module, train: Batches, select: Batches, config: Config, plan: Plan, run: Run
+    model: nn.Module, head: nn.Module, train: Batches, select: Batches, course: Course, plan: Plan, run: Run
 ) -> State:
-    """Train `model` in place by the recipe of `config` and leave it with the weights of its best epoch.
+    """Train `model` in place as `course` says and leave it with the weights of its best epoch.
 
-    The best epoch is the first with the highest top-1 on `select`: the validation part, or, under the `paper`
-    protocol, the test part. After every epoch everything is saved in `run`; an interrupted run continues from
-    there as if it had never stopped. Where memory runs out, it goes on from there with the same batches in halved
-    micro-batches, and `run` keeps a note of it. Raises RunError when the loss is not finite.
+    The best epoch is that with the highest top-1 on `select`: the validation part, or, under the `paper` protocol, the
+    test part. Of several such it is the first, or the last where the rate goes down to zero. After every epoch all is
+    saved in `run`; an interrupted run continues from there as if it had never stopped. Where memory runs out, it goes
+    on from there with the same batches in halved micro-batches, and `run` keeps a note of it. Raises RunError when the
+    loss is not finite.
     """
     untrained, random = _copy_of(model), random_state(plan.device)
     while True:
         try:
-            return _fit(model, head, train, select, config, plan, run, untrained)
+            return _fit(model, head, train, select, course, plan, run, untrained)
         except (RuntimeError, MemoryError) as problem:
             held = train.on_device is not None
-            smaller = plan if held else plan.halved(train.batch_size, trains_batch_norm(model, config.tune))
+            smaller = plan if held else plan.halved(train.batch_size, trains_batch_norm(model, course.tune))
             if smaller is None or not out_of_memory(problem):
                 raise
         # here, not in the handler: its traceback holds what was allocated
@@ -88,41 +64,45 @@ def _fit(
     head: nn.Module,
     train: Batches,
     select: Batches,
-    config: Config,
+    course: Course,
     plan: Plan,
     run: Run,
     untrained: dict[str, torch.Tensor],
 ) -> State:
     """fit(), as far as memory goes: from what `run` saved last, or from the weights `untrained`."""
-    recipe = RECIPES[config.recipe]
+    stages = course.stages
     energy = energy_joules(plan.device)
     saved = run.snapshot()
     state = State(**saved["state"]) if saved else State()
     best = saved.get("best", saved["model"]) if saved else untrained
-    if state.stage < len(recipe):
+    if state.stage < len(stages):
         say(EPOCH_COLUMNS)
-    while state.stage < len(recipe):
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        step = Step(model, recipe[state.stage].optimizer(parameters, config.lr), plan, train.batch_size)
+    while state.stage < len(stages):
+        step = Step(model, course.optimizer(state.stage, model, head), plan, train.batch_size)
+        average = Average(model) if course.ema else None
         if saved:
             model.load_state_dict(saved["model"])
             step.optimizer.load_state_dict(saved["optimizer"])
             step.scaler.load_state_dict(saved["scaler"])
+            if average:
+                average.load_state_dict(saved["average"])
             set_random_state(saved["random"], plan.device)
             saved = None
         else:
             model.load_state_dict(best)
-        while state.stale < config.patience and state.stage_epochs < (config.epochs or float("inf")):
-            loss, speed = train_epoch(model, head, train, step, config, state.epochs)
-            logits, _ = predict(model, select, plan, "select")
+        scored = average.model if average else model
+        while state.stale < (course.patience or float("inf")) and state.stage_epochs < (course.epochs or float("inf")):
+            loss, speed = train_epoch(model, head, train, step, course, state, average)
+            logits, _ = predict(scored, select, plan, "select")
             score, select_loss = score_of(logits, select.part.labels)
             state.epochs += 1
             state.stage_epochs += 1
             state.stale += 1
-            if score > state.best_score:
+            if score > state.best_score or (score == state.best_score and course.later_ties):
                 state.best_score, state.best_epoch, state.stale = score, state.epochs, 0
-                best = _copy_of(model)
-            row = {"epoch": state.epochs, "stage": recipe[state.stage].name, "lr": config.lr, "train_loss": loss}
+                best = _copy_of(scored)
+            row = {"epoch": state.epochs, "stage": stages[state.stage].name}
+            row |= {"lr": max(group["lr"] for group in step.optimizer.param_groups), "train_loss": loss}
             row |= {"select_loss": select_loss, "select_top1": score, "best_top1": state.best_score}
             row |= {"best_epoch": state.best_epoch, **speed}
             state.history.append(row)
@@ -131,7 +111,11 @@ def _fit(
             snapshot = {"state": asdict(state), "model": model.state_dict(), "best": best}
             snapshot |= {"optimizer": step.optimizer.state_dict(), "scaler": step.scaler.state_dict()}
             snapshot |= {"random": random_state(plan.device)}
+            if average:
+                snapshot["average"] = average.state_dict()
             run.save(snapshot)
+            if stop_asked_for():
+                raise KeyboardInterrupt
         state.stage, state.stage_epochs, state.stale = state.stage + 1, 0, 0
     model.load_state_dict(best)
     return state
@@ -142,29 +126,37 @@ def train_epoch(
     head: nn.Module,
     train: Batches,
     step: Step,
-    config: Config,
-    epoch: int,
+    course: Course,
+    state: State,
+    average: Average | None = None,
 ) -> tuple[float, dict[str, float]]:
-    """One pass over the training images; its mean loss per image, and what Clock.stop() says."""
-    set_mode(model, head, config.tune)
+    """One pass over the training images, the next after `state`; its mean loss per image, and what Clock.stop() says.
+
+    `average` takes in the weights after every step.
+    """
+    set_mode(model, head, course.tune)
+    epoch, steps = state.epochs, train.steps * (course.epochs or 1)
     clock = Clock(step.plan.device)
     total = torch.zeros((), device=step.plan.device)
-    batches = progress(clock.batches(train.shuffled(config.seed, epoch)), f"epoch {epoch + 1}", train.steps)
+    batches = progress(clock.batches(train.shuffled(course.seed, epoch)), f"epoch {epoch + 1}", train.steps)
     for number, (images, labels) in enumerate(batches):
+        course.set_rate(step.optimizer, state.stage, (state.stage_epochs * train.steps + number + 0.5) / steps)
         total += step(images, labels) * len(labels)
+        if average:
+            average.update(model)
         if number % 100 == 99:
-            require_finite(total.item(), epoch, config, step.plan)
-    require_finite(total.item(), epoch, config, step.plan)
+            require_finite(total.item(), epoch, course.rate, step.plan)
+    require_finite(total.item(), epoch, course.rate, step.plan)
     return total.item() / clock.images, clock.stop()
 
 
-def require_finite(loss: float, epoch: int, config: Config, plan: Plan) -> None:
+def require_finite(loss: float, epoch: int, rate: float, plan: Plan) -> None:
     """Raise RunError, with what to try, when `loss` is infinite or not a number."""
     if not np.isfinite(loss):
         instead = "" if plan.precision == "fp32" else ", or --precision fp32"
         raise RunError(
-            f"the loss became {loss} in epoch {epoch + 1} (learning rate {config.lr:g}, {plan.precision}). "
-            f"Try a lower --lr, such as {config.lr / 10:g}{instead}."
+            f"the loss became {loss} in epoch {epoch + 1} (learning rate {rate:g}, {plan.precision}). "
+            f"Try a lower --lr, such as {rate / 10:g}{instead}."
         )
 
 

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,8 +29,9 @@ from engine.errors import UserError, out_of_memory
 from engine.files import write_json
 from engine.places import user_cache
 from engine.plan import DTYPES, LAYOUTS, Plan
+from engine.recipes import course_of
 from engine.step import Step
-from engine.train import RECIPES, set_mode
+from engine.train import set_mode
 
 BUDGET = 30.0  # seconds, for all forms together, but for compilation
 ROUNDS = 5
@@ -140,7 +142,8 @@ def _worth_compiling(device: str, finding: Finding, steps: int, config: Config) 
     """Whether the run lasts long enough, even if no epoch brings a gain, for compilation to pay for itself."""
     if config.compile != "auto":
         return config.compile == "on"
-    epochs = min(config.epochs or config.patience, config.patience) * len(RECIPES[config.recipe])
+    course = course_of(config, 0.0, steps)
+    epochs = min(course.epochs or sys.maxsize, course.patience or sys.maxsize) * len(course.stages)
     gain = finding.compile_gain or COMPILE_GAIN.get(device, 1.0)
     return finding.step_seconds * steps * epochs * (1 - 1 / gain) > PAYS_BACK * COMPILE_SECONDS
 

@@ -25,8 +25,10 @@ from engine.config import Config
 from engine.dataset import Source
 from engine.errors import UserError
 from engine.plan import Plan
+from engine.recipes import course_of
+from engine.state import State
 from engine.step import Step
-from engine.train import RECIPES, freeze_body, predict, train_epoch
+from engine.train import freeze_body, predict, train_epoch
 from engine.weights import find_weights
 from tests import toy
 
@@ -334,11 +336,10 @@ def train(name: str, model: nn.Module, tune: str, epochs: int) -> Training:
     if tune == "linear":
         freeze_body(model, head)
     before = copy.deepcopy(model.state_dict())
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = RECIPES[config.recipe][0].optimizer(trained, config.lr)
+    course = course_of(config, BACKBONES[name].rate, batches.steps)
     torch.manual_seed(0)
-    step = Step(model, optimizer, CPU, batches.batch_size)
-    losses = [train_epoch(model, head, batches, step, config, epoch)[0] for epoch in range(epochs)]
+    step = Step(model, course.optimizer(0, model, head), CPU, batches.batch_size)
+    losses = [train_epoch(model, head, batches, step, course, State(epochs=epoch))[0] for epoch in range(epochs)]
     return Training(batches, before, losses, model)
 
 

@@ -41,6 +41,7 @@ def test_a_run_leaves_a_whole_record(command: Command, tmp_path: Path) -> None:
         "history.csv",
         "checkpoint.pt",
         "predictions.npz",
+        "errors.npz",
         "split.json",
     }
     assert folder.parent == tmp_path / "runs" / "toy" / "tiny"

@@ -15,10 +15,11 @@ from engine.config import Config
 from engine.device import random_state, set_random_state
 from engine.errors import RunError
 from engine.plan import Plan
+from engine.recipes import RECIPES, Course, course_of
 from engine.records import Run
 from engine.state import State
 from engine.step import Step
-from engine.train import RECIPES, fit, freeze_body, predict, score_of, train_epoch
+from engine.train import fit, freeze_body, predict, score_of, train_epoch
 from tests import toy
 
 PLAN = Plan("cpu", "", "fp32", "")
@@ -35,8 +36,9 @@ def batches(images: int = 30, seed: int = 1) -> Batches:
     return Batches(toy.part(images, seed, "train"), 8, (8, 8), (0.4,) * 3, (0.2,) * 3, "cpu")
 
 
-def config(**changes: Any) -> Config:
-    return Config(model="tiny", size=(8, 8), augment="none", **changes)
+def course(**changes: Any) -> Course:
+    """What the command line `changes` asks for, for 30 images."""
+    return course_of(Config(model="tiny", size=(8, 8), augment="none", **changes), 3e-4, 4)
 
 
 Scored = Callable[[Sequence[float]], None]
@@ -53,7 +55,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> Scored:
     return dictate
 
 
-def trained(tmp_path: Path, settings: Config) -> tuple[nn.Module, State]:
+def trained(tmp_path: Path, settings: Course) -> tuple[nn.Module, State]:
     model, head = model_and_head()
     tmp_path.mkdir(exist_ok=True)
     run = Run(tmp_path, IDENTITY)
@@ -85,7 +87,7 @@ def test_patience_and_stages(
     best_epoch: int,
 ) -> None:
     scored(scores)
-    _, state = trained(tmp_path, config(patience=patience, epochs=epochs))
+    _, state = trained(tmp_path, course(patience=patience, epochs=epochs))
     assert [row["stage"] for row in state.history] == stages
     assert [row["epoch"] for row in state.history] == list(range(1, len(stages) + 1))
     assert state.best_epoch == best_epoch
@@ -95,10 +97,10 @@ def test_patience_and_stages(
 def test_the_model_ends_with_the_weights_of_its_best_epoch(tmp_path: Path, scored: Scored) -> None:
     """The best epoch is the second of four; a run that ends there has the same weights."""
     scored([0.1, 0.9, 0.2, 0.3])
-    model, _ = trained(tmp_path / "whole", config(epochs=2))
+    model, _ = trained(tmp_path / "whole", course(epochs=2))
     expected = {name: value.clone() for name, value in model.state_dict().items()}
     scored([0.1, 0.9, 0.1, 0.1, 0.1, 0.1])
-    longer, _ = trained(tmp_path / "longer", config(epochs=3))
+    longer, _ = trained(tmp_path / "longer", course(epochs=3))
     for name, value in longer.state_dict().items():
         assert torch.equal(value, expected[name]), name
 
@@ -112,21 +114,23 @@ def test_stage_two_starts_from_the_best_epoch(tmp_path: Path, scored: Scored, mo
 
     monkeypatch.setattr("engine.train.train_epoch", watched)
     scored([0.1, 0.9, 0.2, 0.3, 0.3])
-    trained(tmp_path, config(epochs=3, patience=2))
+    trained(tmp_path, course(epochs=3, patience=2))
     # epoch 2 was the best, so epoch 3 began with its weights, and so must the first epoch of stage 2
     for name, value in starts[4 - 1].items():
         assert torch.equal(value, starts[3 - 1][name]) or "num_batches" in name
 
 
 def test_the_recipe_is_the_published_one() -> None:
-    parameters = [nn.Parameter(torch.ones(2))]
-    adamw, sgd = (stage.optimizer(parameters, 1e-3) for stage in RECIPES["adamw-sgd"])
+    model, head = model_and_head()
+    settings = course()
+    assert (settings.rate, settings.patience, settings.epochs) == (1e-3, 10, None)
+    adamw, sgd = (settings.optimizer(stage, model, head) for stage in range(2))
     assert isinstance(adamw, torch.optim.AdamW)
-    settings = {key: adamw.defaults[key] for key in ("lr", "betas", "eps", "weight_decay")}
-    assert settings == {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01}
+    found = {key: adamw.defaults[key] for key in ("lr", "betas", "eps", "weight_decay")}
+    assert found == {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01}
     assert isinstance(sgd, torch.optim.SGD)
-    settings = {key: sgd.defaults[key] for key in ("lr", "momentum", "weight_decay", "nesterov")}
-    assert settings == {"lr": 1e-3, "momentum": 0.9, "weight_decay": 0, "nesterov": False}
+    found = {key: sgd.defaults[key] for key in ("lr", "momentum", "weight_decay", "nesterov")}
+    assert found == {"lr": 1e-3, "momentum": 0.9, "weight_decay": 0, "nesterov": False}
 
 
 def test_the_loss_of_an_epoch_is_per_image() -> None:
@@ -136,7 +140,7 @@ def test_the_loss_of_an_epoch_is_per_image() -> None:
     model.eval()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("engine.train.set_mode", lambda *_: None)
-        loss, _ = train_epoch(model, head, batches(), Step(model, frozen, PLAN, 8), config(), 0)
+        loss, _ = train_epoch(model, head, batches(), Step(model, frozen, PLAN, 8), course(), State())
     logits, _ = predict(model, batches(), PLAN, "train")
     assert loss == pytest.approx(score_of(logits, batches().part.labels)[1], rel=1e-5)
 
@@ -155,7 +159,7 @@ def test_linear_tuning_changes_the_head_alone(tmp_path: Path) -> None:
     freeze_body(model, head)
     run = Run(tmp_path, IDENTITY)
     run.folder.mkdir(parents=True)
-    fit(model, head, batches(), batches(12, 2), config(epochs=2, tune="linear"), PLAN, run)
+    fit(model, head, batches(), batches(12, 2), course(epochs=2, tune="linear"), PLAN, run)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"6.weight", "6.bias"}
 
@@ -169,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_epoch_is_over() -> None:
     long = replace(batches(500), batch_size=2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     with pytest.raises(RunError, match=r"the loss became nan in epoch 1 .*--lr, such as 0\.0001\."):
-        train_epoch(model, head, long, Step(model, optimizer, PLAN, 2), config(), 0)
+        train_epoch(model, head, long, Step(model, optimizer, PLAN, 2), course(), State())
     assert len(steps) == 100
 
 
@@ -180,10 +184,14 @@ def test_outputs_that_are_not_finite_are_named() -> None:
         predict(model, batches(), PLAN, "test")
 
 
+def sgd(model: nn.Module, rate: float) -> torch.optim.Optimizer:
+    return RECIPES["adamw-sgd"][1].optimizer([{"params": list(model.parameters())}], rate)
+
+
 def test_momentum_starts_at_zero_even_where_the_first_step_overflows() -> None:
     """fp16's scaler skips such a step; what the fused kernel then left as momentum would be anything."""
     model = nn.Linear(4, 2)
-    step = Step(model, RECIPES["adamw-sgd"][1].optimizer(model.parameters(), 1e-3), Plan("cpu", "", "fp16", ""), 4)
+    step = Step(model, sgd(model, 1e-3), Plan("cpu", "", "fp16", ""), 4)
     before = [parameter.clone() for parameter in model.parameters()]
     images = torch.full((4, 4), 1e30)
     step(images, torch.zeros(4, dtype=torch.int64))
@@ -197,10 +205,10 @@ def test_momentum_starts_at_zero_even_where_the_first_step_overflows() -> None:
 @pytest.mark.parametrize("steps", [1, 3])
 def test_momentum_that_starts_at_zero_is_plain_sgd(steps: int) -> None:
     results = []
-    for make in (RECIPES["adamw-sgd"][1].optimizer, lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9)):
+    for make in (sgd, lambda model, rate: torch.optim.SGD(model.parameters(), rate, momentum=0.9)):
         torch.manual_seed(0)
         model = nn.Linear(4, 2)
-        step = Step(model, make(model.parameters(), 0.1), PLAN, 4)
+        step = Step(model, make(model, 0.1), PLAN, 4)
         for _ in range(steps):
             step(torch.ones(4, 4), torch.zeros(4, dtype=torch.int64))
         results.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
@@ -237,6 +245,6 @@ def test_fit_on_a_card(tmp_path: Path, precision: str) -> None:
     train, select = replace(batches(60), device="cuda"), replace(batches(12, 2), device="cuda")
     run = Run(tmp_path, IDENTITY)
     run.folder.mkdir(parents=True)
-    state = fit(model, head, train, select, config(epochs=8), plan, run)
+    state = fit(model, head, train, select, course(epochs=8), plan, run)
     assert state.history[-1]["train_loss"] < state.history[0]["train_loss"]
     assert state.peak_memory_mib is not None

@@ -1,0 +1,42 @@
+"""--tensorboard: a run's history as an event file in its folder, for `tensorboard --logdir runs`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.errors import UserError
+
+WORDS = ("stage",)  # of a row of the history: no number
+
+
+def require_tensorboard() -> None:
+    """Raise UserError, with what to install, where the package is missing."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as problem:
+        raise UserError(
+            f"--tensorboard needs the package tensorboard: {problem}. Install it with\n"
+            "    pip install 'tensorboard>=2.16'"
+        ) from problem
+
+
+class Events:
+    """Writes rows of a history as scalars, epoch by epoch, in place of an event file of an earlier process."""
+
+    def __init__(self, folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        for old in folder.glob("events.out.tfevents.*"):
+            old.unlink()
+        self._writer = SummaryWriter(str(folder))
+        for row in history:
+            self.add(row)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """One epoch, on the disk when this returns."""
+        for name, value in row.items():
+            if name not in WORDS and value is not None:
+                self._writer.add_scalar(name, value, row["epoch"])
+        self._writer.flush()
