@@ -1,0 +1,218 @@
+"""A grid of runs: datasets x backbones x seeds x sizes of the training part. Resumable, and one failure costs one cell.
+
+    python grid.py --datasets cifar10 breakhis:40 folder:DIR --models all --seeds 0-4 --shots 10 50 all -bs 64
+    python grid.py --datasets all --dry-run            what there is to do, and how long it takes
+
+Each cell is the dataset's ordinary script in a process of its own: one at a time on each visible card, or one on the
+processor. The same command again skips what is done and goes on with what was interrupted. Failures, with the last
+lines that were printed, and logs are kept in OUT/grid. Several grids with the same --out share the work.
+
+Ctrl-C stops after the epochs that are running, Ctrl-C again at once. Exit codes: 0 every cell is done, 2 something to
+mend in the command, 3 some failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from engine.arguments import Parser, folder, rate, whole
+from engine.console import say, steady_streams, table
+from engine.errors import RunError, UserError
+from grids.cells import (
+    Cell,
+    add_script_flags,
+    check_weights,
+    find_budgets,
+    find_datasets,
+    find_models,
+    find_seeds,
+    make_cells,
+    script_flags,
+)
+from grids.estimate import Speeds, device_name, kind_of, total
+from grids.faults import message_of
+from grids.ledger import Standing, all_records, by_key, grid_folder, make_folder, standing
+from grids.running import Grid
+from grids.view import choose_view
+
+
+def parser() -> Parser:
+    """The command line."""
+    found = Parser(
+        prog="grid.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = found.add_argument
+    add(
+        "--datasets",
+        nargs="+",
+        required=True,
+        metavar="NAME",
+        help="as datasets.py lists them, digits, breakhis:40, folder:DIR, or all: the nineteen rows of the table",
+    )
+    add("--models", nargs="+", default=["all"], metavar="NAME", help="backbones; all (default): the published eleven")
+    add("--seeds", nargs="+", default=["0"], metavar="N", help="numbers and ranges: 0-4, or 0 2 5-7 (default: 0)")
+    add("--shots", nargs="+", metavar="N", help="cells with N training images of each class; all: with all of them")
+    add("--fraction", nargs="+", metavar="F", help="cells with this share of the training images of each class; or all")
+    add("--dry-run", action="store_true", help="print the plan and start nothing")
+    add("--retry-failed", action="store_true", help="try cells again that failed")
+    add(
+        "--stall-minutes",
+        type=rate,
+        default=30.0,
+        metavar="MINUTES",
+        help="a cell without a sign of life for so long has failed (default: 30)",
+    )
+    add("--per-gpu", type=whole(1, 64), default=1, metavar="N", help="cells at a time on each card (default: 1)")
+    add(
+        "--data-dir",
+        type=folder,
+        metavar="DIR",
+        help="holds the datasets' folders (default: data); a cell gets DIR/<script>",
+    )
+    add_script_flags(found)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says. Returns the exit code."""
+    steady_streams()
+    try:
+        return run(parser().parse_args(arguments))
+    except (UserError, RunError) as problem:
+        print(f"grid.py: {problem}", file=sys.stderr)
+        return problem.exit_code
+    except OSError as problem:
+        print(f"grid.py: {problem}. What is done is kept; the same command continues.", file=sys.stderr)
+        return RunError.exit_code
+    except KeyboardInterrupt:  # Ctrl-C before anything has started, or whoever read the output is gone
+        return 130
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the plan, carry it out, sum it up. Returns the exit code."""
+    cells = cells_of(options)
+    device = cells[0].config.device
+    slots = find_slots(device, options.per_gpu)
+    known = all_records(cells[0].config.out)
+    belonging = by_key(known)
+    standings = {cell.id: standing(cell, belonging.get(cell.key, ())) for cell in cells}
+    speeds = Speeds(device_name(kind_of(device), slots[0]))
+    for record in known:
+        speeds.add(record)
+    say(*plan_lines(cells, standings, speeds, slots, options.retry_failed))
+    if options.dry_run:
+        return 0
+    make_folder(cells[0].config.out)
+    grid = Grid(cells, standings, speeds, slots, options.retry_failed, options.stall_minutes)
+    with choose_view() as view, signals_to(grid):
+        grid.run(view)
+    say(*summary_lines(cells, grid.standings))
+    words = Counter(grid.standings[cell.id].word for cell in cells)
+    if words["done"] == len(cells):
+        return 0
+    return 130 if words["new"] or words["interrupted"] else RunError.exit_code
+
+
+def cells_of(options: argparse.Namespace) -> list[Cell]:
+    """The grid that the command line asks for. UserError: something in it is wrong."""
+    models, flags = find_models(options.models), script_flags(options)
+    budgets = find_budgets(options.shots, options.fraction)
+    chosen, seeds = find_datasets(options.datasets), find_seeds(options.seeds)
+    cells = make_cells(chosen, models, seeds, budgets, flags, options.data_dir)
+    check_weights((cell.config.model for cell in cells), cells[0].config.weights)
+    return cells
+
+
+def find_slots(device: str, per_gpu: int) -> list[str | None]:
+    """Where cells can run at the same time: cards, as CUDA_VISIBLE_DEVICES names them, or None for anything else."""
+    kind = kind_of(device)
+    if kind == "cpu" and per_gpu > 1:
+        raise UserError(f"--per-gpu {per_gpu}: cells run on the processor here, one at a time with all of its cores.")
+    if kind != "cuda":
+        return [None] * per_gpu
+    import torch
+
+    count = torch.cuda.device_count()  # makes no context: the cards' memory is the cells'
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    cards = [name.strip() for name in listed.split(",") if name.strip()] or [str(number) for number in range(count)]
+    return [card for _ in range(per_gpu) for card in cards[:count]]
+
+
+def plan_lines(
+    cells: Sequence[Cell],
+    standings: dict[str, Standing],
+    speeds: Speeds,
+    slots: Sequence[str | None],
+    retry_failed: bool,
+) -> list[str]:
+    """What is done and what is not, by dataset, and how long the rest takes."""
+    datasets = list(dict.fromkeys(cell.dataset.key for cell in cells))
+    wanted = ["new", "interrupted", *(["failed"] if retry_failed else [])]
+    rows: list[tuple[str, ...]] = [("dataset", "cells", "done", "failed", "interrupted", "to do", "time")]
+    everything = []
+    for key in datasets:
+        own = [cell for cell in cells if cell.dataset.key == key]
+        words = Counter(standings[cell.id].word for cell in own)
+        to_do = [speeds.estimate(cell) for cell in own if standings[cell.id].word in wanted]
+        everything += to_do
+        counts = [len(own), words["done"], words["failed"], words["interrupted"], len(to_do)]
+        rows.append((key, *(f"{count:,}" for count in counts), total(to_do, len(slots)) if to_do else ""))
+    words = Counter(standings[cell.id].word for cell in cells)
+    failed = f"{words['failed']:,}"
+    if words["failed"]:
+        failed += ", to be tried again" if retry_failed else ", kept as they are: --retry-failed tries them again"
+    places = f"{len(slots):,} at a time on {len(set(slots)):,} cards" if slots[0] is not None else "one at a time"
+    if slots[0] is None and len(slots) > 1:
+        places = f"{len(slots):,} at a time"
+    return [
+        *table(rows).split("\n"),
+        f"records    {cells[0].config.out}; failures and logs {grid_folder(cells[0].config.out)}",
+        f"cells      {len(cells):,}, {places}",
+        f"done       {words['done']:,}",
+        f"failed     {failed}",
+        f"to do      {len(everything):,}" + (f", {total(everything, len(slots))}" if everything else ""),
+    ]
+
+
+def summary_lines(cells: Sequence[Cell], standings: dict[str, Standing]) -> list[str]:
+    """How many cells are done, and why others are not: each reason once, with what the user can mend in full."""
+    words = Counter(standings[cell.id].word for cell in cells)
+    left = words["new"] + words["interrupted"]
+    lines = [f"{words['done']:,} of {len(cells):,} cells done, {words['failed']:,} failed, {left:,} left"]
+    reasons: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        if failure := standings[cell.id].failure:
+            reasons.setdefault(message_of(failure.tail) or (failure.reason,), []).append(cell)
+    for message, failed in reasons.items():
+        more = f" and {len(failed) - 1:,} more" if len(failed) > 1 else ""
+        first = message[0].removeprefix("error: ")
+        lines += [f"failed     {failed[0].title}{more}: {first}", *(f"           {line}" for line in message[1:])]
+        lines.append(f"           log {grid_folder(failed[0].config.out) / failed[0].id}.log")
+    if left:
+        lines.append("the same command continues")
+    return lines
+
+
+@contextmanager
+def signals_to(grid: Grid) -> Iterator[None]:
+    """Ctrl-C, and a scheduler's polite end, are for `grid` to count while it runs."""
+
+    def ask(*_: object) -> None:
+        grid.stop_level += 1
+
+    earlier = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""The main loop of grid.py: cells -> processes -> what came of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+from grids.cells import Cell
+from grids.estimate import Speeds, duration, total
+from grids.faults import Fault, shared_fault
+from grids.ledger import (
+    Failure,
+    Record,
+    Standing,
+    drop_failure,
+    keep_failure,
+    own_records,
+    read_failure,
+    record_key,
+    standing,
+    standing_now,
+    take,
+)
+from grids.view import Progress, View
+from grids.worker import Worker, reason_of, start
+
+MOMENT = 0.1  # seconds between two looks at what runs
+LOOK_AGAIN = 1.0  # seconds between two attempts at cells that another grid has
+ESTIMATE_AGAIN = 10.0  # seconds
+
+
+class Grid:
+    """What is left to do, what runs, and what has come of the rest."""
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        standings: dict[str, Standing],
+        speeds: Speeds,
+        slots: Sequence[str | None],
+        retry_failed: bool,
+        stall_minutes: float,
+    ) -> None:
+        self.cells, self.standings, self.speeds = cells, dict(standings), speeds
+        self.stop_level = 0  # how often a stop was asked for
+        self._stall_minutes = stall_minutes
+        self._free = list(slots)
+        self._slots = len(slots)
+        wanted = {"new", "interrupted"} | ({"failed"} if retry_failed else set())
+        self._to_do = deque(cell for cell in cells if standings[cell.id].word in wanted)
+        self._elsewhere: deque[Cell] = deque()
+        self._looked = 0.0  # when elsewhere was last looked at
+        self._running: list[Worker] = []
+        self._faults: list[Fault] = []
+        self._mendable: list[tuple[Cell, Failure]] = []
+        self._at_start = {key: its.failure for key, its in standings.items()}
+        self._remaining, self._estimated = "", 0.0  # how long the rest takes, and when that was found
+
+    def run(self, view: View) -> None:
+        """Until nothing is left to do, or a stop was asked for and all that ran has ended."""
+        told = 0
+        try:
+            self._estimate()
+            while self._running or (not self.stop_level and (self._to_do or self._elsewhere)):
+                if self.stop_level > told:
+                    told = self.stop_level
+                    self._tell_to_stop(view)
+                for worker in list(self._running):
+                    code = worker.watch(self._stall_minutes * 60)
+                    if code is not None:
+                        self._settle(worker, code, view)
+                while self._free and not self.stop_level and self._start_next(view):
+                    pass
+                if time.monotonic() - self._estimated > ESTIMATE_AGAIN:
+                    self._estimate()
+                view.refresh(self._progress())
+                time.sleep(MOMENT)
+        finally:
+            self._end_all()
+
+    def _tell_to_stop(self, view: View) -> None:
+        for worker in self._running:
+            worker.stop(min(self.stop_level, 2))
+        if self._running:
+            after = "after the epochs that are running; Ctrl-C again stops at once"
+            view.note(f"stopping {'at once' if self.stop_level > 1 else after}")
+
+    def _start_next(self, view: View) -> bool:
+        """Start the next cell, or settle it without; False: there is none that could be started now."""
+        if not self._to_do:
+            if not self._elsewhere or time.monotonic() - self._looked < LOOK_AGAIN:
+                return False
+            self._looked = time.monotonic()
+            self._to_do, self._elsewhere = self._elsewhere, self._to_do
+        cell = self._to_do.popleft()
+        lock = take(cell)
+        if lock is None:
+            if not self._to_do:
+                self._looked = time.monotonic()
+            self._elsewhere.append(cell)
+            return True
+        worker = None
+        try:
+            if not self._settled_already(cell, view):
+                drop_failure(cell)
+                worker = start(cell, lock, self._free[0])
+                self._free.remove(worker.slot)
+                self._running.append(worker)
+        except OSError as problem:  # no process, or no room for a log
+            self._fail(cell, Failure.of(cell, None, f"it can't be started: {problem}", ()), view)
+        finally:
+            if worker is None:
+                os.close(lock)
+        if worker:
+            view.started(worker, self._progress())
+        return True
+
+    def _settled_already(self, cell: Cell, view: View) -> bool:
+        """Whether the cell needs no process: another grid has just settled it, or it would end as others did."""
+        now = standing_now(cell)
+        kept = read_failure(cell)
+        if now.word == "done" or (kept and kept != self._at_start[cell.id]):
+            self._note(cell, now)
+            what = kept.reason if kept and now.word == "failed" else result_of(now)
+            view.ended(cell, now.word, f"{what} (by another grid)", self._progress())
+            return True
+        for fault in self._faults:
+            if fault.concerns(cell):
+                self._fail(cell, fault.failure(cell), view)
+                return True
+        return False
+
+    def _settle(self, worker: Worker, code: int, view: View) -> None:
+        """Write down what came of a cell whose process has ended, and let others have it."""
+        cell, tail = worker.cell, worker.tail()
+        self._running.remove(worker)
+        self._free.append(worker.slot)
+        try:
+            records = own_records(cell)
+            now = standing(cell, [record for record in records if record_key(record) == cell.key])
+            if code == 0 and now.word != "done":  # the script knows its runs better, as one of a folder that was moved
+                done = [record for record in records if record_key(record) == cell.key and record["status"] == "done"]
+                now = Standing("done", done[-1]) if done else now
+            if now.word == "done":
+                drop_failure(cell)
+                if now.record:
+                    self.speeds.add_around(now.record, worker.seconds)
+                self._note(cell, now)
+                view.ended(cell, "done", f"{result_of(now)} in {duration(worker.seconds)}", self._progress())
+            elif not worker.stalled and (code == 130 or worker.stopping > 1 or (worker.stopping and code < 0)):
+                self.standings[cell.id] = Standing("interrupted", now.record)
+                view.ended(cell, "stopped", "the same command goes on with it", self._progress())
+            else:
+                reason = reason_of(code, worker, tail, self._stall_minutes)
+                if code == 0:
+                    reason = f"it ended well, but no record under {cell.config.out} says that this cell is done"
+                failure = Failure.of(cell, code, reason, tail)
+                fault = shared_fault(cell, failure, self._mendable)
+                self._mendable.append((cell, failure))
+                if fault:
+                    self._faults.append(fault)
+                self._fail(cell, failure, view)
+        finally:
+            worker.close()
+
+    def _note(self, cell: Cell, now: Standing) -> None:
+        self.standings[cell.id] = now
+        if now.record:
+            self.speeds.add(now.record)
+        self._estimate()
+
+    def _fail(self, cell: Cell, failure: Failure, view: View) -> None:
+        self._note(cell, Standing("failed", None, failure))
+        try:
+            keep_failure(cell, failure)
+        except OSError as problem:  # a full disk, say: the next grid tries the cell again
+            view.note(f"note: the failure of {cell.title} can't be kept: {problem}")
+        view.ended(cell, "failed", failure.reason, self._progress())
+
+    def _estimate(self) -> None:
+        """How long the rest takes, of what runs too."""
+        self._estimated = time.monotonic()
+        left = [self.speeds.estimate(cell) for cell in (*self._to_do, *self._elsewhere)]
+        for worker in self._running:
+            whole = self.speeds.estimate(worker.cell)
+            left.append(whole and replace(whole, seconds=max(whole.seconds - worker.seconds, 0.0)))
+        self._remaining = total(left, self._slots)
+
+    def _progress(self) -> Progress:
+        words = Counter(self.standings[cell.id].word for cell in self.cells)
+        elsewhere = len(self._elsewhere)
+        counts = (len(self.cells), words["done"], words["failed"], elsewhere)
+        return Progress(*counts, self._remaining, tuple(self._running))
+
+    def _end_all(self) -> None:
+        """Leave no process behind, whatever ends this one."""
+        for worker in self._running:
+            worker.stop(2)
+        for worker in self._running:
+            while worker.watch(float("inf")) is None:
+                time.sleep(MOMENT)
+            worker.close()
+
+
+def result_of(now: Standing) -> str:
+    """The result of a cell that is done."""
+    record: Record = now.record or {}
+    return f"top-1 {record['test']['top1']:.2%}" if "test" in record else "done"

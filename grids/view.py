@@ -1,0 +1,161 @@
+"""What a grid shows while it runs: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+from engine.console import say
+from grids.cells import Cell
+from grids.estimate import duration
+from grids.worker import Worker
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
+
+LAST = 6  # cells that ended, in the table
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A grid at one moment."""
+
+    cells: int
+    done: int
+    failed: int
+    elsewhere: int  # another grid is at them
+    remaining: str  # how long the rest takes, or that nobody knows
+    running: Sequence[Worker] = ()
+
+    @property
+    def count(self) -> str:
+        """How many cells have come to an end."""
+        return f"[{self.done + self.failed:,}/{self.cells:,}]"
+
+    @property
+    def summary(self) -> str:
+        """All counts in a line."""
+        left = self.cells - self.done - self.failed
+        words = [f"{self.done:,} of {self.cells:,} cells done", f"{self.failed:,} failed", f"{left:,} to do"]
+        if self.elsewhere:
+            words.append(f"{self.elsewhere:,} of them with another grid")
+        return f"{', '.join(words)}: {self.remaining}"
+
+
+class View(Protocol):
+    """Shows what happens."""
+
+    def __enter__(self) -> View: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def started(self, worker: Worker, progress: Progress) -> None:
+        """A cell's process runs."""
+
+    def ended(self, cell: Cell, word: str, what: str, progress: Progress) -> None:
+        """A cell was settled: `word` is "done", "failed" or "stopped", `what` the result or the reason."""
+
+    def note(self, text: str) -> None:
+        """Something that concerns the whole grid."""
+
+    def refresh(self, progress: Progress) -> None:
+        """Called every moment."""
+
+
+class Lines:
+    """A line when a cell starts, and one when it ends."""
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def started(self, worker: Worker, progress: Progress) -> None:
+        card = f" on card {worker.slot}" if worker.slot is not None else ""
+        say(f"{progress.count} started  {worker.cell.title}{card}")
+
+    def ended(self, cell: Cell, word: str, what: str, progress: Progress) -> None:
+        say(f"{progress.count} {word:<8} {cell.title}: {what}; left: {progress.remaining}")
+
+    def note(self, text: str) -> None:
+        say(text)
+
+    def refresh(self, progress: Progress) -> None:
+        pass
+
+
+class Table:
+    """The running cells, the counts, and the cells that ended last, on `console` or the terminal."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        from rich.live import Live
+
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._ended: deque[tuple[str, str, str]] = deque(maxlen=LAST)
+        self._note = ""
+
+    def __enter__(self) -> View:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, problem, trace)
+
+    def started(self, worker: Worker, progress: Progress) -> None:
+        self.refresh(progress)
+
+    def ended(self, cell: Cell, word: str, what: str, progress: Progress) -> None:
+        self._ended.append((word, cell.title, what))
+        self.refresh(progress)
+
+    def note(self, text: str) -> None:
+        self._note = text
+
+    def refresh(self, progress: Progress) -> None:
+        self._live.update(self._drawn(progress), refresh=True)
+
+    def _drawn(self, progress: Progress) -> Group:
+        from rich import box
+        from rich.console import Group
+        from rich.table import Table as Grid
+        from rich.text import Text
+
+        # the last column of each is what a narrow terminal cuts
+        running = Grid(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
+        cards = any(worker.slot is not None for worker in progress.running)
+        for name in ("running", *(["card"] if cards else []), "for", "doing"):
+            running.add_column(name, no_wrap=True, ratio=1 if name == "doing" else None)
+        for worker in progress.running:
+            card = [Text(worker.slot or "")] if cards else []
+            row = [Text(worker.cell.title), *card, Text(duration(worker.seconds)), Text(worker.doing or "starts")]
+            running.add_row(*row)
+        ended = Grid.grid(padding=(0, 2, 0, 0), expand=True)
+        for ratio in (None, None, 1):
+            ended.add_column(no_wrap=True, ratio=ratio)
+        colours = {"done": "green", "failed": "red"}
+        for word, title, what in self._ended:
+            ended.add_row(Text(word, style=colours.get(word, "yellow")), Text(title), Text(what))
+        note = [Text(self._note, style="bold yellow")] if self._note else []
+        return Group(running, ended, Text(progress.summary, style="bold"), *note)
+
+
+def choose_view() -> View:
+    """The table where stdout is a terminal that can show it, else lines."""
+    if not sys.stdout.isatty():
+        return Lines()
+    try:
+        from rich.console import Console
+    except ImportError:
+        say("note: plain lines, as the package rich is not installed (pip install -r requirements-report.txt)")
+        return Lines()
+    console = Console()
+    return Lines() if console.is_dumb_terminal else Table(console)
