@@ -73,9 +73,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--run"]:
         run_script(sys.argv[2], sys.argv[3:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data", nargs="+", required=True, metavar="SCRIPT", help="scripts with flags, each in quotes"
-    )
+    parser.add_argument("--data", nargs="+", required=True, metavar="SCRIPT", help="scripts with flags, each in quotes")
     parser.add_argument(
         "--recipes", nargs="+", default=list(RECIPES), metavar="FLAGS", help="with flags, each in quotes"
     )

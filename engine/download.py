@@ -8,8 +8,10 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urljoin
+
+from tqdm import tqdm
 
 from engine.archives import extract, is_archive
 from engine.checksums import checksum, forget, remembered
@@ -17,6 +19,7 @@ from engine.dataset import Dataset, File
 from engine.errors import RunError, UserError
 from engine.files import atomic, digest, locked
 from engine.places import description, locate, wanted
+from engine.supervision import alive
 
 if TYPE_CHECKING:
     import requests
@@ -145,6 +148,17 @@ def verify_placed(file: File, folder: Path, remember: bool) -> bool:
     return True
 
 
+class _Bar(tqdm):  # type: ignore[type-arg]  # a class that takes parameters in its stubs alone
+    """Shows how far a download has come, and leaves signs of life."""
+
+    def __bool__(self) -> bool:
+        return True  # to pooch, false means that there is none
+
+    def update(self, n: float | None = 1) -> bool | None:
+        alive("downloading")
+        return super().update(n)
+
+
 def _download(file: File, folder: Path, see: str, remember: bool) -> None:
     """Download `file` from the first mirror that has it; it gets its name only once it is whole and verified."""
     import requests
@@ -157,19 +171,22 @@ def _download(file: File, folder: Path, see: str, remember: bool) -> None:
         if file.checksum is None:
             refuse_plain(response)
 
-    download = HTTPDownloader(
-        progressbar=sys.stderr.isatty(),
-        chunk_size=1 << 16,
-        timeout=(CONNECT_SECONDS, SILENCE_SECONDS),
-        headers={"Accept-Encoding": "identity"},
-        hooks={"response": as_sent},
-    )
+    def download(url: str, output: BinaryIO) -> None:
+        bar = _Bar(desc=file.name, unit="B", unit_scale=True, leave=False, disable=None)
+        HTTPDownloader(
+            progressbar=bar,
+            chunk_size=1 << 16,
+            timeout=(CONNECT_SECONDS, SILENCE_SECONDS),
+            headers={"Accept-Encoding": "identity"},
+            hooks={"response": as_sent},
+        )(url, output, None)
+
     failures = ""
     for url in file.urls:
         _say(f"downloading {file.name} from {url}")
         try:
             with atomic(folder / file.name) as output:
-                download(url, output, None)
+                download(url, output)
                 output.flush()
                 if wrong := _wrong(file, Path(output.name), remember):
                     raise ValueError(wrong)

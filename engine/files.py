@@ -5,11 +5,15 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import filelock
+
+from engine.supervision import alive
+
+WAIT_SECONDS = 5.0  # between two signs of life of a process that waits
 
 
 @contextmanager
@@ -36,7 +40,10 @@ def locked(path: Path, meanwhile: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         print(f"{meanwhile}: waiting for it", file=sys.stderr, flush=True)
-        lock.acquire()
+        while not lock.is_locked:
+            alive("waiting for another process")
+            with suppress(filelock.Timeout):
+                lock.acquire(timeout=WAIT_SECONDS)
     try:
         yield
     finally:

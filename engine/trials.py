@@ -110,8 +110,8 @@ def fastest_plan(plan: Plan, model: nn.Module, head: nn.Module, train: Batches, 
     """
     if config.plan == "off":
         return replace(plan, compiled=config.compile == "on")
-    path = user_cache() / "plans" / f"{_key(plan, model, head, train, config)}.json"
-    finding = _remembered(path)
+    path = finding_path(plan, model, head, train.batch_size, config)
+    finding = remembered(path)
     with _undisturbed(plan.device):
         if finding is None:
             say(f"measuring  which form of {config.model} trains fastest here: up to {BUDGET:.0f} s, once")
@@ -357,23 +357,28 @@ def _undisturbed(device: str) -> Iterator[None]:
             torch.cuda.reset_peak_memory_stats()  # the run's own is recorded
 
 
-def _key(plan: Plan, model: nn.Module, head: nn.Module, train: Batches, config: Config) -> str:
-    """Names all that a finding depends on: not the number of classes, so that datasets of one size share it."""
+def finding_path(plan: Plan, model: nn.Module, head: nn.Module, batch_size: int, config: Config) -> Path:
+    """Where a finding is remembered, by all that it depends on: not the number of classes, so that datasets share it.
+
+    Of `plan`, the device and its name count; of the model and its head, how many parameters they have.
+    """
     body, top = (sum(parameter.numel() for parameter in module.parameters()) for module in (model, head))
     parts = {
         "model": [config.model, body - top],
         "trained": config.tune,
         "size": config.size,
-        "batch_size": train.batch_size,
+        "batch_size": batch_size,
         "device": [plan.device, plan.device_name],
         "precision": config.precision,
         "versions": [*versions().values(), torch.version.cuda],
         "form": 1,  # of what is measured and remembered
     }
-    return f"{config.model}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    return user_cache() / "plans" / f"{config.model}-{digest}.json"
 
 
-def _remembered(path: Path) -> Finding | None:
+def remembered(path: Path) -> Finding | None:
+    """The finding in that file; None where there is none that can be used."""
     try:
         finding = Finding(**json.loads(path.read_text(encoding="utf-8")))
         known = finding.precision in DTYPES and finding.layout in LAYOUTS and finding.reason.isprintable()

@@ -13,26 +13,24 @@ from datetime import datetime
 from functools import cache
 from math import ceil
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
 from common import BACKBONES
-from engine.batches import Batches
 from engine.config import Config
 from engine.errors import UserError
 from engine.places import user_cache
 from engine.plan import Plan, choose_plan
+from engine.reading import HELD_OUT
 from engine.recipes import course_of
 from engine.sweep import EPOCHS, FACTORS, SHARE
-from engine.trials import _key, _remembered
+from engine.trials import finding_path, remembered
 from grids.cells import SCRIPTS, Cell, key_of
 
 Record = Mapping[str, Any]
 
-SELECT_SHARE = 0.1  # of the training images, under the honest protocol
 FORWARD = 3.0  # times as fast as a training step, whose backward pass takes two forward passes' work
 
 
@@ -133,7 +131,7 @@ class Speeds:
             train *= config.fraction
         if config.protocol == "paper":
             return Counts(train, train, test, test)
-        select = SELECT_SHARE * train
+        select = HELD_OUT * train
         return Counts(train, train - select, select, test)
 
     def _epochs_of(self, config: Config, steps: int) -> float | None:
@@ -230,8 +228,7 @@ def planned_rates(config: Config, batch_size: int, name: str) -> list[tuple[floa
     if config.plan == "off" or not any(folder.glob(f"{config.model}-*.json")):
         return []
     plan = Plan(kind_of(config.device), name, config.precision, "")
-    train = cast(Batches, SimpleNamespace(batch_size=batch_size))
-    finding = _remembered(folder / f"{_key(plan, *_built(config.model), train, config)}.json")
+    finding = remembered(finding_path(plan, *_built(config.model), batch_size, config))
     if finding is None or finding.step_seconds <= 0:
         return []
     rate = batch_size / finding.step_seconds

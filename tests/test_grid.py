@@ -7,7 +7,6 @@ import os
 import re
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,9 +16,8 @@ import grid
 from common import BACKBONES
 from engine.config import Config
 from engine.errors import UserError
-from engine.places import user_cache
 from engine.plan import choose_plan
-from engine.trials import Finding, _key
+from engine.trials import Finding, finding_path
 from grids.cells import Cell, find_budgets, find_datasets, find_models, find_seeds
 from grids.estimate import Speeds, device_name, duration, planned_rates, total
 from grids.ledger import Failure, by_key, keep_failure, make_folder, standing, standing_now, take
@@ -354,9 +352,7 @@ def test_a_remembered_plan_tells_the_speed(model: str) -> None:
     assert speeds.estimate(cell) is None
     built = BACKBONES[model].builder()
     head = built.get_submodule(BACKBONES[model].head)
-    train: Any = SimpleNamespace(batch_size=32)
-    name = _key(choose_plan("cpu", "auto"), built, head, train, cell.config)
-    path = user_cache() / "plans" / f"{name}.json"
+    path = finding_path(choose_plan("cpu", "auto"), built, head, 32, cell.config)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(asdict(Finding("fp32", "NCHW", None, None, "measured", step_seconds=0.5))))
     planned_rates.cache_clear()

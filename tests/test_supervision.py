@@ -1,18 +1,26 @@
 """What a run tells whoever supervises it, and what it is told: signs of life, stopping after an epoch, events."""
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from common import File
 from engine import supervision
+from engine.download import obtain
+from engine.files import locked
 from tests import toy
 from tests.conftest import Command, only_run
+from tests.server import Server
 
 
 def test_signs_of_life(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,3 +98,36 @@ def test_without_the_package_the_line_to_install_it_is_given(
     assert command("-model tiny -bs 16 --weights none --tensorboard") == 2
     assert "pip install 'tensorboard>=2.16'" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_process_that_waits_for_another_is_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beat = tmp_path / "beat"
+    monkeypatch.setenv(supervision.HEARTBEAT, str(beat))
+    monkeypatch.setattr("engine.supervision._last_sign", -1.0)
+    monkeypatch.setattr("engine.files.WAIT_SECONDS", 0.01)
+    lock, waited = FileLock(tmp_path / "lock"), threading.Event()
+
+    def wait() -> None:
+        with locked(tmp_path / "lock", "somebody else is at it"):
+            waited.set()
+
+    with lock:
+        thread = threading.Thread(target=wait)
+        thread.start()
+        deadline = time.monotonic() + 30
+        while not beat.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert beat.read_text() == "waiting for another process\n"
+        assert not waited.is_set()
+    thread.join(30)
+    assert waited.is_set()
+
+
+def test_a_download_is_alive(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beat = tmp_path / "beat"
+    monkeypatch.setenv(supervision.HEARTBEAT, str(beat))
+    monkeypatch.setattr("engine.supervision._last_sign", -1.0)
+    content = bytes(200_000)
+    file = File("some.bin", (server.add("/some.bin", content),), f"sha256:{hashlib.sha256(content).hexdigest()}")
+    obtain(replace(toy.dataset(), files=(file,)), tmp_path / "data")
+    assert beat.read_text() == "downloading\n"

@@ -1,0 +1,1 @@
+"""Records -> what a report says, and the report's files."""

@@ -1,0 +1,314 @@
+// One cell: its numbers, what it takes for what, how much of each class it finds, and its worst errors.
+
+const LISTED = 20; // confusions in the list beside the matrix
+const NAMED_CLASSES = 30; // more than that many names don't fit beside a matrix
+let cellTurn = 0;
+
+async function renderCell() {
+  const { league, dataset: d, backbone: b } = state;
+  const cell = cellAt(d, b);
+  const turn = (cellTurn += 1);
+  for (const part of ["cell-confusion", "cell-recall", "cell-errors"]) byId(part).hidden = !cell;
+  if (!cell) {
+    const where =
+      league.datasets[d] && league.backbones[b]
+        ? ` of ${league.backbones[b].name} on ${league.datasets[d].name}, ${league.budgets[state.budget]}`
+        : "";
+    byId("cell-summary").replaceChildren(
+      element("p", { class: "note" }, `There is no finished run${where} in this league.`),
+    );
+    return;
+  }
+  const classes = league.datasets[d].classes;
+  let detail;
+  try {
+    detail = await unpack(cell.detail);
+  } catch (problem) {
+    byId("cell-summary").replaceChildren(
+      element("p", { class: "note" }, `This browser can't unpack the cell's details: ${problem.message}`),
+    );
+    return;
+  }
+  if (turn !== cellTurn) return;
+  byId("cell-summary").replaceChildren(cellSummary(cell, detail));
+  const images = confusions(detail, classes.length);
+  const totals = classTotals(images, detail, classes.length);
+  plot("plot-confusion", (box) => confusionPlot(box, images, totals, classes));
+  byId("confusion-caption").textContent =
+    `Confusion matrix: the share of each true class (a row) that is taken for each class (a column), ${count(cell.seeds.length, "seed")} together.${restWords(detail.confusion_rest)}`;
+  byId("cell-confusions").replaceChildren(confusionList(images, totals, classes, detail.confusion_rest?.pairs || 0));
+  byId("cell-recall").replaceChildren(recallTable(detail.recall, totals, classes, cell.seeds.length));
+  byId("cell-errors").replaceChildren(...worstErrors(detail.errors, classes));
+}
+
+/** The test images of each class, all seeds together; a record with very many confusions keeps only the largest of them. */
+function classTotals(images, detail, classes) {
+  const totals = new Array(classes).fill(0);
+  for (const [i, , n] of images) totals[i] += n;
+  if (!detail.confusion_rest) return totals;
+  for (const [i, j, n] of images) {
+    if (i === j && detail.recall?.[i] > 0) totals[i] = Math.max(totals[i], Math.round(n / detail.recall[i]));
+  }
+  return totals;
+}
+
+function restWords(rest) {
+  return rest ? ` Without ${rest.pairs.toLocaleString("en")} rarer confusions, of ${count(rest.images, "image")}.` : "";
+}
+
+function cellSummary(cell, detail) {
+  const { league } = state;
+  const { costs } = cell;
+  const making = league.makings[cell.made];
+  const rows = Object.entries(METRICS)
+    .filter(([key]) => present(cell.mean[key]))
+    .map(([key, { name }]) => {
+      const around = half(cell, key);
+      const each = cell.seeds
+        .map((seed, index) => [seed, detail.values[key]?.[index]])
+        .filter(([, value]) => present(value));
+      return {
+        name,
+        mean: `${shown(key, cell.mean[key])}${present(around) ? ` ± ${shown(key, around)}` : ""}${unit(key)}`,
+        each: each.map(([, value]) => shown(key, value)).join("  "),
+      };
+    });
+  const facts = [
+    [
+      "Training",
+      [
+        present(costs.epochs) ? `${round(costs.epochs)} epochs` : null,
+        present(costs.seconds) ? duration(costs.seconds) : null,
+        present(costs.images_per_second) ? `${round(costs.images_per_second)} images/s` : null,
+      ]
+        .filter(Boolean)
+        .join(", "),
+    ],
+    ["Testing", present(costs.test_images_per_second) ? `${round(costs.test_images_per_second)} images/s` : ""],
+    ["Peak memory", present(costs.memory_mib) ? `${round(costs.memory_mib / 1024)} GiB` : ""],
+    [
+      "Images",
+      `${cell.images.toLocaleString("en")} to train (fit and select), ${league.datasets[cell.d].test.toLocaleString("en")} to test`,
+    ],
+    ["Made by", making ? [making.recipe, making.weights, making.hardware].filter(Boolean).join("; ") : ""],
+  ].filter(([, text]) => text);
+  return element(
+    "div",
+    { class: "pair" },
+    element(
+      "div",
+      { class: "scroll" },
+      element(
+        "table",
+        {},
+        element("caption", {}, `${league.backbones[cell.b].name} on ${league.datasets[cell.d].name}, ${budgetName()}`),
+        element(
+          "thead",
+          {},
+          element(
+            "tr",
+            {},
+            ["Metric", "Mean", `Seeds ${cell.seeds.join(", ")}`].map((name) => element("th", { scope: "col" }, name)),
+          ),
+        ),
+        element(
+          "tbody",
+          {},
+          rows.map(({ name, mean, each }) =>
+            element(
+              "tr",
+              {},
+              element("th", { scope: "row", class: "name" }, name),
+              element("td", { class: "number" }, mean),
+              element("td", { class: "number each" }, each),
+            ),
+          ),
+        ),
+      ),
+    ),
+    element(
+      "div",
+      {},
+      element(
+        "dl",
+        {},
+        facts.map(([term, text]) => [element("dt", {}, term), element("dd", {}, text)]),
+      ),
+      element(
+        "details",
+        {},
+        element("summary", {}, count(detail.runs.length, "run")),
+        list(
+          detail.runs.map((run) => element("code", {}, run)),
+          "paths",
+        ),
+      ),
+    ),
+  );
+}
+
+function duration(seconds) {
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+}
+
+function confusionPlot(box, images, totals, classes) {
+  const size = classes.length;
+  if (!images.length) return "These records hold no confusion matrix.";
+  const share = Array.from({ length: size }, () => new Array(size).fill(0));
+  const text = Array.from({ length: size }, () => new Array(size).fill("0"));
+  for (const [i, j, n] of images) {
+    // the square root shows rare confusions beside a full diagonal
+    share[i][j] = Math.sqrt(n / totals[i]);
+    text[i][j] = `${n} of ${totals[i]} (${((100 * n) / totals[i]).toFixed(1)} %)`;
+  }
+  const place = classes.map((_, index) => index);
+  const ticks =
+    size <= NAMED_CLASSES
+      ? { tickvals: place, ticktext: classes.map((name) => plain(name.length > 16 ? `${name.slice(0, 15)}…` : name)) }
+      : { showticklabels: false, ticks: "" };
+  const names = classes.map(plain);
+  const steps = palette().heat;
+  const side = Math.min(widthOf(box), 620);
+  return {
+    data: [
+      {
+        type: "heatmap",
+        z: share,
+        x: place,
+        y: place,
+        zmin: 0,
+        zmax: 1,
+        xgap: size <= NAMED_CLASSES ? 1 : 0,
+        ygap: size <= NAMED_CLASSES ? 1 : 0,
+        colorscale: steps.map((colour, index) => [index / (steps.length - 1), colour]),
+        colorbar: {
+          tickvals: [0, 0.05, 0.25, 0.5, 1].map(Math.sqrt),
+          ticktext: ["0", "5 %", "25 %", "50 %", "100 %"],
+          thickness: 10,
+          outlinewidth: 0,
+          len: 0.8,
+        },
+        customdata: text.map((row, i) => row.map((cell, j) => `true ${names[i]}<br>taken for ${names[j]}<br>${cell}`)),
+        hovertemplate: "%{customdata}<extra></extra>",
+      },
+    ],
+    layout: {
+      height: Math.round(0.88 * side),
+      margin: { l: 48, r: 8, t: 8, b: 48 },
+      xaxis: {
+        ...ticks,
+        title: { text: "taken for" },
+        tickangle: size > 6 ? -60 : 0,
+        showgrid: false,
+        zeroline: false,
+        constrain: "domain",
+      },
+      yaxis: {
+        ...ticks,
+        title: { text: "true class" },
+        autorange: "reversed",
+        scaleanchor: "x",
+        showgrid: false,
+        zeroline: false,
+        constrain: "domain",
+      },
+    },
+  };
+}
+
+function confusionList(images, totals, classes, left) {
+  const wrong = images
+    .filter(([i, j]) => i !== j)
+    .sort((a, b) => b[2] - a[2] || b[2] / totals[b[0]] - a[2] / totals[a[0]]);
+  if (!wrong.length) return element("p", { class: "note" }, "No test image was taken for another class.");
+  return sortable("confusions-table", {
+    caption:
+      wrong.length + left > LISTED
+        ? `The ${LISTED} largest of ${(wrong.length + left).toLocaleString("en")} confusions`
+        : "All confusions, the largest first",
+    tall: true,
+    columns: [
+      { name: "True class", head: true, up: true, value: ([i]) => classes[i] },
+      { name: "Taken for", kind: "name", up: true, value: ([, j]) => classes[j] },
+      { name: "Images", value: ([, , n]) => n },
+      {
+        name: "Of class",
+        value: ([i, , n]) => n / totals[i],
+        show: ([i, , n]) => `${((100 * n) / totals[i]).toFixed(1)} %`,
+      },
+    ],
+    rows: wrong.slice(0, LISTED),
+  });
+}
+
+function recallTable(recall, totals, classes, seeds) {
+  if (!recall?.length) return element("p", { class: "note" }, "These records hold no recall by class.");
+  const rows = classes
+    .map((name, index) => ({ name, recall: recall[index], images: totals[index] / seeds }))
+    .sort((a, b) => (a.recall ?? 2) - (b.recall ?? 2));
+  return sortable("recall-table", {
+    caption: `Recall of the ${count(classes.length, "class", "classes")}, the lowest first, mean over ${count(seeds, "seed")}`,
+    tall: true,
+    columns: [
+      { name: "Class", head: true, up: true, value: ({ name }) => name },
+      { name: "Recall", up: true, kind: "bars", value: (row) => row.recall, show: (row) => bar(row.recall) },
+      { name: "Test images", value: ({ images }) => images, show: ({ images }) => round(images) },
+    ],
+    rows,
+  });
+}
+
+function bar(share) {
+  if (!present(share)) return "no test images";
+  const made = element(
+    "span",
+    { class: "bar" },
+    element("span", { class: "bar-value" }, `${(100 * share).toFixed(1)} %`),
+    element("span", { class: "bar-track" }, element("span", {})),
+  );
+  made.querySelector(".bar-track > span").style.width = `${100 * share}%`;
+  return made;
+}
+
+function worstErrors(errors, classes) {
+  if (!errors || !errors.tiles.length || !/^data:image\/(png|jpeg|webp);base64,[A-Za-z0-9+/=]+$/.test(errors.sprite))
+    return [];
+  const [wide, high] = errors.tile;
+  const grid = element("ol", { class: "errors" });
+  const image = new Image();
+  image.addEventListener("load", () => {
+    const columns = Math.max(1, Math.round(image.naturalWidth / wide));
+    grid.append(
+      ...errors.tiles.map((tile, index) => {
+        const [side, factor] = [112, 112 / Math.max(wide, high)];
+        const [right, down] = [(index % columns) * wide * factor, Math.floor(index / columns) * high * factor];
+        const picture = element("div", { class: "tile", role: "img", "aria-label": tile.name });
+        Object.assign(picture.style, {
+          width: `${wide * factor}px`,
+          height: `${Math.min(side, high * factor)}px`,
+          backgroundImage: `url("${errors.sprite}")`,
+          backgroundSize: `${image.naturalWidth * factor}px ${image.naturalHeight * factor}px`,
+          backgroundPosition: `-${right}px -${down}px`,
+        });
+        return element(
+          "li",
+          { title: tile.name },
+          picture,
+          element("p", {}, element("b", {}, classes[tile.predicted]), ` ${(100 * tile.confidence).toFixed(0)} %`),
+          element("p", {}, `is ${classes[tile.true]}`),
+        );
+      }),
+    );
+  });
+  image.src = errors.sprite;
+  return [
+    element("h3", {}, "Worst errors"),
+    element(
+      "p",
+      { class: "note" },
+      `Test images that it got wrong with most confidence, seed ${errors.of}: what it said, how surely, and what it is.`,
+    ),
+    grid,
+  ];
+}

@@ -1,0 +1,256 @@
+"""reporting/ranking.py and answers.py: what is ranked, and every reason not to."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reporting import published, ranking, statistics
+from reporting.collect import collect
+from reporting.diagram import diagram
+from reporting.leagues import League, divide
+from tests import synthetic
+
+FIVE = ("ucmerced", "eurosat", "galaxy10", "breakhis_40x", "rsna")  # of four domains, with few classes
+# so far apart that no seed can turn them around
+LEVELS = {"convnext": 0.95, "swin": 0.90, "resnet": 0.80, "mobilenet": 0.70}
+
+
+def league_of(folder: Path, *records: dict[str, Any]) -> League:
+    for record in records:
+        synthetic.write(folder, record)
+    leagues, _ = divide(collect(folder).entries)
+    return leagues[0]
+
+
+def grid(
+    datasets: tuple[str, ...] = FIVE,
+    levels: dict[str, float] = LEVELS,
+    seeds: int = 3,
+    without: tuple[tuple[str, str], ...] = (),
+    **changes: Any,
+) -> list[dict[str, Any]]:
+    """Runs of every dataset and backbone, the accuracy of a backbone about the same on each."""
+    return [
+        synthetic.record(dataset, name, seed, top1=level + 0.003 * seed + 0.002 * place, **changes)
+        for place, dataset in enumerate(datasets)
+        for name, level in levels.items()
+        for seed in range(seeds)
+        if (dataset, name) not in without
+    ]
+
+
+def ranked(folder: Path, *records: dict[str, Any], scope: str = "overall", budget: str = "all") -> dict[str, Any]:
+    return ranking.ranking(league_of(folder, *records), budget, scope)
+
+
+def test_five_datasets_and_three_seeds_are_tested(tmp_path: Path) -> None:
+    found = ranked(tmp_path, *grid())
+    assert (found["kind"], found["enough"]) == ("tested", True)
+    assert found["backbones"] == list(LEVELS)
+    assert found["ranks"] == {"convnext": 1, "swin": 2, "resnet": 3, "mobilenet": 4}
+    assert found["friedman"] == {"chi2": 15.0, "p": pytest.approx(0.00182, abs=1e-5), "f": None, "p_f": 0}
+    assert found["cd"] == pytest.approx(statistics.critical_difference(4, 5), abs=1e-3)
+    # differences of 2 and less can't be told apart by 5 datasets, whose critical difference is 2.1
+    assert found["groups"] == [["convnext", "swin", "resnet"], ["swin", "resnet", "mobilenet"]]
+    assert found["answer"] == (
+        "convnext: best average rank over 5 datasets, 1.00 among 4 backbones. swin and resnet can't be told apart from "
+        "it; the other one is significantly worse."
+    )
+    assert found["svg"].startswith("<svg")
+
+
+def test_one_that_beats_all_others(tmp_path: Path) -> None:
+    found = ranked(tmp_path, *grid((*FIVE, "breakhis_100x"), {"convnext": 0.95, "swin": 0.9, "resnet": 0.8}, 3))
+    assert "swin can't be told apart" in found["answer"]
+    many = tuple(name for name in published.DATASETS if synthetic.ALL[name].classes <= 21)
+    clear = ranked(tmp_path / "more", *grid((*many, "digits"), {"convnext": 0.95, "swin": 0.9, "resnet": 0.8}, 3))
+    assert len(clear["datasets"]) == 11
+    assert clear["answer"].endswith("1.00 among 3 backbones, significantly better than every other.")
+
+
+def test_ranks_that_do_not_differ_have_no_winner(tmp_path: Path) -> None:
+    names = ("convnext", "swin", "resnet")
+    records = [
+        synthetic.record(dataset, name, seed, top1=0.8 + 0.05 * ((place + shift) % 3))
+        for place, dataset in enumerate((*FIVE, "breakhis_100x"))
+        for shift, name in enumerate(names)
+        for seed in range(3)
+    ]
+    found = ranked(tmp_path, *records)
+    assert found["kind"] == "tested"
+    assert found["answer"].startswith("No winner: over 6 datasets, the average ranks of 3 backbones do not differ")
+    assert [set(group) for group in found["groups"]] == [set(names)]
+
+
+def test_two_backbones_are_tested_by_signed_ranks(tmp_path: Path) -> None:
+    """Of five datasets, not even five wins are significant; of six they are."""
+    two = {"convnext": 0.95, "swin": 0.9}
+    found = ranked(tmp_path / "five", *grid(levels=two))
+    assert (found["kind"], found["friedman"], found["svg"]) == ("tested", None, None)
+    assert found["answer"].startswith("No winner: convnext and swin can't be told apart (p = 0.062")
+    more = ranked(tmp_path / "six", *grid((*FIVE, "breakhis_100x"), two))
+    assert more["answer"].startswith("convnext: significantly better than swin (p = 0.031")
+
+
+def test_too_few_seeds_in_one_cell(tmp_path: Path) -> None:
+    records = [record for record in grid() if (record["dataset"]["key"], record["seed"]) != ("rsna", 2)]
+    found = ranked(tmp_path, *records)
+    assert (found["kind"], found["enough"], found["friedman"], found["cd"], found["svg"]) == (
+        "none",
+        False,
+        None,
+        None,
+        None,
+    )
+    assert found["groups"] == []
+    assert found["answer"] == "Not enough evidence: 4 of 20 cells have fewer than 3 seeds."
+    assert found["missing"] == [
+        "4 more runs for 3 seeds in every cell: rsna/resnet has 2, rsna/convnext has 2, rsna/swin has 2 and "
+        "rsna/mobilenet has 2"
+    ]
+    assert "without a claim: convnext has the highest mean top-1" in found["evidence"][0]
+
+
+def test_one_seed(tmp_path: Path) -> None:
+    found = ranked(tmp_path, *grid(seeds=1))
+    assert found["answer"] == "Not enough evidence: all 20 cells have fewer than 3 seeds."
+    assert found["missing"][0].startswith("40 more runs for 3 seeds in every cell")
+
+
+def test_four_datasets_are_not_tested(tmp_path: Path) -> None:
+    found = ranked(tmp_path, *grid(FIVE[:4]))
+    assert (found["kind"], found["enough"], found["friedman"], found["svg"]) == ("means", False, None, None)
+    assert found["missing"] == ["1 more dataset for rank tests, which take 5"]
+    assert found["answer"].startswith("convnext: best mean top-1 on ucmerced, eurosat, galaxy10 and breakhis_40x, 95.")
+    assert found["answer"].endswith("Too few datasets for rank tests (4 of 5).")
+
+
+def test_a_domain_of_one_dataset_is_answered_by_seeds(tmp_path: Path) -> None:
+    levels = {"convnext": 0.9, "swin": 0.9, "mobilenet": 0.7}
+    records = [
+        synthetic.record("dtd", name, seed, top1=level + 0.01 * ((seed + shift) % 3) + 0.001 * shift)
+        for shift, (name, level) in enumerate(levels.items())
+        for seed in range(3)
+    ]
+    found = ranked(tmp_path, *records, scope="texture")
+    assert found["kind"] == "means"
+    assert found["answer"] == (
+        f"swin: best mean top-1 on dtd, {found['mean']['swin']:.2%}; convnext is statistically tied with it. "
+        "Too few texture datasets for rank tests (1 of 5)."
+    )
+
+
+def test_one_backbone(tmp_path: Path) -> None:
+    found = ranked(tmp_path, *grid(levels={"swin": 0.9}))
+    assert (found["kind"], found["ranks"]) == ("none", {})
+    assert found["answer"] == "Not enough evidence: only swin was run."
+    assert found["missing"] == ["3 seeds of at least one more backbone on the same datasets"]
+
+
+def test_no_dataset_of_the_domain(tmp_path: Path) -> None:
+    found = ranked(tmp_path, *grid(), scope="plant")
+    assert found["answer"] == "Not enough evidence: no finished run on plant data."
+    assert found["missing"] == ["3 seeds of at least two backbones on a dataset (plantvillage and plantclef)"]
+    assert (found["backbones"], found["datasets"], found["mean"]) == ([], [], {})
+
+
+def test_no_dataset_that_all_were_run_on(tmp_path: Path) -> None:
+    pairs = (("ucmerced", "swin"), ("eurosat", "resnet"))
+    found = ranked(tmp_path, *grid(FIVE[:2], {"swin": 0.9, "resnet": 0.8}, without=pairs))
+    assert found["answer"] == "Not enough evidence: no dataset on which all of resnet and swin were run."
+    assert found["missing"] == ["dataset ucmerced: no run of swin", "dataset eurosat: no run of resnet"]
+
+
+def test_no_backbone_on_half_of_the_datasets(tmp_path: Path) -> None:
+    pairs = tuple(
+        (dataset, name) for dataset in FIVE[:3] for name in ("a", "b", "c") if FIVE.index(dataset) != "abc".index(name)
+    )
+    levels = dict(zip(("resnet", "swin", "convnext"), (0.8, 0.8, 0.8), strict=True))
+    names = dict(zip("abc", levels, strict=True))
+    found = ranked(tmp_path, *grid(FIVE[:3], levels, without=tuple((d, names[n]) for d, n in pairs)))
+    assert found["answer"] == "Not enough evidence: no backbone was run on half of the datasets."
+
+
+def test_what_is_left_out_of_a_block(tmp_path: Path) -> None:
+    """First the backbone that lacks more than half of the datasets, then the dataset that another lacks."""
+    without = (*((dataset, "mobilenet") for dataset in FIVE[:3]), ("rsna", "swin"))
+    found = ranked(tmp_path, *grid(without=without))
+    assert found["left_out"] == [
+        {"what": "backbone mobilenet", "why": "no run on 3 of 5 datasets"},
+        {"what": "dataset rsna", "why": "no run of swin"},
+    ]
+    assert found["datasets"] == list(FIVE[:4])
+    assert found["kind"] == "means"  # four datasets are too few
+    assert "mobilenet" not in found["ranks"]
+
+
+def test_budgets_are_ranked_apart(tmp_path: Path) -> None:
+    few = grid(seeds=1, budget="5 shots")
+    league = league_of(tmp_path, *grid(), *few)
+    assert ranking.ranking(league, "all", "overall")["kind"] == "tested"
+    assert ranking.ranking(league, "5 shots", "overall")["kind"] == "none"
+    empty = ranking.ranking(league, "5 shots", "plant")
+    assert empty["answer"] == "Not enough evidence: no finished run on plant data with 5 shots."
+
+
+def test_the_magnifications_of_breakhis_are_said_to_be_one_source(tmp_path: Path) -> None:
+    found = ranked(tmp_path, *grid((*FIVE, "breakhis_100x")), scope="medical")
+    assert any("not independent" in line for line in found["evidence"])
+
+
+def test_pairs(tmp_path: Path) -> None:
+    pairs = {(pair["a"], pair["b"]): pair for pair in ranking.pairs(league_of(tmp_path, *grid()), "all")}
+    assert len(pairs) == 6
+    pair = pairs["resnet", "convnext"]
+    assert pair["difference"] == pytest.approx(-0.15, abs=0.005)
+    assert pair["low"] <= pair["difference"] <= pair["high"] < 0
+    assert (pair["better"], pair["datasets"], pair["seeds"], pair["enough"], pair["why"]) == (0, 5, 3, True, "")
+
+
+@pytest.mark.parametrize(
+    ("records", "why"),
+    [
+        (grid(FIVE[:4], {"swin": 0.9, "resnet": 0.8}), "4 shared datasets of 5"),
+        (grid(FIVE, {"swin": 0.9, "resnet": 0.8}, 2), "2 shared seeds of 3 on some dataset"),
+        (grid(FIVE[:1], {"swin": 0.9, "resnet": 0.8}, 1), "1 shared dataset of 5, 1 shared seed of 3 on some dataset"),
+        (
+            [synthetic.record("rsna", "swin", 0), synthetic.record("rsna", "resnet", 1)],
+            "no dataset and seed that both were run with",
+        ),
+    ],
+)
+def test_pairs_that_can_not_be_compared(tmp_path: Path, records: list[dict[str, Any]], why: str) -> None:
+    (pair,) = ranking.pairs(league_of(tmp_path, *records), "all")
+    assert (pair["enough"], pair["why"]) == (False, why)
+    assert pair["low"] is pair["high"] is pair["better"] is None
+
+
+def test_beside_the_published_ranking(tmp_path: Path) -> None:
+    league = league_of(tmp_path, *grid(FIVE, protocol="paper"))
+    found = published.beside_ours({scope: ranking.ranking(league, "all", scope) for scope in published.RANKING})
+    rows = {row["domain"]: row for row in found["rows"]}
+    assert (rows["astronomy"]["best"], rows["astronomy"]["better"]) == ("wavemix", "convnext")
+    assert rows["astronomy"]["ours"] == list(LEVELS)
+    assert (rows["texture"]["ours"], rows["texture"]["why"]) == (
+        None,
+        "Not enough evidence: no finished run on texture data.",
+    )
+    assert rows["medical"]["better"] is None
+
+
+def test_the_diagram_takes_the_pages_colours_and_is_always_the_same() -> None:
+    average = dict(zip(["a$b", "c", "d", "e"], np.array([1.2, 2.4, 2.6, 3.8]), strict=True))
+    drawing = diagram(average, 1.3, statistics.groups(average, 1.3))
+    assert drawing == diagram(average, 1.3, statistics.groups(average, 1.3))
+    assert drawing.startswith("<svg")
+    assert "currentColor" in drawing
+    for absent in ("#000000", "#ffffff", "<style", "clip-path", "<!DOCTYPE", "<metadata", "http://www.w3.org/1999/02"):
+        assert absent not in drawing, absent
+    for name in ("a$b 1.20", "3.80 e", "critical difference 1.30"):
+        assert name in drawing.replace("\N{NO-BREAK SPACE}", " ")
+    other = diagram(average | {"e": 4.0}, 1.3, [])
+    ids = [set(re.findall(r' id="([^"]+)"', text)) for text in (drawing, other)]
+    assert not ids[0] & ids[1]

@@ -1,0 +1,97 @@
+"""reporting/tables.py and costs.py: the report as CSV, Markdown and LaTeX."""
+
+import csv
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reporting.collect import collect
+from reporting.costs import cost_rows
+from reporting.model import build
+from reporting.tables import csv_text, latex, latex_text, markdown_text
+from tests import synthetic
+
+EVIL = "=cmd|'x'!A1 & 5 % of $a_b{c}\\ | <b>**"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    runs = tmp_path_factory.mktemp("runs")
+    synthetic.make(runs, datasets=["ucmerced", "eurosat"], backbones=["resnet", "convnext"], seeds=3, errors=False)
+    synthetic.write(runs, synthetic.record("ucmerced", "swin", 0))
+    synthetic.write(runs, synthetic.record("ucmerced", "swin", 0, "5 shots", dataset={"key": "folder-x", "name": EVIL}))
+    synthetic.write(runs, synthetic.record("eurosat", "swin", 1, status="failed", error="<script>"))
+    return build(collect(runs), runs)
+
+
+def test_csv_has_a_row_a_cell(report: dict[str, Any]) -> None:
+    rows = list(csv.DictReader(io.StringIO(csv_text(report))))
+    assert len(rows) == sum(len(league["cells"]) for league in report["leagues"]) == 6
+    row = next(row for row in rows if (row["dataset"], row["backbone"]) == ("eurosat", "convnext"))
+    cell = next(cell for cell in report["leagues"][0]["cells"] if row["runs"] == " ".join(cell["runs"]))
+    assert float(row["top1"]) == cell["mean"]["top1"]
+    assert float(row["nll_high"]) == cell["high"]["nll"]
+    assert (row["seeds"], row["mark"], row["budget"], row["domain"]) == ("3", "best", "all", "remote sensing")
+    assert float(row["seconds"]) == cell["costs"]["seconds"]
+    assert next(row for row in rows if row["backbone"] == "swin")["top1_low"] == ""
+
+
+def test_csv_has_no_formulas(report: dict[str, Any]) -> None:
+    report = {**report, "leagues": [{**league, "title": "=1+1"} for league in report["leagues"]]}
+    rows = list(csv.reader(io.StringIO(csv_text(report))))
+    assert {row[0] for row in rows[1:]} == {"'=1+1"}
+
+
+def test_markdown(report: dict[str, Any]) -> None:
+    text = markdown_text(report)
+    lines = text.splitlines()
+    head = next(line for line in lines if line.startswith("| dataset"))
+    assert head == "| dataset | resnet | convnext | swin |"
+    row = next(line for line in lines if line.startswith("| UCMerced"))
+    assert re.fullmatch(
+        r"\| UCMerced \| [^|]*\d \(3\) \| \*\*\d\d\.\d\d ± \d\.\d\d\*\* \(3\) \| \d\d\.\d\d \(1\) \|", row
+    )
+    assert "- **Overall**: Not enough evidence" in text or "- **Overall**: convnext" in text
+    assert "failed: &lt;script&gt;" in text
+    assert "<b>" not in text
+    assert r"5 % of $a\_b{c}\\ \| &lt;b&gt;\*\*" in text
+    columns = {line.count(" | ") for line in lines if line.startswith("| ") and " ± " in line}
+    assert len(columns) == 1
+
+
+def test_latex(report: dict[str, Any]) -> None:
+    text = latex_text(report)
+    for word in (r"\toprule", r"\midrule", r"\bottomrule", r"\textbf{", r"$\pm$", r"\caption{Honest protocol"):
+        assert word in text
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
+    assert "5 \\% of \\$a\\_b\\{c\\}\\textbackslash{} \\textbar{} \\textless{}b\\textgreater{}**" in text
+    bare = re.sub(r"\\[{}]", "", text)
+    assert bare.count("{") == bare.count("}")
+    widths = [line.count("&") - line.count(r"\&") for line in text.splitlines() if line.endswith(r"\\")]
+    assert widths == [3, 3, 3, 1, 1]
+
+
+def test_latex_of_every_special_character() -> None:
+    assert latex('~^\\\n"') == r"\textasciitilde{}\textasciicircum{}\textbackslash{} ''"
+
+
+def test_tied_cells_are_underlined(tmp_path: Path) -> None:
+    for shift, name in enumerate(("swin", "resnet")):
+        for seed in range(3):
+            top1 = 0.9 + 0.02 * ((seed + shift) % 3) + 0.001 * shift
+            synthetic.write(tmp_path, synthetic.record("dtd", name, seed, top1=top1))
+    made = build(collect(tmp_path), tmp_path)
+    assert re.search(r"\| DTD \| \*\*[^*]*\*\* \| <u>[^<]*</u> \|", markdown_text(made))
+    assert r"\underline{" in latex_text(made)
+
+
+def test_costs_are_compared_on_the_same_datasets(report: dict[str, Any]) -> None:
+    rows, datasets = cost_rows(report["leagues"][0], 0)
+    assert ([row["name"] for row in rows], datasets) == (["convnext", "swin", "resnet"], 1)  # swin has UCMerced alone
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["convnext"]["pareto"]["parameters"]
+    assert by_name["resnet"]["pareto"]["parameters"]  # less accurate, but smaller
+    assert by_name["convnext"]["costs"]["parameters"] == report["leagues"][0]["backbones"][1]["parameters"]
