@@ -172,7 +172,7 @@ def _download(file: File, folder: Path, see: str, remember: bool) -> None:
             refuse_plain(response)
 
     def download(url: str, output: BinaryIO) -> None:
-        bar = _Bar(desc=file.name, unit="B", unit_scale=True, leave=False, disable=None)
+        bar = _Bar(desc=file.name, unit="B", unit_scale=True, disable=None)
         HTTPDownloader(
             progressbar=bar,
             chunk_size=1 << 16,
