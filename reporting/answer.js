@@ -93,7 +93,7 @@ function renderRanks() {
   function rankTable(of, rows) {
     const place = new Map(league.backbones.map((backbone, b) => [backbone.name, b]));
     return sortable("ranks-table", {
-      caption: `Average ranks by top-1 over ${count(of.datasets.length, "dataset")} (${where}); 1 is best.`,
+      caption: `Average ranks by top-1 over ${count(of.independent, "dataset")} (${where}); 1 is best.`,
       columns: [
         {
           name: "Backbone",

@@ -35,7 +35,7 @@ def of_tests(
         worse = len(others) - len(even)
         rest = "the other one is" if worse == 1 else f"the other {worse} are"
         answer = f"{best}: {head}. {listed(even)} can't be told apart from it; {rest} significantly worse."
-    backbones, datasets = len(names), len(block.datasets)
+    backbones, datasets = len(names), len(block.independent)
     freedom = f"F({backbones - 1}, {(backbones - 1) * (datasets - 1)})"
     f = "is infinite, the ranks being the same on every dataset" if tests.f is None else f"= {tests.f:.2f}"
     evidence = [
@@ -78,7 +78,7 @@ def of_means(
     else:
         rest = "no other is best or tied with the best on each of them"
     where = f"{scope} " if scope != "overall" else ""
-    few = f"Too few {where}datasets for rank tests ({len(block.datasets)} of {FEWEST_DATASETS})."
+    few = f"Too few {where}datasets for rank tests ({len(block.independent)} of {FEWEST_DATASETS})."
     answer = f"{best}: best mean top-1 on {listed(block.datasets)}, {means[best]:.2%}; {rest}. {few}"
     evidence = []
     for dataset in block.datasets:
@@ -132,7 +132,7 @@ def missing(block: Block, scope: str, kind: str, found: Mapping[str, Any]) -> li
         runs = sum(FEWEST_SEEDS - seeds for seeds in short.values())
         cells = [f"{d}/{b} has {seeds}" for (d, b), seeds in short.items()]
         told.append(f"{count(runs, 'more run')} for {FEWEST_SEEDS} seeds in every cell: {listed(cells)}")
-    lacking = FEWEST_DATASETS - len(block.datasets)
+    lacking = FEWEST_DATASETS - len(block.independent)
     if block.datasets and len(block.backbones) > 1 and lacking > 0:
         told.append(f"{count(lacking, 'more dataset')} for rank tests, which take {FEWEST_DATASETS}")
     if kind == "tested" and len(block.backbones) > 2 and found["groups"]:
@@ -179,13 +179,14 @@ def _about(block: Block) -> list[str]:
     seeds = [len(cell.runs) for cell in block.cells.values()]
     span = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
     told = [f"{span} {'seed' if max(seeds) == 1 else 'seeds'} a cell; {count(len(seeds), 'cell')}."]
-    if sum(dataset.startswith("breakhis_") for dataset in block.datasets) > 1:
-        told.append("The magnifications of BreakHis show the same patients, so they are not independent datasets.")
+    if len(block.independent) < len(block.datasets):
+        told.append("The magnifications of BreakHis show the same patients: their mean counts as one dataset.")
     return told
 
 
 def _datasets(block: Block) -> str:
-    return count(len(block.datasets), "dataset")
+    rows = f" ({len(block.datasets)} rows)" if len(block.independent) < len(block.datasets) else ""
+    return count(len(block.independent), "dataset") + rows
 
 
 def count(number: int, noun: str) -> str:

@@ -34,6 +34,7 @@ DATASETS = {  # key -> domain
     "breakhis_400x": "medical",
     "rsna": "medical",
 }
+BREAKHIS = "breakhis_"  # its magnifications are four rows of one dataset: the same patients
 DOMAINS = ("natural", "texture", "remote sensing", "plant", "astronomy", "medical")
 
 # domain -> (best, better); None: not known to this project

@@ -13,6 +13,7 @@ import numpy as np
 from reporting import answers, statistics
 from reporting.diagram import diagram
 from reporting.leagues import Cell, League
+from reporting.published import BREAKHIS
 from reporting.statistics import FEWEST_DATASETS, FEWEST_SEEDS
 
 
@@ -27,15 +28,31 @@ class Block:
     asked: int  # datasets of the scope with any cell
 
     @cached_property
+    def independent(self) -> list[list[str]]:
+        """The datasets, those that show the same patients together: tests take them for one."""
+        return independent(self.datasets)
+
+    @cached_property
     def scores(self) -> statistics.Numbers:
-        """Mean top-1 over seeds, (datasets, backbones)."""
-        rows = [[self.cells[dataset, name].mean() for name in self.backbones] for dataset in self.datasets]
-        return np.array(rows).reshape(len(self.datasets), len(self.backbones))
+        """Mean top-1 over seeds, and over datasets that are not independent, (independent datasets, backbones)."""
+        rows = [
+            [np.mean([self.cells[dataset, name].mean() for dataset in several]) for name in self.backbones]
+            for several in self.independent
+        ]
+        return np.array(rows, dtype=np.float64).reshape(len(self.independent), len(self.backbones))
 
     @cached_property
     def short(self) -> dict[tuple[str, str], int]:
         """The cells that have too few seeds -> how many they have."""
         return {key: len(cell.runs) for key, cell in self.cells.items() if len(cell.runs) < FEWEST_SEEDS}
+
+
+def independent(datasets: Sequence[str]) -> list[list[str]]:
+    """The datasets in their order, with all magnifications of BreakHis together."""
+    found: dict[str, list[str]] = {}
+    for dataset in datasets:
+        found.setdefault(BREAKHIS if dataset.startswith(BREAKHIS) else dataset, []).append(dataset)
+    return list(found.values())
 
 
 def complete_block(league: League, budget: str, datasets: Sequence[str]) -> Block:
@@ -81,6 +98,7 @@ def ranking(league: League, budget: str, scope: str) -> dict[str, Any]:
         "enough": kind == "tested",
         "backbones": ordered,
         "datasets": block.datasets,
+        "independent": len(block.independent),
         "left_out": block.left_out,
         "ranks": {name: round(average[name], 3) for name in ordered} if average else {},
         "mean": {name: round(means[name], 5) for name in ordered} if means else {},
@@ -103,13 +121,13 @@ def kind_of(block: Block) -> str:
     """How much may be said; see `ranking`."""
     if len(block.backbones) < 2 or not block.datasets or block.short:
         return "none"
-    return "tested" if len(block.datasets) >= FEWEST_DATASETS else "means"
+    return "tested" if len(block.independent) >= FEWEST_DATASETS else "means"
 
 
 def _tested(block: Block, average: Mapping[str, float], found: dict[str, Any]) -> tuple[str, list[str]]:
     """Test, put the results into `found`, and say them."""
     scores = block.scores
-    backbones, datasets = len(block.backbones), len(block.datasets)
+    backbones, datasets = len(block.backbones), len(block.independent)
     if backbones == 2:  # a rank test of two is the sign test, which has next to no power
         p = statistics.signed_rank(scores[:, 0], scores[:, 1])
         return answers.of_two(block, average, p)
@@ -139,10 +157,14 @@ def _pair(
     cells: Mapping[tuple[str, str], Mapping[int, float]], a: str, b: str, datasets: Sequence[str]
 ) -> dict[str, Any]:
     differences = []
-    for dataset in datasets:
-        first, second = cells.get((dataset, a), {}), cells.get((dataset, b), {})
-        if shared := sorted(first.keys() & second.keys()):
-            differences.append([first[seed] - second[seed] for seed in shared])
+    for several in independent([dataset for dataset in datasets if (dataset, a) in cells and (dataset, b) in cells]):
+        scores = [cells[dataset, name] for dataset in several for name in (a, b)]
+        if shared := sorted(set.intersection(*(set(each) for each in scores))):
+            by_seed = [
+                float(np.mean([cells[dataset, a][seed] - cells[dataset, b][seed] for dataset in several]))
+                for seed in shared
+            ]
+            differences.append(by_seed)
     seeds = min((len(values) for values in differences), default=0)
     found: dict[str, Any] = {"a": a, "b": b, "difference": None, "low": None, "high": None, "better": None}
     enough = seeds >= FEWEST_SEEDS and len(differences) >= FEWEST_DATASETS

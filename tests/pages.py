@@ -206,6 +206,7 @@ def ranking(draw: random.Random, names: tuple[str, ...], datasets: list[dict[str
         "missing": [] if enough else [f"{5 - len(datasets)} more datasets with three seeds each"],
         "backbones": order,
         "datasets": [dataset["key"] for dataset in datasets],
+        "independent": len(datasets),
         "left_out": [{"what": "inception", "why": "it lacks 6 of 8 datasets"}],
         "ranks": {name: round(1.4 + 0.8 * place, 2) for place, name in enumerate(order)},
         "mean": {name: round(0.92 - 0.02 * place + draw.uniform(0, 0.01), 4) for place, name in enumerate(order)},

@@ -63,11 +63,11 @@ def test_five_datasets_and_three_seeds_are_tested(tmp_path: Path) -> None:
 
 
 def test_one_that_beats_all_others(tmp_path: Path) -> None:
-    found = ranked(tmp_path, *grid((*FIVE, "breakhis_100x"), {"convnext": 0.95, "swin": 0.9, "resnet": 0.8}, 3))
+    found = ranked(tmp_path, *grid((*FIVE, "digits"), {"convnext": 0.95, "swin": 0.9, "resnet": 0.8}, 3))
     assert "swin can't be told apart" in found["answer"]
-    many = tuple(name for name in published.DATASETS if synthetic.ALL[name].classes <= 21)
+    many = tuple(name for name in published.DATASETS if synthetic.ALL[name].classes <= 102)
     clear = ranked(tmp_path / "more", *grid((*many, "digits"), {"convnext": 0.95, "swin": 0.9, "resnet": 0.8}, 3))
-    assert len(clear["datasets"]) == 11
+    assert (len(clear["datasets"]), clear["independent"]) == (16, 13)
     assert clear["answer"].endswith("1.00 among 3 backbones, significantly better than every other.")
 
 
@@ -75,7 +75,7 @@ def test_ranks_that_do_not_differ_have_no_winner(tmp_path: Path) -> None:
     names = ("convnext", "swin", "resnet")
     records = [
         synthetic.record(dataset, name, seed, top1=0.8 + 0.05 * ((place + shift) % 3))
-        for place, dataset in enumerate((*FIVE, "breakhis_100x"))
+        for place, dataset in enumerate((*FIVE, "digits"))
         for shift, name in enumerate(names)
         for seed in range(3)
     ]
@@ -91,7 +91,7 @@ def test_two_backbones_are_tested_by_signed_ranks(tmp_path: Path) -> None:
     found = ranked(tmp_path / "five", *grid(levels=two))
     assert (found["kind"], found["friedman"], found["svg"]) == ("tested", None, None)
     assert found["answer"].startswith("No winner: convnext and swin can't be told apart (p = 0.062")
-    more = ranked(tmp_path / "six", *grid((*FIVE, "breakhis_100x"), two))
+    more = ranked(tmp_path / "six", *grid((*FIVE, "digits"), two))
     assert more["answer"].startswith("convnext: significantly better than swin (p = 0.031")
 
 
@@ -196,9 +196,23 @@ def test_budgets_are_ranked_apart(tmp_path: Path) -> None:
     assert empty["answer"] == "Not enough evidence: no finished run on plant data with 5 shots."
 
 
-def test_the_magnifications_of_breakhis_are_said_to_be_one_source(tmp_path: Path) -> None:
-    found = ranked(tmp_path, *grid((*FIVE, "breakhis_100x")), scope="medical")
-    assert any("not independent" in line for line in found["evidence"])
+def test_the_magnifications_of_breakhis_are_one_dataset(tmp_path: Path) -> None:
+    """The same patients: four rows make no five datasets, and weigh as much as one."""
+    rows = ("breakhis_40x", "breakhis_100x", "breakhis_200x", "breakhis_400x", "rsna")
+    records = grid(rows, {"convnext": 0.9, "swin": 0.8, "resnet": 0.7})
+    found = ranked(tmp_path, *records)
+    assert (found["kind"], found["independent"], len(found["datasets"])) == ("means", 2, 5)
+    assert "Too few datasets for rank tests (2 of 5)" in found["answer"]
+    assert "3 more datasets for rank tests, which take 5" in found["missing"]
+    assert any("their mean counts as one dataset" in line for line in found["evidence"])
+    league = league_of(tmp_path, *records)
+    block = ranking.complete_block(league, "all", rows)
+    of_rows = np.array([[block.cells[row, name].mean() for name in block.backbones] for row in rows])
+    np.testing.assert_allclose(block.scores, [of_rows[:4].mean(axis=0), of_rows[4]])
+    pair = ranking.pairs(league, "all")[0]
+    assert (pair["datasets"], pair["enough"]) == (2, False)
+    expected = np.diff(block.scores[:, [block.backbones.index(pair["b"]), block.backbones.index(pair["a"])]], axis=1)
+    assert pair["difference"] == pytest.approx(expected.mean(), abs=1e-5)
 
 
 def test_pairs(tmp_path: Path) -> None:
