@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
+from math import ceil
 from typing import NoReturn
 
 import torch
@@ -146,8 +147,13 @@ def fine_tune(dataset: Dataset | Choice, arguments: Sequence[str] | None = None)
     usable_batch_size(config.batch_size, len(listed.fit), needs_pairs)  # better now than after an hour of decoding
     contents, parts = with_pixels(dataset, contents, listed, config)
 
+    batch_size = usable_batch_size(config.batch_size, len(parts.fit), needs_pairs)
+    told = listed if config.check else parts  # a check has decoded no more than it takes
+    course = course_of(config, backbone.rate, ceil(len(told.fit) / batch_size))
+
     identity = config.identity() | {"dataset": dataset.key, "version": dataset.version, "decoder": DECODER}
     identity |= {"split": parts.hash, "weights": weights.sha256, "batch_size": min(config.batch_size, len(parts.fit))}
+    identity |= {"lr": course.rate, "epochs": course.epochs}
     run = Run(config.out, identity, config.rerun, config.tensorboard)
     if run.done and not config.check:
         say(f"record     {run.folder}", result_line(run.record))
@@ -158,15 +164,14 @@ def fine_tune(dataset: Dataset | Choice, arguments: Sequence[str] | None = None)
     if config.tune == "linear":
         freeze_body(model, head)
     prepare(plan.device)
-    batch_size = usable_batch_size(config.batch_size, len(parts.fit), needs_pairs)
     # the original normalises by its training set's statistics; pretrained weights expect what they were trained with
     mean, std = (dataset.mean, dataset.std) if config.protocol == "paper" else (weights.mean, weights.std)
     train = Batches(parts.fit, batch_size, config.size, mean, std, plan.device, augment=config.augment == "trivial")
     train = train.held()
     select = train.of(parts.select, EVALUATED * batch_size)
-    course = course_of(config, backbone.rate, train.steps)
-    told = listed if config.check else parts  # a check has decoded no more than it takes
     description = describe(dataset, contents, told, config, course, backbone, weights, plan, model, train)
+    if run.interrupted:
+        description["lr"] = run.record["lr"]  # that of a sweep, if there was one
     say(*head_lines(description, course.summary, None if config.check else run.folder, run.interrupted))
     if config.check:
         plan = fastest_plan(plan, model, head, train, replace(config, plan="off"))
@@ -181,7 +186,8 @@ def fine_tune(dataset: Dataset | Choice, arguments: Sequence[str] | None = None)
         plan.place(model)
         train, select = (replace(batches, memory_format=plan.memory_format) for batches in (train, select))
         if config.lr_sweep:
-            course = replace(course, rate=best_rate(model, head, train, select, course, plan, run))
+            rate, plan = best_rate(model, head, train, select, course, plan, run)
+            course = replace(course, rate=rate)
         state = fit(model, head, train, select, course, plan, run)
         logits, test_speed = predict(model, train.of(parts.test, EVALUATED * batch_size), plan, "test")
         run.finish(model, state, parts.test, logits, evaluate(logits, parts.test.labels), test_speed)

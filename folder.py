@@ -171,6 +171,7 @@ def dataset(root: Path) -> Dataset:
         licence="your own",
         citation="",
         page="",
+        recipe="cosine",  # the better one where it was measured: docs/recipes.md
         published=False,
         place=root.resolve(),
     )

@@ -193,7 +193,10 @@ def summary_lines(cells: Sequence[Cell], standings: dict[str, Standing]) -> list
         more = f" and {len(failed) - 1:,} more" if len(failed) > 1 else ""
         first = message[0].removeprefix("error: ")
         lines += [f"failed     {failed[0].title}{more}: {first}", *(f"           {line}" for line in message[1:])]
-        lines.append(f"           log {grid_folder(failed[0].config.out) / failed[0].id}.log")
+        log = grid_folder(failed[0].config.out) / f"{failed[0].id}.log"
+        lines += [f"           log {log}"] if log.exists() else []
+    if reasons:
+        lines.append("--retry-failed tries the failed cells again, once what was wrong is mended")
     if left:
         lines.append("the same command continues")
     return lines
@@ -201,12 +204,12 @@ def summary_lines(cells: Sequence[Cell], standings: dict[str, Standing]) -> list
 
 @contextmanager
 def signals_to(grid: Grid) -> Iterator[None]:
-    """Ctrl-C, and a scheduler's polite end, are for `grid` to count while it runs."""
+    """Ctrl-C, a scheduler's polite end and a lost terminal are for `grid` to count while it runs."""
 
     def ask(*_: object) -> None:
         grid.stop_level += 1
 
-    earlier = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    earlier = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:

@@ -62,33 +62,6 @@ class Config:
     fraction: float | None = flag(
         "--fraction", type=share, metavar="F", help="train and select on this share of each class, such as 0.1"
     )
-    patience: int | None = flag(
-        "--patience",
-        default=PATIENCE,
-        depends=True,
-        type=whole(1),
-        metavar="N",
-        help="of adamw-sgd: a stage ends when N epochs in a row bring no better selection score (default: 10)",
-    )
-    ema: bool = flag(
-        "--ema",
-        default=False,
-        action="store_true",
-        help="of cosine: score and keep a moving average of the weights",
-    )
-    layer_decay: float | None = flag(
-        "--layer-decay",
-        type=share,
-        metavar="D",
-        help="of cosine: every twelfth of the network learns at D times the rate of the next, such as 0.8",
-    )
-    lr_sweep: bool = flag(
-        "--lr-sweep",
-        default=False,
-        action="store_true",
-        help="first try 0.1, 0.3, 1 and 3 times the rate, a quarter as long, and take the one that the selection part "
-        "likes best",
-    )
     protocol: str = flag(
         "--protocol",
         default="honest",
@@ -123,6 +96,33 @@ class Config:
         "--augment",
         choices=["trivial", "none"],
         help="trivial: TrivialAugmentWide on the training images (default here: {augment})",
+    )
+    patience: int | None = flag(
+        "--patience",
+        default=PATIENCE,
+        depends=True,
+        type=whole(1),
+        metavar="N",
+        help="of adamw-sgd: a stage ends when N epochs in a row bring no better selection score (default: 10)",
+    )
+    ema: bool = flag(
+        "--ema",
+        default=False,
+        action="store_true",
+        help="of cosine: score and keep a moving average of the weights",
+    )
+    layer_decay: float | None = flag(
+        "--layer-decay",
+        type=share,
+        metavar="D",
+        help="of cosine: every twelfth of the network learns at D times the rate of the next, such as 0.8",
+    )
+    lr_sweep: bool = flag(
+        "--lr-sweep",
+        default=False,
+        action="store_true",
+        help="first try 0.1, 0.3, 1 and 3 times the rate, a quarter as long, and take the one that the selection part "
+        "likes best",
     )
     device: str = flag(
         "--device", default="auto", choices=["auto", "cuda", "cpu", "mps"], help="default: the best there is"

@@ -93,7 +93,7 @@ def head_lines(description: Mapping[str, Any], recipe: str, folder: Path | None,
         f"protocol   {protocol}",
     ]
     if folder:
-        lines.append(f"record     {folder}" + (" (goes on from the last finished epoch)" if resumed else ""))
+        lines.append(f"record     {folder}" + (" (goes on from where it was)" if resumed else ""))
     told = [("partial   ", difference) for difference in dataset["differences"][:MOST_DIFFERENCES]]
     if more := len(dataset["differences"]) - MOST_DIFFERENCES:
         told += [("partial   ", f"and {more:,} more, in the record")] if more > 0 else []

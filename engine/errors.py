@@ -13,6 +13,10 @@ class RunError(Exception):
     exit_code = 3
 
 
+class DivergedError(RunError):
+    """The loss, or what the model puts out, is not finite."""
+
+
 def out_of_memory(problem: BaseException) -> bool:
     """Whether a lack of memory raised it, which PyTorch tells by the type only for CUDA's own allocator."""
     plain = ("out of memory", "can't allocate memory", "not enough memory")

@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.errors import UserError
 
+EVENTS = "events.out.tfevents.*"  # what TensorBoard's files are called
 WORDS = ("stage",)  # of a row of the history: no number
 
 
@@ -28,7 +29,7 @@ class Events:
     def __init__(self, folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        for old in folder.glob("events.out.tfevents.*"):
+        for old in folder.glob(EVENTS):
             old.unlink()
         self._writer = SummaryWriter(str(folder))
         for row in history:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -143,21 +144,24 @@ LAYERS = 12  # that the layers of a network are put into for --layer-decay, as C
 def decayed_groups(model: nn.Module, head: nn.Module, layer_decay: float) -> list[Group]:
     """The parameters of `model` that are trained, by the rate that they get and whether their weights decay.
 
-    Weights decay but for biases and normalisation (fewer than two dimensions), as in ConvNeXt and Swin. The head gets
+    The weights of layers decay; biases, normalisation, scales and tables of positions do not, as in ConvNeXt and (but
+    for SwinV2's small network of positions) Swin. The head gets
     the whole rate, the twelfth of the network before it `layer_decay` of it, the twelfth before that `layer_decay`
     squared, and so on: Bao et al. 2022, "BEiT", arXiv:2106.08254, section 3.1; twelve groups as in Liu et al. 2022,
     arXiv:2201.03545, appendix A.2. The order is that in which a forward pass uses them.
     """
-    position = forward_order(model)
-    body = sorted({place for name, place in position.items()})
+    # without layer decay, all is the head's distance
+    position = forward_order(model) if layer_decay < 1 else {}
+    body = sorted(set(position.values()))
     rank = {place: index for index, place in enumerate(body)}
     of_head = {id(parameter) for parameter in head.parameters()}
     groups: dict[tuple[float, bool], Group] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        distance = 0 if id(parameter) in of_head else LAYERS - rank[position[name]] * LAYERS // len(body)
-        scale, decays = layer_decay**distance, parameter.ndim > 1
+        at_head = id(parameter) in of_head or not position
+        distance = 0 if at_head else LAYERS - rank[position[name]] * LAYERS // len(body)
+        scale, decays = layer_decay**distance, name.endswith("weight") and parameter.ndim > 1
         group = groups.setdefault((scale, decays), {"params": [], "scale": scale})
         if not decays:
             group["weight_decay"] = 0.0
@@ -168,36 +172,41 @@ def decayed_groups(model: nn.Module, head: nn.Module, layer_decay: float) -> lis
 class Average:
     """A moving average of a model's weights and buffers, over a window that grows with the number of steps.
 
-    After step t it moves by 1 - min(DECAY, (1 + t) / (10 + t)) towards the weights: TensorFlow's
-    ExponentialMovingAverage with num_updates, which suits runs of a few hundred steps as well as long ones.
+    The first step's weights are taken as they are. At step t, counted from 1, it moves by 1 - min(DECAY, t / (9 + t))
+    towards the weights: TensorFlow's ExponentialMovingAverage with num_updates, which suits runs of a few hundred steps
+    as well as long ones. (torch.optim.swa_utils.AveragedModel counts in a tensor, which makes a card's host wait.)
     """
 
     DECAY = 0.9999  # ConvNeXt's (arXiv:2201.03545, table 5)
 
     def __init__(self, model: nn.Module) -> None:
-        def move(averages: Any, values: Any, updates: Any) -> None:
-            step = float(updates)
-            decay = min(self.DECAY, (1 + step) / (10 + step))
-            if torch.is_floating_point(averages[0]):
-                torch._foreach_lerp_(averages, values, 1 - decay)
-            else:  # how many batches normalisation has seen
-                torch._foreach_copy_(averages, values)
+        self.model = copy.deepcopy(model)  # with the averaged weights
+        self.steps = 0
 
-        self._averaged = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=move, use_buffers=True)
-
-    @property
-    def model(self) -> nn.Module:
-        """With the averaged weights."""
-        return self._averaged.module
-
+    @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the weights of `model` after a step."""
-        self._averaged.update_parameters(model)
+        self.steps += 1
+        pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))
+        averaged = [pair for pair in pairs if pair[0].is_floating_point() and self.steps > 1]
+        # what normalisation counts, and everything at the first step
+        copied = [pair for pair in pairs if not (pair[0].is_floating_point() and self.steps > 1)]
+        for lists, move in ((averaged, self._move), (copied, torch._foreach_copy_)):
+            if lists:
+                move([own for own, _ in lists], [other for _, other in lists])
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
+    def _move(self, averages: list[torch.Tensor], values: list[torch.Tensor]) -> None:
+        torch._foreach_lerp_(averages, values, 1 - min(self.DECAY, self.steps / (9 + self.steps)))
+
+    def state_dict(self) -> dict[str, Any]:
         """All that load_state_dict() needs."""
-        return self._averaged.state_dict()
+        return {"model": self.model.state_dict(), "steps": self.steps}
 
-    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what state_dict() gave."""
-        self._averaged.load_state_dict(state)
+        self.model.load_state_dict(state["model"])
+        self.steps = state["steps"]
+
+
+def _tensors(model: nn.Module) -> list[torch.Tensor]:
+    return [*model.parameters(), *model.buffers()]

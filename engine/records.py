@@ -26,7 +26,7 @@ from engine.config import Config
 from engine.dataset import Contents, Dataset, Part
 from engine.environment import environment
 from engine.errors import RunError, UserError
-from engine.events import Events
+from engine.events import EVENTS, Events
 from engine.files import atomic, write_json, write_text
 from engine.images import resize
 from engine.plan import Plan
@@ -36,6 +36,7 @@ from engine.state import State
 from engine.weights import Weights
 
 FILES = ("record.json", "checkpoint.pt", "history.csv", "predictions.npz", "errors.npz", "split.json")
+BUSY = "another process is at this run already"
 WORST = 12  # wrong predictions whose images are kept
 TILE = 64  # pixels: the longer side of such an image, at most
 SCHEMA = 1  # raised when a field of record.json changes its meaning; record.schema.json describes it
@@ -49,6 +50,8 @@ class Run:
     identity: all that can change the run's numbers, "dataset", "model", "protocol" and "seed" among it. Raises
     UserError when the record that lies in the folder can't be read.
     """
+
+    saves = True  # what fit() saves here can be gone on from
 
     def __init__(self, out: Path, identity: Mapping[str, Any], rerun: bool = False, tensorboard: bool = False) -> None:
         canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
@@ -83,7 +86,7 @@ class Run:
             if self.done:
                 raise UserError("another process has just finished this run: the same command again shows it")
             if not self.interrupted:
-                self._remove(*FILES)
+                self._remove(*FILES, *(path.name for path in self.folder.glob(EVENTS)))
             # what a kill left of a file that was being written
             self._remove(*(path.name for path in self.folder.glob(".*.tmp")))
             earlier = self.record if self.interrupted else {"started": now(), "resumed": [], **description}
@@ -109,7 +112,7 @@ class Run:
             lock = filelock.FileLock(self.folder / ".lock", timeout=0)
             lock.acquire()
         except filelock.Timeout:
-            found = f"another process is at this run already: {self.folder}"
+            found = f"{BUSY}: {self.folder}"
             raise UserError(f"{found}. Wait for it, or stop it.") from None
         except OSError as problem:
             found = f"the record can't be written to {self.folder}: {problem.strerror}"
@@ -161,7 +164,7 @@ class Run:
         self._write(lambda: self._save_checkpoint(snapshot))
         history = snapshot["state"]["history"]
         self._write(lambda: self._write_history(history))
-        if self.tensorboard:
+        if self.tensorboard or self._events or any(self.folder.glob(EVENTS)):
             self._write(lambda: self._add_event(history))
 
     def finish(
@@ -185,9 +188,11 @@ class Run:
             },
             "test": dict(metrics),
         }
+        swept = self.record["sweep"] or []
+        joules = [state.energy_joules, *(row["energy_joules"] for row in swept)]
         self.record["costs"] |= {
-            "images": state.epochs * self.record["dataset"]["counts"]["fit"],
-            "train_seconds": sum(row["seconds"] for row in state.history),
+            "images": state.epochs * self.record["dataset"]["counts"]["fit"] + sum(row["images"] for row in swept),
+            "train_seconds": sum(row["seconds"] for row in (*state.history, *swept)),
             "epoch_seconds": median["seconds"],
             "train_images_per_second": median["images_per_second"],
             "train_compute_images_per_second": median["compute_images_per_second"],
@@ -195,7 +200,7 @@ class Run:
             "test_images_per_second": test_speed["images_per_second"],
             "test_compute_images_per_second": test_speed["compute_images_per_second"],
             "peak_memory_mib": state.peak_memory_mib,
-            "energy_joules": state.energy_joules,
+            "energy_joules": None if None in joules else sum(filter(None, joules)),
         }
         self._write(lambda: self._write_history(state.history))
         self._write(lambda: self._save_predictions(test.names, test.labels, logits))
@@ -275,7 +280,7 @@ def describe(
             "differences": list(contents.differences),
             "notes": list(contents.notes),
             "classes": list(contents.classes),
-            "own_validation": contents.select is not None,
+            "own_validation": contents.select is not None and config.budget is None,
             "counts": {"train": len(contents.train)} | {part: len(getattr(parts, part)) for part in PARTS},
             "checksums": dict(contents.checksums),
             "split": parts.hash,

@@ -27,7 +27,7 @@ def alive(doing: str) -> None:
 
 
 def listen() -> None:
-    """Take SIGUSR1 as a request to stop when the epoch is finished and saved."""
+    """Take SIGUSR1 as a request to stop when the epoch, or the trial of a sweep, is finished and saved."""
 
     def ask(*_: object) -> None:
         global _stop

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,17 +17,31 @@ from engine.batches import Batches
 from engine.clock import Clock, energy_joules
 from engine.console import EPOCH_COLUMNS, epoch_line, progress, say
 from engine.device import free_memory, random_state, set_random_state
-from engine.errors import RunError, out_of_memory
+from engine.errors import DivergedError, out_of_memory
 from engine.plan import Plan
 from engine.recipes import Average, Course
-from engine.records import Run
 from engine.state import State
 from engine.step import Step
 from engine.supervision import stop_asked_for
 
 
+class Keeper(Protocol):
+    """Where fit() saves what it has reached, and finds what was saved before: a Run, say."""
+
+    saves: bool  # whether what is saved can be gone on from
+
+    def snapshot(self) -> dict[str, Any] | None:
+        """What the last save() was given, or None."""
+
+    def save(self, snapshot: Mapping[str, Any]) -> None:
+        """After an epoch: everything that a resume needs."""
+
+    def change_plan(self, plan: Plan) -> None:
+        """The run goes on by another plan."""
+
+
 def fit(
-    model: nn.Module, head: nn.Module, train: Batches, select: Batches, course: Course, plan: Plan, run: Run
+    model: nn.Module, head: nn.Module, train: Batches, select: Batches, course: Course, plan: Plan, run: Keeper
 ) -> State:
     """Train `model` in place as `course` says and leave it with the weights of its best epoch.
 
@@ -66,7 +82,7 @@ def _fit(
     select: Batches,
     course: Course,
     plan: Plan,
-    run: Run,
+    run: Keeper,
     untrained: dict[str, torch.Tensor],
 ) -> State:
     """fit(), as far as memory goes: from what `run` saved last, or from the weights `untrained`."""
@@ -114,7 +130,7 @@ def _fit(
             if average:
                 snapshot["average"] = average.state_dict()
             run.save(snapshot)
-            if stop_asked_for():
+            if run.saves and stop_asked_for():
                 raise KeyboardInterrupt
         state.stage, state.stage_epochs, state.stale = state.stage + 1, 0, 0
     model.load_state_dict(best)
@@ -154,7 +170,7 @@ def require_finite(loss: float, epoch: int, rate: float, plan: Plan) -> None:
     """Raise RunError, with what to try, when `loss` is infinite or not a number."""
     if not np.isfinite(loss):
         instead = "" if plan.precision == "fp32" else ", or --precision fp32"
-        raise RunError(
+        raise DivergedError(
             f"the loss became {loss} in epoch {epoch + 1} (learning rate {rate:g}, {plan.precision}). "
             f"Try a lower --lr, such as {rate / 10:g}{instead}."
         )
@@ -202,7 +218,9 @@ def _predict(
     speed = clock.stop()
     together: npt.NDArray[np.float32] = torch.cat(logits).cpu().numpy()
     if not np.isfinite(together).all():
-        raise RunError(f"the model's outputs on the {what} part are not finite. Try a lower --lr, or --precision fp32.")
+        raise DivergedError(
+            f"the model's outputs on the {what} part are not finite. Try a lower --lr, or --precision fp32."
+        )
     return together, speed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import hashlib
 import json
 import re
@@ -168,7 +169,15 @@ def _find(name: str) -> list[Dataset]:
         return [folder.dataset(Path(which))]
     if name.removesuffix(".py") == digits.DATASET.key:
         return [digits.DATASET]
-    of_script = datasets.find(script)
+    try:
+        of_script = datasets.find(script)
+    except UserError:
+        known = [*(dataset.key for dataset in datasets.DATASETS.values()), digits.DATASET.key]
+        near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UserError(
+            f"unknown dataset {name!r}.{hint} Known: {', '.join(known)}, breakhis:40, folder:DIR, all."
+        ) from None
     found = [dataset for dataset in of_script if not which or dataset.flags.split()[-1:] == [which]]
     if not found:
         known = [f"{script}:{dataset.flags.split()[-1]}" for dataset in of_script if dataset.flags]

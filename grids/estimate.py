@@ -249,8 +249,8 @@ def total(estimates: Iterable[Estimate | None], at_once: int) -> str:
             words.append(f"{count:,} from {what}")
     if unknown:
         words.append(f"{unknown:,} never measured and not counted")
-    hours = sum(estimate.seconds for estimate in known) / at_once
-    return f"about {duration(hours)} ({', '.join(words)})"
+    seconds = max(sum(each.seconds for each in known) / at_once, *(each.seconds for each in known))
+    return f"about {duration(seconds)} ({', '.join(words)})"
 
 
 def duration(seconds: float) -> str:

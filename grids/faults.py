@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from grids.cells import Cell
 from grids.ledger import Failure
@@ -17,15 +18,14 @@ class Fault:
     dataset: str | None
     model: str | None
     budget: str | None
+    seed: int | None  # it counts only where it draws the training images
     message: tuple[str, ...]
     seen: tuple[str, str]  # the titles of the two
 
     def concerns(self, cell: Cell) -> bool:
         """Whether `cell` has all of it in common with them, and so would end the same way."""
-        of_cell = (cell.dataset.key, cell.config.model, cell.budget)
-        return all(
-            mine in (None, its) for mine, its in zip((self.dataset, self.model, self.budget), of_cell, strict=True)
-        )
+        common = (self.dataset, self.model, self.budget, self.seed)
+        return all(mine in (None, its) for mine, its in zip(common, _traits(cell), strict=True))
 
     def failure(self, cell: Cell) -> Failure:
         """That of `cell`, which is not tried."""
@@ -40,21 +40,19 @@ def message_of(tail: list[str]) -> tuple[str, ...]:
 
 
 def shared_fault(cell: Cell, failure: Failure, earlier: list[tuple[Cell, Failure]]) -> Fault | None:
-    """The fault of `cell` and of an earlier cell with the same message; None where there is none, or nothing in common.
-
-    The seed is no part of it: what the user can mend does not depend on chance.
-    """
+    """The fault of `cell` and of an earlier cell with the same message; None: there is none, or nothing in common."""
     message = message_of(failure.tail)
     if failure.exit_code != MENDABLE or not message:
         return None
     for other, its in reversed(earlier):
         if its.exit_code == MENDABLE and message_of(its.tail) == message:
-            pairs = (
-                (cell.dataset.key, other.dataset.key),
-                (cell.config.model, other.config.model),
-                (cell.budget, other.budget),
-            )
-            dataset, model, budget = (mine if mine == theirs else None for mine, theirs in pairs)
+            pairs = zip(_traits(cell), _traits(other), strict=True)
+            dataset, model, budget, seed = (mine if mine == theirs else None for mine, theirs in pairs)
             if dataset or model:
-                return Fault(dataset, model, budget, message, (other.title, cell.title))
+                return Fault(dataset, model, budget, seed, message, (other.title, cell.title))
     return None
+
+
+def _traits(cell: Cell) -> tuple[Any, ...]:
+    """What a mistake can lie in. Without a budget the seed draws the same images, but for the validation part."""
+    return (cell.dataset.key, cell.config.model, cell.budget, None if cell.budget == "all" else cell.config.seed)

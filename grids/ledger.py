@@ -6,12 +6,13 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
-from engine.files import write_json
+from engine.files import digest, write_json
 from engine.records import now
 from grids.cells import Cell, key_of
 
@@ -32,6 +33,7 @@ class Failure:
     tail: list[str]  # the last lines that it printed
     at: str  # UTC, ISO 8601
     command: list[str]
+    retried: bool = False  # a grid has started it again, and has not seen its end
 
     @classmethod
     def of(cls, cell: Cell, exit_code: int | None, reason: str, tail: Sequence[str]) -> Failure:
@@ -111,6 +113,8 @@ def standing(cell: Cell, records: Iterable[Record]) -> Standing:
     if "done" in by_word:
         return Standing("done", by_word["done"])
     failure = read_failure(cell)
+    if failure and failure.retried:
+        return Standing("interrupted", by_word.get("running"))
     if failure is None and "failed" in by_word:  # its script was started by hand
         failure = Failure.of(cell, 3, str(by_word["failed"].get("error")), ())
     if failure is not None:
@@ -127,10 +131,18 @@ def _belongs(record: Record, cell: Cell) -> bool:
     """Whether a record with the cell's key is of the data that the cell is to be run on."""
     if record["dataset"].get("partial") and not cell.config.allow_partial:
         return False
+    weights = cell.config.weights
+    if Path(weights).is_file() and record["backbone"]["weights_sha256"] != _digest(weights):
+        return False
     place = cell.dataset.place
     # folders of one name are told apart by what the command named
     command = record.get("environment", {}).get("command", [])
     return place is None or any(Path(word).resolve() == place for word in command[1:])
+
+
+@cache
+def _digest(path: str) -> str:
+    return digest(Path(path))
 
 
 def read_failure(cell: Cell) -> Failure | None:
@@ -147,8 +159,13 @@ def keep_failure(cell: Cell, failure: Failure) -> None:
     write_json(_failure_path(cell), asdict(failure))
 
 
+def mark_retried(cell: Cell, failure: Failure) -> None:
+    """The cell is tried again; what is kept says so until its end, since its record says "failed" for a while."""
+    keep_failure(cell, replace(failure, retried=True))
+
+
 def drop_failure(cell: Cell) -> None:
-    """The cell is done, or is tried again."""
+    """The cell is done."""
     _failure_path(cell).unlink(missing_ok=True)
 
 

@@ -8,6 +8,8 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 
+from engine.errors import RunError, UserError
+from engine.records import BUSY
 from grids.cells import Cell
 from grids.estimate import Speeds, duration, total
 from grids.faults import Fault, shared_fault
@@ -17,6 +19,7 @@ from grids.ledger import (
     Standing,
     drop_failure,
     keep_failure,
+    mark_retried,
     own_records,
     read_failure,
     record_key,
@@ -105,12 +108,14 @@ class Grid:
         worker = None
         try:
             if not self._settled_already(cell, view):
-                drop_failure(cell)
+                if failure := self.standings[cell.id].failure:
+                    mark_retried(cell, failure)
+                    self.standings[cell.id] = Standing("interrupted")
                 worker = start(cell, lock, self._free[0])
                 self._free.remove(worker.slot)
                 self._running.append(worker)
-        except OSError as problem:  # no process, or no room for a log
-            self._fail(cell, Failure.of(cell, None, f"it can't be started: {problem}", ()), view)
+        except OSError as problem:  # no process, or no room for a log: so it would be for every other cell
+            raise RunError(f"{cell.title} can't be started: {problem}. The same command continues.") from problem
         finally:
             if worker is None:
                 os.close(lock)
@@ -122,7 +127,7 @@ class Grid:
         """Whether the cell needs no process: another grid has just settled it, or it would end as others did."""
         now = standing_now(cell)
         kept = read_failure(cell)
-        if now.word == "done" or (kept and kept != self._at_start[cell.id]):
+        if now.word == "done" or (kept and not kept.retried and kept != self._at_start[cell.id]):
             self._note(cell, now)
             what = kept.reason if kept and now.word == "failed" else result_of(now)
             view.ended(cell, now.word, f"{what} (by another grid)", self._progress())
@@ -150,6 +155,9 @@ class Grid:
                     self.speeds.add_around(now.record, worker.seconds)
                 self._note(cell, now)
                 view.ended(cell, "done", f"{result_of(now)} in {duration(worker.seconds)}", self._progress())
+            elif code == UserError.exit_code and any(BUSY in line for line in tail):  # a run that was started by hand
+                self._elsewhere.append(cell)
+                view.note(f"{cell.title}: another process is at it")
             elif not worker.stalled and (code == 130 or worker.stopping > 1 or (worker.stopping and code < 0)):
                 self.standings[cell.id] = Standing("interrupted", now.record)
                 view.ended(cell, "stopped", "the same command goes on with it", self._progress())

@@ -21,6 +21,7 @@ from grids.faults import message_of
 from grids.ledger import grid_folder
 
 TAIL_LINES = 50
+REASON_LETTERS = 200
 TAIL_BYTES = 2**16  # that the last lines are looked for in
 GRACE_SECONDS = 10.0  # from the demand to stop at once to the end by force
 LAST_WORDS_SECONDS = 5.0  # for a process that hangs to say where
@@ -108,6 +109,7 @@ class Worker:
 
     def close(self) -> None:
         """When the process has ended and what came of it is written down: let others have the cell."""
+        self.kill()  # what it started may hold memory, or the lock
         self.heartbeat.unlink(missing_ok=True)
         os.close(self.lock)
 
@@ -168,13 +170,18 @@ def _prepared() -> Callable[[], None]:
     return prepare
 
 
+def shortened(text: str) -> str:
+    """A message in a line of at most REASON_LETTERS letters."""
+    return text if len(text) <= REASON_LETTERS else f"{text[: REASON_LETTERS - 3].rstrip()}..."
+
+
 def reason_of(code: int, worker: Worker, tail: list[str], stall_minutes: float) -> str:
     """Why a process that ended with exit code `code`, not 0, failed, in a line."""
     if worker.stalled:
         last = f"; the last was: {worker.doing}" if worker.doing else ""
         return f"no sign of life for {stall_minutes:g} minutes{last}"
     if message := message_of(tail):
-        return message[0].removeprefix("error: ")
+        return shortened(" ".join(line.strip() for line in message).removeprefix("error: "))
     if code < 0:
         try:
             name = signal.Signals(-code).name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -20,7 +21,8 @@ from engine.plan import choose_plan
 from engine.trials import Finding, finding_path
 from grids.cells import Cell, find_budgets, find_datasets, find_models, find_seeds
 from grids.estimate import Speeds, device_name, duration, planned_rates, total
-from grids.ledger import Failure, by_key, keep_failure, make_folder, standing, standing_now, take
+from grids.faults import shared_fault
+from grids.ledger import Failure, by_key, keep_failure, make_folder, mark_retried, standing, standing_now, take
 
 PUBLISHED = 11
 
@@ -66,7 +68,7 @@ def record_of(cell: Cell, status: str = "done", **changes: Any) -> dict[str, Any
 def write(cell: Cell, record: dict[str, Any], name: str = "x") -> None:
     config = cell.config
     path = config.out / cell.dataset.key / config.model / f"honest-seed{config.seed}-{name}" / "record.json"
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record))
 
 
@@ -226,12 +228,48 @@ def test_what_is_done(tmp_path: Path) -> None:
     (path,) = (tmp_path / "runs" / "grid").glob("*.json")
     kept = json.loads(path.read_text())
     assert kept.keys() == {
-        *("cell", "dataset", "model", "seed", "budget", "exit_code", "reason", "tail", "at", "command")
+        *("cell", "dataset", "model", "seed", "budget", "exit_code", "reason", "tail", "at", "command", "retried")
     }
     assert path.stem == kept["cell"] == cell.id
     settings = cell.config.settings() | {"data_dir": "elsewhere", "out": "other", "no_cache": True}
     write(cell, record_of(cell, config=settings), "finished")
     assert standing_now(cell).word == "done"
+
+
+def test_a_retry_that_was_cut_off_goes_on_by_itself() -> None:
+    """The script has not got as far as to say that it runs: its record still says "failed"."""
+    (cell,) = cells("--datasets digits --models resnet")
+    make_folder(cell.config.out)
+    write(cell, record_of(cell, "failed", error="RunError: the loss"), "own")
+    failure = Failure.of(cell, 3, "the loss", [])
+    keep_failure(cell, failure)
+    assert standing_now(cell).word == "failed"
+    mark_retried(cell, failure)
+    assert standing_now(cell).word == "interrupted"
+
+
+def test_a_weights_file_that_changed_is_another_run(tmp_path: Path) -> None:
+    weights = tmp_path / "some.pt"
+    weights.write_bytes(b"first")
+    (cell,) = cells(f"--datasets digits --models resnet --weights {weights}")
+    make_folder(cell.config.out)
+    backbone = {"name": "resnet", "weights_sha256": hashlib.sha256(b"first").hexdigest()}
+    write(cell, record_of(cell, backbone=backbone), "own")
+    assert standing_now(cell).word == "done"
+    write(cell, record_of(cell, backbone=backbone | {"weights_sha256": "0" * 64}), "own")
+    assert standing_now(cell).word == "new"
+
+
+def test_a_shared_mistake_is_of_the_seed_only_where_it_draws_the_images() -> None:
+    first, second, other = (
+        cells(f"--datasets digits --models {name} --shots 5")[0] for name in ("resnet", "swin", "regnet")
+    )
+    (later,) = cells("--datasets digits --models regnet --shots 5 --seeds 1")
+    failures = [Failure.of(cell, 2, "no", ["error: no validation part"]) for cell in (first, second)]
+    fault = shared_fault(second, failures[1], [(first, failures[0])])
+    assert fault is not None
+    assert fault.concerns(other)
+    assert not fault.concerns(later)
 
 
 def test_a_record_that_lacks_a_newer_flag_had_its_default() -> None:
@@ -371,7 +409,7 @@ def test_what_an_estimate_rests_on_is_said() -> None:
     known = speeds.estimate(cell)
     assert known is not None
     told = total([known, replace(known, basis="speeds", seconds=7100), None, None], 2)
-    assert told == "about 60 min (1 from other seeds, 1 from recorded speeds, 2 never measured and not counted)"
+    assert told == "about 2.0 h (1 from other seeds, 1 from recorded speeds, 2 never measured and not counted)"
     assert total([None], 1) == "not measured yet"
     assert [duration(seconds) for seconds in (0.2, 89, 600, 11520)] == ["0 s", "89 s", "10 min", "3.2 h"]
 

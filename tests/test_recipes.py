@@ -123,7 +123,7 @@ def test_the_average_starts_at_the_weights_and_follows_them() -> None:
         assert norm.num_batches_tracked is not None
         norm.num_batches_tracked.fill_(step)
         average.update(model)
-        decay = min(0.9999, (1 + step) / (10 + step))
+        decay = min(0.9999, (1 + step) / (10 + step))  # the step counted from 1: t / (9 + t)
         expected = float(step) if expected is None else decay * expected + (1 - decay) * step
     found = average.model.state_dict()
     assert found["0.weight"].item() == pytest.approx(expected, rel=1e-5)

@@ -1,12 +1,13 @@
 """--lr-sweep."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.errors import RunError
+from engine.errors import DivergedError, RunError
 from engine.sweep import FACTORS
 from engine.train import fit
 from tests.conftest import Command, only_run
@@ -19,6 +20,10 @@ def record_of(out: Path) -> dict[str, Any]:
     return found
 
 
+def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
 def test_it_takes_what_the_selection_part_likes_best(command: Command, tmp_path: Path) -> None:
     assert command(LINE) == 0
     record = record_of(tmp_path / "runs")
@@ -28,6 +33,10 @@ def test_it_takes_what_the_selection_part_likes_best(command: Command, tmp_path:
     assert record["lr"] == best["lr"]
     assert record["config"]["lr"] is None
     assert record["selection"]["epochs"] == 8
+    # four trials of a quarter of the epochs cost as much again
+    assert [row["images"] for row in rows] == [2 * 54] * 4
+    assert record["costs"]["images"] == 2 * 8 * 54
+    assert record["costs"]["train_seconds"] > sum(row["seconds"] for row in rows)
 
 
 def test_test_images_have_no_part_in_it(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,14 +80,15 @@ def test_interrupted_it_tries_only_what_is_left(
     assert len(tried) == 5
     assert tried[2] == tried[3]
     whole, resumed = record_of(tmp_path / "whole"), record_of(tmp_path / "runs")
-    assert (whole["sweep"], whole["test"], whole["lr"]) == (resumed["sweep"], resumed["test"], resumed["lr"])
+    ends = [(without_times(record["sweep"]), record["test"], record["lr"]) for record in (whole, resumed)]
+    assert ends[0] == ends[1]
     assert len(resumed["resumed"]) == 1
 
 
 def test_a_rate_that_diverges_is_not_taken(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def sometimes(*given: Any) -> Any:
         if given[4].rate > 1e-4:
-            raise RunError("the loss became nan")
+            raise DivergedError("the loss became nan")
         return fit(*given)
 
     monkeypatch.setattr("engine.sweep.fit", sometimes)
@@ -88,11 +98,59 @@ def test_a_rate_that_diverges_is_not_taken(command: Command, tmp_path: Path, mon
     assert record["lr"] < 1e-4
 
 
+def test_another_failure_is_no_judgement_on_a_rate(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image that can't be read, say: it ends the run, which goes on with the same rate when that is mended."""
+    tried = []
+
+    def broken(*given: Any) -> Any:
+        tried.append(given[4].rate)
+        if len(tried) == 2:
+            raise RunError("an image is gone")
+        return fit(*given)
+
+    monkeypatch.setattr("engine.sweep.fit", broken)
+    assert command(LINE) == 3
+    assert [row["lr"] for row in record_of(tmp_path / "runs")["sweep"]] == [tried[0]]
+    assert command(LINE) == 0
+    assert tried[1] == tried[2]
+    assert all(row["top1"] is not None for row in record_of(tmp_path / "runs")["sweep"])
+
+
+def test_asked_to_stop_it_finishes_the_trial(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.sweep.stop_asked_for", lambda: True)
+        patch.setattr("engine.train.stop_asked_for", lambda: True)
+        assert command(LINE) == 130
+    assert len(record_of(tmp_path / "runs")["sweep"]) == 1
+    assert command(LINE) == 0
+
+
+def test_memory_that_a_trial_lacked_is_lacking_afterwards(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = []
+
+    def short(*given: Any) -> Any:
+        plans.append(given[5])
+        if len(plans) == 1:
+            given[6].change_plan(replace(given[5], micro_batch=8, memory="out of memory, from epoch 2 on"))
+        return fit(*given)
+
+    monkeypatch.setattr("engine.sweep.fit", short)
+    monkeypatch.setattr("common.fit", short)
+    assert command(LINE) == 0
+    assert [plan.micro_batch for plan in plans] == [None, 8, 8, 8, 8]
+    plan = record_of(tmp_path / "runs")["plan"]
+    assert (plan["micro_batch"], plan["memory"]) == (8, "out of memory")
+
+
 def test_where_every_rate_diverges_the_run_fails(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def never(*_: Any) -> Any:
-        raise RunError("the loss became nan")
+        raise DivergedError("the loss became nan")
 
     monkeypatch.setattr("engine.sweep.fit", never)
     assert command(LINE) == 3
