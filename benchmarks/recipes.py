@@ -10,8 +10,10 @@ and the training images processed. A second command with the same --out goes on 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib
 import json
+import shlex
 import statistics
 import subprocess
 import sys
@@ -54,7 +56,7 @@ def run_script(script: str, arguments: list[str]) -> None:
 
 def cell(command: str, out: Path) -> dict[str, Any]:
     """The record of a run, trained if it is not there."""
-    script, *flags = command.split()
+    script, *flags = shlex.split(command)
     done = subprocess.run(  # noqa: S603 (the user's own command)
         [sys.executable, __file__, "--run", script, *flags, "--out", str(out)], cwd=ROOT, capture_output=True, text=True
     )
@@ -92,7 +94,8 @@ def main() -> None:
             records = []
             for seed in range(arguments.seeds):
                 line = f"{data} -model lite0 -bs 32 --size {arguments.size} --seed {seed} --recipe {recipe}"
-                folder = "-".join([Path(data.split()[0]).stem, *recipe.split(), str(seed)])
+                digest = hashlib.sha256(line.encode()).hexdigest()[:8]
+                folder = f"{Path(shlex.split(data)[0]).stem}-{recipe.split()[0]}-seed{seed}-{digest}"
                 records.append(cell(line, arguments.out / folder))
             scores = [record["test"]["top1"] for record in records]
             images = [record["costs"]["images"] for record in records]

@@ -81,3 +81,15 @@ def test_photographs_are_as_large_as_photographs(tmp_path: Path) -> None:
     listed = contents(tmp_path, 10)
     assert len(listed.train) + len(listed.test) == 10
     assert listed.classes == ("0", "1")
+
+
+def test_recipes(tmp_path: Path) -> None:
+    line = "--seeds 2 --size 32 --out"
+    data = "digits.py --epochs 1 --shots 4 --plan off"
+    printed = run("recipes.py", "--data", data, *line.split(), str(tmp_path))
+    assert "minus the first" in printed
+    plain, cosine = read(tmp_path / "recipes.json")["results"]
+    assert (plain["recipe"], cosine["recipe"]) == ("adamw-sgd", "cosine")
+    # 40 images, of which 10 select: one epoch, and one of either stage
+    assert (plain["images"], cosine["images"]) == ([60, 60], [30, 30])
+    assert len(plain["top1"]) == len(cosine["top1"]) == 2
