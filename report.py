@@ -130,6 +130,7 @@ def lines(report: dict[str, Any], out: Path) -> list[str]:
     found = [f"read       {', '.join(told)}"]
     for league in report["leagues"][:1]:
         found.append(f"league     {league['title']}: {count(len(league['cells']), 'cell')}")
+        found += [f"caution    {warning}" for warning in league["warnings"]]
         found.append(f"answer     {league['rankings']['0']['overall']['answer']}")
     if len(report["leagues"]) > 1:
         found.append(f"           {len(report['leagues']) - 1:,} more in the report, each ranked by itself")

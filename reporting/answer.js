@@ -10,6 +10,7 @@ function renderAnswer() {
   const domains = league.domains.filter((domain) => scopes[domain]);
   byId("answer-body").replaceChildren(
     element("p", { class: "league" }, `${capital(league.title)}. ${capital(budgetName())}.`),
+    ...league.warnings.map((warning) => element("p", { class: "warning" }, `${capital(warning)}.`)),
     ...(overall ? finding(overall, "answer") : [element("p", { class: "answer" }, "Not enough evidence: no records.")]),
     element(
       "div",
@@ -49,7 +50,7 @@ function finding(ranking, className) {
 function renderRanks() {
   const { league, budget, domain } = state;
   const ranking = (league.rankings[budget] || {})[domain || "overall"];
-  const where = domain ? `${domain} data` : "all domains";
+  const where = domain === "own" ? "your own data" : domain ? `${domain} data` : "all domains";
   if (!ranking) {
     byId("ranks-body").replaceChildren(element("p", { class: "note" }, `No ranks for ${where}, ${budgetName()}.`));
     return;
@@ -102,7 +103,7 @@ function renderRanks() {
           value: (name) => name,
           show: (name) => (place.has(name) ? named(place.get(name)) : name),
         },
-        { name: "Average rank", up: true, value: (name) => of.ranks[name], show: (name) => of.ranks[name].toFixed(2) },
+        { name: "Average rank", up: true, value: (name) => of.ranks[name], show: (name) => fixed(of.ranks[name], 2) },
         { name: "Mean top-1", value: (name) => of.mean[name] ?? null, show: (name) => shown("top1", of.mean[name]) },
       ],
       rows,
@@ -128,7 +129,7 @@ function renderRanks() {
       ` ${probability(p)}`,
       ...(present(f) ? ["; Iman–Davenport ", name("F"), ` = ${round(f)}, `, name("p"), ` ${probability(p_f)}`] : []),
       present(of.cd)
-        ? `. Nemenyi: average ranks that differ by less than ${of.cd.toFixed(2)} are not distinguishable at 0.05.`
+        ? `. Nemenyi: average ranks that differ by less than ${fixed(of.cd, 2)} are not distinguishable at 0.05.`
         : ".",
     );
   }
@@ -141,7 +142,14 @@ function renderRanks() {
     return element(
       "figure",
       { class: "diagram" },
-      element("div", { class: "scroll" }, drawing),
+      ...sideways(
+        element(
+          "div",
+          { class: "scroll", role: "region", tabindex: "0", "aria-label": "Critical-difference diagram" },
+          drawing,
+        ),
+        "The diagram scrolls sideways.",
+      ),
       element(
         "figcaption",
         {},
@@ -154,7 +162,7 @@ function renderRanks() {
 function rankText(ranking) {
   return ranking.backbones
     .filter((name) => present(ranking.ranks[name]))
-    .map((name) => `${name} ${ranking.ranks[name].toFixed(2)}`)
+    .map((name) => `${name} ${fixed(ranking.ranks[name], 2)}`)
     .join(", ");
 }
 
@@ -217,6 +225,10 @@ function pairSentence(a, b) {
   if (!pair.enough) return `Not enough evidence for a claim: ${pair.why}. ${capital(measured)}.`;
   const better =
     pair.better > 0.999 ? "more than 99.9" : pair.better < 0.001 ? "less than 0.1" : (100 * pair.better).toFixed(1);
-  const verdict = pair.low > 0 ? "Yes" : pair.high < 0 ? "No, it is worse" : "It can't be told";
-  return `${verdict}: ${measured}; ${a} is ahead in ${better} % of the bootstrap samples.`;
+  const excluded = pair.low > 0 || pair.high < 0;
+  return (
+    `The 95 % interval of the bootstrap ${excluded ? "excludes" : "includes"} 0: ${measured}; ` +
+    `${a} is ahead in ${better} % of the samples. Intervals of many pairs are not corrected for their number; ` +
+    "the rank tests above are stricter."
+  );
 }

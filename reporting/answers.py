@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reporting.published import DATASETS
-from reporting.statistics import FEWEST_DATASETS, FEWEST_SEEDS, LEVEL, Friedman
+from reporting.statistics import EQUAL, FEWEST_DATASETS, FEWEST_PAIRS, FEWEST_SEEDS, LEVEL, Friedman
 
 if TYPE_CHECKING:
     from reporting.ranking import Block
 
 MOST_NAMED = 5
+OWN = "own"  # the domain of datasets that whoever runs this brought along
 
 
 def of_tests(
@@ -19,22 +20,27 @@ def of_tests(
 ) -> tuple[str, list[str]]:
     """The answer of rank tests over datasets, and its evidence."""
     names = _by_rank(block, average)
-    best, others = names[0], names[1:]
+    best = names[0]
+    first = [name for name in names if average[name] - average[best] < EQUAL]
+    others = [name for name in names if name not in first]
     even = [name for name in others if average[name] - average[best] < difference]
-    head = f"best average rank over {_datasets(block)}, {average[best]:.2f} among {len(names)} backbones"
+    equal = "equal " if len(first) > 1 else ""
+    them = "them" if equal else "it"
+    lead = listed(first)
+    head = f"{equal}best average rank over {_datasets(block)}, {average[best]:.2f} among {len(names)} backbones"
     if not different:
         answer = (
             f"No winner: over {_datasets(block)}, the average ranks of {len(names)} backbones do not differ "
-            f"significantly ({p_text(tests.p_f)}). {best} has the best, {average[best]:.2f}."
+            f"significantly ({p_text(tests.p_f)}). {lead} {'share' if equal else 'has'} the best, {average[best]:.2f}."
         )
     elif not even:
-        answer = f"{best}: {head}, significantly better than every other."
+        answer = f"{lead}: {head}, significantly better than every other."
     elif len(even) == len(others):
-        answer = f"{best}: {head}, but no other can be told apart from it."
+        answer = f"{lead}: {head}, but no other can be told apart from {them}."
     else:
         worse = len(others) - len(even)
         rest = "the other one is" if worse == 1 else f"the other {worse} are"
-        answer = f"{best}: {head}. {listed(even)} can't be told apart from it; {rest} significantly worse."
+        answer = f"{lead}: {head}. {listed(even)} can't be told apart from {them}; {rest} significantly worse."
     backbones, datasets = len(names), len(block.independent)
     freedom = f"F({backbones - 1}, {(backbones - 1) * (datasets - 1)})"
     f = "is infinite, the ranks being the same on every dataset" if tests.f is None else f"= {tests.f:.2f}"
@@ -68,38 +74,53 @@ def of_means(
     marks: Mapping[str, Mapping[str, str]],
 ) -> tuple[str, list[str]]:
     """The answer where there are too few datasets for rank tests, but seeds enough on each, and its evidence."""
-    best = ordered[0]
-    tied = [name for name in ordered[1:] if all(marks[dataset][name] for dataset in block.datasets)]
-    each = "it" if len(block.datasets) == 1 else "the best on each of them"
+    first = _highest(means, ordered)
+    others = [name for name in ordered if name not in first]
+    tied = [name for name in others if all(marks[dataset][name] for dataset in block.datasets)]
+    best_there = "the best" if len(block.datasets) == 1 else "the best on each of them"
     if tied:
-        rest = f"{listed(tied)} {'is' if len(tied) == 1 else 'are'} statistically tied with {each}"
+        rest = f"; {listed(tied)} {'is' if len(tied) == 1 else 'are'} not significantly below {best_there}"
+    elif not others:
+        rest = ""
     elif len(block.datasets) == 1:
-        rest = "every other is significantly below it"
+        rest = f"; every other is significantly below {'them' if len(first) > 1 else 'it'}"
     else:
-        rest = "no other is best or tied with the best on each of them"
-    where = f"{scope} " if scope != "overall" else ""
-    few = f"Too few {where}datasets for rank tests ({len(block.independent)} of {FEWEST_DATASETS})."
-    answer = f"{best}: best mean top-1 on {listed(block.datasets)}, {means[best]:.2%}; {rest}. {few}"
+        rest = "; every other is significantly below the best on some of them"
+    of_scope = {"overall": "datasets", OWN: "datasets of your own"}.get(scope, f"{scope} datasets")
+    few = f"Too few {of_scope} for rank tests ({len(block.independent)} of {FEWEST_DATASETS})."
+    where, value = listed(block.datasets), f"{means[first[0]]:.2%}"
+    if len(first) > 1:
+        head = f"{listed(first)} are equal, {value}: {'the best' if others else 'their'} mean top-1 on {where}"
+    else:
+        head = f"{first[0]}: best mean top-1 on {where}, {value}"
     evidence = []
     for dataset in block.datasets:
-        top = max(block.backbones, key=lambda name: block.cells[dataset, name].mean())
-        even = [name for name in ordered if name != top and marks[dataset][name]]
-        also = f"tied: {listed(even, len(even))}" if even else "no other is tied"
-        evidence.append(f"{dataset}: best {top}, {block.cells[dataset, top].mean():.2%}; {also}.")
-    test = f"Tied: not significantly below the best at {LEVEL}, t tests over seeds, Holm-corrected."
-    return answer, [*evidence, test, *_about(block)]
+        top = [name for name in ordered if marks[dataset][name] == "best"]
+        even = [name for name in ordered if marks[dataset][name] == "tied"]
+        also = f"not significantly below: {listed(even, len(even))}" if even else "every other is significantly below"
+        also = f"; {also}" if len(top) < len(ordered) else ""
+        equal = ", equal" if len(top) > 1 else ""
+        evidence.append(f"{dataset}: best {listed(top)}{equal}, {block.cells[dataset, top[0]].mean():.2%}{also}.")
+    test = (
+        f"Significance at {LEVEL}: Welch's t tests over seeds, paired ones where {FEWEST_PAIRS} seeds are shared, "
+        "Holm-corrected."
+    )
+    return f"{head}{rest}. {few}", [*evidence, test, *_about(block)]
 
 
 def none(
     block: Block, scope: str, budget: str, means: Mapping[str, float], ordered: Sequence[str]
 ) -> tuple[str, list[str]]:
     """That there is not enough evidence, why, and what there is."""
-    where = "" if scope == "overall" else f" on {scope} data"
+    where = {"overall": "", OWN: " on your own data"}.get(scope, f" on {scope} data")
     part = "" if budget == "all" else f" with {budget}"
     if not block.asked:
         reason = f"no finished run{where}{part}"
     elif len(block.backbones) < 2:
         ran = f"only {block.backbones[0]} was run" if block.backbones else "no backbone was run on half of the datasets"
+        if block.backbones and block.seldom:
+            ran += f" on at least half of the {count(block.asked, 'dataset')}"
+            where = where.replace(" on ", " of ")
         reason = ran + where + part
     elif not block.datasets:
         reason = f"no dataset on which all of {listed(block.backbones)} were run"
@@ -109,9 +130,16 @@ def none(
         reason = f"{all_of}{of_all} cells have fewer than {FEWEST_SEEDS} seeds"
     evidence = []
     if len(ordered) > 1 and block.datasets:
-        best = ordered[0]
+        first = _highest(means, ordered)
+        has = (
+            "has the highest"
+            if len(first) == 1
+            else "have equal and the highest"
+            if len(first) < len(ordered)
+            else "have equal"
+        )
         evidence.append(
-            f"So far, without a claim: {best} has the highest mean top-1 over {_datasets(block)}, {means[best]:.2%}."
+            f"So far, without a claim: {listed(first)} {has} mean top-1 over {_datasets(block)}, {means[first[0]]:.2%}."
         )
     return f"Not enough evidence: {reason}.", [*evidence, *(_about(block) if block.datasets else [])]
 
@@ -164,6 +192,11 @@ def listed(names: Sequence[str], most: int = MOST_NAMED) -> str:
 def _by_rank(block: Block, average: Mapping[str, float]) -> list[str]:
     means = dict(zip(block.backbones, block.scores.mean(axis=0).tolist(), strict=True))
     return sorted(block.backbones, key=lambda name: (average[name], -means[name]))
+
+
+def _highest(means: Mapping[str, float], ordered: Sequence[str]) -> list[str]:
+    highest = max(means.values())
+    return [name for name in ordered if highest - means[name] < EQUAL]
 
 
 def _mean_sentence(block: Block, names: Sequence[str] | None = None) -> str:

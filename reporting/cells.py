@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reporting import statistics
-from reporting.entry import METRICS, Entry
+from reporting.entry import METRICS, Entry, clean
 from reporting.errors import side_pixels, worst_errors
 from reporting.leagues import Cell, League
 
@@ -40,9 +40,12 @@ class Limits:
 
 
 def shown(
-    league: League, limits: Limits, skipped: list[dict[str, str]]
+    league: League, limits: Limits, skipped: list[dict[str, str]], no_curve: list[dict[str, str]]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The cells, by budget, dataset and backbone, and the different ways in which they were made."""
+    """The cells, by budget, dataset and backbone, and the different ways in which they were made.
+
+    Adds to `skipped` the files of runs that can't be read, and to `no_curve` the runs that have no history.
+    """
     marks = _marks(league)
     places = {
         (cell.dataset, cell.backbone, cell.budget): (
@@ -59,7 +62,7 @@ def shown(
         making = _making(cell.runs)
         made = makings.setdefault(repr(making), (len(makings), making))[0]
         found = {"d": d, "b": b, "budget": budget} | _numbers(cell) | {"mark": marks[key], "made": made}
-        cells.append(found | _files(cell, budget, limits, skipped) | _matrix(cell, limits.confusions))
+        cells.append(found | _files(cell, budget, limits, skipped, no_curve) | _matrix(cell, limits.confusions))
     return cells, [making for _, making in makings.values()]
 
 
@@ -82,10 +85,10 @@ def _numbers(cell: Cell) -> dict[str, Any]:
     for metric in METRICS:
         numbers = list(cell.scores(metric).values())
         whole = len(numbers) == len(cell.runs)
-        values[metric] = [round(value, 5) for value in numbers] if whole else None
-        mean[metric] = round(float(np.mean(numbers)), 5) if whole else None
+        values[metric] = [round(value, statistics.DIGITS) for value in numbers] if whole else None
+        mean[metric] = round(float(np.mean(numbers)), statistics.DIGITS) if whole else None
         reach = statistics.interval(numbers, high=math.inf if metric == "nll" else 1.0) if whole else None
-        low[metric], high[metric] = (round(end, 5) for end in reach) if reach else (None, None)
+        low[metric], high[metric] = (round(end, statistics.DIGITS) for end in reach) if reach else (None, None)
     several = len(cell.runs) > 1
     costs = {}
     for name, digits in COST_DIGITS.items():
@@ -133,12 +136,14 @@ def _matrix(cell: Cell, most: int) -> dict[str, Any]:
     }
 
 
-def _files(cell: Cell, budget: int, limits: Limits, skipped: list[dict[str, str]]) -> dict[str, Any]:
+def _files(
+    cell: Cell, budget: int, limits: Limits, skipped: list[dict[str, str]], no_curve: list[dict[str, str]]
+) -> dict[str, Any]:
     """Learning curves and the worst errors, from the runs' own files."""
     curves: list[tuple[list[float], list[float]]] = []
     errors = None
     if limits.all_curves or budget == 0:
-        curves = [_history(entry, skipped) for entry in cell.runs[:MOST_CURVES]]
+        curves = [_history(entry, skipped, no_curve) for entry in cell.runs[:MOST_CURVES]]
     if limits.thumbnails and budget == 0:
         for entry in cell.runs:
             try:
@@ -151,15 +156,22 @@ def _files(cell: Cell, budget: int, limits: Limits, skipped: list[dict[str, str]
     return {"curve": [top1 for top1, _ in curves], "loss": [loss for _, loss in curves], "errors": errors}
 
 
-def _history(entry: Entry, skipped: list[dict[str, str]]) -> tuple[list[float], list[float]]:
+def _history(
+    entry: Entry, skipped: list[dict[str, str]], no_curve: list[dict[str, str]]
+) -> tuple[list[float], list[float]]:
     path: Path = entry.folder / "history.csv"
+    if not path.exists():
+        no_curve.append({"run": entry.run, "reason": "history.csv is missing"})
+        return [], []
     try:
+        if not path.is_file():  # a pipe would be waited for without end
+            raise ValueError("not a regular file")
         with path.open(newline="", encoding="utf-8") as file:
             names, *rows = csv.reader(file)
         columns = names.index("select_top1"), names.index("train_loss")
         top1, loss = ([_plotted(row[column]) for row in rows] for column in columns)
     except (OSError, ValueError, IndexError, csv.Error) as problem:
-        reason = "is missing" if isinstance(problem, FileNotFoundError) else f"can't be read: {problem}"
+        reason = f"can't be read: {clean(str(problem))}"
         skipped.append({"path": f"{entry.run}/history.csv", "reason": reason})
         return [], []
     return top1, loss

@@ -99,7 +99,7 @@ def _read_failures(folder: Path, files: list[str], found: Collected) -> None:
             continue
         if isinstance(content, dict) and content.get("reason"):
             cell = clean(str(content.get("cell") or file.removesuffix(".json")))
-            reason, tail = clean(str(content["reason"])), clean(str(content.get("tail") or ""))
+            reason, tail = clean(str(content["reason"]), lines=True), clean(str(content.get("tail") or ""), lines=True)
             found.failed.append({"cell": cell, "reason": reason, "tail": tail})
 
 

@@ -55,7 +55,14 @@ function present(value) {
 function shown(metric, value, sign = "") {
   if (!present(value)) return "–";
   const { digits, percent } = METRICS[metric];
-  return `${value > 0 ? sign : ""}${(percent ? 100 * value : value).toFixed(digits)}`.replace("-", "−");
+  return `${value > 0 ? sign : ""}${fixed(percent ? 100 * value : value, digits)}`.replace("-", "−");
+}
+
+/** As toFixed, but a value exactly between two is rounded to the even one, as the sentences of the report have it. */
+function fixed(value, digits) {
+  const text = value.toFixed(digits);
+  const between = Math.abs(value * 2 ** (digits + 1)) % 2 === 1;
+  return between && Number(text.slice(-1)) % 2 ? (value - (Math.sign(value) * 10 ** -digits) / 4).toFixed(digits) : text;
 }
 
 /** Half the 95 % interval: the longer side, where it was cut at 0 or 1. */

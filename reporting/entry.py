@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from reporting import matrix
 
 SCHEMA = 1  # of record.json, as in engine/records.py, whose import takes seconds
 METRICS = ("top1", "balanced_accuracy", "macro_f1", "auroc", "nll", "ece")
+# C0, C1, the marks that turn the direction of text around, and the separators of lines and paragraphs
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 LARGEST_RECORD_BYTES = 64 << 20  # a confusion matrix of 2,000 classes and all the rest
 
 
@@ -139,7 +144,7 @@ def _entry(record: dict[str, Any], matrix_text: bytes, folder: Path, run: str, s
         run=run,
         folder=folder,
         status=status,
-        error=_maybe(text, record.get("error")),
+        error=_maybe(partial(text, lines=True), record.get("error")),
         time=text(record.get("finished") or record["started"]),
         partial=bool(dataset["partial"]),
         notes=tuple(text(note) for note in dataset["notes"]),
@@ -252,9 +257,12 @@ def _outcome(record: Mapping[str, Any], matrix_text: bytes, classes: int) -> Out
 
 
 def content_of(path: Path) -> bytes:
-    """The file, unless it is far too large for a record. Raises NotARecordError."""
+    """The file, unless it is none, or far too large for a record. Raises NotARecordError."""
     try:
-        if (size := path.stat().st_size) > LARGEST_RECORD_BYTES:
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):  # a pipe would be waited for without end
+            raise NotARecordError("not a regular file")
+        if (size := state.st_size) > LARGEST_RECORD_BYTES:
             raise NotARecordError(f"too large to be a record: {size / 2**20:,.0f} MiB")
         return path.read_bytes()
     except OSError as problem:
@@ -266,16 +274,23 @@ def why_unreadable(problem: Exception) -> str:
     return str(problem) if isinstance(problem, NotARecordError) else f"not readable JSON: {clean(str(problem))}"
 
 
-def clean(found: str) -> str:
-    """The text without what UTF-8 can't hold: halves of characters, bytes of file names that are no text."""
-    return found.encode("utf-8", "replace").decode()
+def clean(found: str, lines: bool = False) -> str:
+    """The text without what UTF-8 can't hold (halves of characters, bytes of file names that are no text), and without
+    control characters, of which U+FFFD takes the place. With `lines` it keeps ends of lines, as \\n, and tabs.
+    """
+    if found.isprintable():  # nearly every text, and much the fastest
+        return found
+    found = found.encode("utf-8", "replace").decode()
+    if lines:
+        found = found.replace("\r\n", "\n")
+    return CONTROLS.sub(lambda match: match[0] if lines and match[0] in "\n\t" else "\N{REPLACEMENT CHARACTER}", found)
 
 
-def text(value: Any) -> str:
-    """The value, which must be a text. Raises TypeError."""
+def text(value: Any, lines: bool = False) -> str:
+    """The value, which must be a text, as `clean` leaves it. Raises TypeError."""
     if not isinstance(value, str):
         raise TypeError(f"expected a text, found {value!r:.40}")
-    return clean(value)
+    return clean(value, lines)
 
 
 def whole(value: Any) -> int:

@@ -33,6 +33,8 @@ def worst_errors(folder: Path, seed: int, classes: int, side: int) -> dict[str, 
     if not (folder / "errors.npz").is_file():
         return None
     try:
+        if not (folder / "predictions.npz").is_file():  # a pipe would be waited for without end
+            raise ValueError("predictions.npz is missing, or not a regular file")
         with np.load(folder / "errors.npz", allow_pickle=False) as errors:
             tiles, rows = errors["tiles"][:MOST], errors["rows"][:MOST]
         with np.load(folder / "predictions.npz", allow_pickle=False) as predictions:

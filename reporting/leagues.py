@@ -18,7 +18,6 @@ MOST_NOTES = 20  # of a league's datasets
 LONGEST_REASON = 300  # characters
 
 WORDS = {
-    "epochs": "at most {} epochs a stage",
     "lr": "rate {:g}",
     "patience": "patience {}",
     "batch_size": "batches of {}",
@@ -214,8 +213,9 @@ def _in_words(recipe: str, asked: Mapping[str, object]) -> list[str]:
             told += ["rate chosen by a sweep"] if value else []
         elif name == "lr" and value is None:
             told.append("the recipe's own rate")
-        elif name == "epochs" and recipe == "cosine" and value is not None:
-            told.append(f"{value} epochs")
+        elif name == "epochs" and value is not None:
+            epochs = "1 epoch" if value == 1 else f"{value} epochs"
+            told.append(epochs if recipe == "cosine" else f"at most {epochs} a stage")
         elif value is None:
             told.append(f"no {name}")
         else:
@@ -223,18 +223,24 @@ def _in_words(recipe: str, asked: Mapping[str, object]) -> list[str]:
     return told
 
 
-def notes(league: League) -> list[str]:
-    """What whoever reads a league's numbers must know."""
+def warnings(terms: Terms) -> list[str]:
+    """What must be said beside a league's answer."""
     found = []
-    if league.terms.protocol == "paper":
+    if terms.protocol == "paper":
         found.append(
             "paper protocol: test chose the epoch, so these numbers are optimistic, for comparison with published ones "
             "alone"
         )
-    if league.terms.weights == "none":
+    if terms.weights == "none":
         found.append("random weights: these numbers say nothing of fine-tuning pretrained backbones")
-    if league.terms.weights.startswith("checkpoint"):
+    if terms.weights.startswith("checkpoint"):
         found.append("weights of earlier runs: what those were trained on is part of the result")
+    return found
+
+
+def notes(league: League) -> list[str]:
+    """What whoever reads a league's numbers must know: the warnings, and what records say of their datasets."""
+    found = warnings(league.terms)
     told = {f"{entry.name}: {note}": None for entry in league.entries for note in entry.notes}
     more = len(told) - MOST_NOTES
     return found + list(told)[:MOST_NOTES] + ([f"and {more:,} more notes, in the records"] if more > 0 else [])

@@ -20,7 +20,7 @@ MOST_CONFUSIONS = 600_000  # pairs of classes in all confusion matrices together
 
 
 def build(collected: Collected, runs: Path, thumbnails: bool = True) -> dict[str, Any]:
-    """The whole report. It notes in `skipped` what of a run's further files can't be read."""
+    """The whole report. Of a run's further files, `skipped` has what can't be read, `no_curve` the runs without one."""
     divided, apart = leagues.divide(collected.entries)
     count = sum(len(league.cells) for league in divided)
     limits = cells.Limits(
@@ -30,26 +30,30 @@ def build(collected: Collected, runs: Path, thumbnails: bool = True) -> dict[str
         confusions=MOST_CONFUSIONS // max(1, count),
     )
     skipped = list(collected.skipped)
+    no_curve: list[dict[str, str]] = []
     return {
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "runs": clean(str(runs)),
         "commit": _commit(),
         "records": len(collected.entries),
-        "leagues": [_league(league, limits, skipped) for league in divided],
+        "leagues": [_league(league, limits, skipped, no_curve) for league in divided],
         "apart": apart,
         "skipped": sorted(skipped, key=lambda line: line["path"]),
+        "no_curve": sorted(no_curve, key=lambda line: line["run"]),
         "failed": collected.failed,
     }
 
 
-def _league(league: League, limits: cells.Limits, skipped: list[dict[str, str]]) -> dict[str, Any]:
+def _league(
+    league: League, limits: cells.Limits, skipped: list[dict[str, str]], no_curve: list[dict[str, str]]
+) -> dict[str, Any]:
     terms = league.terms
     scopes = ("overall", *published.in_order({*published.DOMAINS, *league.domains.values()}, published.DOMAINS))
     rankings = {
         str(index): {scope: ranking.ranking(league, budget, scope) for scope in scopes}
         for index, budget in enumerate(league.budgets)
     }
-    shown, makings = cells.shown(league, limits, skipped)
+    shown, makings = cells.shown(league, limits, skipped, no_curve)
     return {
         "id": leagues.identity(terms),
         "title": leagues.title(terms),
@@ -57,6 +61,7 @@ def _league(league: League, limits: cells.Limits, skipped: list[dict[str, str]])
         "recipe": terms.recipe,
         "weights": terms.weights,
         "settings": leagues.settings(terms),
+        "warnings": leagues.warnings(league.terms),
         "notes": leagues.notes(league),
         "budgets": league.budgets,
         "domains": published.in_order(set(league.domains.values()), published.DOMAINS),

@@ -239,7 +239,9 @@ function themes() {
   const system = matchMedia("(prefers-color-scheme: dark)");
   const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
   const tell = () => {
-    byId("theme").setAttribute("aria-pressed", String(dark()));
+    const other = dark() ? "light" : "dark";
+    byId("theme").textContent = capital(other);
+    byId("theme").title = `Use the ${other} theme`;
     redraw();
   };
   byId("theme").addEventListener("click", () => {

@@ -147,6 +147,7 @@ def _answer(league: Mapping[str, Any]) -> str:
     scopes = league["rankings"].get("0", league["rankings"].get(0, {}))
     title = f"{_capital(league['title'])}. {_capital(budget_words(league['budgets'][0]))}."
     text = f'<p class="league">{escape(title)}</p>'
+    text += "".join(f'<p class="warning">{escape(_capital(warning))}.</p>' for warning in league["warnings"])
     if "overall" in scopes:
         text += _finding(scopes["overall"], "answer")
     else:
@@ -207,7 +208,7 @@ def _accuracy(league: Mapping[str, Any]) -> str:
         f'</caption><thead><tr><th scope="col" class="name">Backbone</th>{head}{last}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
         '<p class="legend"><span><b>Bold</b>: best of the dataset</span> <span><u>underlined</u>: not significantly '
-        "below it (Holm-corrected t tests over seeds)</span></p>"
+        "below it (Holm-corrected t tests over seeds, paired where five are shared)</span></p>"
     )
 
 

@@ -126,8 +126,8 @@ function renderMade() {
 }
 
 function renderApart() {
-  const { apart, skipped, failed } = report;
-  byId("apart").hidden = !apart.length && !skipped.length && !failed.length;
+  const { apart, skipped, failed, no_curve: withoutCurve } = report;
+  byId("apart").hidden = ![apart, skipped, failed, withoutCurve].some((lines) => lines.length);
   const parts = [
     grouped(
       "Listed apart",
@@ -138,6 +138,11 @@ function renderApart() {
       "Skipped",
       "files that can't be read, or are none of ours",
       skipped.map(({ path, reason }) => [path, reason]),
+    ),
+    grouped(
+      "No learning curve",
+      "runs whose records are used all the same",
+      withoutCurve.map(({ run, reason }) => [run, reason]),
     ),
     failed.length
       ? element(

@@ -14,7 +14,7 @@ from reporting import answers, statistics
 from reporting.diagram import diagram
 from reporting.leagues import Cell, League
 from reporting.published import BREAKHIS
-from reporting.statistics import FEWEST_DATASETS, FEWEST_SEEDS
+from reporting.statistics import DIGITS, FEWEST_DATASETS, FEWEST_SEEDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +26,7 @@ class Block:
     cells: Mapping[tuple[str, str], Cell]  # by dataset, backbone; those that are used
     left_out: list[dict[str, str]]  # what, why
     asked: int  # datasets of the scope with any cell
+    seldom: list[str]  # the backbones left out that were run on some of these datasets
 
     @cached_property
     def independent(self) -> list[list[str]]:
@@ -59,13 +60,14 @@ def complete_block(league: League, budget: str, datasets: Sequence[str]) -> Bloc
     """Leave out backbones that lack more than half of the datasets, then datasets that one of the others lacks."""
     cells = {(d, b): cell for (d, b, of), cell in league.cells.items() if of == budget and d in datasets}
     asked = [dataset for dataset in datasets if any(d == dataset for d, _ in cells)]
-    left_out, kept = [], []
+    left_out, kept, seldom = [], [], []
     for name in league.backbones if asked else []:
         lacking = [dataset for dataset in asked if (dataset, name) not in cells]
         if 2 * len(lacking) > len(asked):
             of_all = f"all {len(asked)} datasets" if len(asked) > 1 else "the dataset"
             why = f"no run on {of_all if len(lacking) == len(asked) else f'{len(lacking)} of {len(asked)} datasets'}"
             left_out.append({"what": f"backbone {name}", "why": why})
+            seldom += [name] if len(lacking) < len(asked) else []
         else:
             kept.append(name)
     used = []
@@ -75,7 +77,7 @@ def complete_block(league: League, budget: str, datasets: Sequence[str]) -> Bloc
             left_out.append({"what": f"dataset {dataset}", "why": f"no run of {answers.listed(lacking)}"})
         else:
             used.append(dataset)
-    return Block(kept, used, {(d, b): cells[d, b] for d in used for b in kept}, left_out, len(asked))
+    return Block(kept, used, {(d, b): cells[d, b] for d in used for b in kept}, left_out, len(asked), seldom)
 
 
 def ranking(league: League, budget: str, scope: str) -> dict[str, Any]:
@@ -100,8 +102,8 @@ def ranking(league: League, budget: str, scope: str) -> dict[str, Any]:
         "datasets": block.datasets,
         "independent": len(block.independent),
         "left_out": block.left_out,
-        "ranks": {name: round(average[name], 3) for name in ordered} if average else {},
-        "mean": {name: round(means[name], 5) for name in ordered} if means else {},
+        "ranks": {name: round(average[name], 5) for name in ordered} if average else {},
+        "mean": {name: round(means[name], DIGITS) for name in ordered} if means else {},
         "friedman": None,
         "cd": None,
         "groups": [],
@@ -142,7 +144,7 @@ def _tested(block: Block, average: Mapping[str, float], found: dict[str, Any]) -
         "f": None if tests.f is None else round(tests.f, 2),
         "p_f": _digits(tests.p_f),
     }
-    found["cd"], found["groups"] = round(difference, 3), groups
+    found["cd"], found["groups"] = round(difference, 5), groups
     found["svg"] = diagram(average, difference, groups)
     return answers.of_tests(block, average, tests, difference, different)
 
@@ -169,10 +171,14 @@ def _pair(
     found: dict[str, Any] = {"a": a, "b": b, "difference": None, "low": None, "high": None, "better": None}
     enough = seeds >= FEWEST_SEEDS and len(differences) >= FEWEST_DATASETS
     if differences:
-        found["difference"] = round(float(np.mean([np.mean(values) for values in differences])), 5)
+        found["difference"] = round(float(np.mean([np.mean(values) for values in differences])), DIGITS)
     if enough:
         sampled = statistics.paired_bootstrap(differences)
-        found |= {"low": round(sampled.low, 5), "high": round(sampled.high, 5), "better": round(sampled.better, 4)}
+        found |= {
+            "low": round(sampled.low, DIGITS),
+            "high": round(sampled.high, DIGITS),
+            "better": round(sampled.better, 4),
+        }
     why = "" if enough else answers.of_pair(len(differences), seeds)
     return found | {"datasets": len(differences), "seeds": seeds, "enough": enough, "why": why}
 

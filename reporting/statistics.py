@@ -16,7 +16,9 @@ from scipy import stats
 LEVEL = 0.05
 FEWEST_SEEDS = 3
 FEWEST_DATASETS = 5
+FEWEST_PAIRS = 5  # of a paired t test: with 3 it has 2 degrees of freedom, and calls even large differences ties
 SAMPLES = 2000  # of a bootstrap
+DIGITS = 7  # of a fraction that is shown as a percentage with two decimals: its rounding twice is not seen
 EQUAL = 1e-12  # accuracies that differ by less do so by rounding
 
 Numbers = npt.NDArray[np.float64]
@@ -38,9 +40,9 @@ def student(values: int) -> float:
 
 
 def same_mean(a: Scores, b: Scores) -> float:
-    """Two-sided p-value of equal means: a paired t test over shared seeds where there are three, else Welch's."""
+    """Two-sided p-value of equal means: a paired t test over shared seeds where there are five, else Welch's."""
     shared = sorted(a.keys() & b.keys())
-    paired = len(shared) >= FEWEST_SEEDS
+    paired = len(shared) >= FEWEST_PAIRS
     if paired:
         first, second = [a[seed] for seed in shared], [b[seed] for seed in shared]
         constant = np.ptp(np.subtract(first, second)) < EQUAL

@@ -77,6 +77,14 @@ function sortable(id, { caption, columns, rows, groups = null, tall = false, man
   return element("div", attributes, table);
 }
 
+/** A box that scrolls, and above it, while it is too narrow for what is in it, the words that say so. */
+function sideways(box, words) {
+  const arrow = element("span", { "aria-hidden": "true" }, "⟷");
+  const hint = element("p", { class: "note sideways on-screen", hidden: true }, `${words} `, arrow);
+  new ResizeObserver(() => (hint.hidden = box.scrollWidth <= box.clientWidth)).observe(box);
+  return [hint, box];
+}
+
 /** Arrow keys move between the buttons of a table's body, of which one is reached by the tab key. */
 function arrows(table) {
   const body = table.querySelector("tbody");
@@ -114,7 +122,7 @@ function accuracyTable() {
   const [datasets, backbones] = [shownDatasets(), shownBackbones()];
   const cells = datasets.flatMap((d) => backbones.map((b) => cellAt(d, b))).filter(Boolean);
   const seeds = mostCommon(cells.map((cell) => cell.seeds.length));
-  const best = new Map(datasets.map((d) => [d, bestOf(d)]));
+  const best = new Map(datasets.map((d) => [d, bestOf(d)])); // all that share the best value
 
   const columns = [
     { name: "Backbone", head: true, up: true, value: (b) => league.backbones[b].name, show: (b) => named(b) },
@@ -146,17 +154,19 @@ function accuracyTable() {
   const gone = datasets.length > 1 && backbones.some((b) => averageOver(datasets, b, metric) === null);
   const hint = `Average: over the ${count(datasets.length, "dataset")} shown, only where all are there.`;
   return [
-    cells.length ? box : element("p", { class: "note" }, "No cell is left by these filters."),
+    ...(cells.length
+      ? sideways(box, "The table scrolls sideways.")
+      : [element("p", { class: "note" }, "No cell is left by these filters.")]),
     element(
       "p",
       { class: "legend" },
-      element("span", {}, element("b", {}, shown(metric, up ? 0.9731 : 0.0312)), " best of the dataset"),
+      element("span", {}, element("b", {}, "Bold"), ": best of the dataset"),
       metric === "top1" && seeds > 2
         ? element(
             "span",
             {},
-            element("u", {}, "96.80"),
-            " not significantly below it (Holm-corrected t tests over seeds)",
+            element("u", {}, "underlined"),
+            ": not significantly below it (Holm-corrected t tests over seeds, paired where five are shared)",
           )
         : element(
             "span",
@@ -171,14 +181,16 @@ function accuracyTable() {
 
   function bestOf(d) {
     const all = league.backbones.map((_, b) => cellAt(d, b)).filter((cell) => present(cell?.mean[metric]));
-    if (metric === "top1") return all.find((cell) => cell.mark === "best");
-    return all.reduce((a, b) => (a && a.mean[metric] > b.mean[metric] === up ? a : b), undefined);
+    if (metric === "top1") return all.filter((cell) => cell.mark === "best");
+    if (all.length < 2) return [];
+    const value = Math[up ? "max" : "min"](...all.map((cell) => cell.mean[metric]));
+    return all.filter((cell) => cell.mean[metric] === value);
   }
 
-  function accuracyCell(cell, bestCell, usual) {
+  function accuracyCell(cell, bestCells, usual) {
     if (!present(cell?.mean[metric])) return element("span", { class: "absent" }, "–");
     const around = half(cell, metric);
-    const mark = cell === bestCell ? "b" : metric === "top1" && cell.mark === "tied" ? "u" : "span";
+    const mark = bestCells.includes(cell) ? "b" : metric === "top1" && cell.mark === "tied" ? "u" : "span";
     const button = element(
       "button",
       { type: "button", class: "cell" },

@@ -16,8 +16,9 @@ Cell = Mapping[str, Any]
 
 LEGEND = (
     "Test top-1 in percent, mean over seeds, with the half-width of Student's 95 % confidence interval. {best}: the "
-    "highest mean of the dataset. {tied}: not significantly below it at 0.05 (t tests over seeds, Holm-corrected). In "
-    "parentheses: how many seeds, where that is not the same for all."
+    "highest mean of the dataset. {tied}: not significantly below it at 0.05 (Welch's t tests over seeds, "
+    "paired ones where five seeds are shared, Holm-corrected). In parentheses: how many seeds, where that is not the "
+    "same for all."
 )
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''"}
@@ -69,6 +70,7 @@ def markdown_text(report: Mapping[str, Any]) -> str:
     for what, key, where in (
         ("Listed apart", "apart", "run"),
         ("Skipped", "skipped", "path"),
+        ("No learning curve", "no_curve", "run"),
         ("Failed", "failed", "cell"),
     ):
         if report[key]:

@@ -48,6 +48,7 @@ def report(
         "leagues": made,
         "apart": [{"run": "digits/resnet/honest-seed0-0123456789", "reason": "not finished"}],
         "skipped": [{"path": "notes.txt", "reason": "not a record"}],
+        "no_curve": [{"run": "digits/swin/honest-seed0-0123456789", "reason": "history.csv is missing"}],
         "failed": [{"cell": "cifar10-swin-0", "reason": "out of memory", "tail": "line 1\nline 2"}],
     }
 
@@ -91,6 +92,7 @@ def league(
         "recipe": "adamw-sgd",
         "weights": "imagenet",
         "settings": ["batches of 64", "patience 10"],
+        "warnings": ["paper protocol: test chose the epoch, optimistic"] if protocol == "paper" else [],
         "notes": ["paper protocol: test chose the epoch, optimistic"] if protocol == "paper" else [],
         "budgets": list(budgets),
         "domains": list(domains),

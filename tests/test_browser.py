@@ -118,6 +118,22 @@ def test_sorting_by_mouse_and_keyboard(opens: Opens) -> None:
     assert averages == sorted(averages, reverse=True)
 
 
+def test_all_that_are_equal_are_bold_and_round_as_the_sentences_do(opens: Opens) -> None:
+    report = pages.report(budgets=("all",))
+    for cell in report["leagues"][0]["cells"]:
+        if cell["d"] == 0:
+            cell["mark"] = "best" if cell["b"] < 2 else ""
+            cell["mean"] |= {"top1": 0.83125, "ece": 0.03125 if cell["b"] < 3 else 0.5}
+    text = render(report)
+    page, plain = opens(text), opens(text, java_script_enabled=False)
+    assert shared_text(page) == shared_text(plain)
+    first = "tbody tr > :nth-child(2)"
+    assert page.locator(f"#accuracy-table {first} b").all_text_contents() == [f"{83.125:.2f}"] * 2
+    page.select_option("#metric", "ece")
+    assert page.locator(f"#accuracy-table {first} b").count() == 3
+    assert not page.locator("#accuracy-body .sideways").is_visible()
+
+
 def test_a_row_that_lacks_the_value_sorts_last(opens: Opens) -> None:
     report = pages.report(budgets=("all",))
     all_cells = report["leagues"][0]["cells"]
@@ -235,12 +251,15 @@ def test_two_backbones_compared(opens: Opens) -> None:
     page.select_option("#pair-b", pair["b"])
     said = page.locator("#pair-answer").inner_text()
     assert f"{abs(100 * pair['difference']):.2f} points" in said
-    straight = "above" in said
+    excludes = pair["low"] > 0 or pair["high"] < 0
+    assert said.startswith(f"The 95 % interval of the bootstrap {'excludes' if excludes else 'includes'} 0: ")
+    assert "not corrected for their number" in said
+    straight = "top-1 above" in said
     page.select_option("#pair-b", pair["a"])
     assert "two different" in page.locator("#pair-answer").inner_text()
     page.select_option("#pair-a", pair["b"])
     turned = page.locator("#pair-answer").inner_text()
-    assert ("above" in turned) != straight
+    assert ("top-1 above" in turned) != straight
     assert drawn(page, "pairs").locator(".errorbar").count() == 5
 
 
@@ -302,7 +321,9 @@ def test_dark_and_light(opens: Opens) -> None:
     page.emulate_media(color_scheme="light")
     page.locator("#theme").click()
     assert page.evaluate(background) == dark
-    assert page.locator("#theme").get_attribute("aria-pressed") == "true"
+    assert page.locator("#theme").inner_text() == "Light"
+    page.locator("#theme").click()
+    assert page.locator("#theme").inner_text() == "Dark"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -314,6 +335,12 @@ def test_on_a_phone(opens: Opens, scheme: str) -> None:
         details.evaluate("details => (details.open = true)")
     wide = page.evaluate("[document.documentElement.scrollWidth, document.body.scrollWidth, innerWidth]")
     assert wide == [390, 390, 390]
+    assert page.locator("#accuracy-body .sideways").is_visible()
+    diagram = page.locator(".diagram .scroll")
+    assert page.locator(".diagram .sideways").is_visible()
+    assert diagram.evaluate("box => (box.scrollLeft = 1000) && box.scrollLeft + box.clientWidth") >= diagram.evaluate(
+        "box => box.scrollWidth - 1"
+    )
     box = page.locator("#accuracy-body .scroll")
     assert box.evaluate("box => box.scrollWidth > box.clientWidth")
     box.evaluate("box => (box.scrollLeft = 300)")

@@ -1,6 +1,7 @@
 """reporting/collect.py: what is read of a folder of runs, and what is skipped, with a line."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,34 @@ def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = synthetic.write(tmp_path, synthetic.record("ucmerced", "swin")) / "record.json"
     with pytest.raises(NotARecordError, match="too large"):
         read_entry(path, "run")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    synthetic.make(tmp_path, datasets=["ucmerced"], backbones=["swin"], seeds=1)
+    (tmp_path / "dtd").mkdir()
+    (tmp_path / "grid").mkdir()
+    os.mkfifo(tmp_path / "dtd" / "record.json")
+    os.mkfifo(tmp_path / "grid" / "cell.json")
+    found = collect(tmp_path)
+    assert len(found.entries) == 1
+    assert {line["path"]: line["reason"] for line in found.skipped} == {
+        "dtd/record.json": "not a regular file",
+        "grid/cell.json": "not a regular file",
+    }
+
+
+def test_control_characters_are_replaced(tmp_path: Path) -> None:
+    record = synthetic.record("ucmerced", "swin")
+    record["dataset"]["classes"][0] = "a\x00\x1b\x9b\n\u202eb"
+    record["dataset"]["notes"] = ["\u2067x"]
+    synthetic.write(tmp_path, record)
+    (tmp_path / "grid").mkdir()
+    content = {"reason": "a\x07", "tail": "one\r\ntwo\x1b[31m\tthree"}
+    (tmp_path / "grid" / "cell.json").write_text(json.dumps(content))
+    found = collect(tmp_path)
+    assert found.entries[0].version.classes[0] == "a\ufffd\ufffd\ufffd\ufffd\ufffdb"
+    assert found.entries[0].notes == ("\ufffdx",)
+    assert found.failed == [{"cell": "cell", "reason": "a\ufffd", "tail": "one\ntwo\ufffd[31m\tthree"}]
 
 
 def test_half_a_character_does_no_harm(tmp_path: Path) -> None:

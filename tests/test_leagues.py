@@ -39,6 +39,7 @@ def test_one_league(tmp_path: Path) -> None:
         ({"recipe": "cosine", "config": {"patience": None}}, "recipe cosine"),
         ({"config": {"lr": 3e-4}}, "rate 0.0003"),
         ({"config": {"epochs": 3}}, "at most 3 epochs a stage"),
+        ({"config": {"epochs": 1}}, "at most 1 epoch a stage"),
         ({"config": {"patience": 5}}, "patience 5"),
         ({"config": {"tune": "linear"}}, "the head only"),
         ({"config": {"ema": True}}, "moving average of the weights"),

@@ -167,6 +167,15 @@ def test_plotly_is_told_how_to_get(monkeypatch: pytest.MonkeyPatch) -> None:
         render(pages.report())
 
 
+def test_warnings_stand_beside_the_answer() -> None:
+    report = pages.report()
+    report["leagues"][0]["warnings"] = ["random weights: <b>"]
+    text = render(report)
+    assert re.search(
+        r'<p class="league">[^<]*</p><p class="warning">Random weights: &lt;b&gt;.</p><p class="answer', text
+    )
+
+
 def test_colours_can_be_read_in_both_themes() -> None:
     """WCAG 2.1: 4.5 to 1 for text, 3 to 1 for lines and marks."""
     css = (Path(page.__file__).parent / "page.css").read_text("utf-8")

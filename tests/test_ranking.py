@@ -138,9 +138,34 @@ def test_a_domain_of_one_dataset_is_answered_by_seeds(tmp_path: Path) -> None:
     found = ranked(tmp_path, *records, scope="texture")
     assert found["kind"] == "means"
     assert found["answer"] == (
-        f"swin: best mean top-1 on dtd, {found['mean']['swin']:.2%}; convnext is statistically tied with it. "
+        f"swin: best mean top-1 on dtd, {found['mean']['swin']:.2%}; convnext is not significantly below the best. "
         "Too few texture datasets for rank tests (1 of 5)."
     )
+
+
+def test_equal_means_are_said_to_be_equal(tmp_path: Path) -> None:
+    levels = {"convnext": 0.5, "swin": 0.5, "mobilenet": 0.2}
+    found = ranked(tmp_path, *grid(("dtd",), levels), scope="texture")
+    assert found["answer"].startswith(
+        f"convnext and swin are equal, {found['mean']['swin']:.2%}: the best mean top-1 on dtd; every other is "
+        "significantly below them. "
+    )
+    assert found["evidence"][0].startswith("dtd: best convnext and swin, equal, ")
+    all_equal = ranked(tmp_path / "two", *grid(("dtd",), {"convnext": 0.5, "swin": 0.5}), scope="texture")
+    assert f"are equal, {found['mean']['swin']:.2%}: their mean top-1 on dtd. Too few" in all_equal["answer"]
+
+
+def test_another_backbone_was_run_too_seldom(tmp_path: Path) -> None:
+    without = tuple((dataset, "swin") for dataset in FIVE[:3])
+    found = ranked(tmp_path, *grid(levels={"resnet": 0.8, "swin": 0.9}, without=without))
+    assert found["answer"] == "Not enough evidence: only resnet was run on at least half of the 5 datasets."
+
+
+def test_datasets_of_ones_own(tmp_path: Path) -> None:
+    records = grid(("dtd",), {"convnext": 0.9, "swin": 0.5})
+    for record in records:
+        record["dataset"] |= {"key": "mine", "domain": "own"}
+    assert "Too few datasets of your own for rank tests (1 of 5)." in ranked(tmp_path, *records, scope="own")["answer"]
 
 
 def test_one_backbone(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """report.py: from a folder of records to the files of the report."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -175,10 +176,31 @@ def test_files_of_a_run_that_are_damaged_or_gone(tmp_path: Path) -> None:
     (cell,) = made["leagues"][0]["cells"]
     assert cell["errors"] is None
     assert [len(curve) > 0 for curve in cell["curve"]] == [True, False, False]
-    assert len(made["skipped"]) == 3
+    gone = str(runs[1].relative_to(tmp_path))
+    assert made["no_curve"] == [{"run": gone, "reason": "history.csv is missing"}]
+    assert len(made["skipped"]) == 2
     reasons = " ".join(line["reason"] for line in made["skipped"])
-    for part in ("worst errors can't be shown", "is missing", "nan is no number"):
+    for part in ("worst errors can't be shown", "nan is no number"):
         assert part in reasons
+
+
+def test_pipes_among_the_files_of_a_run(tmp_path: Path) -> None:
+    (folder,) = synthetic.make(tmp_path, datasets=["ucmerced"], backbones=["swin"], seeds=1)
+    for name in ("history.csv", "predictions.npz"):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+    reasons = [line["reason"] for line in built(tmp_path)["skipped"]]
+    assert len(reasons) == 2
+    assert all("not a regular file" in reason for reason in reasons)
+
+
+def test_random_weights_are_said_beside_the_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = synthetic.record("ucmerced", "swin", config={"weights": "none"})
+    record["backbone"]["weights"] = "none"
+    synthetic.write(tmp_path / "runs", record)
+    code, text, _ = run(capsys, tmp_path / "runs", "--out", tmp_path / "report")
+    assert code == 0
+    assert "caution    random weights: these numbers say nothing of fine-tuning" in text
 
 
 @pytest.mark.parametrize(

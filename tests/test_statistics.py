@@ -110,11 +110,26 @@ def test_same_mean_is_paired_where_seeds_are_shared() -> None:
     assert apart == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
 
 
+def test_same_mean_is_not_paired_under_five_shared_seeds() -> None:
+    """With three, the paired test has 2 degrees of freedom, and would not tell five points apart."""
+    a, b = [0.900, 0.905, 0.910], [0.860, 0.855, 0.846]
+    assert stats.ttest_rel(a, b).pvalue > 0.01
+    found = same_mean(dict(enumerate(a)), dict(enumerate(b)))
+    assert found == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
+    assert found < 0.001
+    four, others = RANDOM.random(4), RANDOM.random(4)
+    expected = stats.ttest_ind(four, others, equal_var=False).pvalue
+    assert same_mean(dict(enumerate(four)), dict(enumerate(others))) == pytest.approx(expected)
+
+
 def test_same_mean_without_variance() -> None:
-    assert same_mean({0: 0.5, 1: 0.6, 2: 0.7}, {0: 0.5, 1: 0.6, 2: 0.7}) == 1
-    assert same_mean({0: 0.5, 1: 0.6, 2: 0.7}, {0: 0.4, 1: 0.5, 2: 0.6}) == 0
+    five = {seed: 0.5 + seed / 10 for seed in range(5)}
+    lower = {seed: value - 0.1 for seed, value in five.items()}
+    assert same_mean(five, dict(five)) == 1
+    assert same_mean(five, lower) == 0
     assert same_mean({0: 1.0, 1: 1.0, 2: 1.0}, {3: 1.0, 4: 1.0, 5: 1.0}) == 1
-    assert same_mean({0: 0.5, 1: 0.6, 2: 0.7}, {0: 0.4, 1: 0.5, 2: 0.6 + 1e-9}) < 1e-6
+    assert same_mean({0: 1.0, 1: 1.0, 2: 1.0}, {0: 0.9, 1: 0.9, 2: 0.9}) == 0
+    assert same_mean(five, lower | {2: lower[2] + 1e-9}) < 1e-6
 
 
 def test_holm_is_statsmodels() -> None:
