@@ -264,7 +264,9 @@ def test_what_is_sent_to_a_card_is_waited_for_and_kept_until_it_is_used(monkeypa
     found = loader._copied(order for order in (np.arange(9), np.arange(9, 18), np.arange(18, 23)))
     expected = loader._stored(np.arange(23))
     for (images, labels), (pixels, wanted) in zip(found, expected, strict=True):
-        assert log[-3:] == ["waited", "kept", "kept"]
+        # between them, the thread may send a later batch
+        here = [event for event in log if event not in ("pinned", "sent")]
+        assert here[-3:] == ["waited", "kept", "kept"]
         log.append("used")
         assert torch.equal(images, pixels)
         assert torch.equal(labels, wanted)
