@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +33,21 @@ ROOT = Path(__file__).resolve().parents[1]
 PLAIN = "--precision fp32 --plan off --compile off --no-cache"
 
 
-def top1(command: str, out: Path) -> tuple[float, str]:
-    """Test top-1 of a run, and the form that it computed in."""
+def record_of(command: Sequence[str], out: Path) -> dict[str, Any]:
+    """The record that Python's `command` leaves as the only one in `out`; an earlier one, if it is done."""
     done = subprocess.run(  # noqa: S603 (the user's own command)
-        [sys.executable, *command.split(), "--out", str(out)], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, *command, "--out", str(out)], cwd=ROOT, capture_output=True, text=True
     )
     if done.returncode:
-        sys.exit(f"{command} failed:\n{done.stderr}")
+        sys.exit(f"{shlex.join(command)} failed:\n{done.stderr}")
     (path,) = out.rglob("record.json")
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
+def top1(command: str, out: Path) -> tuple[float, str]:
+    """Test top-1 of a run, and the form that it computed in."""
+    record = record_of(command.split(), out)
     return record["test"]["top1"], f"{record['plan']['precision']} {record['plan']['layout']}"
 
 

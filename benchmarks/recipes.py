@@ -12,10 +12,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib
-import json
 import shlex
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,13 +21,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import common
-from benchmarks.accuracy import compare
+from benchmarks.accuracy import compare, record_of, spread
 from engine.console import say, table
 from engine.environment import environment
 from engine.files import write_json
 from engine.recipes import RECIPES
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def lite0() -> Any:
@@ -52,23 +48,6 @@ def run_script(script: str, arguments: list[str]) -> None:
     )
     common.BACKBONES["lite0"] = common.Backbone(lite0, weights, "_fc")
     common.main(importlib.import_module(Path(script).stem).DATASET, arguments)
-
-
-def cell(command: str, out: Path) -> dict[str, Any]:
-    """The record of a run, trained if it is not there."""
-    script, *flags = shlex.split(command)
-    done = subprocess.run(  # noqa: S603 (the user's own command)
-        [sys.executable, __file__, "--run", script, *flags, "--out", str(out)], cwd=ROOT, capture_output=True, text=True
-    )
-    if done.returncode:
-        sys.exit(f"{command} failed:\n{done.stderr}")
-    (path,) = out.rglob("record.json")
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record
-
-
-def spread(scores: list[float]) -> str:
-    return f"{statistics.mean(scores):.2%} ± {statistics.stdev(scores):.2%}"
 
 
 def main() -> None:
@@ -96,7 +75,7 @@ def main() -> None:
                 line = f"{data} -model lite0 -bs 32 --size {arguments.size} --seed {seed} --recipe {recipe}"
                 digest = hashlib.sha256(line.encode()).hexdigest()[:8]
                 folder = f"{Path(shlex.split(data)[0]).stem}-{recipe.split()[0]}-seed{seed}-{digest}"
-                records.append(cell(line, arguments.out / folder))
+                records.append(record_of([__file__, "--run", *shlex.split(line)], arguments.out / folder))
             scores = [record["test"]["top1"] for record in records]
             images = [record["costs"]["images"] for record in records]
             epochs = [record["selection"]["epochs"] for record in records]

@@ -145,10 +145,10 @@ def decayed_groups(model: nn.Module, head: nn.Module, layer_decay: float) -> lis
     """The parameters of `model` that are trained, by the rate that they get and whether their weights decay.
 
     The weights of layers decay; biases, normalisation, scales and tables of positions do not, as in ConvNeXt and (but
-    for SwinV2's small network of positions) Swin. The head gets
-    the whole rate, the twelfth of the network before it `layer_decay` of it, the twelfth before that `layer_decay`
-    squared, and so on: Bao et al. 2022, "BEiT", arXiv:2106.08254, section 3.1; twelve groups as in Liu et al. 2022,
-    arXiv:2201.03545, appendix A.2. The order is that in which a forward pass uses them.
+    for SwinV2's small network of positions) Swin. The head gets the whole rate, the twelfth of the network before it
+    `layer_decay` of it, the twelfth before that `layer_decay` squared, and so on: Bao et al. 2022, "BEiT",
+    arXiv:2106.08254, section 3.1; twelve groups as in Liu et al. 2022, arXiv:2201.03545, appendix A.2. The order is
+    that in which a forward pass uses them.
     """
     # without layer decay, all is the head's distance
     position = forward_order(model) if layer_decay < 1 else {}
@@ -188,15 +188,12 @@ class Average:
         """Take in the weights of `model` after a step."""
         self.steps += 1
         pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))
-        averaged = [pair for pair in pairs if pair[0].is_floating_point() and self.steps > 1]
-        # what normalisation counts, and everything at the first step
-        copied = [pair for pair in pairs if not (pair[0].is_floating_point() and self.steps > 1)]
-        for lists, move in ((averaged, self._move), (copied, torch._foreach_copy_)):
-            if lists:
-                move([own for own, _ in lists], [other for _, other in lists])
-
-    def _move(self, averages: list[torch.Tensor], values: list[torch.Tensor]) -> None:
-        torch._foreach_lerp_(averages, values, 1 - min(self.DECAY, self.steps / (9 + self.steps)))
+        decay = min(self.DECAY, self.steps / (9 + self.steps)) if self.steps > 1 else 0.0
+        averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([own for own, _ in averaged], [other for _, other in averaged], 1 - decay)
+        for own, other in pairs:
+            if not own.is_floating_point():  # what normalisation counts
+                own.copy_(other)
 
     def state_dict(self) -> dict[str, Any]:
         """All that load_state_dict() needs."""

@@ -17,7 +17,7 @@ from engine.plan import Plan
 from engine.recipes import Course
 from engine.records import Run
 from engine.supervision import stop_asked_for
-from engine.train import fit
+from engine.train import copy_of, fit
 
 FACTORS = (0.1, 0.3, 1.0, 3.0)  # of the course's rate
 SHARE = 4  # a trial has one epoch for so many of the course's
@@ -52,7 +52,7 @@ def best_rate(
     one of smaller micro-batches. Under the `paper` protocol `select` is the test part. RunError: every rate diverged.
     """
     rows: list[dict[str, Any]] = list(run.record.get("sweep") or [])
-    untrained = {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
+    untrained = copy_of(model)
     random = random_state(plan.device)
     short = replace(course, epochs=max(1, course.epochs // SHARE) if course.epochs else EPOCHS)
     for number, factor in enumerate(FACTORS[len(rows) :], len(rows) + 1):

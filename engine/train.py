@@ -51,7 +51,7 @@ def fit(
     on from there with the same batches in halved micro-batches, and `run` keeps a note of it. Raises RunError when the
     loss is not finite.
     """
-    untrained, random = _copy_of(model), random_state(plan.device)
+    untrained, random = copy_of(model), random_state(plan.device)
     while True:
         try:
             return _fit(model, head, train, select, course, plan, run, untrained)
@@ -116,7 +116,7 @@ def _fit(
             state.stale += 1
             if score > state.best_score or (score == state.best_score and course.later_ties):
                 state.best_score, state.best_epoch, state.stale = score, state.epochs, 0
-                best = _copy_of(scored)
+                best = copy_of(scored)
             row = {"epoch": state.epochs, "stage": stages[state.stage].name}
             row |= {"lr": max(group["lr"] for group in step.optimizer.param_groups), "train_loss": loss}
             row |= {"select_loss": select_loss, "select_top1": score, "best_top1": state.best_score}
@@ -230,6 +230,6 @@ def score_of(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> 
     return float((logits.argmax(1) == labels).mean()), float(loss)
 
 
-def _copy_of(model: nn.Module) -> dict[str, torch.Tensor]:
+def copy_of(model: nn.Module) -> dict[str, torch.Tensor]:
     """The weights as they are now, in main memory: training goes on in the model's own."""
     return {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}

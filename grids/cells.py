@@ -132,15 +132,10 @@ def _cell(
     if data_dir is not None and not dataset.place:  # a folder of one's own has been named already
         own += ["--data-dir", str(data_dir / dataset.script_name)]
     arguments = [*own, *flags]
-    config = _resolve(dataset, arguments)
+    config = parse(dataset, BACKBONES, arguments)[1]
     which = [str(dataset.place)] if dataset.place else dataset.flags.split()
     command = (str(SCRIPTS / f"{dataset.script_name}.py"), *which, *arguments)
     return Cell(dataset, config, f"{name} {number}".strip(), command)
-
-
-def _resolve(dataset: Dataset, arguments: Sequence[str]) -> Config:
-    """What the dataset's script makes of its command line."""
-    return parse(dataset, BACKBONES, arguments)[1]
 
 
 def find_datasets(names: Iterable[str]) -> list[Dataset]:

@@ -177,6 +177,11 @@ def of_pair(datasets: int, seeds: int) -> str:
     return ", ".join(parts)
 
 
+def capital(text: str) -> str:
+    """The text with its first letter as at the beginning of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
 def p_text(p: float) -> str:
     """A p-value in words."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
+from reporting.answers import capital
 
 HERE = Path(__file__).resolve().parent
 # one scope; what the earlier define the later use
@@ -145,16 +146,16 @@ def _no_answer(report: Mapping[str, Any]) -> str:
 def _answer(league: Mapping[str, Any]) -> str:
     """As answer.js writes it for the first budget."""
     scopes = league["rankings"].get("0", league["rankings"].get(0, {}))
-    title = f"{_capital(league['title'])}. {_capital(budget_words(league['budgets'][0]))}."
+    title = f"{capital(league['title'])}. {capital(budget_words(league['budgets'][0]))}."
     text = f'<p class="league">{escape(title)}</p>'
-    text += "".join(f'<p class="warning">{escape(_capital(warning))}.</p>' for warning in league["warnings"])
+    text += "".join(f'<p class="warning">{escape(capital(warning))}.</p>' for warning in league["warnings"])
     if "overall" in scopes:
         text += _finding(scopes["overall"], "answer")
     else:
         text += '<p class="answer open">Not enough evidence: no records.</p>'
     domains = "".join(
         f'<section class="{"domain" if scopes[domain]["enough"] else "domain open"}">'
-        f"<h2>{escape(_capital(domain))}</h2>{_finding(scopes[domain], 'domain-answer')}</section>"
+        f"<h2>{escape(capital(domain))}</h2>{_finding(scopes[domain], 'domain-answer')}</section>"
         for domain in league["domains"]
         if domain in scopes
     )
@@ -201,7 +202,7 @@ def _accuracy(league: Mapping[str, Any]) -> str:
         rows.append(f'<tr><th scope="row" class="name">{escape(backbone["name"])}</th>{boxes}</tr>')
     last = '<th scope="col" class="number average">Average</th>' if average else ""
     caption = (
-        f"Test top-1 in %, mean over seeds ± half the 95 % interval. {_capital(budget_words(league['budgets'][0]))}."
+        f"Test top-1 in %, mean over seeds ± half the 95 % interval. {capital(budget_words(league['budgets'][0]))}."
     )
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="Accuracy table"><table><caption>{escape(caption)}'
@@ -230,7 +231,3 @@ def budget_words(budget: str) -> str:
     if budget == "all":
         return "all training images"
     return f"{budget} a class" if budget.endswith("shots") else f"{budget} images"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

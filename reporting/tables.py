@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from reporting.answers import capital
 from reporting.costs import COSTS, cost_rows
 from reporting.entry import METRICS
 
@@ -52,13 +53,13 @@ def markdown_text(report: Mapping[str, Any]) -> str:
     """The answers, the accuracy of every league and budget, and what it costs."""
     lines = [f"# {report['records']:,} records of {_plain(report['runs'])}"]
     for league in report["leagues"]:
-        lines += ["", f"## {_plain(_capital(league['title']))}", ""]
+        lines += ["", f"## {_plain(capital(league['title']))}", ""]
         lines += [f"- {_plain(note)}" for note in [*league["settings"], *league["notes"]]]
         for index, budget in enumerate(league["budgets"]):
             lines += ["", f"### {_plain(_budget(budget))}", ""]
             for scope, ranking in league["rankings"][str(index)].items():
                 if scope == "overall" or scope in league["domains"]:
-                    lines += [f"- **{_plain(_capital(scope))}**: {_plain(ranking['answer'])}"]
+                    lines += [f"- **{_plain(capital(scope))}**: {_plain(ranking['answer'])}"]
                     lines += [f"  - {_plain(line)}" for line in ranking["evidence"]]
                     lines += [f"  - Missing: {_plain(line)}." for line in ranking["missing"]]
                     lines += [
@@ -126,7 +127,7 @@ def latex_text(report: Mapping[str, Any]) -> str:
     for league in report["leagues"]:
         for index, budget in enumerate(league["budgets"]):
             head, *rows = _accuracy(league, index, lambda mark, text: marks[mark].format(text), r"$\pm$", latex)
-            caption = f"{_capital(league['title'])}; {_budget(budget).lower()}. {legend}"
+            caption = f"{capital(league['title'])}; {_budget(budget).lower()}. {legend}"
             lines += [
                 "",
                 r"\begin{table*}",
@@ -180,10 +181,6 @@ def _plain(text: str) -> str:
     """A text in which Markdown finds no mark, and HTML no tag."""
     text = " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", text)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _budget(budget: str) -> str:
