@@ -21,9 +21,9 @@ from functools import partial
 
 import numpy as np
 
-from common import Choice, Contents, Dataset, File, Part, Source, main
+from common import Choice, RawSplits, Dataset, File, Part, ReadOptions, main
+from engine.data.splits import divide_groups, fewest_names, split_names
 from engine.errors import UserError
-from engine.splits import divide_groups, fewest_names, split_names
 
 CLASSES = ("benign", "malignant")
 # SOB_<class>_<type>-<year>-<patient><slide>-<magnification>-<number>.png; a letter marks a patient's further slides
@@ -32,7 +32,7 @@ NAME = re.compile(
 )
 
 
-def read(source: Source, magnification: int) -> Contents:
+def read(source: ReadOptions, magnification: int) -> RawSplits:
     """Images by class, tumour type, slide and magnification; the patient is in the file's name."""
     root = source.folder / "histology_slides" / "breast"
     paths = sorted(root.glob(f"*/SOB/*/*/{magnification}X/[!.]*.png"))
@@ -60,7 +60,7 @@ def read(source: Source, magnification: int) -> Contents:
         parts_of = divide_groups(everything.labels, patients, (0.7, 0.3), 42) if names else np.zeros(0)
         in_test = parts_of.astype(bool)
     train, test = (everything.take(np.flatnonzero(chosen)) for chosen in (~in_test, in_test))
-    return Contents(CLASSES, train, test, notes=notes)
+    return RawSplits(CLASSES, train, test, notes=notes)
 
 
 def row(
@@ -91,7 +91,7 @@ def row(
         read=partial(read, magnification=magnification),
         files=(File("BreaKHis_v1.tar.gz", ("https://www.inf.ufpr.br/vri/databases/BreaKHis_v1.tar.gz",), None),),
         folder="BreaKHis_v1",
-        marks=("histology_slides",),
+        contains=("histology_slides",),
         split="by patient, about 0.3, seed 42",
         licence="CC BY 4.0 (sources disagree on commercial use)",
         citation="Spanhol et al. (2016), A Dataset for Breast Cancer Histopathological Image Classification",

@@ -13,11 +13,11 @@ Traps     3.25 % of the test images have a near-duplicate in train or test (Barz
 
 from torchvision.datasets import CIFAR10
 
-from common import Contents, Dataset, File, Source, main
-from engine.cifar import read_batches
+from common import RawSplits, Dataset, File, ReadOptions, main
+from engine.readers.cifar import read_batches
 
 
-def read(source: Source) -> Contents:
+def read(source: ReadOptions) -> RawSplits:
     """The official Python batches."""
     return read_batches(source, CIFAR10, labels="labels")
 

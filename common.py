@@ -14,39 +14,39 @@ import torch
 from torch import nn
 from torchvision import models
 
-from engine.backbone import Backbone, WeightsFile, inception_v3, replace_head, require_size, trains_batch_norm
-from engine.batches import Batches, usable_batch_size
-from engine.check import check
 from engine.config import parse
 from engine.console import head_lines, result_line, say, steady_streams
-from engine.dataset import Choice, Contents, Dataset, File, Part, Slice, Source
+from engine.data.batches import Batches, usable_batch_size
+from engine.data.declaration import Choice, RawSplits, Dataset, File, Part, HDF5Image, ReadOptions
+from engine.data.images import DECODER
+from engine.data.load import divide, read, split_json
+from engine.data.pixels import with_pixels
 from engine.device import prepare
 from engine.errors import RunError, UserError, out_of_memory
-from engine.events import require_tensorboard
-from engine.images import DECODER
-from engine.metrics import evaluate
-from engine.pixels import with_pixels
-from engine.plan import choose_plan, keep_plan
-from engine.reading import divide, read, split_json
-from engine.recipes import course_of
-from engine.records import Run, describe
-from engine.supervision import listen
-from engine.sweep import best_rate
-from engine.train import fit, freeze_body, predict
-from engine.trials import fastest_plan
-from engine.wavemix import wavemix
-from engine.weights import NONE, Weights, find_weights, load_weights
+from engine.heartbeat import install_stop_handler
+from engine.models.backbone import Backbone, WeightsFile, inception_v3, replace_head, require_size, trains_batch_norm
+from engine.models.wavemix import wavemix
+from engine.models.weights import NONE, Weights, find_weights, load_weights
+from engine.records.run_folder import Run, describe
+from engine.records.tensorboard import require_tensorboard
+from engine.training.autotune import fastest_plan
+from engine.training.check import check
+from engine.training.loop import fit, freeze_body, predict
+from engine.training.lr_sweep import best_rate
+from engine.training.metrics import evaluate
+from engine.training.plan import choose_plan, keep_plan
+from engine.training.recipe import make_recipe
 
 __all__ = [
     "BACKBONES",
     "Backbone",
     "Choice",
-    "Contents",
+    "RawSplits",
     "Dataset",
     "File",
     "Part",
-    "Slice",
-    "Source",
+    "HDF5Image",
+    "ReadOptions",
     "WeightsFile",
     "build_model",
     "main",
@@ -107,7 +107,7 @@ def main(dataset: Dataset | Choice, arguments: Sequence[str] | None = None) -> N
     """
     steady_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's polite end is an interruption too
-    listen()
+    install_stop_handler()
     try:
         fine_tune(dataset, arguments)
     except (UserError, RunError) as problem:
@@ -149,7 +149,7 @@ def fine_tune(dataset: Dataset | Choice, arguments: Sequence[str] | None = None)
 
     batch_size = usable_batch_size(config.batch_size, len(parts.fit), needs_pairs)
     told = listed if config.check else parts  # a check has decoded no more than it takes
-    course = course_of(config, backbone.rate, ceil(len(told.fit) / batch_size))
+    course = make_recipe(config, backbone.rate, ceil(len(told.fit) / batch_size))
 
     identity = config.identity() | {"dataset": dataset.key, "version": dataset.version, "decoder": DECODER}
     identity |= {"split": parts.hash, "weights": weights.sha256, "batch_size": min(config.batch_size, len(parts.fit))}
@@ -167,7 +167,7 @@ def fine_tune(dataset: Dataset | Choice, arguments: Sequence[str] | None = None)
     # the original normalises by its training set's statistics; pretrained weights expect what they were trained with
     mean, std = (dataset.mean, dataset.std) if config.protocol == "paper" else (weights.mean, weights.std)
     train = Batches(parts.fit, batch_size, config.size, mean, std, plan.device, augment=config.augment == "trivial")
-    train = train.held()
+    train = train.cached_on_device()
     select = train.of(parts.select, EVALUATED * batch_size)
     description = describe(dataset, contents, told, config, course, backbone, weights, plan, model, train)
     if run.interrupted:

@@ -11,12 +11,12 @@ Citation  Wah, Branson, Welinder, Perona & Belongie (2011), The Caltech-UCSD Bir
 Traps     the authors warn that some images are in ImageNet too
 """
 
-from common import Contents, Dataset, File, Source, main
-from engine.metadata import damaged, read_columns
-from engine.trees import listed_part
+from common import RawSplits, Dataset, File, ReadOptions, main
+from engine.readers.annotations import damaged, read_columns
+from engine.readers.trees import listed_part
 
 
-def read(source: Source) -> Contents:
+def read(source: ReadOptions) -> RawSplits:
     """Four lists, by image or class number from 1: names, labels, parts (1 train, 0 test) and class names."""
 
     def table(name: str) -> dict[str, str]:
@@ -42,7 +42,7 @@ def read(source: Source) -> Contents:
         )
         for wanted in ("1", "0")
     )
-    return Contents(tuple(classes[number] for number in order), train, test, missing=lost + missing)
+    return RawSplits(tuple(classes[number] for number in order), train, test, missing=lost + missing)
 
 
 DATASET = Dataset(
@@ -66,7 +66,7 @@ DATASET = Dataset(
         ),
     ),
     folder="CUB_200_2011",
-    marks=("train_test_split.txt",),
+    contains=("train_test_split.txt",),
     licence="non-commercial research and education",
     citation="Wah et al. (2011), The Caltech-UCSD Birds-200-2011 Dataset",
     page="https://www.vision.caltech.edu/datasets/cub_200_2011/",

@@ -31,13 +31,13 @@ import stanford_dogs
 import tinyimagenet
 import ucmerced
 from common import BACKBONES, Dataset
-from engine.arguments import Parser, folder
+from engine.cli import Parser, folder
 from engine.console import say, steady_streams, table
+from engine.data.inventory import look
+from engine.data.locate import wanted
 from engine.errors import UserError
 from engine.files import write_text
-from engine.inventory import look
-from engine.places import wanted
-from engine.tables import backbone_table, dataset_table, how_it_comes, put_tables
+from engine.readme_tables import backbone_table, dataset_table, how_it_comes, put_tables
 
 README = Path(__file__).resolve().parent / "README.md"
 

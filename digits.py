@@ -15,10 +15,10 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from common import Contents, Dataset, Part, Source, main
+from common import RawSplits, Dataset, Part, ReadOptions, main
 
 
-def read(_: Source) -> Contents:
+def read(_: ReadOptions) -> RawSplits:
     """The images as scikit-learn has them, in RGB."""
     digits = load_digits()
     grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
@@ -26,7 +26,7 @@ def read(_: Source) -> Contents:
     labels = digits.target.astype(np.int64)
     everything = Part(images, labels, [f"{index:04}" for index in range(len(labels))])
     train, test = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=42, stratify=labels)
-    return Contents(tuple("0123456789"), everything.take(np.sort(train)), everything.take(np.sort(test)))
+    return RawSplits(tuple("0123456789"), everything.take(np.sort(train)), everything.take(np.sort(test)))
 
 
 DATASET = Dataset(

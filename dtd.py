@@ -13,17 +13,17 @@ Traps     an image can have several attributes; the folder is the main one. Pape
           partitions
 """
 
-from common import Contents, Dataset, File, Source, main
-from engine.metadata import read_lines
-from engine.trees import part_by_folder
+from common import RawSplits, Dataset, File, ReadOptions, main
+from engine.readers.annotations import read_lines
+from engine.readers.trees import part_by_folder
 
 
-def read(source: Source) -> Contents:
+def read(source: ReadOptions) -> RawSplits:
     """Lists of <class>/<image>."""
     paths = [source.folder / "labels" / f"{part}1.txt" for part in ("train", "test", "val")]
     lists = {path: read_lines(path) for path in paths}
     classes, (train, test, select), missing = part_by_folder(source.folder / "images", lists)
-    return Contents(classes, train, test, select, missing=missing)
+    return RawSplits(classes, train, test, select, missing=missing)
 
 
 DATASET = Dataset(
@@ -34,7 +34,7 @@ DATASET = Dataset(
     classes=47,
     train_images=1_880,
     test_images=1_880,
-    select_images=1_880,
+    val_images=1_880,
     size=(256, 256),
     augment="trivial",
     mean=(0.485, 0.456, 0.406),
@@ -49,7 +49,7 @@ DATASET = Dataset(
         ),
     ),
     folder="dtd",
-    marks=("labels/train1.txt",),
+    contains=("labels/train1.txt",),
     split="official train1 / test1; val1 selects",
     licence="for research purposes",
     citation="Cimpoi et al. (2014), Describing Textures in the Wild",

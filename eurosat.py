@@ -12,11 +12,11 @@ Citation  Helber, Bischke, Dengel & Borth (2019), EuroSAT: A Novel Dataset and D
 Traps     the edition on Zenodo has 26,998 images. Neighbouring tiles can be in train and in test
 """
 
-from common import Contents, Dataset, File, Source, main
-from engine.trees import read_and_split
+from common import RawSplits, Dataset, File, ReadOptions, main
+from engine.readers.trees import read_and_split
 
 
-def read(source: Source) -> Contents:
+def read(source: ReadOptions) -> RawSplits:
     """Class folders."""
     return read_and_split(source.folder, test_size=0.3, allow_partial=source.allow_partial)
 
@@ -42,7 +42,7 @@ DATASET = Dataset(
         "SeaLake": 3_000,
     },
     size=(224, 224),
-    stored=(64, 64),
+    cached_size=(64, 64),
     augment="none",
     mean=(0.3443, 0.3803, 0.4079),
     std=(0.2007, 0.1347, 0.1133),
@@ -59,7 +59,7 @@ DATASET = Dataset(
         ),
     ),
     folder="2750",
-    marks=("AnnualCrop",),
+    contains=("AnnualCrop",),
     split="0.3 of each class, seed 42",
     licence="MIT; Copernicus Sentinel data terms",
     citation="Helber et al. (2019), EuroSAT: A Novel Dataset and Deep Learning Benchmark",

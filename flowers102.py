@@ -12,9 +12,9 @@ Traps     the published table says 2,040 training images, but the original code 
           alone, 1,020. Some papers swap train and test
 """
 
-from common import Contents, Dataset, File, Source, main
-from engine.metadata import damaged, read_matlab, whole_numbers
-from engine.trees import listed_part
+from common import RawSplits, Dataset, File, ReadOptions, main
+from engine.readers.annotations import damaged, read_matlab, whole_numbers
+from engine.readers.trees import listed_part
 
 # in the order of the official numbers, which is all that the lists have
 NAMES = """
@@ -37,7 +37,7 @@ CLASSES = tuple(NAMES.strip().replace("\n", " ").split(", "))
 HOST = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 
 
-def read(source: Source) -> Contents:
+def read(source: ReadOptions) -> RawSplits:
     """Labels 1 to 102 in the order of the images' numbers; parts as lists of these numbers, from 1."""
     names, lists = source.folder / "imagelabels.mat", source.folder / "setid.mat"
     labels = whole_numbers(names, *read_matlab(names, "labels"))
@@ -52,7 +52,7 @@ def read(source: Source) -> Contents:
         )
         for chosen in (train + select, test)
     )
-    return Contents(CLASSES, fit, held, missing=lost + missing)
+    return RawSplits(CLASSES, fit, held, missing=lost + missing)
 
 
 DATASET = Dataset(
@@ -74,7 +74,7 @@ DATASET = Dataset(
         File("102flowers.tgz", (HOST + "102flowers.tgz",), "md5:52808999861908f626f3c1f4e79d11fa", 344_862_509),
     ),
     folder="flowers-102",
-    marks=("jpg",),
+    contains=("jpg",),
     split="official train + val / test",
     licence="not stated for the photographs",
     citation="Nilsback & Zisserman (2008), Automated Flower Classification over a Large Number of Classes",

@@ -17,11 +17,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from common import Choice, Contents, Dataset, Source, main
-from engine.arguments import folder
+from common import Choice, RawSplits, Dataset, ReadOptions, main
+from engine.cli import folder
 from engine.errors import UserError
-from engine.folders import Listing, group_of, list_classes, listed
-from engine.trees import class_part, split_listed
+from engine.readers.class_folders import Listing, group_of, list_classes, listed
+from engine.readers.trees import class_part, split_listed
 
 VALIDATION = ("val", "valid", "validation")
 NEARLY = ("train", "training", "test", "testing", *VALIDATION)  # in capitals or not: names that people give to parts
@@ -29,7 +29,7 @@ TEST_SIZE = 0.2
 MOST_LETTERS = 40  # of the folder's name, in names that are made of it: file systems take 255 bytes
 
 
-def read(source: Source) -> Contents:
+def read(source: ReadOptions) -> RawSplits:
     """Both layouts; the classes are sorted by name."""
     root = source.folder
     if not root.is_dir():
@@ -73,7 +73,7 @@ def find_parts(root: Path) -> list[str]:
     return parts
 
 
-def split_here(root: Path) -> Contents:
+def split_here(root: Path) -> RawSplits:
     """Class folders alone: a part of each is held out for testing."""
     listing = list_classes(root)
     small = [f"{name}: {len(images):,}" for name, images in listing.classes.items() if len(images) < 2]
@@ -96,7 +96,7 @@ def loose_notes(listings: Mapping[str, Listing]) -> list[str]:
     ]
 
 
-def read_parts(root: Path, order: list[str], protocol: str) -> Contents:
+def read_parts(root: Path, order: list[str], protocol: str) -> RawSplits:
     """The parts, each with a folder for every class."""
     names = {part: set(folders_in(root / part)) for part in order}
     if lines := [
@@ -119,7 +119,7 @@ def read_parts(root: Path, order: list[str], protocol: str) -> Contents:
     select = next((parts[part] for part in VALIDATION if part in parts), None)
     if select is not None and protocol == "paper":
         notes.append("the paper protocol selects on test: the validation folder is not used")
-    return Contents(classes, parts["train"], parts["test"], select, missing=missing, notes=tuple(notes))
+    return RawSplits(classes, parts["train"], parts["test"], select, missing=missing, notes=tuple(notes))
 
 
 def read_split(root: Path, names: list[str]) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -11,12 +11,12 @@ Citation  Bossard, Guillaumin & Van Gool (2014), Food-101 - Mining Discriminativ
 Traps     the training part is noisy on purpose: wrong labels, strong colours. The test part was cleaned
 """
 
-from common import Contents, Dataset, File, Source, main
-from engine.metadata import damaged, read_json
-from engine.trees import part_by_folder
+from common import RawSplits, Dataset, File, ReadOptions, main
+from engine.readers.annotations import damaged, read_json
+from engine.readers.trees import part_by_folder
 
 
-def read(source: Source) -> Contents:
+def read(source: ReadOptions) -> RawSplits:
     """For each part a list of images by class."""
     lists = {}
     for path in (source.folder / "meta" / "train.json", source.folder / "meta" / "test.json"):
@@ -25,7 +25,7 @@ def read(source: Source) -> Contents:
             raise damaged(path, "it is not an object with a list of images for each class")
         lists[path] = [f"{name}.jpg" for names in images.values() for name in names]
     classes, (train, test), missing = part_by_folder(source.folder / "images", lists)
-    return Contents(classes, train, test, missing=missing)
+    return RawSplits(classes, train, test, missing=missing)
 
 
 DATASET = Dataset(
@@ -51,7 +51,7 @@ DATASET = Dataset(
         ),
     ),
     folder="food-101",
-    marks=("meta/train.json",),
+    contains=("meta/train.json",),
     licence="Foodspotting's users: scientific fair use",
     citation="Bossard, Guillaumin & Van Gool (2014), Food-101",
     page="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",

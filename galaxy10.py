@@ -16,9 +16,9 @@ Traps     not Galaxy10 SDSS (69x69 pixels). The file is sorted by class. The ori
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from common import Contents, Dataset, File, Part, Slice, Source, main
+from common import RawSplits, Dataset, File, Part, HDF5Image, ReadOptions, main
+from engine.data.images import open_hdf5
 from engine.errors import UserError
-from engine.images import open_hdf5
 
 CLASS_IMAGES = {
     "Disturbed": 1081,
@@ -34,7 +34,7 @@ CLASS_IMAGES = {
 }
 
 
-def read(source: Source) -> Contents:
+def read(source: ReadOptions) -> RawSplits:
     """Two arrays of one file: `images` (N, 256, 256, 3) and `ans`, labels 0 to 9."""
     path = source.folder / DATASET.files[0].name
     file = open_hdf5(path)
@@ -44,12 +44,12 @@ def read(source: Source) -> Contents:
     if file["images"].shape[:1] != labels.shape:
         raise UserError(f"{path} has {file['images'].shape} images, but {labels.shape} labels. Get the published file.")
     everything = Part(
-        [Slice(path, "images", index) for index in range(len(labels))],
+        [HDF5Image(path, "images", index) for index in range(len(labels))],
         labels,
         [f"{index:05}" for index in range(len(labels))],
     )
     train, test = train_test_split(np.arange(len(labels)), test_size=0.1, random_state=42)
-    return Contents(tuple(CLASS_IMAGES), everything.take(np.sort(train)), everything.take(np.sort(test)))
+    return RawSplits(tuple(CLASS_IMAGES), everything.take(np.sort(train)), everything.take(np.sort(test)))
 
 
 DATASET = Dataset(

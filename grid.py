@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from engine.arguments import Parser, folder, rate, whole
+from engine.cli import Parser, folder, rate, whole
 from engine.console import say, steady_streams, table
 from engine.errors import RunError, UserError
 from grids.cells import (

@@ -13,16 +13,16 @@ Traps     nobody publishes a checksum: the counts are checked, and the record ke
           classes are common names that lump species together
 """
 
-from common import Contents, Dataset, File, Source, main
-from engine.trees import class_folders, class_part
+from common import RawSplits, Dataset, File, ReadOptions, main
+from engine.readers.trees import class_folders, class_part
 
 
-def read(source: Source) -> Contents:
+def read(source: ReadOptions) -> RawSplits:
     """Class folders in train/ and val/."""
     found = {part: class_folders(source.folder / part, source.allow_partial) for part in ("train", "val")}
     classes = tuple(sorted(found["train"].keys() | found["val"].keys()))
     train, test = (class_part(source.folder, part, classes, images) for part, images in found.items())
-    return Contents(classes, train, test)
+    return RawSplits(classes, train, test)
 
 
 DATASET = Dataset(
@@ -46,7 +46,7 @@ DATASET = Dataset(
         ),
     ),
     folder="PlantCLEF_Subset",
-    marks=("labels.txt", "val"),
+    contains=("labels.txt", "val"),
     split="its own train/ and val/",
     licence="not stated for the subset",
     citation="Goeau, Bonnet & Joly (2017), Plant Identification Based on Noisy Web Data",

@@ -15,14 +15,14 @@ Traps     the edition on GitHub (raw/color) has 38 classes: it is read with --al
           tell half of the classes (Noyan 2022)
 """
 
-from common import Contents, Dataset, File, Source, main
+from common import RawSplits, Dataset, File, ReadOptions, main
 from engine.errors import UserError
-from engine.trees import read_and_split
+from engine.readers.trees import read_and_split
 
 FOLDER = "Plant_leave_diseases_dataset_without_augmentation"
 
 
-def read(source: Source) -> Contents:
+def read(source: ReadOptions) -> RawSplits:
     """Class folders."""
     if "with_augmentation" in source.folder.resolve().name:
         raise UserError(
@@ -99,7 +99,7 @@ DATASET = Dataset(
     ),
     folder=FOLDER,
     places=("PlantVillage-Dataset/raw/color", "raw/color", "Plant_leave_diseases_dataset_with_augmentation"),
-    marks=("Apple___Apple_scab", "Tomato___healthy"),
+    contains=("Apple___Apple_scab", "Tomato___healthy"),
     split="0.2 of each class, rounded up, seed 42",
     licence="CC0 1.0",
     citation="Hughes & Salathe (2015), arXiv:1511.08060; Geetharamani & Pandian (2019), doi 10.17632/tywbtsjrjv.1",

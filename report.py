@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.arguments import Parser, folder, whole
+from engine.cli import Parser, folder, whole
 from engine.console import say, steady_streams
 from engine.errors import UserError
 from engine.files import write_text
 from reporting.answers import count
+from reporting.build import build
 from reporting.collect import collect
-from reporting.model import build
 from reporting.tables import csv_text, latex_text, markdown_text
 
 PORT = 8000
@@ -92,7 +92,7 @@ def make(runs: Path, out: Path, thumbnails: bool = True) -> dict[str, Any]:
     """
     check_output(out)
     report = build(collect(runs, ignore=out), runs, thumbnails)
-    from reporting.page import render
+    from reporting.render import render
 
     files = {
         "report.html": render(report),

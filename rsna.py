@@ -21,12 +21,12 @@ from dataclasses import replace
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from common import Contents, Dataset, File, Source, main
-from engine.metadata import damaged, read_csv
-from engine.trees import listed_part
+from common import RawSplits, Dataset, File, ReadOptions, main
+from engine.readers.annotations import damaged, read_csv
+from engine.readers.trees import listed_part
 
 
-def read(source: Source) -> Contents:
+def read(source: ReadOptions) -> RawSplits:
     """A CSV file with a row for each box, or one for an image without any; its Target is the label."""
     path = source.folder / "stage_2_train_labels.csv"
     rows = sorted((row["patientId"], row["Target"]) for row in read_csv(path, "patientId", "Target"))
@@ -50,13 +50,13 @@ def read(source: Source) -> Contents:
         everything = images.take(indices)
         everything = replace(everything, names=[f"{name}#{row}" for row, name in enumerate(everything.names)])
     if len(everything) < 2:
-        return Contents(("negative", "positive"), everything, everything.take(np.zeros(0, np.int64)), missing=missing)
+        return RawSplits(("negative", "positive"), everything, everything.take(np.zeros(0, np.int64)), missing=missing)
     # of partial data there can be too few to have both classes in both parts
     enough = len(everything) >= 6 and np.bincount(everything.labels, minlength=2).min() >= 2
     stratify = everything.labels if source.protocol == "honest" and enough else None
     train, test = train_test_split(np.arange(len(everything)), test_size=0.2, random_state=42, stratify=stratify)
     train, test = (everything.take(np.sort(part)) for part in (train, test))
-    return Contents(("negative", "positive"), train, test, missing=missing)
+    return RawSplits(("negative", "positive"), train, test, missing=missing)
 
 
 DATASET = Dataset(
@@ -75,7 +75,7 @@ DATASET = Dataset(
     read=read,
     files=(File("rsna-pneumonia-detection-challenge.zip", (), None),),
     folder="rsna-pneumonia-detection-challenge",
-    marks=("stage_2_train_labels.csv",),
+    contains=("stage_2_train_labels.csv",),
     steps="""1. Sign in at https://www.kaggle.com/competitions/rsna-pneumonia-detection-challenge and accept the rules.
 2. Download all (3.7 GB), with the browser or: kaggle competitions download -c rsna-pneumonia-detection-challenge
 What is used of it: stage_2_train_labels.csv and stage_2_train_images/ (26,684 .dcm files).""",

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.arguments import Parser
+from engine.cli import Parser
 from engine.console import steady_streams
+from engine.data.split_output import SPLIT_FILE, check_apart, check_output, write
+from engine.data.splits import divide_groups, fewest_names, split_hash, split_names
 from engine.errors import RunError, UserError
-from engine.folders import Listing, group_of, list_classes, listed
-from engine.outputs import SPLIT_FILE, check_apart, check_output, write
-from engine.splits import divide_groups, fewest_names, split_hash, split_names
+from engine.readers.class_folders import Listing, group_of, list_classes, listed
 
 FORMAT = 1  # of split.json, raised when a reader has to know
 

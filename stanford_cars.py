@@ -17,13 +17,13 @@ Traps     devkit/cars_test_annos.mat has no labels: cars_test_annos_withlabels.m
 from dataclasses import replace
 from pathlib import Path
 
-from common import Contents, Dataset, File, Part, Source, main
+from common import RawSplits, Dataset, File, Part, ReadOptions, main
 from engine.errors import UserError
-from engine.metadata import damaged, read_matlab, whole_numbers
-from engine.trees import class_folders, class_part, listed_part
+from engine.readers.annotations import damaged, read_matlab, whole_numbers
+from engine.readers.trees import class_folders, class_part, listed_part
 
 
-def read(source: Source) -> Contents:
+def read(source: ReadOptions) -> RawSplits:
     """The original lists, with labels 1 to 196; or class folders in train/ and test/, as one of Kaggle's copies has."""
     root = source.folder
     if not (root / "cars_train").is_dir() and (root / "train").is_dir():
@@ -49,10 +49,10 @@ def read(source: Source) -> Contents:
         part, lost = listed_part(place, [str(name) for name in annotations["fname"].tolist()], labels)
         parts.append(replace(part, names=[f"{folder}/{name}" for name in part.names]))
         missing += [f"{folder}/{name}" for name in lost]
-    return Contents(tuple(map(str, names)), parts[0], parts[1], missing=tuple(missing))
+    return RawSplits(tuple(map(str, names)), parts[0], parts[1], missing=tuple(missing))
 
 
-def read_class_folders(root: Path, allow_partial: bool) -> Contents:
+def read_class_folders(root: Path, allow_partial: bool) -> RawSplits:
     """train/<class>/ and test/<class>/."""
     found = {part: class_folders(root / part, allow_partial) for part in ("train", "test")}
     classes = tuple(sorted(found["train"].keys() | found["test"].keys()))
@@ -64,7 +64,7 @@ def read_class_folders(root: Path, allow_partial: bool) -> Contents:
         )
     train, test = (class_part(root, part, classes, found[part]) for part in ("train", "test"))
     note = "class folders: classes are numbered in the order of their names, not as in cars_meta.mat"
-    return Contents(classes, train, test, notes=(note,))
+    return RawSplits(classes, train, test, notes=(note,))
 
 
 DEVKIT = (
@@ -99,14 +99,14 @@ DATASET = Dataset(
         ),
         *DEVKIT,
     ),
-    copies=(
+    alternative_files=(
         (File("stanford-cars-dataset.zip", (), None), *DEVKIT),
         (File("archive.zip", (), None), *DEVKIT),
         (File("stanford-cars-by-classes-folder.zip", (), None),),
     ),
     folder="stanford_cars",
     places=("car_data", "car_data/car_data"),
-    marks=("cars_train", "train"),
+    contains=("cars_train", "train"),
     steps="""The original server is gone. 1. Get the images from Kaggle (account needed; non-commercial research):
 https://www.kaggle.com/datasets/jessicali9530/stanford-cars-dataset (saved as archive.zip or stanford-cars-dataset.zip).
 2. Get car_devkit.tgz: https://github.com/pytorch/vision/files/11644847/car_devkit.tgz

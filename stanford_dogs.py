@@ -13,14 +13,14 @@ Traps     a part of ImageNet: pretrained backbones have been trained on these br
           the same pixels as a test image are left out
 """
 
-from common import Contents, Dataset, File, Source, main
-from engine.metadata import read_matlab
-from engine.trees import part_by_folder
+from common import RawSplits, Dataset, File, ReadOptions, main
+from engine.readers.annotations import read_matlab
+from engine.readers.trees import part_by_folder
 
 HOST = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 
 
-def read(source: Source) -> Contents:
+def read(source: ReadOptions) -> RawSplits:
     """Lists of relative paths; the folder is the class. The lists lie beside the folder of the images."""
     beside = source.folder.parent
     places = [beside / "lists", beside, beside.parent / "lists", beside.parent]
@@ -31,7 +31,7 @@ def read(source: Source) -> Contents:
         lists[path] = [str(name) for name in files]
     classes, (train, test), missing = part_by_folder(source.folder, lists)
     note = "a part of ImageNet: weights pretrained on it have seen these breeds, and some of the test images"
-    return Contents(classes, train, test, missing=missing, notes=(note,))
+    return RawSplits(classes, train, test, missing=missing, notes=(note,))
 
 
 DATASET = Dataset(

@@ -13,12 +13,12 @@ Traps     every class, and many an image, is in ImageNet: pretrained backbones h
           test of transfer. Labels are the sorted WordNet ids
 """
 
-from common import Contents, Dataset, File, Source, main
-from engine.metadata import damaged, read_columns, read_lines
-from engine.trees import class_folders, class_part, listed_part
+from common import RawSplits, Dataset, File, ReadOptions, main
+from engine.readers.annotations import damaged, read_columns, read_lines
+from engine.readers.trees import class_folders, class_part, listed_part
 
 
-def read(source: Source) -> Contents:
+def read(source: ReadOptions) -> RawSplits:
     """Class folders to train on; a list with the labels of the validation images."""
     classes = tuple(sorted(read_lines(source.folder / "wnids.txt")))
     if len(set(classes)) < len(classes):
@@ -32,7 +32,7 @@ def read(source: Source) -> Contents:
     names = [f"val/images/{file}" for file, _, _ in rows]
     test, missing = listed_part(source.folder, names, [labels[wnid] for _, wnid, _ in rows])
     foreign = tuple(f"train/{name} is not in wnids.txt" for name in sorted(train.keys() - labels.keys()))
-    return Contents(
+    return RawSplits(
         classes,
         class_part(source.folder / "train", "", classes, train),
         test,
@@ -52,7 +52,7 @@ DATASET = Dataset(
     test_images=10_000,
     class_images=550,
     size=(256, 256),
-    stored=(64, 64),
+    cached_size=(64, 64),
     augment="none",
     mean=(0.4803, 0.4481, 0.3975),
     std=(0.2764, 0.2689, 0.2816),
@@ -66,7 +66,7 @@ DATASET = Dataset(
         ),
     ),
     folder="tiny-imagenet-200",
-    marks=("wnids.txt",),
+    contains=("wnids.txt",),
     split="official train / official val",
     licence="ImageNet's terms: non-commercial research",
     citation="Le & Yang (2015), Tiny ImageNet Visual Recognition Challenge",

@@ -13,11 +13,11 @@ Traps     some tiles have 247 to 254 pixels on a side. One test image is 0.24 po
           be in train and in test
 """
 
-from common import Contents, Dataset, File, Source, main
-from engine.trees import read_and_split
+from common import RawSplits, Dataset, File, ReadOptions, main
+from engine.readers.trees import read_and_split
 
 
-def read(source: Source) -> Contents:
+def read(source: ReadOptions) -> RawSplits:
     """Class folders."""
     return read_and_split(source.folder / "Images", test_size=0.2, allow_partial=source.allow_partial)
 
@@ -49,7 +49,7 @@ DATASET = Dataset(
         ),
     ),
     folder="UCMerced_LandUse",
-    marks=("Images",),
+    contains=("Images",),
     split="0.2 of each class, seed 42",
     licence="public domain",
     citation="Yang & Newsam (2010), Bag-Of-Visual-Words and Spatial Extensions for Land-Use Classification",

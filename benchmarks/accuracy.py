@@ -27,7 +27,7 @@ import common
 from engine.console import say, table
 from engine.environment import environment
 from engine.files import write_json
-from engine.plan import choose_plan
+from engine.training.plan import choose_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN = "--precision fp32 --plan off --compile off --no-cache"

@@ -1,4 +1,4 @@
-"""How fast TrivialAugmentWide is: torchvision's, image by image, on PIL images and on tensors, and engine.augment's.
+"""How fast TrivialAugmentWide is: torchvision's, image by image, on PIL images and on tensors, and engine.data.augment's.
 
 python benchmarks/augment.py [--sizes 32 64 256] [--batch 64] [--threads 1] [--device cpu] [--operations] [--out FILE]
 
@@ -26,8 +26,8 @@ from torchvision.transforms.autoaugment import _apply_op
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engine.augment import BINS, OPERATIONS, Draws, draw, trivial_augment
 from engine.console import table
+from engine.data.augment import BINS, OPERATIONS, Draws, draw, trivial_augment
 from engine.device import synchronize
 from engine.environment import environment
 from engine.files import write_json

@@ -23,12 +23,12 @@ from torchvision.datasets import ImageFolder
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.photographs import contents, make_photographs
-from engine.cache import decode_all
 from engine.console import table
-from engine.decoding import cpus
+from engine.data.cache import decode_all
+from engine.data.decode_pool import cpus
+from engine.data.lazy_images import LazyImages
 from engine.environment import environment
 from engine.files import write_json
-from engine.stream import Stream
 
 BATCH = 32
 BATCHES = 20  # that are read in a round
@@ -68,7 +68,7 @@ def measure(folder: Path, images: int, size: int, rounds: int) -> dict[str, list
             found["gather"].append(seconds(table.__getitem__, *batches))
             starts = random.integers(0, images - BATCH, BATCHES).tolist()
             found["copy"].append(seconds(lambda first: whole[first : first + BATCH].copy(), *starts))  # noqa: B023
-            stream = Stream(references, [str(path) for path in references], digests, (size, size))
+            stream = LazyImages(references, [str(path) for path in references], digests, (size, size))
             found["decode"].append(seconds(stream.__getitem__, *batches))
         found["load"].append(images / seconds(lambda _: load_once(folder, images, size), None))
     return found

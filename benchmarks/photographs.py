@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from engine.dataset import Contents, Part
+from engine.data.declaration import RawSplits, Part
 
 DISTINCT = 200  # photographs that are made; the others are links to them
 
@@ -29,10 +29,10 @@ def make_photographs(folder: Path, images: int) -> None:
         Image.fromarray((128 + picture).clip(0, 255).astype(np.uint8)).save(path, quality=92)
 
 
-def contents(folder: Path, images: int) -> Contents:
+def contents(folder: Path, images: int) -> RawSplits:
     """The first `images` of class folders, as a dataset's script would list them."""
     found = ImageFolder(str(folder))
     paths, labels = zip(*found.samples[:images], strict=True)
     names = [str(Path(path).relative_to(folder)) for path in paths]
     whole = Part([Path(path) for path in paths], np.array(labels, np.int64), names)
-    return Contents(tuple(found.classes), whole.take(np.arange(1, len(whole))), whole.take(np.arange(1)))
+    return RawSplits(tuple(found.classes), whole.take(np.arange(1, len(whole))), whole.take(np.arange(1)))

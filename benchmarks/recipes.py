@@ -25,7 +25,7 @@ from benchmarks.accuracy import compare, record_of, spread
 from engine.console import say, table
 from engine.environment import environment
 from engine.files import write_json
-from engine.recipes import RECIPES
+from engine.training.recipe import RECIPES
 
 
 def lite0() -> Any:

@@ -41,21 +41,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import common
 from benchmarks.photographs import contents, make_photographs
-from engine.backbone import IMAGENET_MEAN, IMAGENET_STD
-from engine.batches import Batches
-from engine.cache import decode_all
 from engine.config import Config
 from engine.console import say, table
+from engine.data.batches import Batches
+from engine.data.cache import decode_all
 from engine.device import prepare, synchronize
 from engine.environment import environment
 from engine.files import write_json
-from engine.plan import Plan, choose_plan
-from engine.recipes import course_of
-from engine.state import State
-from engine.step import Step
-from engine.train import train_epoch
-from engine.trials import fastest_plan
-from engine.wavemix import package_wavemix
+from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD
+from engine.models.wavemix import package_wavemix
+from engine.training.autotune import fastest_plan
+from engine.training.loop import train_epoch
+from engine.training.plan import Plan, choose_plan
+from engine.training.recipe import make_recipe
+from engine.training.state import State
+from engine.training.step import Step
 
 PUBLISHED = [name for name in common.BACKBONES if name != "inception"]
 QUICK = ["resnet", "mobilenet", "shufflenet"]
@@ -179,9 +179,9 @@ class Ours:
         self.plan.place(model)
         self.model, self.head = model, head
         self.train = replace(train, memory_format=self.plan.memory_format)
-        self.course = course_of(config, common.BACKBONES[name].rate, train.steps)
+        self.course = make_recipe(config, common.BACKBONES[name].rate, train.steps)
         self.step = Step(model, self.course.optimizer(0, model, head), self.plan, train.batch_size)
-        images, labels = next(self.train.in_order())
+        images, labels = next(self.train.sequential())
         self.resident = (torch.randn_like(images), labels)
         self.waits: list[float] = []
 
@@ -189,7 +189,7 @@ class Ours:
         """Images/s of an epoch of so many steps, on the next images of the cache."""
         images = self.steps * self.train.batch_size
         part = self.train.part.take(np.arange(images) + len(self.waits) * images)
-        train = replace(self.train, part=part, on_device=None).held()
+        train = replace(self.train, part=part, on_device=None).cached_on_device()
         _, speed = train_epoch(self.model, self.head, train, self.step, self.course, State(epochs=len(self.waits)))
         self.waits.append(speed["data_wait_share"])
         return speed["images_per_second"]

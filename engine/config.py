@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from engine.arguments import Parser, folder, rate, share, whole
-from engine.backbone import Backbone
-from engine.dataset import Choice, Dataset
+from engine.cli import Parser, folder, rate, share, whole
+from engine.data.declaration import Choice, Dataset
+from engine.data.locate import cache_folder
 from engine.errors import UserError
-from engine.places import cache_folder
+from engine.models.backbone import Backbone
 
 PATIENCE = 10  # epochs, of the recipe adamw-sgd
 

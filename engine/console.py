@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from engine.errors import RunError
-from engine.supervision import alive
+from engine.heartbeat import alive
 
 Item = TypeVar("Item")
 

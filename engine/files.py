@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import filelock
 
-from engine.supervision import alive
+from engine.heartbeat import alive
 
 WAIT_SECONDS = 5.0  # between two signs of life of a process that waits
 

@@ -20,13 +20,13 @@ from torch import nn
 
 from common import BACKBONES
 from engine.config import Config
+from engine.data.load import HELD_OUT
+from engine.data.locate import user_cache
 from engine.errors import UserError
-from engine.places import user_cache
-from engine.plan import Plan, choose_plan
-from engine.reading import HELD_OUT
-from engine.recipes import course_of
-from engine.sweep import EPOCHS, FACTORS, SHARE
-from engine.trials import finding_path, remembered
+from engine.training.autotune import finding_path, remembered
+from engine.training.lr_sweep import EPOCHS, FACTORS, SHARE
+from engine.training.plan import Plan, choose_plan
+from engine.training.recipe import make_recipe
 from grids.cells import SCRIPTS, Cell, key_of
 
 Record = Mapping[str, Any]
@@ -136,7 +136,7 @@ class Speeds:
 
     def _epochs_of(self, config: Config, steps: int) -> float | None:
         """Of all stages, and of the trials of a sweep: the recorded runs' median, else what the command bounds."""
-        course = course_of(config, 0.0, steps)
+        course = make_recipe(config, 0.0, steps)
         recorded = self._epochs.get(_course(vars(config)))
         bound = course.epochs * len(course.stages) if course.epochs else None
         fixed = course.patience is None
@@ -200,7 +200,7 @@ def device_name(device: str, visible: str | None) -> str | None:
     """
     if device != "cuda":
         return choose_plan(device, "fp32").device_name
-    code = "from engine.plan import choose_plan; print(choose_plan('cuda', 'fp32').device_name)"
+    code = "from engine.training.plan import choose_plan; print(choose_plan('cuda', 'fp32').device_name)"
     environment = {**os.environ, **({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})}
     try:
         answer = subprocess.run(  # noqa: S603 (its own code)

@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.errors import UserError
 from engine.files import digest, write_json
-from engine.records import now
+from engine.records.run_folder import now
 from grids.cells import Cell, key_of
 
 Record = dict[str, Any]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from engine.errors import RunError, UserError
-from engine.records import BUSY
+from engine.records.run_folder import BUSY
 from grids.cells import Cell
 from grids.estimate import Speeds, duration, total
 from grids.faults import Fault, shared_fault

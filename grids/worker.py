@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.supervision import HEARTBEAT
+from engine.heartbeat import HEARTBEAT
 from grids.cells import Cell
 from grids.faults import message_of
 from grids.ledger import grid_folder

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from reporting import statistics
 from reporting.entry import METRICS, Entry, clean
-from reporting.errors import side_pixels, worst_errors
 from reporting.leagues import Cell, League
+from reporting.mistakes import side_pixels, worst_errors
 
 MOST_CURVES = 5  # seeds of a cell
 COST_DIGITS = {

@@ -142,8 +142,8 @@ def declared(dataset: Dataset, archives: Mapping[str, Files | bytes], **changes:
         checksum = f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}" if algorithm else None
         files.append(replace(file, checksum=checksum, bytes=None if file.bytes is None else len(body)))
     by_name = {file.name: file for file in files}
-    copies = tuple(tuple(by_name.get(file.name, file) for file in group) for group in dataset.copies)
-    return replace(dataset, files=tuple(files), copies=copies, **changes)
+    copies = tuple(tuple(by_name.get(file.name, file) for file in group) for group in dataset.alternative_files)
+    return replace(dataset, files=tuple(files), alternative_files=copies, **changes)
 
 
 def matlab(**arrays: Any) -> bytes:
@@ -483,7 +483,7 @@ def make_dtd() -> Fake:
     content[f"{top}/imdb/imdb.mat"] = matlab(images=np.zeros((1, 1)))
     archives: dict[str, Files | bytes] = {"dtd-r1.0.1.tar.gz": content}
     return Fake(
-        declared(dtd.DATASET, archives, classes=3, train_images=6, test_images=6, select_images=6),
+        declared(dtd.DATASET, archives, classes=3, train_images=6, test_images=6, val_images=6),
         archives,
         dict(enumerate(("banded", "polka-dotted", "zigzagged"))),
         parts,

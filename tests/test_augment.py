@@ -10,8 +10,8 @@ import torch
 from torchvision.transforms import InterpolationMode, TrivialAugmentWide
 from torchvision.transforms.autoaugment import _apply_op
 
-from engine import augment
-from engine.augment import BINS, OPERATIONS, SIGNED, Draws, draw, trivial_augment
+from engine.data import augment
+from engine.data.augment import BINS, OPERATIONS, SIGNED, Draws, draw, trivial_augment
 
 SPACE = TrivialAugmentWide()._augmentation_space(31)
 

@@ -19,17 +19,17 @@ from torchvision.models import VisionTransformer, WeightsEnum
 import common
 import digits
 from common import BACKBONES, Backbone, WeightsFile, build_model
-from engine.backbone import macs, replace_head, require_size
-from engine.batches import Batches
 from engine.config import Config
-from engine.dataset import Source
+from engine.data.batches import Batches
+from engine.data.declaration import ReadOptions
 from engine.errors import UserError
-from engine.plan import Plan
-from engine.recipes import course_of
-from engine.state import State
-from engine.step import Step
-from engine.train import freeze_body, predict, train_epoch
-from engine.weights import find_weights
+from engine.models.backbone import macs, replace_head, require_size
+from engine.models.weights import find_weights
+from engine.training.loop import freeze_body, predict, train_epoch
+from engine.training.plan import Plan
+from engine.training.recipe import make_recipe
+from engine.training.state import State
+from engine.training.step import Step
 from tests import toy
 
 CLASSES = 10
@@ -322,7 +322,7 @@ class Training:
 
 
 def digits_for(name: str) -> Batches:
-    images = digits.read(Source(Path(), False)).train
+    images = digits.read(ReadOptions(Path(), False)).train
     size = (cheap_side(name), cheap_side(name))
     backbone = find_weights(BACKBONES[name], "none")
     return Batches(images.take(np.arange(4)), 4, size, backbone.mean, backbone.std, "cpu")
@@ -336,7 +336,7 @@ def train(name: str, model: nn.Module, tune: str, epochs: int) -> Training:
     if tune == "linear":
         freeze_body(model, head)
     before = copy.deepcopy(model.state_dict())
-    course = course_of(config, BACKBONES[name].rate, batches.steps)
+    course = make_recipe(config, BACKBONES[name].rate, batches.steps)
     torch.manual_seed(0)
     step = Step(model, course.optimizer(0, model, head), CPU, batches.batch_size)
     losses = [train_epoch(model, head, batches, step, course, State(epochs=epoch))[0] for epoch in range(epochs)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import cifar10
-from common import Contents, Dataset, Part, Source
+from common import RawSplits, Dataset, Part, ReadOptions
 from tests import toy
 from tests.conftest import Command, only_run
 
@@ -96,12 +96,12 @@ def test_a_card_that_is_not_there(command: Command, capsys: Any) -> None:
     assert "--device cuda" in capsys.readouterr().err
 
 
-def reading(contents: Callable[[], Contents]) -> Dataset:
+def reading(contents: Callable[[], RawSplits]) -> Dataset:
     return replace(toy.dataset(), read=lambda _: contents())
 
 
-def some(train: Part, test: Part | None = None, classes: int = 3) -> Contents:
-    return Contents(toy.CLASSES[:classes], train, toy.part(21, 2, "test") if test is None else test)
+def some(train: Part, test: Part | None = None, classes: int = 3) -> RawSplits:
+    return RawSplits(toy.CLASSES[:classes], train, toy.part(21, 2, "test") if test is None else test)
 
 
 NOTHING = Part(np.zeros((0, 8, 8, 3), np.uint8), np.zeros(0, np.int64), [])
@@ -121,7 +121,7 @@ NOTHING = Part(np.zeros((0, 8, 8, 3), np.uint8), np.zeros(0, np.int64), [])
     ],
 )
 def test_unusable_data(
-    command: Command, tmp_path: Path, capsys: Any, contents: Callable[[], Contents], expected: str
+    command: Command, tmp_path: Path, capsys: Any, contents: Callable[[], RawSplits], expected: str
 ) -> None:
     assert command(f"{GOOD} --allow-partial", reading(contents)) == 2
     assert expected in capsys.readouterr().err
@@ -209,7 +209,7 @@ def test_odd_but_fine(command: Command, capsys: Any, line: str, dataset: Dataset
 
 
 def test_reading_that_fails_leaves_no_half_of_a_record(command: Command, tmp_path: Path, capsys: Any) -> None:
-    def read(_: Source) -> Contents:
+    def read(_: ReadOptions) -> RawSplits:
         raise OSError(5, "Input/output error", "data/toy/images.bin")
 
     assert command(GOOD, replace(toy.dataset(), read=read)) != 0

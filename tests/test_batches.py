@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import resize
 
-from engine.augment import draw, trivial_augment
-from engine.batches import AHEAD, HELD_SHARE, Batches, ahead, usable_batch_size
-from engine.dataset import Part
+from engine.data.augment import draw, trivial_augment
+from engine.data.batches import AHEAD, HELD_SHARE, Batches, ahead, usable_batch_size
+from engine.data.declaration import Part
 from engine.errors import RunError, UserError
 from tests import toy
 
@@ -36,7 +36,7 @@ def order_of(loader: Batches, seed: int, epoch: int) -> list[int]:
 
 
 def test_in_order_gives_every_image_with_its_label() -> None:
-    images, labels = (torch.cat(column) for column in zip(*batches().in_order(), strict=True))
+    images, labels = (torch.cat(column) for column in zip(*batches().sequential(), strict=True))
     np.testing.assert_array_equal(labels, PART.labels)
     np.testing.assert_allclose(images.permute(0, 2, 3, 1) * 255, PART.pixels(), atol=1e-4)
 
@@ -66,7 +66,7 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
 def test_a_last_batch_of_one_is_left_out_of_training_only(images: int, batch_size: int, kept: int) -> None:
     loader = batches(numbered(images), batch_size=batch_size)
     assert len(order_of(loader, 0, 0)) == kept
-    assert sum(len(labels) for _, labels in loader.in_order()) == images
+    assert sum(len(labels) for _, labels in loader.sequential()) == images
 
 
 def test_another_image_is_left_out_each_epoch() -> None:
@@ -78,22 +78,22 @@ def test_another_image_is_left_out_each_epoch() -> None:
 def test_resizing_is_that_of_an_antialiased_bilinear_filter() -> None:
     """Within rounding of what PIL and torchvision do to the same image."""
     for size in ((32, 32), (5, 13)):
-        ((images, _),) = batches(PART.take(np.arange(1)), size=size).in_order()
+        ((images, _),) = batches(PART.take(np.arange(1)), size=size).sequential()
         expected = np.asarray(resize(Image.fromarray(PART.pixels()[0]), list(size), antialias=True))
         np.testing.assert_allclose(images[0].permute(1, 2, 0) * 255, expected, atol=1.01)
 
 
 def test_normalisation() -> None:
     loader = replace(batches(numbered(3), size=(4, 4)), mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.125))
-    ((images, _),) = loader.in_order()
+    ((images, _),) = loader.sequential()
     expected = [(2 / 255 - 0.1) / 0.5, (2 / 255 - 0.2) / 0.25, (2 / 255 - 0.3) * 8]
     np.testing.assert_allclose(images[2, :, 0, 0], expected, rtol=1e-6)
 
 
 def test_only_training_is_augmented() -> None:
     loader = batches(augment=True)
-    plain = torch.cat([images for images, _ in batches().in_order()])
-    assert torch.equal(torch.cat([images for images, _ in loader.in_order()]), plain)
+    plain = torch.cat([images for images, _ in batches().sequential()])
+    assert torch.equal(torch.cat([images for images, _ in loader.sequential()]), plain)
     shuffled = torch.cat([images for images, _ in loader.shuffled(0, 0)])
     assert not torch.equal(shuffled, torch.cat([images for images, _ in batches().shuffled(0, 0)]))
 
@@ -104,7 +104,7 @@ def test_each_image_draws_its_own_augmentation() -> None:
     drawn = Counter(image.numpy().tobytes() for images, _ in loader.shuffled(0, 0) for image in images)
     # 14 operations, one of them the identity, at 31 strengths
     assert len(drawn) > 30
-    ((plain, _), *_) = loader.in_order()
+    ((plain, _), *_) = loader.sequential()
     assert drawn[plain[0].numpy().tobytes()] >= 1
 
 
@@ -150,7 +150,7 @@ def test_pixels_held_on_the_device_give_the_same_batches() -> None:
         for (images, labels), (expected, wanted) in zip(held.shuffled(1, 2), loader.shuffled(1, 2), strict=True):
             assert torch.equal(images, expected)
             assert torch.equal(labels, wanted)
-        assert torch.equal(next(held.in_order())[0], next(loader.in_order())[0])
+        assert torch.equal(next(held.sequential())[0], next(loader.sequential())[0])
 
 
 @pytest.mark.parametrize(("share", "held"), [(1.01, True), (0.99, False)])
@@ -162,11 +162,11 @@ def test_what_takes_no_more_than_its_share_is_held_on_the_card(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, free))
     monkeypatch.setattr(Batches, "on", lambda self, device: replace(self, on_device=(torch.empty(0), torch.empty(0))))
     loader = replace(batches(), device="cuda")
-    assert (loader.held().on_device is not None) is held
-    assert batches().held().on_device is None
+    assert (loader.cached_on_device().on_device is not None) is held
+    assert batches().cached_on_device().on_device is None
     # another part's pixels are not these
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 0))
-    assert loader.held().of(numbered(3), 2).on_device is None
+    assert loader.cached_on_device().of(numbered(3), 2).on_device is None
 
 
 class Slow:
@@ -232,7 +232,7 @@ def test_usable_batch_size() -> None:
         usable_batch_size(8, 1, batch_norm=True)
 
 
-class Stream:
+class LazyImages:
     """Stands in for a CUDA stream, and notes what is asked of it and when."""
 
     def __init__(self, log: list[str]) -> None:
@@ -255,9 +255,9 @@ def test_what_is_sent_to_a_card_is_waited_for_and_kept_until_it_is_used(monkeypa
         log.append("pinned")
         return tensor
 
-    monkeypatch.setattr(torch.cuda, "Stream", lambda: Stream(log))
+    monkeypatch.setattr(torch.cuda, "LazyImages", lambda: LazyImages(log))
     monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: Stream(log))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: LazyImages(log))
     monkeypatch.setattr(torch.Tensor, "pin_memory", pinned)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: log.append("kept"))
     loader = batches(batch_size=9)
@@ -280,7 +280,7 @@ def test_what_is_sent_to_a_card_is_waited_for_and_kept_until_it_is_used(monkeypa
 def test_a_card_is_given_the_same_batches_whether_it_holds_the_images_or_not(augment: bool) -> None:
     loader = batches(batch_size=9, size=(12, 10), augment=augment)
     sent = replace(loader, device="cuda")
-    held = sent.held()
+    held = sent.cached_on_device()
     assert held.on_device is not None
     for (images, labels), *others in zip(*(each.shuffled(2, 1) for each in (loader, sent, held)), strict=True):
         for found, wanted in others:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reporting.page import render
+from reporting.render import render
 from reporting.serve import State, open_server
 from tests import pages
 from tests.test_page import HOSTILE

@@ -20,14 +20,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import cache, decoding
-from engine.cache import Decoded, decode_all, references_of
-from engine.dataset import Contents, Part, Reference, Slice
+from engine.data import cache
+from engine.data import decode_pool as decoding
+from engine.data.cache import Decoded, decode_all, references_of
+from engine.data.declaration import RawSplits, Part, Reference, HDF5Image
+from engine.data.images import DECODER, Pixels, UnreadableError, decode, digest, resize
+from engine.data.load import Parts
+from engine.data.locate import cache_folder
+from engine.data.pixels import decode_few, with_digests
 from engine.errors import RunError, UserError
-from engine.images import DECODER, Pixels, UnreadableError, decode, digest, resize
-from engine.pixels import decode_few, with_digests
-from engine.places import cache_folder
-from engine.reading import Parts
 from tests import toy
 from tests.test_images import without_rights
 
@@ -56,10 +57,10 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def contents(data: Path) -> Contents:
+def contents(data: Path) -> RawSplits:
     """What is in `data` now."""
     train, test = (part(sorted((data / name).iterdir())) for name in ("train", "test"))
-    return Contents(toy.CLASSES, train, test)
+    return RawSplits(toy.CLASSES, train, test)
 
 
 def decoded(data: Path, size: tuple[int, int] = SIZE, allow_unreadable: bool = False, key: str = "toy") -> Decoded:
@@ -209,9 +210,9 @@ def test_the_manifest_says_what_the_rows_are(data: Path) -> None:
 def test_the_manifest_names_slices(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "images.h5", "w") as file:
         file["pixels"] = np.zeros((12, 4, 4, 3), np.uint8)
-    slices = [Slice(tmp_path / "images.h5", "pixels", index) for index in range(12)]
+    slices = [HDF5Image(tmp_path / "images.h5", "pixels", index) for index in range(12)]
     train, test = (Part(own, np.zeros(6, np.int64), list("abcdef")) for own in (slices[:6], slices[6:]))
-    decode_all(Contents(toy.CLASSES, train, test), "toy", SIZE, tmp_path / "cache", False)
+    decode_all(RawSplits(toy.CLASSES, train, test), "toy", SIZE, tmp_path / "cache", False)
     assert json.loads(paths(tmp_path)[1].read_text())["images"] == [f"images.h5/pixels[{index}]" for index in range(12)]
 
 
@@ -242,9 +243,9 @@ def test_an_image_with_two_labels_has_one_cache(data: Path, monkeypatch: pytest.
     """Whichever part comes first."""
     train = contents(data).train
     other = replace(train, labels=2 - train.labels)
-    decode_all(Contents(toy.CLASSES, train, other), "toy", SIZE, data / "cache", False)
+    decode_all(RawSplits(toy.CLASSES, train, other), "toy", SIZE, data / "cache", False)
     monkeypatch.setattr(decoding, "load", fail)
-    decode_all(Contents(toy.CLASSES, other, train), "toy", SIZE, data / "cache", False)
+    decode_all(RawSplits(toy.CLASSES, other, train), "toy", SIZE, data / "cache", False)
 
 
 def changed_manifest(**entries: Any) -> Callable[[Path, Path], Any]:
@@ -375,7 +376,7 @@ def test_a_name_that_is_not_unicode_can_be_reported(data: Path) -> None:
     strange = Part([data / "x.png"], np.zeros(1, np.int64), [os.fsdecode(b"b\xe4r.png")])
     for _ in range(2):
         found = decode_all(
-            Contents(toy.CLASSES, contents(data).train, strange), "toy", SIZE, data / "cache", allow_unreadable=True
+            RawSplits(toy.CLASSES, contents(data).train, strange), "toy", SIZE, data / "cache", allow_unreadable=True
         )
         assert found is not None
         assert found.bad == {"b\udce4r.png": "empty"}
@@ -386,7 +387,7 @@ def test_parts_that_share_images(data: Path, counted: list[Reference]) -> None:
     twice = Part([*images, *images[:3]], np.arange(23, dtype=np.int64), [f"a/{number}" for number in range(23)])
     rows = np.array([5, 1, 1, 19, 5])
     some = Part(images, np.arange(5, dtype=np.int64), [f"b/{number}" for number in range(5)], rows=rows)
-    found = decode_all(Contents(toy.CLASSES, twice, some, select=some), "toy", SIZE, data / "cache", False)
+    found = decode_all(RawSplits(toy.CLASSES, twice, some, select=some), "toy", SIZE, data / "cache", False)
     assert found is not None
     assert len(counted) == len(set(counted)) == 20
     assert found.pixels.shape[0] == 20
@@ -398,7 +399,7 @@ def test_a_bad_image_is_lost_wherever_it_is_used(data: Path) -> None:
     images = sorted((data / "train").iterdir())
     images[1].write_bytes(b"")
     some = Part(images, np.arange(4, dtype=np.int64), list("abcd"), groups=list("wxyz"), rows=np.array([1, 0, 1, 2]))
-    found = decode_all(Contents(toy.CLASSES, part(images), some), "toy", SIZE, data / "cache", True)
+    found = decode_all(RawSplits(toy.CLASSES, part(images), some), "toy", SIZE, data / "cache", True)
     assert found is not None
     assert found.bad == {"train/1.png": "empty"}
     left = found.part(some)
@@ -409,14 +410,14 @@ def test_a_bad_image_is_lost_wherever_it_is_used(data: Path) -> None:
 def test_only_what_a_part_refers_to_is_decoded(data: Path, counted: list[Reference]) -> None:
     whole = contents(data)
     few = whole.train.take(np.array([2, 8]))
-    found = decode_all(Contents(toy.CLASSES, few, toy.part(3, 1, "x")), "toy", SIZE, data / "cache", False)
+    found = decode_all(RawSplits(toy.CLASSES, few, toy.part(3, 1, "x")), "toy", SIZE, data / "cache", False)
     assert found is not None
     assert counted == references(few)
     check(found.part(few), few)
 
 
 def test_arrays_need_no_cache(tmp_path: Path) -> None:
-    arrays = Contents(toy.CLASSES, toy.part(6, 1, "train"), toy.part(3, 2, "test"))
+    arrays = RawSplits(toy.CLASSES, toy.part(6, 1, "train"), toy.part(3, 2, "test"))
     assert decode_all(arrays, "toy", SIZE, tmp_path / "cache", False) is None
     assert not (tmp_path / "cache").exists()
 
@@ -427,10 +428,10 @@ def test_slices_of_hdf5(tmp_path: Path) -> None:
         images = np.random.default_rng(0).integers(0, 256, (9, 7, 8, 3), dtype=np.uint8)
         file.create_dataset("images", data=images, chunks=(2, 7, 8, 3), compression="gzip")
     for first in (0, 3):  # the same names of other images
-        slices = [Slice(path, "images", index) for index in range(first, first + 6)]
+        slices = [HDF5Image(path, "images", index) for index in range(first, first + 6)]
         train = Part(slices[:4], np.arange(4, dtype=np.int64), ["a", "b", "c", "d"])
         test = Part(slices[4:], np.arange(2, dtype=np.int64), ["e", "f"])
-        found = decode_all(Contents(toy.CLASSES, train, test), "toy", SIZE, tmp_path / "cache", False)
+        found = decode_all(RawSplits(toy.CLASSES, train, test), "toy", SIZE, tmp_path / "cache", False)
         assert found is not None
         check(found.part(train), train)
         check(found.part(test), test)
@@ -469,9 +470,10 @@ PROCESS = """
 import os, signal, sys, time
 from pathlib import Path
 import numpy as np
-from engine import cache, decoding
+from engine.data import cache
+from engine.data import decode_pool as decoding
 os.cpu_count = lambda: 2
-from engine.dataset import Contents, Part
+from engine.data.declaration import RawSplits, Part
 data = Path(sys.argv[1])
 load = decoding.load
 def wait(reference):
@@ -488,7 +490,7 @@ signal.signal(signal.SIGINT, interrupt)
 def part(name):
     paths = sorted((data / name).iterdir())
     return Part(paths, np.zeros(len(paths), np.int64), [f"{name}/{path.name}" for path in paths])
-found = cache.decode_all(Contents(("a",), part("train"), part("test")), "toy", (9, 14), data / "cache", False)
+found = cache.decode_all(RawSplits(("a",), part("train"), part("test")), "toy", (9, 14), data / "cache", False)
 print(*[found.digests[row] for row in found.row_of.values()])
 """
 

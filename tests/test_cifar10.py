@@ -16,7 +16,7 @@ import pytest
 from torchvision.datasets import CIFAR10
 
 import cifar10
-from common import Dataset, File, Source
+from common import Dataset, File, ReadOptions
 from tests.conftest import Command, only_run
 
 BATCHES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
@@ -104,7 +104,7 @@ def test_pixels_are_where_they_belong(tmp_path: Path, fake: tuple[Dataset, bytes
     _, archive = fake
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(tmp_path, filter="data")
-    contents = cifar10.DATASET.read(Source(tmp_path / "cifar-10-batches-py", allow_partial=False))
+    contents = cifar10.DATASET.read(ReadOptions(tmp_path / "cifar-10-batches-py", allow_partial=False))
     row = batch(1)["data"][3]
     image = contents.train.pixels()[23]
     assert contents.train.names[23] == "data_batch_2/00003"
@@ -204,7 +204,7 @@ def test_a_missing_batch_makes_a_partial_run(
 def test_real_images_have_the_labels_of_their_folders(shared_data: Path) -> None:
     """The file names in the real batches begin with what is in the picture."""
     folder = shared_data / "cifar10" / "cifar-10-batches-py"
-    contents = cifar10.DATASET.read(Source(folder, allow_partial=True))
+    contents = cifar10.DATASET.read(ReadOptions(folder, allow_partial=True))
     assert contents.classes == tuple(CLASSES)
     names = []
     for batch_name in BATCHES:

@@ -13,7 +13,7 @@ import digits
 from common import BACKBONES
 from datasets import DATASETS
 from engine.errors import UserError
-from engine.records import SCHEMA
+from engine.records.run_folder import SCHEMA
 from reporting import entry, matrix, published
 from reporting.collect import collect
 from reporting.entry import NotARecordError, read_entry
@@ -247,7 +247,7 @@ def test_no_matrix(text: bytes) -> None:
 
 def test_synthetic_records_follow_the_schema() -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    path = Path(digits.__file__).parent / "engine" / "record.schema.json"
+    path = Path(digits.__file__).parent / "engine" / "records" / "schema.json"
     made = synthetic.record("dtd", "regnet", 1, "20 shots")
     made["test"]["confusion_matrix"] = [[0]]
     problems = list(jsonschema.Draft202012Validator(json.loads(path.read_text("utf-8"))).iter_errors(made))

@@ -27,11 +27,11 @@ from torchvision.datasets import CIFAR10, CIFAR100
 import breakhis
 import eurosat
 import plantvillage
-from common import Contents, Dataset, File, Part
+from common import RawSplits, Dataset, File, Part
+from engine.data.load import Parts, divide, read
+from engine.data.overlap import separate
 from engine.errors import UserError
-from engine.overlap import separate
-from engine.reading import Parts, divide, read
-from engine.trees import listed_part
+from engine.readers.trees import listed_part
 from tests.conftest import SHARED
 
 DATA = SHARED / "data"
@@ -338,7 +338,7 @@ def trees(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
         yield tree
 
 
-def whole(row: str, folder: Path, protocol: str = "honest") -> tuple[Contents, Parts]:
+def whole(row: str, folder: Path, protocol: str = "honest") -> tuple[RawSplits, Parts]:
     """What a run would work with; anything that is not as published is an error."""
     contents = read(dataset(row), folder, False, protocol)
     assert contents.differences == ()
@@ -620,7 +620,7 @@ def test_the_leak_of_rsna_is_told(trees: Trees) -> None:
 MEASURED = """
 import os, resource, sys, time
 from pathlib import Path
-from engine.reading import divide, read
+from engine.data.load import divide, read
 from tests.test_counts import dataset
 
 def peak():

@@ -33,12 +33,12 @@ import stanford_cars
 import stanford_dogs
 import tinyimagenet
 import ucmerced
-from common import Contents, Dataset, File, Part
-from engine import checksums
-from engine.cache import references_of
+from common import RawSplits, Dataset, File, Part
+from engine.data import checksums
+from engine.data.cache import references_of
+from engine.data.images import decode
+from engine.data.load import read
 from engine.errors import UserError
-from engine.images import decode
-from engine.reading import read
 from tests import fakes
 from tests.fakes import CARS, Fake, Files, matlab
 from tests.server import Server
@@ -121,12 +121,12 @@ def table(part: Part, classes: tuple[str, ...]) -> dict[str, str]:
     return {name: classes[label] for name, label in zip(part.names, part.labels.tolist(), strict=True)}
 
 
-def tables(contents: Contents) -> dict[str, dict[str, str]]:
+def tables(contents: RawSplits) -> dict[str, dict[str, str]]:
     parts = {"train": contents.train, "test": contents.test, "select": contents.select}
     return {name: table(part, contents.classes) for name, part in parts.items() if part is not None}
 
 
-def joined(contents: Contents) -> dict[str, str]:
+def joined(contents: RawSplits) -> dict[str, str]:
     """Image -> class, whatever the part."""
     found = tables(contents)
     every = {name: label for part in found.values() for name, label in part.items()}
@@ -134,7 +134,7 @@ def joined(contents: Contents) -> dict[str, str]:
     return every
 
 
-def check_truth(fake: Fake, contents: Contents) -> None:
+def check_truth(fake: Fake, contents: RawSplits) -> None:
     """Every image is in its part, under its label, and what is read under its name is that image."""
     if "all" in fake.parts:
         assert joined(contents) == fake.parts["all"]
@@ -146,7 +146,7 @@ def check_truth(fake: Fake, contents: Contents) -> None:
     check_pixels(fake, contents)
 
 
-def check_pixels(fake: Fake, contents: Contents) -> None:
+def check_pixels(fake: Fake, contents: RawSplits) -> None:
     for part in (contents.train, contents.test):
         if isinstance(part.images, np.ndarray):
             images = list(part.pixels())
@@ -197,7 +197,7 @@ def test_extracted_by_hand(tmp_path: Path, make: Make, key: str) -> None:
     check_truth(fake, read(offline(fake), tmp_path, False, "honest"))
 
 
-@pytest.mark.parametrize("key", [key for key in KEYS if fakes.made(key).dataset.marks])
+@pytest.mark.parametrize("key", [key for key in KEYS if fakes.made(key).dataset.contains])
 def test_the_extracted_folder_under_any_other_name(tmp_path: Path, make: Make, key: str) -> None:
     fake = make(key)
     lay(tmp_path, fake.extracted)
@@ -475,13 +475,13 @@ DECLARED = [
 @pytest.mark.parametrize("dataset", DECLARED, ids=lambda dataset: dataset.key)
 def test_the_declaration(dataset: Dataset) -> None:
     assert dataset.files
-    for file in (file for files in (dataset.files, *dataset.copies) for file in files):
+    for file in (file for files in (dataset.files, *dataset.alternative_files) for file in files):
         assert file.checksum or not any(url.lower().startswith("http:") for url in file.urls)
         algorithm, _, value = (file.checksum or "").partition(":")
         assert len(value) == {"": 0, "md5": 32, "sha256": 64}[algorithm]
     # a file that the download itself puts into the data folder does not tell that all is extracted there
-    assert not set(dataset.marks) & {file.name for file in dataset.files}
-    assert dataset.marks or dataset.folder in ("", "Images") or dataset.key.startswith("cifar")
+    assert not set(dataset.contains) & {file.name for file in dataset.files}
+    assert dataset.contains or dataset.folder in ("", "Images") or dataset.key.startswith("cifar")
     assert bool(dataset.steps) == any(not file.urls for file in dataset.files)
     # of every class, so many images: together as many as of the parts
     if isinstance(dataset.class_images, int):
@@ -710,7 +710,7 @@ def test_the_message_says_how_to_get_it_by_hand(tmp_path: Path, make: Make, key:
     data_dir = tmp_path / "data"
     message = refusal(lambda: read(fake.dataset, data_dir, False, "honest"))
     facts = [fake.dataset.steps, fake.dataset.licence, str(data_dir), str(data_dir / fake.dataset.folder)]
-    for file in (file for files in (fake.dataset.files, *fake.dataset.copies) for file in files):
+    for file in (file for files in (fake.dataset.files, *fake.dataset.alternative_files) for file in files):
         facts += [file.name, file.checksum or "checksum unknown"]
     for fact in facts:
         assert fact in message

@@ -12,8 +12,8 @@ import stanford_cars
 import ucmerced
 from common import File
 from engine.console import table
-from engine.inventory import look
-from engine.tables import put_tables
+from engine.data.inventory import look
+from engine.readme_tables import put_tables
 
 
 def test_the_readme_says_what_the_declarations_say() -> None:
@@ -44,7 +44,7 @@ def test_every_script_has_its_dataset_page() -> None:
         text = (root / f"{script}.py").read_text("utf-8")
         page = text[: text.index('"""', 3)]
         assert f"python {script}.py" in page
-        for word in ("What", "Counts", "Input", "Source", "Licence", "Citation", "Traps"):
+        for word in ("What", "Counts", "Input", "ReadOptions", "Licence", "Citation", "Traps"):
             assert re.search(rf"^{word} ", page, re.MULTILINE), (script, word)
 
 

@@ -17,12 +17,12 @@ import h5py
 import numpy as np
 import pytest
 
-from engine import decoding
-from engine.cache import Decoded
-from engine.dataset import Reference, Slice
-from engine.decoding import Target, decode_rows
+from engine.data import decode_pool as decoding
+from engine.data.cache import Decoded
+from engine.data.declaration import Reference, HDF5Image
+from engine.data.decode_pool import Target, decode_rows
+from engine.data.images import decode, digest
 from engine.errors import RunError, UserError
-from engine.images import decode, digest
 from tests.test_cache import BAD, ROOT, SIZE, check, contents, data, decoded, kept, references, spoilt, until
 
 __all__ = ["data", "spoilt"]  # fixtures
@@ -66,7 +66,7 @@ def test_slices(tmp_path: Path, started: list[Any]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (30, 7, 8, 3), dtype=np.uint8)
     with h5py.File(tmp_path / "images.h5", "w") as file:
         file.create_dataset("images", data=images, chunks=(3, 7, 8, 3), compression="gzip")
-    slices = [Slice(tmp_path / "images.h5", "images", index) for index in range(30)]
+    slices = [HDF5Image(tmp_path / "images.h5", "images", index) for index in range(30)]
     assert [outcome.digest for outcome in decode_rows(slices, None, "reading")] == [digest(image) for image in images]
 
 
@@ -87,7 +87,7 @@ def test_few_images_start_no_process(images: int, data: Path, monkeypatch: pytes
 
 
 def test_they_import_no_more_than_they_need() -> None:
-    code = "import sys, engine.decoding; print(*{name.partition('.')[0] for name in sys.modules})"
+    code = "import sys, engine.data.decode_pool; print(*{name.partition('.')[0] for name in sys.modules})"
     names = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {"numpy", "PIL"} <= set(names.split())
     assert not {"torch", "torchvision", "sklearn", "scipy", "h5py", "pydicom"} & set(names.split())
@@ -137,7 +137,7 @@ def test_what_a_process_can_not_write(data: Path, started: list[Any]) -> None:
 
 def test_an_error_that_the_user_can_mend(tmp_path: Path, started: list[Any]) -> None:
     (tmp_path / "images.h5").write_text("a text")
-    slices: list[Reference] = [Slice(tmp_path / "images.h5", "images", index) for index in range(30)]
+    slices: list[Reference] = [HDF5Image(tmp_path / "images.h5", "images", index) for index in range(30)]
     with pytest.raises(UserError, match=r"images\.h5 can't be read as HDF5"):
         decode_rows(slices, None, "reading")
 
@@ -146,9 +146,9 @@ COMMAND = """
 import signal, subprocess, sys
 from pathlib import Path
 import numpy as np
-from engine import decoding
-from engine.cache import decode_all
-from engine.dataset import Contents, Part
+from engine.data import decode_pool as decoding
+from engine.data.cache import decode_all
+from engine.data.declaration import RawSplits, Part
 decoding.FEW, decoding.PIECE, decoding.cpus = 0, 4, lambda: 2
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 popen = subprocess.Popen
@@ -161,7 +161,7 @@ data = Path(sys.argv[1])
 def part(name):
     paths = sorted((data / name).iterdir())
     return Part(paths, np.zeros(len(paths), np.int64), [f"{name}/{path.name}" for path in paths])
-decode_all(Contents(("a",), part("train"), part("test")), "toy", (9, 14), data / "cache", False)
+decode_all(RawSplits(("a",), part("train"), part("test")), "toy", (9, 14), data / "cache", False)
 """
 
 
@@ -238,20 +238,20 @@ import resource, sys
 from pathlib import Path
 import h5py
 import numpy as np
-from engine import decoding
-from engine.cache import decode_all
-from engine.dataset import Contents, Part, Slice
+from engine.data import decode_pool as decoding
+from engine.data.cache import decode_all
+from engine.data.declaration import RawSplits, Part, HDF5Image
 decoding.cpus = lambda: 2
 def peak():
     (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
 def part(name, rows):
     path = Path(sys.argv[1]) / "images.h5"
-    images = [Slice(path, "images", row) for row in rows]
+    images = [HDF5Image(path, "images", row) for row in rows]
     return Part(images, np.zeros(len(rows), np.int64), [f"{row:05}" for row in rows])
 before = peak()
 found = decode_all(
-    Contents(("a",), part("train", range(6000)), part("test", range(6000, 6200))), "toy", (256, 256),
+    RawSplits(("a",), part("train", range(6000)), part("test", range(6000, 6200))), "toy", (256, 256),
     Path(sys.argv[1]) / "cache", False,
 )
 unit = 1 if sys.platform == "darwin" else 1024

@@ -7,12 +7,12 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 import digits
-from common import Source
+from common import ReadOptions
 from tests.conftest import Command, only_run
 
 
 def test_the_split_is_stratified_and_always_the_same() -> None:
-    contents = digits.DATASET.read(Source(Path(), allow_partial=False))
+    contents = digits.DATASET.read(ReadOptions(Path(), allow_partial=False))
     assert (len(contents.train), len(contents.test)) == (1437, 360)
     assert contents.test.names[:5] == ["0004", "0006", "0010", "0011", "0021"]
     assert not set(contents.train.names) & set(contents.test.names)
@@ -21,7 +21,7 @@ def test_the_split_is_stratified_and_always_the_same() -> None:
 
 
 def test_images_and_labels_are_scikit_learns() -> None:
-    contents = digits.DATASET.read(Source(Path(), allow_partial=False))
+    contents = digits.DATASET.read(ReadOptions(Path(), allow_partial=False))
     original = load_digits()
     for part in (contents.train, contents.test):
         numbers = np.array([int(name) for name in part.names])
@@ -31,7 +31,7 @@ def test_images_and_labels_are_scikit_learns() -> None:
 
 
 def test_the_originals_constants_are_those_of_the_training_images() -> None:
-    contents = digits.DATASET.read(Source(Path(), allow_partial=False))
+    contents = digits.DATASET.read(ReadOptions(Path(), allow_partial=False))
     pixels = contents.train.pixels() / 255
     np.testing.assert_allclose(pixels.mean((0, 1, 2)), digits.DATASET.mean, atol=1e-4)
     np.testing.assert_allclose(pixels.std((0, 1, 2)), digits.DATASET.std, atol=1e-4)

@@ -23,9 +23,9 @@ import filelock
 import pytest
 import requests
 
-from engine import archives, download
-from engine.dataset import Contents, Dataset, File, Source
-from engine.download import fetch, obtain
+from engine.data import archives, download
+from engine.data.declaration import RawSplits, Dataset, File, ReadOptions
+from engine.data.download import fetch, obtain
 from engine.errors import RunError, UserError
 from tests.server import Server
 
@@ -65,7 +65,7 @@ def file_of(name: str, body: bytes, *urls: str, algorithm: str = "sha256") -> Fi
 
 
 def dataset(*files: File, folder: str = "toy") -> Dataset:
-    def read(_: Source) -> Contents:
+    def read(_: ReadOptions) -> RawSplits:
         raise NotImplementedError
 
     return Dataset(
@@ -468,7 +468,7 @@ def test_encrypted_zip(tmp_path: Path) -> None:
 def start(toy: File, data_dir: Path) -> subprocess.Popen[str]:
     program = (
         "import json, sys; from pathlib import Path; from dataclasses import replace\n"
-        "from engine.dataset import File; from engine.download import obtain; from tests.test_download import dataset\n"
+        "from engine.data.declaration import File; from engine.data.download import obtain; from tests.test_download import dataset\n"
         "name, urls, checksum, size, folder = json.loads(sys.argv[1])\n"
         "print(obtain(dataset(File(name, tuple(urls), checksum, size)), Path(folder)))\n"
     )

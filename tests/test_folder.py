@@ -18,7 +18,7 @@ import breakhis
 import datasets
 import folder
 import split
-from common import Choice, Contents, Source
+from common import Choice, RawSplits, ReadOptions
 from tests.conftest import Command, only_run
 
 QUICK = "-model tiny -bs 4 --weights none --epochs 1 --size 16"
@@ -41,8 +41,8 @@ def parted(root: Path, *parts: str) -> None:
     tree(root, *(f"{part}/{name}" for part in parts or ("train", "test") for name in ("cat", "dog")))
 
 
-def read(root: Path) -> Contents:
-    return folder.dataset(root).read(Source(root))
+def read(root: Path) -> RawSplits:
+    return folder.dataset(root).read(ReadOptions(root))
 
 
 def record(out: Path) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def test_groups_of_split_stay_together(tmp_path: Path, monkeypatch: pytest.Monke
     found = read(tmp_path / "parts")
     assert found.train.groups is not None
     assert {re.match(r"p\d+", Path(n).name)[0] for n in found.train.names} == set(found.train.groups)  # type: ignore[index]
-    from engine.reading import divide
+    from engine.data.load import divide
 
     parts = divide(found, "honest", 0)
     assert not set(parts.fit.groups or ()) & set(parts.select.groups or ())
@@ -336,7 +336,7 @@ def test_galaxies_in_another_file(tmp_path: Path, content: Any, expected: str) -
             for name, array in content.items():
                 file[name] = array
     with pytest.raises(UserError, match=expected):
-        galaxy10.DATASET.read(Source(tmp_path))
+        galaxy10.DATASET.read(ReadOptions(tmp_path))
 
 
 def test_no_test_image_can_be_read(command: Command, tmp_path: Path, capsys: Any) -> None:

@@ -17,8 +17,8 @@ import grid
 from common import BACKBONES
 from engine.config import Config
 from engine.errors import UserError
-from engine.plan import choose_plan
-from engine.trials import Finding, finding_path
+from engine.training.autotune import Finding, finding_path
+from engine.training.plan import choose_plan
 from grids.cells import Cell, find_budgets, find_datasets, find_models, find_seeds
 from grids.estimate import Speeds, device_name, duration, planned_rates, total
 from grids.faults import shared_fault

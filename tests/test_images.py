@@ -30,9 +30,9 @@ from pydicom.uid import (
 )
 from torchvision.transforms.v2 import functional
 
-from engine.dataset import Slice
+from engine.data.declaration import HDF5Image
+from engine.data.images import Pixels, UnreadableError, decode, digest, resize
 from engine.errors import UserError
-from engine.images import Pixels, UnreadableError, decode, digest, resize
 
 NEW_PILLOW = pytest.mark.skipif(int(__version__.partition(".")[0]) < 13, reason="Pillow before 13 refuses it")
 
@@ -82,7 +82,7 @@ def without_rights(path: Path, left: int = 0) -> Iterator[None]:
         path.chmod(mode)
 
 
-def unreadable(reference: Path | Slice) -> str:
+def unreadable(reference: Path | HDF5Image) -> str:
     """The reason for which `reference` can't be decoded, which is fit to be read."""
     with pytest.raises(UnreadableError) as caught:
         decode(reference)
@@ -648,7 +648,7 @@ def test_hdf5(hdf5: Path) -> None:
     with h5py.File(hdf5) as file:
         expected = file["images"][:]
     for index in (0, 6, 2, 3, 2):
-        np.testing.assert_array_equal(decode(Slice(hdf5, "images", index)), expected[index])
+        np.testing.assert_array_equal(decode(HDF5Image(hdf5, "images", index)), expected[index])
 
 
 @pytest.mark.parametrize(
@@ -665,7 +665,7 @@ def test_hdf5(hdf5: Path) -> None:
 )
 def test_no_image_in_hdf5(array: str, index: int, reason: str, hdf5: Path) -> None:
     with pytest.raises(UnreadableError, match=reason):
-        decode(Slice(hdf5, array, index))
+        decode(HDF5Image(hdf5, array, index))
 
 
 def test_a_damaged_chunk_spoils_its_images_alone(hdf5: Path) -> None:
@@ -674,8 +674,8 @@ def test_a_damaged_chunk_spoils_its_images_alone(hdf5: Path) -> None:
     data = bytearray(hdf5.read_bytes())
     data[chunk.byte_offset : chunk.byte_offset + chunk.size] = b"\xaa" * chunk.size
     hdf5.write_bytes(data)
-    unreadable(Slice(hdf5, "images", 3))
-    np.testing.assert_array_equal(decode(Slice(hdf5, "images", 6)), expected[6])
+    unreadable(HDF5Image(hdf5, "images", 3))
+    np.testing.assert_array_equal(decode(HDF5Image(hdf5, "images", 6)), expected[6])
 
 
 @pytest.mark.parametrize("damage", ["half", "empty", "text", "folder", "absent"])
@@ -687,20 +687,20 @@ def test_not_hdf5(damage: str, hdf5: Path) -> None:
     elif damage != "absent":
         hdf5.write_bytes({"half": data[: len(data) // 2], "empty": b"", "text": b"a text\n" * 999}[damage])
     with pytest.raises(UserError) as caught:
-        decode(Slice(hdf5, "images", 0))
+        decode(HDF5Image(hdf5, "images", 0))
     assert str(caught.value).startswith(f"{hdf5} can't be read as HDF5: ")
     assert "\n" not in str(caught.value)
     assert "0x" not in str(caught.value)
 
 
 def test_a_replaced_hdf5_file_is_read_again(hdf5: Path) -> None:
-    decode(Slice(hdf5, "images", 0))
+    decode(HDF5Image(hdf5, "images", 0))
     other = hdf5.with_name("other.h5")
     with h5py.File(other, "w") as file:
         file["images"] = np.full((1, 2, 2, 3), 9, np.uint8)
     os.utime(other, ns=(1, 1))
     other.replace(hdf5)
-    assert (decode(Slice(hdf5, "images", 0)) == np.full((2, 2, 3), 9)).all()
+    assert (decode(HDF5Image(hdf5, "images", 0)) == np.full((2, 2, 3), 9)).all()
 
 
 NOISE = Image.fromarray(np.random.default_rng(4).integers(0, 256, (64, 64, 3), dtype=np.uint8))
@@ -778,12 +778,12 @@ def test_no_permission(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("package", "reference", "line"),
     [
-        ("h5py", Slice(Path("a.h5"), "images", 0), "pip install 'h5py>="),
+        ("h5py", HDF5Image(Path("a.h5"), "images", 0), "pip install 'h5py>="),
         ("pydicom", Path("a.dcm"), "pip install 'pydicom>="),
     ],
 )
 def test_a_package_that_is_missing(
-    package: str, reference: Path | Slice, line: str, monkeypatch: pytest.MonkeyPatch
+    package: str, reference: Path | HDF5Image, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common import Contents, Dataset
-from engine.dataset import Part
+from common import RawSplits, Dataset
+from engine.data.declaration import Part
+from engine.data.load import divide
+from engine.data.splits import few_of_each
 from engine.errors import UserError
-from engine.reading import divide
-from engine.splits import few_of_each
 from tests import toy
 from tests.conftest import Command, only_run
 
@@ -53,13 +53,13 @@ def test_images_are_spread_over_groups() -> None:
         assert Counter(groups[index] for index in few_of_each(labels, groups, 13, seed))["many"] == 3
 
 
-def contents(groups: bool) -> Contents:
+def contents(groups: bool) -> RawSplits:
     labels = np.tile(np.arange(3), 40).astype(np.int64)
     names = [f"train/{index}" for index in range(120)]
     train = Part(
         np.zeros((120, 2, 2, 3), np.uint8), labels, names, [f"g{i // 6}" for i in range(120)] if groups else None
     )
-    return Contents(("a", "b", "c"), train, toy.part(9, 2, "test"), toy.part(9, 3, "val"))
+    return RawSplits(("a", "b", "c"), train, toy.part(9, 2, "test"), toy.part(9, 3, "val"))
 
 
 def test_validation_is_within_the_budget_and_the_datasets_own_is_not_used() -> None:
@@ -123,7 +123,7 @@ def test_the_worst_errors_are_kept(command: Command, tmp_path: Path) -> None:
         dataset = toy.dataset(test=60)
         read = dataset.read
 
-        def widened(source: Any) -> Contents:
+        def widened(source: Any) -> RawSplits:
             found = read(source)
             pixels = found.test.pixels().repeat(20, axis=1).repeat(10, axis=2)
             shown["test"] = replace(found.test, images=pixels)

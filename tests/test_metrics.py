@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from engine.metrics import evaluate
+from engine.training.metrics import evaluate
 
 KEYS = ["images", "top1", "top5", "balanced_accuracy", "macro_f1", "auroc", "nll", "ece"]
 KEYS += ["per_class_recall", "confusion_matrix"]

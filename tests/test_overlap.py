@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.dataset import Part
+from engine.data.declaration import Part
+from engine.data.load import PARTS, Parts
+from engine.data.overlap import Overlap, find_overlap, separate
 from engine.errors import UserError
-from engine.overlap import Overlap, find_overlap, separate
-from engine.reading import PARTS, Parts
 
 SIZE = 10  # images of each part, before any is put into another
 PAIRS = [("fit", "select"), ("fit", "test"), ("select", "test")]

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from engine.errors import UserError
-from reporting import page
-from reporting.page import render
+from reporting import render as page
+from reporting.render import render
 from tests import pages
 
 HOSTILE = """</script><script>window.bad = 1</script><img src=x onerror="window.bad = 2">'"&amp;<!--"""

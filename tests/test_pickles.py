@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from engine.errors import UserError
-from engine.pickles import load_pickle
+from engine.readers.pickles import load_pickle
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 BATCHES = [

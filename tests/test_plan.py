@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.clock import Clock, energy_joules, peak_memory_mib
 from engine.errors import UserError
-from engine.plan import Plan, choose_plan, cpu_has_bf16
+from engine.training.meters import Clock, energy_joules, peak_memory_mib
+from engine.training.plan import Plan, choose_plan, cpu_has_bf16
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_bf16_of_a_machine_without_cpuinfo(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "fp32")])
 def test_auto_on_a_processor(monkeypatch: pytest.MonkeyPatch, native: bool, precision: str) -> None:
-    monkeypatch.setattr("engine.plan.cpu_has_bf16", lambda _: native)
+    monkeypatch.setattr("engine.training.plan.cpu_has_bf16", lambda _: native)
     plan = choose_plan("cpu", "auto")
     assert (plan.device, plan.precision) == ("cpu", precision)
     assert "bf16" in plan.reason

@@ -31,12 +31,12 @@ import stanford_cars
 import stanford_dogs
 import tinyimagenet
 import ucmerced
-from common import Contents, Dataset, Part, Source
-from engine.places import locate
+from common import RawSplits, Dataset, Part, ReadOptions
+from engine.data.locate import locate
 from tests.conftest import Command, only_run
 
 ROOT = Path(__file__).resolve().parents[1]
-SCHEMA = json.loads((ROOT / "engine" / "record.schema.json").read_text())
+SCHEMA = json.loads((ROOT / "engine" / "records" / "schema.json").read_text())
 
 # script -> images to train on and to test with, in the subset; classes
 TRAINABLE = {
@@ -52,13 +52,13 @@ TRAINABLE = {
 }
 
 
-def contents(dataset: Dataset, shared_data: Path, protocol: str = "honest") -> Contents:
+def contents(dataset: Dataset, shared_data: Path, protocol: str = "honest") -> RawSplits:
     folder = locate(dataset, shared_data / dataset.script_name)
     assert folder is not None
-    return dataset.read(Source(folder, allow_partial=True, protocol=protocol))
+    return dataset.read(ReadOptions(folder, allow_partial=True, protocol=protocol))
 
 
-def labelled(found: Contents, part: Part) -> dict[str, str]:
+def labelled(found: RawSplits, part: Part) -> dict[str, str]:
     """Name -> class name."""
     return {name: found.classes[label] for name, label in zip(part.names, part.labels.tolist(), strict=True)}
 
@@ -151,7 +151,7 @@ def test_dogs_labels(shared_data: Path, tmp_path: Path) -> None:
     (tmp_path / "Images").symlink_to(shared_data / "stanford_dogs" / "Images")
     shutil.copy(shared_data / "stanford_dogs" / "lists" / "train_list.mat", tmp_path)
     savemat(tmp_path / "test_list.mat", {"file_list": ["n02085620-Chihuahua/1.jpg", "n02085620-Chihuahua/2.jpg"]})
-    found = stanford_dogs.DATASET.read(Source(tmp_path / "Images", allow_partial=True))
+    found = stanford_dogs.DATASET.read(ReadOptions(tmp_path / "Images", allow_partial=True))
     with (shared_data / "stanford_dogs" / "found_lists" / "names+labels.txt").open(newline="") as file:
         official = dict(row for row in csv.reader(file) if row)
     assert len(official) == 12_000
@@ -291,7 +291,7 @@ def test_rsna_lists_every_missing_image(shared_data: Path) -> None:
     with (shared_data / "rsna" / "stage_2_train_labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     for protocol in ("honest", "paper"):
-        found = rsna.DATASET.read(Source(shared_data / "rsna", allow_partial=True, protocol=protocol))
+        found = rsna.DATASET.read(ReadOptions(shared_data / "rsna", allow_partial=True, protocol=protocol))
         assert {Path(name).stem for name in found.missing} == {row["patientId"] for row in rows}
         assert len(found.missing) == 26_684
 

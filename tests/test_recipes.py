@@ -11,17 +11,17 @@ import torch
 from torch import nn
 
 import common
-from engine.backbone import forward_order
 from engine.config import Config
-from engine.recipes import LAYERS, WARM_UP, Average, Course, cosine, course_of, decayed_groups
+from engine.models.backbone import forward_order
+from engine.training.recipe import LAYERS, WARM_UP, Average, Recipe, cosine, make_recipe, decayed_groups
 from tests import toy
 from tests.conftest import Command, only_run
 
 COSINE = "-model tiny -bs 16 --weights none --recipe cosine"
 
 
-def course(steps: int = 10, **changes: Any) -> Course:
-    return course_of(Config(model="tiny", **({"recipe": "cosine"} | changes)), 3e-4, steps)
+def course(steps: int = 10, **changes: Any) -> Recipe:
+    return make_recipe(Config(model="tiny", **({"recipe": "cosine"} | changes)), 3e-4, steps)
 
 
 def test_the_rate_rises_and_goes_down_to_zero() -> None:
@@ -152,7 +152,7 @@ def test_a_run_by_cosine(command: Command, tmp_path: Path, capsys: pytest.Captur
 
 
 def test_of_equal_epochs_the_later_is_kept(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.train.score_of", lambda *_: (0.5, 1.0))
+    monkeypatch.setattr("engine.training.loop.score_of", lambda *_: (0.5, 1.0))
     assert command(f"{COSINE} --epochs 4") == 0
     record = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())
     assert record["selection"]["epoch"] == 4
@@ -166,7 +166,7 @@ def test_interrupted_it_ends_with_the_same_numbers(
     assert command(f"{line} --out whole") == 0
     stops = iter([False, True, False, True])
     with monkeypatch.context() as patch:
-        patch.setattr("engine.train.stop_asked_for", lambda: next(stops))
+        patch.setattr("engine.training.loop.stop_asked_for", lambda: next(stops))
         assert command(line) == 130
         assert command(line) == 130
     assert command(line) == 0

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import report
+from reporting.build import build
 from reporting.collect import collect
-from reporting.model import build
 from tests import synthetic
 
 ROOT = Path(report.__file__).parent
@@ -33,9 +33,9 @@ def page(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         rendered.append(made)
         return "<!doctype html>"
 
-    module = types.ModuleType("reporting.page")
+    module = types.ModuleType("reporting.render")
     module.render = render  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "reporting.page", module)
+    monkeypatch.setitem(sys.modules, "reporting.render", module)
     return rendered
 
 
@@ -75,7 +75,7 @@ def test_another_process_makes_the_same(tmp_path: Path) -> None:
     synthetic.make_mess(tmp_path / "runs")
     program = (
         "import json, sys; from pathlib import Path; from reporting.collect import collect\n"
-        "from reporting.model import build; runs = Path(sys.argv[1])\n"
+        "from reporting.build import build; runs = Path(sys.argv[1])\n"
         "print(json.dumps(build(collect(runs), runs) | {'made': ''}))"
     )
     texts = {
@@ -237,7 +237,7 @@ def test_seeds_made_differently_are_said_to_be(tmp_path: Path) -> None:
 def test_very_many_pairs_of_classes_are_cut_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synthetic.make(tmp_path, datasets=["ucmerced"], backbones=["swin"], seeds=3, errors=False)
     whole = {(i, j): count for i, j, count in built(tmp_path)["leagues"][0]["cells"][0]["confusion"]}
-    monkeypatch.setattr("reporting.model.MOST_CONFUSIONS", 10)
+    monkeypatch.setattr("reporting.build.MOST_CONFUSIONS", 10)
     (cell,) = built(tmp_path)["leagues"][0]["cells"]
     wrong = [count for i, j, count in cell["confusion"] if i != j]
     left_out = sorted(count for (i, j), count in whole.items() if i != j)[:-10]

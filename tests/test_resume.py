@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from engine.files import write_json
-from engine.state import State
-from engine.train import fit
+from engine.training.loop import fit
+from engine.training.state import State
 from tests.conftest import Command, only_run
 
 TOY = Path(__file__).with_name("toy.py")
@@ -127,7 +127,7 @@ def test_cut_off_between_checkpoint_and_record_only_test_is_left(
         write_json(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr("engine.records.write_json", cut_off)
+        patch.setattr("engine.records.run_folder.write_json", cut_off)
         assert command(QUICK) == 130
     assert command(QUICK) == 0
     resumed = outcome(tmp_path / "runs")
@@ -201,10 +201,10 @@ def test_a_broken_checkpoint_is_named_and_rerun_mends_it(
 def test_a_resume_keeps_the_plan(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where today's choice would be another: mixing precisions would be neither run."""
     with monkeypatch.context() as patch:
-        patch.setattr("engine.plan.cpu_has_bf16", lambda _: False)
+        patch.setattr("engine.training.plan.cpu_has_bf16", lambda _: False)
         patch.setattr("common.predict", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         assert command(QUICK) == 130
-    monkeypatch.setattr("engine.plan.cpu_has_bf16", lambda _: True)
+    monkeypatch.setattr("engine.training.plan.cpu_has_bf16", lambda _: True)
     assert command(QUICK) == 0
     plan = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())["plan"]
     assert plan["precision"] == "fp32"

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 import common
-from common import Contents, Dataset, Source
-from engine.metrics import evaluate
-from engine.records import Run
-from engine.train import fit, predict
+from common import RawSplits, Dataset, ReadOptions
+from engine.records.run_folder import Run
+from engine.training.loop import fit, predict
+from engine.training.metrics import evaluate
 from tests import toy
 from tests.conftest import Command, only_run
 
@@ -147,7 +147,7 @@ def test_changed_data_is_another_run(command: Command, tmp_path: Path) -> None:
     command(QUICK)
     plain = toy.dataset()
 
-    def read(source: Source) -> Contents:
+    def read(source: ReadOptions) -> RawSplits:
         contents = plain.read(source)
         assert isinstance(contents.train.images, np.ndarray)
         contents.train.images[7, 0, 0, 0] ^= 1
@@ -304,7 +304,7 @@ def test_test_labels_cannot_change_an_honest_run(command: Command, tmp_path: Pat
     """With other test labels, everything but the test metrics stays bit for bit the same."""
     plain = toy.dataset()
 
-    def read(source: Source) -> Contents:
+    def read(source: ReadOptions) -> RawSplits:
         contents = plain.read(source)
         return replace(contents, test=replace(contents.test, labels=(contents.test.labels + 1) % 3))
 
@@ -330,7 +330,7 @@ def test_paper_trains_on_all_and_chooses_on_test(command: Command, tmp_path: Pat
 
 
 def test_a_broken_dataset_declaration_is_a_fault_of_the_program(command: Command, capsys: Any) -> None:
-    def read(_: Source) -> Contents:
+    def read(_: ReadOptions) -> RawSplits:
         raise ZeroDivisionError("a bug")
 
     broken: Dataset = replace(toy.dataset(), read=read)

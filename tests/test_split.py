@@ -17,7 +17,7 @@ import pytest
 
 import split
 from engine import files
-from engine.folders import list_classes
+from engine.readers.class_folders import list_classes
 
 ROOT = Path(__file__).parent.parent
 Run = Callable[..., "Result"]
@@ -542,7 +542,7 @@ def test_an_output_that_another_run_made_meanwhile_is_kept(
         files.write_json(path, content)
         fill(tmp_path / "out", theirs=1)
 
-    monkeypatch.setattr("engine.outputs.write_json", late)
+    monkeypatch.setattr("engine.data.split_output.write_json", late)
     assert run().code == 3
     assert files_in(tmp_path / "out") == ["theirs/0.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]

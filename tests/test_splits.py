@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from engine.data.splits import divide_groups, fewest_names, hold_out, split_hash, split_names
 from engine.errors import UserError
-from engine.splits import divide_groups, fewest_names, hold_out, split_hash, split_names
 
 # class sizes of the published datasets, and the (train, held out) counts that the published table or, for BreakHis,
 # the research code's arithmetic gives

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 import common
-from engine.batches import Batches
+from engine.data.batches import Batches
 from engine.errors import out_of_memory
-from engine.plan import Plan
-from engine.step import Step
-from engine.train import predict
+from engine.training.loop import predict
+from engine.training.plan import Plan
+from engine.training.step import Step
 from tests import toy
 from tests.conftest import Command, only_run
 from tests.test_resume import outcome
@@ -156,7 +156,7 @@ def test_out_of_memory_the_same_batches_are_added_up(
 def test_out_of_memory_in_the_middle_it_goes_on_from_the_last_epoch(
     greedy: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from engine import train
+    from engine.training import loop as train
 
     plain, epochs = train.train_epoch, []
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import folder
-from engine.cache import Decoded, decode_all
-from engine.dataset import Contents, Part, Slice
+from engine.data.cache import Decoded, decode_all
+from engine.data.declaration import RawSplits, Part, HDF5Image
 from engine.errors import RunError
 from tests.conftest import Command, only_run
 from tests.test_cache import SIZE, check, contents, data, spoilt
@@ -20,7 +20,7 @@ from tests.test_folder import QUICK, parted, picture, record
 __all__ = ["data", "spoilt"]  # fixtures
 
 
-def streamed(contents: Contents) -> Decoded:
+def streamed(contents: RawSplits) -> Decoded:
     found = decode_all(contents, "toy", SIZE, None, False)
     assert found is not None
     return found
@@ -104,11 +104,11 @@ def test_an_image_that_has_changed(data: Path) -> None:
 def test_a_file_of_images_that_is_gone(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "images.h5", "w") as file:
         file["pixels"] = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
-    slices = [Slice(tmp_path / "images.h5", "pixels", index) for index in range(6)]
+    slices = [HDF5Image(tmp_path / "images.h5", "pixels", index) for index in range(6)]
     train, test = (
         Part(own, np.zeros(3, np.int64), list(names)) for own, names in ((slices[:3], "abc"), (slices[3:], "def"))
     )
-    part = streamed(Contents(("a",), train, test)).part(train)
+    part = streamed(RawSplits(("a",), train, test)).part(train)
     check(part, train)
     (tmp_path / "images.h5").unlink()
     with pytest.raises(RunError, match=r"^a can't be read any more: .*images\.h5"):

@@ -15,8 +15,8 @@ import pytest
 from filelock import FileLock
 
 from common import File
-from engine import supervision
-from engine.download import obtain
+from engine import heartbeat as supervision
+from engine.data.download import obtain
 from engine.files import locked
 from tests import toy
 from tests.conftest import Command, only_run
@@ -26,7 +26,7 @@ from tests.server import Server
 def test_signs_of_life(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     beat = tmp_path / "beat"
     monkeypatch.setenv(supervision.HEARTBEAT, str(beat))
-    monkeypatch.setattr("engine.supervision.SECONDS", 0.0)
+    monkeypatch.setattr("engine.heartbeat.SECONDS", 0.0)
     assert command("-model tiny -bs 16 --weights none --epochs 1") == 0
     assert beat.read_text() == "test: 1 of 1 batches\n"
 
@@ -34,7 +34,7 @@ def test_signs_of_life(command: Command, tmp_path: Path, monkeypatch: pytest.Mon
 def test_no_more_than_one_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     beat = tmp_path / "beat"
     monkeypatch.setenv(supervision.HEARTBEAT, str(beat))
-    monkeypatch.setattr("engine.supervision._last_sign", -1.0)
+    monkeypatch.setattr("engine.heartbeat._last_sign", -1.0)
     supervision.alive("first")
     supervision.alive("second")
     assert beat.read_text() == "first\n"
@@ -65,7 +65,7 @@ def test_asked_to_stop_it_finishes_the_epoch_and_can_be_resumed(tmp_path: Path) 
 
 
 def test_a_request_from_before_does_not_stop_the_next_run(command: Command) -> None:
-    supervision.listen()
+    supervision.install_stop_handler()
     os.kill(os.getpid(), signal.SIGUSR1)
     assert supervision.stop_asked_for()
     assert command("-model tiny -bs 16 --weights none --epochs 1") == 0
@@ -77,7 +77,7 @@ def test_events_for_tensorboard(command: Command, tmp_path: Path, monkeypatch: p
     line = "-model tiny -bs 16 --weights none --epochs 3 --tensorboard"
     stops = iter([False, False, False, True])
     with monkeypatch.context() as patch:
-        patch.setattr("engine.train.stop_asked_for", lambda: next(stops))
+        patch.setattr("engine.training.loop.stop_asked_for", lambda: next(stops))
         assert command(line) == 130
     assert command(line) == 0
     folder = only_run(tmp_path / "runs")
@@ -103,7 +103,7 @@ def test_without_the_package_the_line_to_install_it_is_given(
 def test_a_process_that_waits_for_another_is_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     beat = tmp_path / "beat"
     monkeypatch.setenv(supervision.HEARTBEAT, str(beat))
-    monkeypatch.setattr("engine.supervision._last_sign", -1.0)
+    monkeypatch.setattr("engine.heartbeat._last_sign", -1.0)
     monkeypatch.setattr("engine.files.WAIT_SECONDS", 0.01)
     lock, waited = FileLock(tmp_path / "lock"), threading.Event()
 
@@ -126,7 +126,7 @@ def test_a_process_that_waits_for_another_is_alive(tmp_path: Path, monkeypatch: 
 def test_a_download_is_alive(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     beat = tmp_path / "beat"
     monkeypatch.setenv(supervision.HEARTBEAT, str(beat))
-    monkeypatch.setattr("engine.supervision._last_sign", -1.0)
+    monkeypatch.setattr("engine.heartbeat._last_sign", -1.0)
     content = bytes(200_000)
     file = File("some.bin", (server.add("/some.bin", content),), f"sha256:{hashlib.sha256(content).hexdigest()}")
     obtain(replace(toy.dataset(), files=(file,)), tmp_path / "data")

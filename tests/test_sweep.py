@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from engine.errors import DivergedError, RunError
-from engine.sweep import FACTORS
-from engine.train import fit
+from engine.training.loop import fit
+from engine.training.lr_sweep import FACTORS
 from tests.conftest import Command, only_run
 
 LINE = "-model tiny -bs 16 --weights none --recipe cosine --epochs 8 --lr-sweep"
@@ -47,7 +47,7 @@ def test_test_images_have_no_part_in_it(command: Command, monkeypatch: pytest.Mo
         assert not {name for part in (train.part, select.part) for name in part.names if name.startswith("test")}
         return fit(model, head, train, select, *rest)
 
-    monkeypatch.setattr("engine.sweep.fit", watched)
+    monkeypatch.setattr("engine.training.lr_sweep.fit", watched)
     assert command(LINE) == 0
     assert len(sizes) == len(FACTORS)
 
@@ -73,7 +73,7 @@ def test_interrupted_it_tries_only_what_is_left(
             raise KeyboardInterrupt
         return fit(*given)
 
-    monkeypatch.setattr("engine.sweep.fit", cut_off)
+    monkeypatch.setattr("engine.training.lr_sweep.fit", cut_off)
     assert command(LINE) == 130
     assert len(record_of(tmp_path / "runs")["sweep"]) == 2
     assert command(LINE) == 0
@@ -91,7 +91,7 @@ def test_a_rate_that_diverges_is_not_taken(command: Command, tmp_path: Path, mon
             raise DivergedError("the loss became nan")
         return fit(*given)
 
-    monkeypatch.setattr("engine.sweep.fit", sometimes)
+    monkeypatch.setattr("engine.training.lr_sweep.fit", sometimes)
     assert command(LINE) == 0
     record = record_of(tmp_path / "runs")
     assert [row["top1"] is None for row in record["sweep"]] == [False, False, True, True]
@@ -110,7 +110,7 @@ def test_another_failure_is_no_judgement_on_a_rate(
             raise RunError("an image is gone")
         return fit(*given)
 
-    monkeypatch.setattr("engine.sweep.fit", broken)
+    monkeypatch.setattr("engine.training.lr_sweep.fit", broken)
     assert command(LINE) == 3
     assert [row["lr"] for row in record_of(tmp_path / "runs")["sweep"]] == [tried[0]]
     assert command(LINE) == 0
@@ -120,8 +120,8 @@ def test_another_failure_is_no_judgement_on_a_rate(
 
 def test_asked_to_stop_it_finishes_the_trial(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("engine.sweep.stop_asked_for", lambda: True)
-        patch.setattr("engine.train.stop_asked_for", lambda: True)
+        patch.setattr("engine.training.lr_sweep.stop_asked_for", lambda: True)
+        patch.setattr("engine.training.loop.stop_asked_for", lambda: True)
         assert command(LINE) == 130
     assert len(record_of(tmp_path / "runs")["sweep"]) == 1
     assert command(LINE) == 0
@@ -138,7 +138,7 @@ def test_memory_that_a_trial_lacked_is_lacking_afterwards(
             given[6].change_plan(replace(given[5], micro_batch=8, memory="out of memory, from epoch 2 on"))
         return fit(*given)
 
-    monkeypatch.setattr("engine.sweep.fit", short)
+    monkeypatch.setattr("engine.training.lr_sweep.fit", short)
     monkeypatch.setattr("common.fit", short)
     assert command(LINE) == 0
     assert [plan.micro_batch for plan in plans] == [None, 8, 8, 8, 8]
@@ -152,7 +152,7 @@ def test_where_every_rate_diverges_the_run_fails(
     def never(*_: Any) -> Any:
         raise DivergedError("the loss became nan")
 
-    monkeypatch.setattr("engine.sweep.fit", never)
+    monkeypatch.setattr("engine.training.lr_sweep.fit", never)
     assert command(LINE) == 3
     assert "at every rate (3e-05, 9e-05, 0.0003, 0.0009)" in capsys.readouterr().err
     assert record_of(tmp_path / "runs")["status"] == "failed"

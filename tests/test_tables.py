@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from reporting.build import build
 from reporting.collect import collect
 from reporting.costs import cost_rows
-from reporting.model import build
 from reporting.tables import csv_text, latex, latex_text, markdown_text
 from tests import synthetic
 

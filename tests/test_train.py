@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from engine.batches import Batches
 from engine.config import Config
+from engine.data.batches import Batches
 from engine.device import random_state, set_random_state
 from engine.errors import RunError
-from engine.plan import Plan
-from engine.recipes import RECIPES, Course, course_of
-from engine.records import Run
-from engine.state import State
-from engine.step import Step
-from engine.train import fit, freeze_body, predict, score_of, train_epoch
+from engine.records.run_folder import Run
+from engine.training.loop import fit, freeze_body, predict, score_of, train_epoch
+from engine.training.plan import Plan
+from engine.training.recipe import RECIPES, Recipe, make_recipe
+from engine.training.state import State
+from engine.training.step import Step
 from tests import toy
 
 PLAN = Plan("cpu", "", "fp32", "")
@@ -36,9 +36,9 @@ def batches(images: int = 30, seed: int = 1) -> Batches:
     return Batches(toy.part(images, seed, "train"), 8, (8, 8), (0.4,) * 3, (0.2,) * 3, "cpu")
 
 
-def course(**changes: Any) -> Course:
+def course(**changes: Any) -> Recipe:
     """What the command line `changes` asks for, for 30 images."""
-    return course_of(Config(model="tiny", size=(8, 8), augment="none", **changes), 3e-4, 4)
+    return make_recipe(Config(model="tiny", size=(8, 8), augment="none", **changes), 3e-4, 4)
 
 
 Scored = Callable[[Sequence[float]], None]
@@ -50,12 +50,12 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> Scored:
 
     def dictate(scores: Sequence[float]) -> None:
         left = iter(scores)
-        monkeypatch.setattr("engine.train.score_of", lambda *_: (next(left), 1.0))
+        monkeypatch.setattr("engine.training.loop.score_of", lambda *_: (next(left), 1.0))
 
     return dictate
 
 
-def trained(tmp_path: Path, settings: Course) -> tuple[nn.Module, State]:
+def trained(tmp_path: Path, settings: Recipe) -> tuple[nn.Module, State]:
     model, head = model_and_head()
     tmp_path.mkdir(exist_ok=True)
     run = Run(tmp_path, IDENTITY)
@@ -112,7 +112,7 @@ def test_stage_two_starts_from_the_best_epoch(tmp_path: Path, scored: Scored, mo
         starts.append({name: value.clone() for name, value in model.state_dict().items()})
         return train_epoch(model, *rest)
 
-    monkeypatch.setattr("engine.train.train_epoch", watched)
+    monkeypatch.setattr("engine.training.loop.train_epoch", watched)
     scored([0.1, 0.9, 0.2, 0.3, 0.3])
     trained(tmp_path, course(epochs=3, patience=2))
     # epoch 2 was the best, so epoch 3 began with its weights, and so must the first epoch of stage 2
@@ -139,7 +139,7 @@ def test_the_loss_of_an_epoch_is_per_image() -> None:
     frozen = torch.optim.SGD(model.parameters(), lr=0.0)
     model.eval()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.train.set_mode", lambda *_: None)
+        patch.setattr("engine.training.loop.set_mode", lambda *_: None)
         loss, _ = train_epoch(model, head, batches(), Step(model, frozen, PLAN, 8), course(), State())
     logits, _ = predict(model, batches(), PLAN, "train")
     assert loss == pytest.approx(score_of(logits, batches().part.labels)[1], rel=1e-5)

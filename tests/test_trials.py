@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from engine import trials
-from engine.batches import Batches
 from engine.config import Config
+from engine.data.batches import Batches
+from engine.data.locate import user_cache
 from engine.errors import UserError
-from engine.places import user_cache
-from engine.plan import Plan
-from engine.step import Step
-from engine.trials import Finding, Outcome, fastest_plan
+from engine.training import autotune as trials
+from engine.training.autotune import Finding, Outcome, fastest_plan
+from engine.training.plan import Plan
+from engine.training.step import Step
 from tests import toy
 from tests.conftest import Command, only_run
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import engine.wavemix as room
+import engine.models.wavemix as room
 from engine.errors import UserError
-from engine.wavemix import Block, Dropout, haar, wavemix
+from engine.models.wavemix import Block, Dropout, haar, wavemix
 
 TOP = Path(__file__).parents[1]
 NUMPY_2 = int(numpy.__version__.split(".")[0]) >= 2
@@ -236,7 +236,7 @@ def test_copies_and_meta_tensors(ours: nn.Module) -> None:
 
 def test_importing_the_module_does_not_import_the_package() -> None:
     in_a_new_process(
-        "import sys, engine.wavemix\n"
+        "import sys, engine.models.wavemix\n"
         "loaded = {'wavemix', 'pywt', 'einops', 'numpy.lib.function_base'} & set(sys.modules)\n"
         "import numpy\n"
         "assert loaded <= ({'numpy.lib.function_base'} if numpy.__version__ < '2' else set()), loaded\n"
@@ -249,7 +249,7 @@ def test_import_where_cuda_claims_to_be_available() -> None:
         "def claim(): return True\n"
         "torch.cuda.is_available = claim\n"
         "before = vars(numpy.lib).copy()\n"
-        "from engine.wavemix import wavemix\n"
+        "from engine.models.wavemix import wavemix\n"
         "model = wavemix(3)\n"
         "assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 3)\n"
         "assert not torch.cuda.is_initialized()\n"

@@ -18,10 +18,10 @@ from torchvision import models
 from torchvision.models import WeightsEnum
 
 from common import BACKBONES, Backbone, WeightsFile, build_model
-from engine import weights
-from engine.backbone import IMAGENET_MEAN, IMAGENET_STD
 from engine.errors import UserError
-from engine.weights import NONE, Weights, find_weights, load_weights
+from engine.models import weights
+from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD
+from engine.models.weights import NONE, Weights, find_weights, load_weights
 from tests import toy
 from tests.server import Server
 

@@ -12,7 +12,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import common
-from common import Backbone, Contents, Dataset, Part, Source, WeightsFile
+from common import Backbone, RawSplits, Dataset, Part, ReadOptions, WeightsFile
 
 CLASSES = ("dark", "mid", "light")
 
@@ -44,8 +44,8 @@ def part(images: int, seed: int, name: str, classes: int = 3) -> Part:
 def dataset(train: int = 60, test: int = 21, classes: int = 3, augment: str = "trivial") -> Dataset:
     """A declaration of so many images, read without any file."""
 
-    def read(_: Source) -> Contents:
-        return Contents(
+    def read(_: ReadOptions) -> RawSplits:
+        return RawSplits(
             CLASSES[:classes],
             part(train, 1, "train", classes),
             part(test, 2, "test", classes),

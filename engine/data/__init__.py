@@ -1,0 +1,1 @@
+"""Files -> images in a train, a val and a test part -> batches on the device."""

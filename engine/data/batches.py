@@ -1,0 +1,168 @@
+"""Images -> batches on the device: in an order that depends on seed and epoch alone, augmented, resized, normalised."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from engine.data.augment import Draws, draw, trivial_augment
+from engine.data.declaration import Part
+from engine.errors import UserError
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+HELD_SHARE = 0.3  # of a card's free memory: a part of a dataset that takes no more is kept there
+AHEAD = 2  # batches that are gathered while the device is at an earlier one
+
+
+@dataclass(frozen=True)
+class Batches:
+    """A part of a dataset, ready to be iterated as (images, labels) on `device`.
+
+    images: float32 (B, 3, H, W), normalised, in `memory_format`; labels: int64 (B,).
+
+    Pixels stay 8 bits until they are on the device. They come from the card's own memory, if they are held() there;
+    else from main memory: on a processor as they are asked for, on a card a few batches ahead by a thread.
+    """
+
+    part: Part
+    batch_size: int
+    size: tuple[int, int]  # height and width in pixels that the model is given
+    mean: Sequence[float]
+    std: Sequence[float]
+    device: str
+    augment: bool = False
+    memory_format: torch.memory_format = torch.contiguous_format
+    on_device: Batch | None = None  # all of the part's pixels, uint8 (N, H, W, 3), and labels
+
+    @property
+    def steps(self) -> int:
+        """How many batches make an epoch, a last one of a single image included."""
+        return -(-len(self.part) // self.batch_size)
+
+    def of(self, part: Part, batch_size: int) -> Batches:
+        """Another part of the same dataset, not augmented."""
+        return replace(self, part=part, batch_size=batch_size, augment=False, on_device=None).cached_on_device()
+
+    def cached_on_device(self) -> Batches:
+        """These batches with all pixels on the card, if they take at most HELD_SHARE of its free memory."""
+        if self.device != "cuda" or not isinstance(self.part.images, np.ndarray):
+            return self
+        free, _ = torch.cuda.mem_get_info()
+        needed = len(self.part) * prod(self.part.images.shape[1:])
+        return self.on(self.device) if needed <= HELD_SHARE * free else self
+
+    def on(self, device: str) -> Batches:
+        """These batches with all pixels in the memory of `device`."""
+        pieces = np.array_split(np.arange(len(self.part)), self.steps)
+        first = torch.from_numpy(self.part.pixels(pieces[0][:1]))
+        pixels = first.new_empty((len(self.part), *first.shape[1:]), device=device)
+        for piece in pieces:
+            pixels[piece[0] : piece[-1] + 1] = torch.from_numpy(self.part.pixels(piece)).to(device)
+        return replace(self, on_device=(pixels, torch.from_numpy(self.part.labels).to(device)))
+
+    def sequential(self) -> Iterator[Batch]:
+        """Every image once, in the order of the part, never augmented."""
+        return self._batches(np.arange(len(self.part)), None)
+
+    def shuffled(self, seed: int, epoch: int) -> Iterator[Batch]:
+        """Every image once, but for a last batch of a single image, which batch normalisation can't train on."""
+        order = np.random.default_rng([seed, epoch]).permutation(len(self.part))
+        if len(order) % self.batch_size == 1 and len(order) > 1:
+            order = order[:-1]
+        # numbers of their own, not the model's: how many its dropout draws does not change what an image gets
+        draws = draw(len(order), np.random.default_rng([seed, epoch, 1])) if self.augment else None
+        return self._batches(order, draws)
+
+    def _batches(self, order: npt.NDArray[np.int64], draws: Draws | None) -> Iterator[Batch]:
+        # (x / 255 - mean) / std as one product and one sum
+        scale = 1 / (255 * torch.tensor(self.std)).reshape(3, 1, 1)
+        shift = -(torch.tensor(self.mean) / torch.tensor(self.std)).reshape(3, 1, 1)
+        scale, shift = scale.to(self.device), shift.to(self.device)
+        start = 0
+        for stored, labels in self._stored(order):
+            images = stored.permute(0, 3, 1, 2)
+            if draws is not None:
+                images = trivial_augment(images, draws[start : start + len(labels)])
+            start += len(labels)
+            pixels = images.contiguous(memory_format=self.memory_format).float()
+            if pixels.shape[2:] != self.size:
+                pixels = functional.interpolate(pixels, self.size, mode="bilinear", antialias=True)
+            yield pixels.mul_(scale).add_(shift), labels
+
+    def _stored(self, order: npt.NDArray[np.int64]) -> Iterator[Batch]:
+        """Batch by batch the pixels as they are stored, uint8 (B, H, W, 3), and the labels, on the device."""
+        if self.on_device is not None:
+            pixels, labels = self.on_device
+            for chosen in torch.from_numpy(order).to(pixels.device).split(self.batch_size):
+                yield pixels[chosen], labels[chosen]
+            return
+        batches = (order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size))
+        if self.device == "cuda":
+            yield from self._copied(batches)
+        else:
+            # what must still be decoded is decoded meanwhile
+            at_hand = isinstance(self.part.images, np.ndarray)
+            for pixels, labels in map(self._gather, batches) if at_hand else ahead(self._gather, batches):
+                yield pixels.to(self.device), labels.to(self.device)
+
+    def _gather(self, chosen: npt.NDArray[np.int64]) -> Batch:
+        return torch.from_numpy(self.part.pixels(chosen)), torch.from_numpy(self.part.labels[chosen])
+
+    def _copied(self, batches: Iterable[npt.NDArray[np.int64]]) -> Iterator[Batch]:
+        """Gathered and sent to the card by a thread, on a stream of its own, while the card computes."""
+        stream = torch.cuda.Stream()
+
+        def send(chosen: npt.NDArray[np.int64]) -> tuple[Batch, torch.cuda.Event]:
+            pixels, labels = self._gather(chosen)
+            with torch.cuda.stream(stream):
+                sent = (
+                    pixels.pin_memory().to(self.device, non_blocking=True),
+                    labels.pin_memory().to(self.device, non_blocking=True),
+                )
+            return sent, stream.record_event()
+
+        for sent, arrived in ahead(send, batches):
+            now = torch.cuda.current_stream()
+            now.wait_event(arrived)
+            for tensor in sent:
+                tensor.record_stream(now)  # its memory is not to be used anew before this stream is done with it
+            yield sent
+
+
+def ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """`make` of each item, in order, made by a thread AHEAD of being asked for."""
+    pool = ThreadPoolExecutor(1)
+    waiting: deque[Future[Made]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(make, item))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def usable_batch_size(asked: int, images: int, batch_norm: bool) -> int:
+    """`asked`, or as many as there are training images where that is fewer.
+
+    Raises UserError when a step would be a single image and the model normalises over the batch (`batch_norm`).
+    """
+    size = min(asked, images)
+    if size == 1 and batch_norm:
+        found = "-bs 1" if asked == 1 else "a single training image"
+        raise UserError(f"{found}: this backbone has batch normalisation, which needs 2 images or more a step.")
+    return size

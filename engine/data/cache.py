@@ -1,0 +1,278 @@
+"""Every image of a dataset decoded and resized once, into one memory-mapped file that later runs find again."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from io import BytesIO
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.data.declaration import RawSplits, Part, Reference, HDF5Image, PixelSource
+from engine.data.decode_pool import Outcome, Target, decode_rows, readable, write
+from engine.data.images import DECODER
+from engine.data.lazy_images import LazyImages
+from engine.errors import RunError, UserError
+from engine.files import atomic, locked
+from engine.readers.class_folders import listed
+
+MOST_RETRIED = 100  # of the images that could not be read
+# the folder is not one to write in
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
+ELSEWHERE = "--cache-dir chooses another folder, --no-cache keeps no decoded images."
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The images of a dataset: a table of pixels, and where each reference's lie in it."""
+
+    pixels: npt.NDArray[np.uint8] | PixelSource  # (M, H, W, 3)
+    digests: Sequence[str]  # M, of the pixels before they were resized; "" for an image that can't be read
+    row_of: dict[Reference, int]
+    bad: dict[str, str]  # name -> why it can't be read, sorted
+
+    def part(self, part: Part) -> Part:
+        """`part` with pixels instead of references, and without the images that can't be read."""
+        rows = np.array([self.row_of[reference] for reference in part.entries(references_of(part))], dtype=np.int64)
+        whole = replace(part, images=self.pixels, digests=self.digests, rows=rows)
+        return whole.take(np.flatnonzero([bool(self.digests[row]) for row in rows.tolist()]))
+
+
+def decode_all(
+    contents: RawSplits, key: str, size: tuple[int, int], folder: Path | None, allow_unreadable: bool
+) -> Decoded | None:
+    """Every image that the parts of `contents` refer to, at `size`, from the cache in `folder`, which is made if need
+    be; None where the parts have their pixels already. Without a `folder`, every image is looked at, but its pixels
+    are decoded when they are asked for, and nothing is written.
+
+    A cache belongs to a set of files: another name, label, size in bytes, time or content makes a new one, and the old
+    one of this `key` and size is removed. Images that could not be read are tried again each time, and if one can be
+    read now, all are decoded anew. Two processes do not decode at once: the second waits.
+
+    UserError: images that can't be read, all of them named (unless `allow_unreadable`), a folder that can't be
+    written in, or too little room on the disk. RunError: the disk became full, or a process that decodes died.
+    """
+    images = _images(contents)
+    if not images.references:
+        return None
+    pixels: npt.NDArray[np.uint8] | PixelSource
+    if folder:
+        cache = Cache(folder, f"{key}-{size[0]}x{size[1]}", size, images)
+        with _explained(folder):
+            pixels, outcomes = cache.open()
+    else:
+        outcomes = decode_rows(images.references, None, "reading")
+        pixels = LazyImages(images.references, images.names, [outcome.digest for outcome in outcomes], size)
+    bad = sorted(
+        (name, outcome.problem) for name, outcome in zip(images.names, outcomes, strict=True) if outcome.problem
+    )
+    if bad and not allow_unreadable:
+        lines = [f"{name}: {reason}" for name, reason in bad]
+        raise UserError(
+            f"{len(bad):,} of {len(outcomes):,} images can't be read:{listed(lines, len(lines))}\nGet these again, "
+            "or repair or remove them, or leave them out with --allow-partial: the record is then marked partial."
+        )
+    row_of = {reference: row for row, reference in enumerate(images.references)}
+    return Decoded(pixels, [outcome.digest for outcome in outcomes], row_of, dict(bad))
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that the parts of a dataset refer to, each once, sorted by their places: M of each."""
+
+    references: list[Reference]
+    names: list[str]  # as the first part that has it calls it
+    places: list[str]  # below the folder that holds them all: "train/cat/1.png", or "images.h5/images[7]"
+    labels: list[int]  # the lowest, should an image have several
+    classes: tuple[str, ...]
+
+    @property
+    def listing(self) -> dict[str, Any]:
+        """What a cache's manifest says of its rows."""
+        return {"classes": list(self.classes), "images": self.places, "labels": self.labels}
+
+
+def _images(contents: RawSplits) -> Images:
+    names: dict[Reference, str] = {}
+    labels: dict[Reference, int] = {}
+    for part in (contents.train, contents.select, contents.test):
+        if part is not None and isinstance(part.images, Sequence):
+            entries = zip(part.entries(part.images), part.names, part.labels.tolist(), strict=True)
+            for reference, name, label in entries:
+                names.setdefault(reference, name)
+                labels[reference] = min(label, labels.get(reference, label))
+    # by place, not by name: protocols may name the same images in other ways
+    places = _places(list(names))
+    references = sorted(names, key=places.__getitem__)
+    return Images(
+        references,
+        [names[reference] for reference in references],
+        [f"{path}/{array}[{index}]" if array else path for path, array, index in map(places.__getitem__, references)],
+        [labels[reference] for reference in references],
+        contents.classes,
+    )
+
+
+def _places(references: Sequence[Reference]) -> dict[Reference, tuple[str, str, int]]:
+    """Where each image lies, as far as it does not depend on where the whole lies."""
+    absolute = {path: str(path.absolute()) for path in {_path(reference) for reference in references}}
+    root = os.path.commonpath({str(Path(path).parent) for path in absolute.values()}) if absolute else ""
+    found = {}
+    for reference in references:
+        array, index = (reference.array, reference.index) if isinstance(reference, HDF5Image) else ("", 0)
+        found[reference] = (absolute[_path(reference)][len(root) :].lstrip(os.sep), array, index)
+    return found
+
+
+def _path(reference: Reference) -> Path:
+    return reference.path if isinstance(reference, HDF5Image) else reference
+
+
+def references_of(part: Part) -> Sequence[Reference]:
+    """What the part's rows refer to, before it is decoded."""
+    if not isinstance(part.images, Sequence):
+        raise TypeError("these images are decoded already")
+    return part.images
+
+
+def _fingerprint(images: Images, size: tuple[int, int]) -> str:
+    """A hash that another set of files, or a changed file, changes."""
+    status: dict[Path, list[int] | None] = {}
+    for path in map(_path, images.references):
+        if path not in status:
+            try:
+                stat = path.stat()
+                status[path] = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+            except OSError:  # found when it is decoded, and reported with the others
+                status[path] = None
+    states = [status[_path(reference)] for reference in images.references]
+    return hashlib.sha256(json.dumps([DECODER, size, images.listing, states]).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """`<stem>-<fingerprint>.npy`, which holds the pixels, and the manifest `.json` beside it, which is written last.
+
+    The manifest says of each row which image it is ("images": where it lies below the folder that holds them all), its
+    label (an index into "classes") and its digest, and of a row that could not be read why ("bad").
+    """
+
+    folder: Path
+    stem: str
+    size: tuple[int, int]  # height, width
+    images: Images
+
+    @cached_property
+    def _path(self) -> Path:
+        return self.folder / f"{self.stem}-{_fingerprint(self.images, self.size)}.npy"
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return (len(self.images.references), *self.size, 3)
+
+    def open(self) -> tuple[npt.NDArray[np.uint8], list[Outcome]]:
+        """The pixels (M, H, W, 3), mapped into memory, and what became of each image; made if need be.
+
+        Where nothing has to be made, nothing is written, so that a cache can lie in a folder that is only read.
+        """
+        if found := self._found(MOST_RETRIED):
+            return found
+        meanwhile = f"another process decodes these images into {self.folder}"
+        with locked(self.folder / f".{self.stem}.lock", meanwhile):
+            if not (found := self._found(MOST_RETRIED)):
+                self._build()
+                found = self._found(0)
+            assert found is not None  # it has just been written
+            return found
+
+    def _found(self, retried: int) -> tuple[npt.NDArray[np.uint8], list[Outcome]] | None:
+        """What open() returns; None: there is no such cache, not all of it, or one of the first `retried` bad images
+        can be read now."""
+        try:
+            found = json.loads(self._path.with_suffix(".json").read_bytes())
+            digests = [text for text in found["digests"] if isinstance(text, str) and len(text) in (0, 32)]
+            bad = {int(row): str(reason) for row, reason in dict(found["bad"]).items()}
+            lost = [row for row, text in enumerate(digests) if not text]
+            listing = self.images.listing
+            if len(digests) != self._shape[0] or sorted(bad) != lost or {**found, **listing} != found:
+                return None
+            # rights and missing packages are mended without a trace in a file's size or time
+            if not self._is_whole() or any(readable(self.images.references[row]) for row in lost[:retried]):
+                return None
+            outcomes = [Outcome(text, bad.get(row, "")) for row, text in enumerate(digests)]
+            return np.load(self._path, mmap_mode="r"), outcomes
+        except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            return None
+
+    def _is_whole(self) -> bool:
+        header = self._header()
+        with self._path.open("rb") as file:
+            return file.read(len(header)) == header and self._path.stat().st_size == len(header) + prod(self._shape)
+
+    def _build(self) -> None:
+        """Decode everything; the manifest, without which there is no cache, comes last."""
+        self._make_room()
+        header = self._header()
+        with atomic(self._path) as file:
+            _reserve(file.fileno(), len(header) + prod(self._shape))
+            write(file.fileno(), header, 0)
+            outcomes = decode_rows(self.images.references, Target(file.fileno(), len(header), self.size), "decoding")
+        manifest = self.images.listing | {
+            "digests": [outcome.digest for outcome in outcomes],
+            "bad": {str(row): outcome.problem for row, outcome in enumerate(outcomes) if outcome.problem},
+        }
+        with atomic(self._path.with_suffix(".json")) as file:
+            file.write(json.dumps(manifest).encode())  # ASCII, since a path need not be Unicode
+
+    def _make_room(self) -> None:
+        """Remove what was made of other files, or left by a killed process, and see that the disk has room."""
+        for old in self.folder.iterdir():
+            if old.name.startswith((f"{self.stem}-", f".{self.stem}-")) and old.suffix in (".npy", ".json", ".tmp"):
+                old.unlink()
+        needed, free = prod(self._shape), shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise UserError(
+                f"the decoded images take {needed:,} bytes, but {self.folder.absolute()} has {free:,} free. Free some "
+                "space, choose another disk with --cache-dir or a smaller --size, or let them be decoded whenever they "
+                "are needed, with --no-cache."
+            )
+
+    def _header(self) -> bytes:
+        header = np.lib.format.header_data_from_array_1_0(np.empty((0, *self._shape[1:]), np.uint8))
+        header["shape"] = self._shape
+        written = BytesIO()
+        np.lib.format.write_array_header_1_0(written, header)
+        return written.getvalue()
+
+
+def _reserve(file: int, size: int) -> None:
+    """Let the file have `size` bytes on the disk, so that a full one is told now and not by a fault in the map."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            return os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # a file system that has no such thing
+                raise
+    return os.truncate(file, size)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Turn what the disk refuses into the errors that the user sees."""
+    try:
+        yield
+    except OSError as error:
+        place = f"{error.filename or folder}: {(error.strerror or str(error)).lower()}"
+        kind = UserError if error.errno in REFUSED else RunError
+        raise kind(f"decoded images can't be kept in {place}. {ELSEWHERE}") from error

@@ -1,0 +1,206 @@
+"""Many images decoded at once, by one process a CPU: their digests, and their pixels if they are to be kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from math import prod
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from queue import SimpleQueue
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from engine.data.declaration import Reference
+from engine.data.images import Pixels, UnreadableError, digest, load, resize
+from engine.errors import RunError, UserError
+from engine.heartbeat import alive
+
+PIECE = 16  # images that are decoded at a time
+FEW = 300  # images, for which starting processes takes longer than it saves
+ROOT = Path(__file__).resolve().parents[2]
+# not multiprocessing's: these would import the user's script, and PyTorch with it
+CODE = "import sys; sys.path[0] = sys.argv[1]; from engine.data.decode_pool import serve; serve(int(sys.argv[2]))"
+
+
+class Outcome(NamedTuple):
+    """What became of an image: its digest, or why it can't be read; the other one is empty."""
+
+    digest: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where pixels go: row i, at `size` (height, width), begins at `start` + i * H * W * 3 of an open file."""
+
+    file: int  # descriptor
+    start: int
+    size: tuple[int, int]
+
+    def write(self, row: int, pixels: Pixels) -> None:
+        write(self.file, np.ascontiguousarray(pixels).data.cast("B"), self.start + row * prod(self.size) * 3)
+
+
+def decode_rows(references: Sequence[Reference], target: Target | None, what: str) -> list[Outcome]:
+    """What becomes of each image; the pixels of those that can be read are written to `target`, if there is one.
+
+    `what` is the title of the progress bar. UserError: a package is missing. OSError: `target` can't be written.
+    RunError: a process died. Whatever ends this call, an interruption too, leaves no process and no thread behind.
+    """
+    outcomes: list[Outcome] = []
+    pieces = [range(row, min(row + PIECE, len(references))) for row in range(0, len(references), PIECE)]
+    count = min(cpus(), len(pieces))
+    alone = count == 1 or len(references) <= FEW
+    bar = tqdm(desc=what, total=len(references), unit=" images", leave=False, disable=None)
+    with (
+        bar,
+        ThreadPoolExecutor(count) as threads,
+        _in_place(target) if alone else _processes(target, count) as decoder,
+    ):
+        try:
+            for found in threads.map(lambda rows: decoder(rows.start, references[rows.start : rows.stop]), pieces):
+                outcomes += found
+                bar.update(len(found))
+                alive(f"{what}: {len(outcomes):,} of {len(references):,} images")
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+    return outcomes
+
+
+def readable(reference: Reference) -> bool:
+    """Whether an image can be decoded."""
+    with quiet():
+        return not _decode(0, [reference], None)[0].problem
+
+
+def cpus() -> int:
+    """The CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def write(file: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of `data` at `offset`; a disk that becomes full takes the beginning without a word."""
+    # written, not mapped: the pages of a map would count as this process's memory
+    while data:
+        written = os.pwrite(file, data, offset)
+        data, offset = data[written:], offset + written
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Pillow's and pydicom's warnings about odd but readable files."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+# decodes the images from a row on, and may be called by several threads at once
+Decoder = Callable[[int, Sequence[Reference]], list[Outcome]]
+
+
+@contextmanager
+def _in_place(target: Target | None) -> Iterator[Decoder]:
+    with quiet():
+        yield lambda first, references: _decode(first, references, target)
+
+
+@contextmanager
+def _processes(target: Target | None, count: int) -> Iterator[Decoder]:
+    idle: SimpleQueue[Process] = SimpleQueue()
+
+    def decoder(first: int, references: Sequence[Reference]) -> list[Outcome]:
+        process = idle.get()
+        try:
+            return process.decode(first, references)
+        finally:
+            idle.put(process)
+
+    with ExitStack() as stack:
+        for _ in range(count):
+            idle.put(stack.enter_context(Process(target)))
+        yield decoder
+
+
+class Process:
+    """A process that decodes for this one, and ends with it. RunError: it can't be started."""
+
+    def __init__(self, target: Target | None) -> None:
+        self._target = target
+        self._connection, theirs = Pipe()
+        files = [theirs.fileno(), *([target.file] if target else [])]
+        # a session of its own, since Ctrl-C goes to all processes of the terminal's
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 (its own code)
+                [sys.executable, "-c", CODE, str(ROOT), str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=files,
+                start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )
+        except OSError as error:
+            self._connection.close()
+            raise RunError(f"no process that decodes images can be started: {error}") from error
+        finally:
+            theirs.close()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def decode(self, first: int, references: Sequence[Reference]) -> list[Outcome]:
+        try:
+            self._connection.send((self._target, first, references))
+            answer: list[Outcome] | Exception = self._connection.recv()
+        except (EOFError, ConnectionError):
+            raise RunError(self._death(references)) from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _death(self, references: Sequence[Reference]) -> str:
+        code = self._process.wait()
+        how = f"exit code {code}: see above" if code >= 0 else signal.Signals(-code).name
+        return (
+            f"a process that decodes images died ({how}) between {references[0]} and {references[-1]}. If memory ran "
+            "out (SIGKILL), close other programs. If it dies there again, get these images again or remove them. The "
+            "same command decodes anew."
+        )
+
+
+def serve(descriptor: int) -> None:
+    """What such a process does: decode what comes through a connection, until the other end is gone."""
+    with Connection(descriptor) as connection, quiet(), suppress(EOFError, ConnectionError):
+        while True:
+            target, first, references = connection.recv()
+            try:
+                answer: list[Outcome] | Exception = _decode(first, references, target)
+            except (UserError, OSError, MemoryError) as problem:
+                answer = problem
+            connection.send(answer)
+
+
+def _decode(first: int, references: Sequence[Reference], target: Target | None) -> list[Outcome]:
+    outcomes = []
+    for row, reference in enumerate(references, first):
+        try:
+            image = load(reference)
+            if target:
+                target.write(row, resize(image, target.size))
+            outcomes.append(Outcome(digest(image), ""))
+        except UnreadableError as problem:
+            outcomes.append(Outcome("", str(problem)))
+    return outcomes

@@ -1,0 +1,251 @@
+"""A dataset's files on the disk: found, or downloaded from its mirrors, verified and extracted."""
+
+import errno
+import shutil
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import urljoin
+
+from tqdm import tqdm
+
+from engine.data.archives import extract, is_archive
+from engine.data.checksums import checksum, forget, remembered
+from engine.data.declaration import Dataset, File
+from engine.data.locate import description, locate, wanted
+from engine.errors import RunError, UserError
+from engine.files import atomic, digest, locked
+from engine.heartbeat import alive
+
+if TYPE_CHECKING:
+    import requests
+
+CONNECT_SECONDS = 15.0
+SILENCE_SECONDS = 30.0  # the longest wait for the next bytes
+
+
+def obtain(dataset: Dataset, data_dir: Path) -> Path:
+    """The folder that holds the dataset's files; what is not there yet is downloaded, verified and extracted.
+
+    It is `data_dir / dataset.folder`; `data_dir` itself where that is the extracted folder, or where the dataset
+    has no folder: then nothing is extracted, and its files (if any) lie verified in `data_dir`. Plain files that
+    come beside archives are put into the folder together with what the archives hold.
+
+    A folder that exists is taken as it is and never written to. A file that the user put there is never changed.
+    UserError: a file is not the published one, or cannot be downloaded, extracted or written. RunError: disk full.
+    """
+    with _explained(data_dir, "--data-dir chooses another folder"):
+        if found := present(dataset, data_dir):
+            return found
+        wanted(dataset, data_dir)
+        with _locked(data_dir):
+            if found := present(dataset, data_dir):
+                return found
+            files = wanted(dataset, data_dir)
+            _remove_leftovers(data_dir, dataset.folder, files)
+            # look at what the user put there before anything long
+            for file in sorted(files, key=lambda file: not (data_dir / file.name).exists()):
+                if not verify_placed(file, data_dir, remember=True):
+                    _download(file, data_dir, f"; see {dataset.page}", remember=True)
+            if not dataset.folder:
+                return data_dir
+            extract(dataset, files, data_dir)
+            found = locate(dataset, data_dir)
+            assert found is not None  # extract() has made it
+            return found
+
+
+def fetch(file: File, folder: Path) -> Path:
+    """The path of `file` in `folder`, verified, and downloaded if it was not there. Errors as in `obtain`."""
+    path = folder / file.name
+    with _explained(folder, "make it writable, or put the file there by hand"):
+        if not verify_placed(file, folder, remember=False):
+            with _locked(folder):
+                _remove_leftovers(folder, "", [file])
+                if not verify_placed(file, folder, remember=False):
+                    _download(file, folder, "", remember=False)
+    return path
+
+
+@contextmanager
+def _explained(folder: Path, advice: str) -> Iterator[None]:
+    """Turn what the disk refuses into the errors that the user sees."""
+    try:
+        yield
+    except OSError as error:
+        place = f"{error.filename or folder}: {(error.strerror or str(error)).lower()}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(f"{place}. Free some space and run the same command again; {advice}.") from error
+        raise UserError(
+            f"{place}. {folder.absolute()} must be a folder that can be read and, while something is still to be "
+            f"downloaded or extracted, written to; {advice}."
+        ) from error
+
+
+def present(dataset: Dataset, data_dir: Path) -> Path | None:
+    """The folder to return if nothing is left to do."""
+    if dataset.folder:
+        return locate(dataset, data_dir)
+    return data_dir if all(verify_placed(file, data_dir, remember=True) for file in dataset.files) else None
+
+
+def seen_checksums(dataset: Dataset, data_dir: Path) -> dict[str, str]:
+    """The checksums of the dataset's archives as they were found in `data_dir`: "<algorithm>:<hex>" by file name."""
+    names = {file.name for files in (dataset.files, *dataset.alternative_files) for file in files}
+    return {name: value for name, value in remembered(data_dir).items() if name in names}
+
+
+def _locked(folder: Path) -> AbstractContextManager[None]:
+    """One process at a time downloads into and extracts in `folder`; the others wait."""
+    return locked(folder / ".download.lock", f"another process downloads into {folder}")
+
+
+def _remove_leftovers(data_dir: Path, folder: str, wanted: Sequence[File]) -> None:
+    """Remove what killed processes left. Whoever writes here holds the lock, so nobody uses it any more."""
+    downloads = tuple(f".{file.name}." for file in wanted)
+    for entry in data_dir.iterdir():
+        if folder and entry.name.startswith(f".{folder}.") and entry.name.endswith(".partial"):
+            shutil.rmtree(entry)
+        elif entry.name.startswith(downloads) and entry.name.endswith(".tmp"):
+            entry.unlink()
+
+
+def _wrong(file: File, path: Path, remember: bool) -> str:
+    """What is wrong with the file at `path`; "" if it is the published one, as far as that can be told."""
+    wrong = _compare(file, path, remember)
+    if wrong and remember:
+        forget(path.parent, file.name)
+    return wrong
+
+
+def _compare(file: File, path: Path, remember: bool) -> str:
+    size = path.stat().st_size
+    algorithm, _, expected = (file.checksum or "sha256:").partition(":")
+    value = checksum(path, algorithm, file.name) if remember else digest(path, algorithm)
+    if value.startswith(expected.lower()) and file.bytes in (None, size):
+        # a page that asks to log in comes with no error; where nobody states a checksum, this tells
+        if file.checksum is None and is_archive(file) and not (tarfile.is_tarfile(path) or zipfile.is_zipfile(path)):
+            return f"no archive ({size:,} bytes)"
+        return ""
+    what = "truncated" if file.bytes is not None and size < file.bytes else "another file"
+    return f"{what} ({size:,} bytes, {algorithm}:{value})"
+
+
+def verify_placed(file: File, folder: Path, remember: bool) -> bool:
+    """Whether the file is there; an error if it is, but is not the published one."""
+    path = folder / file.name
+    if not path.exists():
+        return False
+    if wrong := _wrong(file, path, remember):
+        raise UserError(
+            f"{path.absolute()} is {wrong}; expected {description(file)}. It was left as it is: put the right file "
+            f"in its place{', or delete it for a download,' if file.urls else ''} and run the same command again."
+        )
+    return True
+
+
+class _Bar(tqdm):  # type: ignore[type-arg]  # a class that takes parameters in its stubs alone
+    """Shows how far a download has come, and leaves signs of life."""
+
+    def __bool__(self) -> bool:
+        return True  # to pooch, false means that there is none
+
+    def update(self, n: float | None = 1) -> bool | None:
+        alive("downloading")
+        return super().update(n)
+
+
+def _download(file: File, folder: Path, see: str, remember: bool) -> None:
+    """Download `file` from the first mirror that has it; it gets its name only once it is whole and verified."""
+    import requests
+    import urllib3
+    from pooch import HTTPDownloader
+
+    def as_sent(response: requests.Response, **_: Any) -> None:
+        # some servers label a .tar.gz "Content-Encoding: gzip", and requests would then unpack it on the way
+        response.raw.headers.pop("Content-Encoding", None)
+        if file.checksum is None:
+            refuse_plain(response)
+
+    def download(url: str, output: BinaryIO) -> None:
+        bar = _Bar(desc=file.name, unit="B", unit_scale=True, disable=None)
+        HTTPDownloader(
+            progressbar=bar,
+            chunk_size=1 << 16,
+            timeout=(CONNECT_SECONDS, SILENCE_SECONDS),
+            headers={"Accept-Encoding": "identity"},
+            hooks={"response": as_sent},
+        )(url, output, None)
+
+    failures = ""
+    for url in file.urls:
+        _say(f"downloading {file.name} from {url}")
+        try:
+            with atomic(folder / file.name) as output:
+                download(url, output)
+                output.flush()
+                if wrong := _wrong(file, Path(output.name), remember):
+                    raise ValueError(wrong)
+            return
+        # ValueError: also what pooch raises for a senseless header. OSError: requests raises a bare one, without a
+        # number, for a missing certificate bundle; one with a number comes from the disk.
+        except (OSError, urllib3.exceptions.HTTPError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno and not isinstance(error, requests.RequestException):
+                raise
+            failures += f"\n  {url}\n    {_reason(error)}"
+    raise UserError(
+        f"{file.name} could not be downloaded from{failures}\nCheck the network, or get {file.name} by "
+        f"hand ({description(file)}{see}), put it into {folder.absolute()} and run the same command again."
+    )
+
+
+def refuse_plain(response: "requests.Response") -> None:
+    """ValueError: the response sends on from https to where anyone on the way could change what is sent."""
+    target = urljoin(response.url, response.headers.get("Location", "")) if response.is_redirect else response.url
+    if response.url.startswith("https:") and not target.startswith("https:"):
+        raise ValueError(f"redirected to {target}, without TLS")
+
+
+def _reason(error: BaseException) -> str:
+    """Why a download failed, in a few words: the libraries wrap the cause in up to five exceptions."""
+    import http.client
+    import socket
+    import ssl
+
+    import requests
+    import urllib3
+
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"HTTP {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "the proxy cannot be used"
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    timeouts = (requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError)
+    for link in reversed(chain):
+        if isinstance(link, ssl.SSLCertVerificationError):
+            return f"TLS certificate refused: {link.verify_message}"
+        if isinstance(link, ssl.SSLError):
+            return f"TLS error: {(link.reason or 'unknown').replace('_', ' ').lower()}"
+        if isinstance(link, socket.gaierror):
+            return "host name not found"
+        if isinstance(link, urllib3.exceptions.IncompleteRead | http.client.IncompleteRead):
+            sent = link.partial if isinstance(link.partial, int) else len(link.partial)
+            return f"connection cut after {sent:,} bytes"
+        if isinstance(link, TimeoutError | requests.Timeout | urllib3.exceptions.TimeoutError):
+            connecting = any(isinstance(outer, timeouts) for outer in chain)
+            return f"no connection in {CONNECT_SECONDS:g} s" if connecting else f"silent for {SILENCE_SECONDS:g} s"
+        if isinstance(link, OSError) and link.strerror:
+            return link.strerror.lower()
+    return str(error).partition("\n")[0][:200] or type(error).__name__
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

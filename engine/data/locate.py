@@ -1,0 +1,100 @@
+"""Where a dataset's files lie on the user's disk, and what to tell a user who must put them there."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from engine.data.archives import is_archive
+from engine.data.declaration import Dataset, File
+from engine.errors import UserError
+
+
+def user_cache() -> Path:
+    """The folder in the user's cache folder that is ours; it need not exist."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "which-backbone"
+    except RuntimeError:  # a user that the system does not know, as in some containers
+        return Path(tempfile.gettempdir()) / f"which-backbone-{os.getuid()}"
+
+
+def cache_folder(data_dir: Path) -> Path:
+    """Where decoded images go if the user does not say: beside the data, or, where that can't be, in a cache folder
+    of the user's."""
+    existing = next(folder for folder in [data_dir.absolute(), *data_dir.absolute().parents] if folder.is_dir())
+    if os.access(existing, os.W_OK | os.X_OK):
+        return data_dir / ".cache"
+    return user_cache()
+
+
+def locate(dataset: Dataset, data_dir: Path) -> Path | None:
+    """The folder with the dataset's extracted files: in `data_dir`, or `data_dir` itself; None: there is none."""
+    usual = data_dir / dataset.folder
+    if usual.is_dir() and (not dataset.contains or any(usual.iterdir())):
+        return _innermost(dataset, usual)
+    for place in dataset.places:
+        if _marked(dataset, data_dir / place) or (not dataset.contains and (data_dir / place).is_dir()):
+            return data_dir / place
+    if _marked(dataset, data_dir):
+        return data_dir
+    if dataset.folder in (data_dir.name, Path(os.path.realpath(data_dir)).name) and data_dir.is_dir():
+        # data/dtd holds dtd's archive, data/dtd/dtd its files: the right name alone does not tell which it is
+        visible = {entry for entry in data_dir.iterdir() if not entry.name.startswith(".")}
+        names = {entry.name for entry in visible}
+        files = [file for group in (dataset.files, *dataset.alternative_files) for file in group]
+        archives = {file.name for file in files if is_archive(file)}
+        # a stray file, as browsers leave of a download, is not the dataset
+        stray = bool(dataset.contains) and not any(entry.is_dir() for entry in visible)
+        if names - {file.name for file in files} and not names & archives and not stray:
+            return data_dir
+    return None
+
+
+def _marked(dataset: Dataset, folder: Path) -> bool:
+    return any((folder / mark).exists() for mark in dataset.contains)
+
+
+def _innermost(dataset: Dataset, folder: Path) -> Path:
+    """Kaggle's archives often have a folder of the same name in the folder, or the places of other copies."""
+    if not _marked(dataset, folder):
+        for inside in (folder / folder.name, *(folder / place for place in dataset.places)):
+            if inside.is_dir() and (not dataset.contains or _marked(dataset, inside)):
+                return inside
+    return folder
+
+
+def wanted(dataset: Dataset, data_dir: Path) -> tuple[File, ...]:
+    """The files to extract: the published ones, or another set that holds the same and that is there.
+
+    UserError: what no program may or can fetch is not there; the message says how to get it.
+    """
+    absent = [file for file in dataset.files if not (data_dir / file.name).exists()]
+    if absent:
+        for files in dataset.alternative_files:
+            if all((data_dir / file.name).exists() for file in files):
+                return files
+    by_hand = [file for file in absent if not file.urls]
+    if by_hand or not dataset.files:
+        raise UserError(_by_hand(dataset, data_dir, by_hand))
+    return dataset.files
+
+
+def _by_hand(dataset: Dataset, data_dir: Path, files: list[File]) -> str:
+    how = f"{dataset.name} is not downloaded automatically (licence: {dataset.licence})."
+    how += f"\n{dataset.steps}" if dataset.steps else f" Get it from {dataset.page}."
+    place = data_dir.absolute()
+    if files:
+        groups = [files, *([file for file in group if not (data_dir / file.name).exists()] for group in dataset.alternative_files)]
+        lists = ["".join(f"\n  {file.name} ({description(file)})" for file in group) for group in groups]
+        how += f"\nPut into {place} and run the same command again:" + "\nor:".join(lists)
+    return (
+        f"{how}\nOr extract it so that the folder {place / dataset.folder} exists, or name the folder that holds it "
+        "with --data-dir."
+    )
+
+
+def description(file: File) -> str:
+    """Size and checksum, for a user to compare with."""
+    size = "size unknown" if file.bytes is None else f"{file.bytes:,} bytes"
+    checksum = file.checksum or "checksum unknown"
+    # torchvision publishes the first digits of a sha256 alone
+    return f"{size}, {checksum}" + ("..." if checksum.startswith("sha256:") and len(checksum) < 71 else "")

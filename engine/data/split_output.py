@@ -1,0 +1,190 @@
+"""An output folder that is either whole or absent."""
+
+import errno
+import json
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from engine.errors import UserError
+from engine.files import write_json
+from engine.readers.class_folders import listed
+
+SPLIT_FILE = "split.json"
+MADE_OF = frozenset(["train", "val", "test", SPLIT_FILE])
+
+
+def check_output(source: Path, output: Path, overwrite: bool) -> None:
+    """UserError unless `output` can be made from what is in `source`, both resolved.
+
+    It must lie apart, and be absent, empty or, with `overwrite`, an earlier output: its split.json, the parts, and
+    nothing else, since all of it goes.
+    """
+    if source == output:
+        raise UserError(f"Input and output are the same folder, {source}. Expected two: choose another output.")
+    if output.is_relative_to(source):
+        raise UserError(
+            f"The output {output} lies in the input {source}, where it would be taken for a class."
+            " Expected it outside: choose another output."
+        )
+    if source.is_relative_to(output):
+        raise UserError(f"The input {source} lies in the output {output}. Expected it outside: choose another output.")
+    above = output.parent
+    while not os.access(above, os.F_OK):  # unlike exists(), no error where a folder above may not be entered
+        above = above.parent
+    if not above.is_dir():
+        raise UserError(f"{above} is a file. Expected a folder to put {output} in: choose another output.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"No permission to write in {above}. Choose an output folder elsewhere, or ask its owner.")
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise UserError(f"{output} is a file. Expected a folder, or a name not yet taken: choose another output.")
+    if os.path.ismount(output):
+        raise UserError(
+            f"{output} is a mount point, which can't be replaced in one step. Choose a folder in it: {output}/split"
+        )
+    found = sorted(entry.name for entry in output.iterdir())
+    if not found:
+        return
+    strangers = [name for name in found if name not in MADE_OF]
+    if strangers or not _is_split(output / SPLIT_FILE):
+        raise UserError(
+            f"{output} holds what split.py did not make:{listed(strangers or found)}\n"
+            "Expected a new or an empty folder. Choose another output; --overwrite replaces nothing but an"
+            " earlier output of split.py."
+        )
+    if not overwrite:
+        raise UserError(
+            f"{output} already holds a split. Expected a new or an empty folder. Choose another output,"
+            " or add --overwrite to replace it."
+        )
+
+
+def _is_split(path: Path) -> bool:
+    """Whether this split.json is one of ours: other programs use the name too."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.keys() >= {"format", "hash", "files"}
+
+
+def check_apart(source: Path, output: Path, names: Iterable[str]) -> None:
+    """UserError: images of the input are links into an old output, which is about to go."""
+    if not output.exists():
+        return
+    inside = [name for name in names if Path(os.path.realpath(source / name)).is_relative_to(output)]
+    if inside:
+        raise UserError(
+            f"Images of the input are links into {output}, which would be replaced ({len(inside):,}):"
+            f"{listed(sorted(inside))}\nExpected the input to stand alone: choose another --output_dir."
+        )
+
+
+def write(
+    source: Path, output: Path, parts: Mapping[str, Sequence[str]], link: str, record: Any, overwrite: bool
+) -> None:
+    """Make `output`, all of it or nothing: part/class/image for the images of `source`, and `record` as split.json.
+
+    link: "copy", "soft" or "hard". UserError: the disk can't hold such links.
+    """
+    with _replacing(output, overwrite) as folder:
+        pairs = [(source / name, folder / part / name) for part, names in parts.items() for name in names]
+        for parent in {target.parent for _, target in pairs}:
+            parent.mkdir(parents=True, exist_ok=True)
+        # disable=None: no bar where there is no terminal
+        for original, target in tqdm(pairs, unit=" images", disable=None):
+            _place(original, target, link)
+        write_json(folder / SPLIT_FILE, record)
+
+
+def _place(original: Path, target: Path, link: str) -> None:
+    """Copy or link one image. UserError: the disk can't hold such a link, or takes two names for the same."""
+    if os.path.lexists(target):
+        raise UserError(
+            f"The output's disk does not tell {target.name} from another name, that differs in capitals perhaps."
+            " Expected every name once: rename one, or choose an output on another disk."
+        )
+    if link == "copy":
+        shutil.copyfile(original, target)
+        return
+    try:
+        if link == "soft":
+            target.symlink_to(original)
+        else:
+            os.link(os.path.realpath(original), target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        others = "soft or --link copy" if link == "hard" else "copy"
+        raise UserError(
+            f"{original} can't be linked from the output's disk ({error.strerror}). Expected a disk that takes"
+            f" {link} links to it: use --link {others}."
+        ) from None
+
+
+@contextmanager
+def _replacing(output: Path, overwrite: bool) -> Iterator[Path]:
+    """A new hidden folder beside `output` that takes its name when the body is done, and is removed when it fails.
+
+    What `output` held before stays until then. After a kill, `output` is as it was, and the hidden folder is
+    removed by the next run on the same computer.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    _clean_up(output)
+    base = f".{output.name}.{platform.node()}.{os.getpid()}"
+    partial, old = output.with_name(f"{base}.partial"), output.with_name(f"{base}.old")
+    partial.mkdir()
+    try:
+        yield partial
+        if overwrite and output.exists():
+            output.rename(old)
+        # fails where another run has filled `output` meanwhile
+        partial.rename(output)
+    except BaseException:
+        if old.exists() and not output.exists():
+            old.rename(output)
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _clean_up(output: Path) -> None:
+    """Remove what killed runs on this computer left beside `output`; another computer's may still be at work.
+
+    UserError: a kill came between the two renames, so the old output had to be put back.
+    """
+    ours = re.compile(rf"{re.escape(f'.{output.name}.{platform.node()}')}\.(\d+)\.(partial|old)")
+    for entry in list(output.parent.iterdir()):
+        match = ours.fullmatch(entry.name)
+        if match is None or _is_running(int(match[1])):
+            continue
+        if match[2] == "old" and not output.exists():
+            entry.rename(output)
+            raise UserError(
+                f"{output} had been set aside by a run that was killed, and is now back. Expected nothing there:"
+                " choose another output, or add --overwrite to replace it."
+            )
+        shutil.rmtree(entry, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether another process has this number; where that can't be asked, True."""
+    if process == os.getpid():
+        return False
+    if os.name != "posix":
+        return True
+    try:
+        with suppress(PermissionError):  # it runs, for another user
+            os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Backbones: their entries, their weights, and WaveMix, which torchvision lacks."""

@@ -1,0 +1,173 @@
+"""`--weights`: which pretrained weights are meant, where their file lies, and how it gets into a model."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import torch
+from torch import nn
+from torchvision.models import WeightsEnum
+
+from engine.data.declaration import File
+from engine.data.download import fetch
+from engine.errors import UserError
+from engine.files import digest
+from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, WeightsFile, replace_head
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that are at hand."""
+
+    name: str  # as the record calls them; "none": random initialisation
+    file: Path | None
+    sha256: str | None
+    mean: tuple[float, ...] = IMAGENET_MEAN  # of the images they were trained on, on a scale of 0 to 1
+    std: tuple[float, ...] = IMAGENET_STD
+    run: dict[str, Any] | None = None  # the earlier run that they are a checkpoint of: what they may have seen
+
+
+NONE = Weights("none", None, None)
+
+
+def find_weights(backbone: Backbone, choice: str) -> Weights:
+    """The weights that `--weights choice` means for `backbone`, downloaded if need be.
+
+    Raises UserError when they can be neither found nor downloaded; "auto" warns and gives NONE instead.
+    """
+    if choice == "none":
+        return NONE
+    if choice == "imagenet":
+        return _pretrained(backbone.weights)
+    if choice == "auto":
+        try:
+            return _pretrained(backbone.weights)
+        except UserError as problem:
+            print(f"warning: no pretrained weights, so training starts from random ones: {problem}", file=sys.stderr)
+            return NONE
+    members = type(backbone.weights).__members__ if isinstance(backbone.weights, WeightsEnum) else {}
+    if choice in members:
+        return _pretrained(members[choice])
+    path = Path(choice)
+    if path.is_file():
+        try:
+            sha256 = digest(path)
+        except OSError as problem:
+            raise UserError(f"--weights {choice}: the file can't be read ({problem.strerror}).") from problem
+        content = _load(path)
+        found = Weights(f"file:{path.name}:{sha256[:12]}", path, sha256)
+        if not isinstance(content, dict) or not {"run", "dataset", "backbone", "normalisation"} <= content.keys():
+            return found
+        run = {"run": content["run"], "dataset": content["dataset"]["key"], "protocol": content["protocol"]}
+        run |= {"seed": content["seed"], "weights": content["backbone"]["weights"]}
+        mean, std = (tuple(content["normalisation"][key]) for key in ("mean", "std"))
+        return replace(found, mean=mean, std=std, run=run)
+    names = ", ".join(["imagenet", "auto", "none", *members])
+    raise UserError(f"--weights {choice}: no such file, and not one of {names}.")
+
+
+def _pretrained(weights: WeightsEnum | WeightsFile) -> Weights:
+    """Download, or find where torch keeps what it downloads (TORCH_HOME), and verify; a file:// URL stays in place."""
+    if isinstance(weights, WeightsFile):
+        name, sha256, mean, std = weights.name, weights.sha256, weights.mean, weights.std
+    else:
+        preset = weights.transforms()
+        name, mean, std = str(weights), tuple(preset.mean), tuple(preset.std)
+        # torchvision ends its file names with the first digits of the sha256
+        ending = re.search(r"-([0-9a-f]{8,})\.\w+$", weights.url)
+        sha256 = ending[1] if ending else None
+    url = urlsplit(weights.url)
+    mirrors: tuple[str, ...] = () if url.scheme == "file" else (weights.url,)
+    if mirrors:
+        path = Path(torch.hub.get_dir()) / "checkpoints" / url.path.rpartition("/")[2]
+    else:
+        path = Path(url2pathname(url.path))
+        if not path.is_file():
+            raise UserError(f"the weights {name} are not at {path}: no such file.")
+    file = fetch(File(path.name, mirrors, f"sha256:{sha256}" if sha256 else None), path.parent)
+    return Weights(name, file, digest(file), mean, std)
+
+
+def load_weights(model: nn.Module, weights: Weights, head: str, backbone_name: str) -> None:
+    """Load the file of `weights` into `model`, strictly; the head, named `head`, takes the size that the file has.
+
+    Accepts a plain state dict, one that was wrapped in {"model": ...} or {"state_dict": ...} (a checkpoint.pt of
+    this project, say), and one of a DataParallel model. Raises UserError for anything else.
+    """
+    assert weights.file is not None
+    state = _read_state(weights.file)
+    size = state.get(f"{head}.weight", torch.empty(0)).shape
+    if len(size) == 2:
+        replace_head(model, head, size[0])
+    wanted = model.state_dict()
+    misshapen = [key for key in wanted if key in state and wanted[key].shape != state[key].shape]
+    for key in misshapen:
+        del state[key]
+    # not load_state_dict's own strictness: its message lists every tensor of a wrong file
+    try:
+        missing, unknown = model.load_state_dict(state, strict=False)
+    except (RuntimeError, ValueError) as problem:
+        reason = " ".join(line.strip() for line in str(problem).splitlines()[:2])
+        raise UserError(f"{weights.file} can't be loaded into {backbone_name}: {reason}") from problem
+    found = [
+        f"{len(keys)} {what} (the first: {keys[0]})"
+        for keys, what in (
+            ([key for key in missing if key not in misshapen], "missing"),
+            (unknown, "unknown"),
+            (misshapen, "of another shape"),
+        )
+        if keys
+    ]
+    if found:
+        raise UserError(
+            f"{weights.file} does not hold weights of {backbone_name}: of {len(wanted)} tensors, {', '.join(found)}.\n"
+            "Give the file of this architecture, or name the backbone that it belongs to with -model."
+        )
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as problem:  # whatever the bytes lead torch.load to
+        raise UserError(
+            f"{path} ({path.stat().st_size:,} bytes) can't be read as PyTorch weights: {_what_stopped(problem)}.\n"
+            "If it was cut short, delete it and get it again; a file of pickled Python objects is refused on purpose."
+        ) from problem
+
+
+def _read_state(path: Path) -> OrderedDict[str, torch.Tensor]:
+    content = _load(path)
+    for key in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()
+    ):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a state dict (names -> tensors).")
+    state = OrderedDict((_todays_name(key), value) for key, value in content.items())
+    # the versions of the layers: BatchNorm tells by them whether a count may be missing, MNASNet its architecture
+    versions = getattr(content, "_metadata", {}).items()
+    vars(state).update(_metadata={re.sub(r"^module(\.|$)", "", layer): version for layer, version in versions})
+    return state
+
+
+def _what_stopped(problem: Exception) -> str:
+    """Why torch.load gave up, without its advice to load the file unsafely."""
+    text = str(problem)
+    if unsupported := re.search(r"GLOBAL (\S+)", text):
+        return f"it holds a pickled {unsupported[1]}, and nothing but tensors is loaded"
+    if "weights_only" in text:
+        return "it is a file of another kind"
+    return text.partition("\n")[0].rstrip(".") or "it ends too soon"
+
+
+def _todays_name(key: str) -> str:
+    """Without DataParallel's prefix; and torchvision's DenseNet files still say `norm.1` for today's `norm1`."""
+    return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2.", key.removeprefix("module."))

@@ -1,0 +1,1 @@
+"""What dataset scripts call to read their files."""
