@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo datasets report test slow bench lint readme clean
+.PHONY: demo datasets report test slow bench lint docs clean
 
 demo: .venv/.runtime  ## fine-tune a small backbone on scikit-learn's digits
 	$(BIN)/python digits.py -model shufflenet -bs 32 --weights auto --epochs 3
@@ -29,8 +29,8 @@ lint: .venv/.development  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
 
-readme: .venv/.runtime  ## bring the README's tables up to date
-	$(BIN)/python datasets.py --write-readme
+docs: .venv/.runtime  ## bring the tables in docs/ up to date
+	$(BIN)/python datasets.py --write-docs
 
 clean:  ## everything but runs/ and data/
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build

@@ -7,10 +7,6 @@ Counts    `honest`: about 0.3 of each class for testing, no patient in both part
           1,395/600, 1,455/626, 1,408/605, 1,273/547. The table's counts are 3 and 6 higher at every magnification:
           folders were counted as images
 Input     448x672 pixels; no augmentation
-Source    https://web.inf.ufpr.br/vri/databases/breast-cancer-histopathological-database-breakhis/, 4 GB
-Licence   CC BY 4.0 (sources disagree on commercial use); not to be passed on
-Citation  Spanhol, Oliveira, Petitjean & Heutte (2016), A Dataset for Breast Cancer Histopathological Image
-          Classification, doi 10.1109/TBME.2015.2496264
 Traps     an image-level split has the same patients in train and test, and results of 98 to 99 %; by patient they are
           91 to 93 %. Patient 13412 has slides of two tumour types: one group here. 69 % is malignant. Nobody publishes
           a checksum: the counts are checked, and the record keeps the sha256 of the archive
@@ -21,7 +17,7 @@ from functools import partial
 
 import numpy as np
 
-from common import Choice, RawSplits, Dataset, File, Part, ReadOptions, main
+from common import Choice, Dataset, File, Part, RawSplits, ReadOptions, main
 from engine.data.splits import divide_groups, fewest_names, split_names
 from engine.errors import UserError
 
@@ -32,9 +28,9 @@ NAME = re.compile(
 )
 
 
-def read(source: ReadOptions, magnification: int) -> RawSplits:
+def read(options: ReadOptions, magnification: int) -> RawSplits:
     """Images by class, tumour type, slide and magnification; the patient is in the file's name."""
-    root = source.folder / "histology_slides" / "breast"
+    root = options.folder / "histology_slides" / "breast"
     paths = sorted(root.glob(f"*/SOB/*/*/{magnification}X/[!.]*.png"))
     names = [path.relative_to(root).as_posix() for path in paths]
     labels, patients = [], []
@@ -46,7 +42,7 @@ def read(source: ReadOptions, magnification: int) -> RawSplits:
         patients.append(match["patient"])
     everything = Part([*paths], np.array(labels, dtype=np.int64), names, patients)
     notes: tuple[str, ...] = ()
-    if source.protocol == "paper" and names:
+    if options.protocol == "paper" and names:
         held: set[str] = set()
         for label in range(2):
             # validation and test were held out together, and both served as the test part
@@ -75,10 +71,12 @@ def row(
     return Dataset(
         key=f"breakhis_{magnification}x",
         script="breakhis",
+        subjects="breakhis",
         flags=f"--magnification {magnification}",
         name=f"BreakHis {magnification}x",
         version="1",
         domain="medical",
+        published=True,
         classes=2,
         train_images=published[0],
         test_images=published[1],
@@ -93,8 +91,9 @@ def row(
         folder="BreaKHis_v1",
         contains=("histology_slides",),
         split="by patient, about 0.3, seed 42",
-        licence="CC BY 4.0 (sources disagree on commercial use)",
-        citation="Spanhol et al. (2016), A Dataset for Breast Cancer Histopathological Image Classification",
+        licence="CC BY 4.0 (sources disagree on commercial use); not to be passed on",
+        citation="Spanhol, Oliveira, Petitjean & Heutte (2016), A Dataset for Breast Cancer Histopathological Image "
+        "Classification, doi 10.1109/TBME.2015.2496264",
         page="https://web.inf.ufpr.br/vri/databases/breast-cancer-histopathological-database-breakhis/",
     )
 
@@ -111,6 +110,7 @@ DATASET = Choice(
     {"type": int, "choices": tuple(MAGNIFICATIONS), "default": 40, "help": "of the microscope (default: 40)"},
     MAGNIFICATIONS.__getitem__,
     example=MAGNIFICATIONS[40],
+    every=tuple(MAGNIFICATIONS.values()),
 )
 
 if __name__ == "__main__":

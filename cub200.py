@@ -5,38 +5,34 @@
 What      11,788 colour photographs, a few of them grey
 Counts    train 5,994, test 5,794: the official split, about 30 and 30 a class
 Input     256x256 pixels; no augmentation
-Source    https://data.caltech.edu/records/65de6-vp158, 1.15 GB
-Licence   non-commercial research and education; the photographers keep their rights
-Citation  Wah, Branson, Welinder, Perona & Belongie (2011), The Caltech-UCSD Birds-200-2011 Dataset
 Traps     the authors warn that some images are in ImageNet too
 """
 
-from common import RawSplits, Dataset, File, ReadOptions, main
-from engine.readers.annotations import damaged, read_columns
-from engine.readers.trees import listed_part
+from common import Dataset, File, RawSplits, ReadOptions, main
+from engine.readers.annotations import damaged, listed_part, read_columns
 
 
-def read(source: ReadOptions) -> RawSplits:
+def read(options: ReadOptions) -> RawSplits:
     """Four lists, by image or class number from 1: names, labels, parts (1 train, 0 test) and class names."""
 
     def table(name: str) -> dict[str, str]:
-        return dict(read_columns(source.folder / name, 2))
+        return dict(read_columns(options.folder / name, 2))
 
     names, labels, in_train = table("images.txt"), table("image_class_labels.txt"), table("train_test_split.txt")
     classes = table("classes.txt")
     for name, found in (("image_class_labels.txt", labels), ("train_test_split.txt", in_train)):
         if found.keys() != names.keys():
-            raise damaged(source.folder / name, "it does not list the images of images.txt")
+            raise damaged(options.folder / name, "it does not list the images of images.txt")
     if strange := [number for number in classes if not number.isdecimal()]:
-        raise damaged(source.folder / "classes.txt", f"{strange[0]!r} is not the number of a class")
+        raise damaged(options.folder / "classes.txt", f"{strange[0]!r} is not the number of a class")
     if strange := [value for value in in_train.values() if value not in ("0", "1")]:
-        raise damaged(source.folder / "train_test_split.txt", f"{strange[0]!r} is neither 1 (train) nor 0 (test)")
+        raise damaged(options.folder / "train_test_split.txt", f"{strange[0]!r} is neither 1 (train) nor 0 (test)")
     order = {number: label for label, number in enumerate(sorted(classes, key=int))}
     if unknown := labels.values() - order.keys():
-        raise damaged(source.folder / "image_class_labels.txt", f"class {min(unknown)} is not in classes.txt")
+        raise damaged(options.folder / "image_class_labels.txt", f"class {min(unknown)} is not in classes.txt")
     (train, lost), (test, missing) = (
         listed_part(
-            source.folder / "images",
+            options.folder / "images",
             [name for image, name in names.items() if in_train[image] == wanted],
             [order[labels[image]] for image in names if in_train[image] == wanted],
         )
@@ -50,6 +46,7 @@ DATASET = Dataset(
     name="CUB-200-2011",
     version="1",
     domain="natural",
+    published=True,
     classes=200,
     train_images=5_994,
     test_images=5_794,
@@ -67,8 +64,8 @@ DATASET = Dataset(
     ),
     folder="CUB_200_2011",
     contains=("train_test_split.txt",),
-    licence="non-commercial research and education",
-    citation="Wah et al. (2011), The Caltech-UCSD Birds-200-2011 Dataset",
+    licence="non-commercial research and education; the photographers keep their rights",
+    citation="Wah, Branson, Welinder, Perona & Belongie (2011), The Caltech-UCSD Birds-200-2011 Dataset",
     page="https://www.vision.caltech.edu/datasets/cub_200_2011/",
 )
 

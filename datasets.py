@@ -1,124 +1,126 @@
-"""The nineteen rows of the published table: what of them is on this machine, and what is to be done.
+"""The datasets that have a script here: what of them is on this machine, and what is to be done.
 
 python datasets.py                     a table: what is there, complete or not, and how to get the rest
 python datasets.py stanford_cars       one dataset's card, and all there is to say on its state
-python datasets.py --write-readme      the README's tables, from the declarations
+python datasets.py --write-docs        the tables in docs/, from the declarations
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
+import importlib
+import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import breakhis
-import cifar10
-import cifar100
-import cub200
-import digits
-import dtd
-import eurosat
-import flowers102
-import food101
-import galaxy10
-import plantclef
-import plantvillage
-import rsna
-import stanford_cars
-import stanford_dogs
-import tinyimagenet
-import ucmerced
-from common import BACKBONES, Dataset
-from engine.cli import Parser, folder
-from engine.console import say, steady_streams, table
+from common import BACKBONES, Choice, Dataset
+from engine.cli import Parser, folder, nearest, run_command
+from engine.console import say, table
+from engine.data.declaration import datasets_of
 from engine.data.inventory import look
 from engine.data.locate import wanted
+from engine.doc_tables import backbone_table, dataset_table, how_it_comes, put_table
 from engine.errors import UserError
 from engine.files import write_text
-from engine.readme_tables import backbone_table, dataset_table, how_it_comes, put_tables
+from engine.paths import PROJECT
 
-README = Path(__file__).resolve().parent / "README.md"
+# the scripts: first those of the published table, in its order
+SCRIPTS = (
+    "cifar10",
+    "cifar100",
+    "tinyimagenet",
+    "stanford_dogs",
+    "flowers102",
+    "cub200",
+    "stanford_cars",
+    "food101",
+    "dtd",
+    "ucmerced",
+    "eurosat",
+    "plantvillage",
+    "plantclef",
+    "galaxy10",
+    "breakhis",
+    "rsna",
+    "digits",
+)
 
-# in the order of the published table
+
+def load(script: Path) -> Dataset | Choice:
+    """What the script at that path declares. Raises UserError where it can't be imported or declares nothing."""
+    spec = importlib.util.spec_from_file_location(script.stem, script)
+    try:
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        declared = module.DATASET
+    except Exception as problem:  # whatever is in a script of the user's own
+        wrong = f"{script} is no dataset's script: {type(problem).__name__}: {problem}"
+        raise UserError(f"{wrong}. Expected a DATASET in it, as in digits.py.") from problem
+    if not isinstance(declared, Dataset | Choice):
+        kind = type(declared).__name__
+        raise UserError(f"{script}: DATASET is of type {kind}. Expected a Dataset or a Choice, as in digits.py.")
+    return declared
+
+
 DATASETS: dict[str, Dataset] = {
-    dataset.key: dataset
-    for dataset in (
-        cifar10.DATASET,
-        cifar100.DATASET,
-        tinyimagenet.DATASET,
-        stanford_dogs.DATASET,
-        flowers102.DATASET,
-        cub200.DATASET,
-        stanford_cars.DATASET,
-        food101.DATASET,
-        dtd.DATASET,
-        ucmerced.DATASET,
-        eurosat.DATASET,
-        plantvillage.DATASET,
-        plantclef.DATASET,
-        galaxy10.DATASET,
-        *breakhis.MAGNIFICATIONS.values(),
-        rsna.DATASET,
-    )
+    dataset.key: dataset for script in SCRIPTS for dataset in datasets_of(importlib.import_module(script).DATASET)
 }
+PUBLISHED = [dataset for dataset in DATASETS.values() if dataset.published]
 
 
 def parser() -> Parser:
     """The command line."""
-    found = Parser(
+    command_line = Parser(
         prog="datasets.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    found.add_argument("names", nargs="*", metavar="NAME", help="show these datasets in full")
-    found.add_argument(
+    command_line.add_argument("names", nargs="*", metavar="NAME", help="show these datasets in full")
+    command_line.add_argument(
         "--data-dir",
         type=folder,
         default=Path("data"),
         metavar="DIR",
         help="holds the datasets' folders (default: data)",
     )
-    found.add_argument("--write-readme", action="store_true", help="bring the tables of README.md up to date")
-    return found
+    command_line.add_argument("--write-docs", action="store_true", help="bring the tables in docs/ up to date")
+    return command_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says. Returns 0, or 2 for the user's mistake, 130 for Ctrl-C."""
-    steady_streams()
-    try:
+
+    def command() -> None:
         options = parser().parse_args(arguments)
-        if options.write_readme:
-            write_text(README, readme(README.read_text("utf-8")))
+        if options.write_docs:
+            for path, text in docs().items():
+                write_text(path, text)
         elif options.names:
             for dataset in [dataset for name in options.names for dataset in find(name)]:
                 say(card(dataset, options.data_dir))
         else:
             say(overview(options.data_dir))
-    except UserError as error:
-        print(f"datasets.py: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:  # Ctrl-C, or whoever read the output is gone
-        return 130
-    return 0
+
+    return run_command(command)
 
 
-def readme(text: str) -> str:
-    """The README's text with tables that say what the declarations say."""
-    tables = {"datasets": dataset_table([*DATASETS.values(), digits.DATASET]), "backbones": backbone_table(BACKBONES)}
-    return put_tables(text, tables)
+def docs() -> dict[Path, str]:
+    """The pages that have a table of datasets or of backbones, with tables that say what the declarations say."""
+    tables = {"datasets": dataset_table(DATASETS.values()), "backbones": backbone_table(BACKBONES)}
+    pages = {name: PROJECT / "docs" / f"{name}.md" for name in tables}
+    return {pages[name]: put_table(pages[name].read_text("utf-8"), name, text) for name, text in tables.items()}
 
 
 def find(name: str) -> list[Dataset]:
     """The datasets with that key, or of that script; UserError, with the nearest one, where there is none."""
-    found = [dataset for dataset in DATASETS.values() if name.removesuffix(".py") in (dataset.key, dataset.script_name)]
-    if not found:
-        near = difflib.get_close_matches(name.lower(), DATASETS, n=1, cutoff=0.4)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UserError(f"unknown dataset {name!r}.{hint} Known: {', '.join(DATASETS)}.")
-    return found
+    named = [dataset for dataset in DATASETS.values() if name.removesuffix(".py") in (dataset.key, dataset.script_name)]
+    if not named:
+        raise UserError(f"unknown dataset {name!r}.{nearest(name, DATASETS)} Known: {', '.join(DATASETS)}.")
+    return named
 
 
 def overview(data_dir: Path) -> str:
@@ -127,7 +129,7 @@ def overview(data_dir: Path) -> str:
     for dataset in DATASETS.values():
         state = look(dataset, data_dir / dataset.script_name)
         counts = (f"{dataset.train_images:,}", f"{dataset.test_images:,}")
-        rows.append((dataset.key, *counts, state.word, state.what_to_do.partition("\n")[0]))
+        rows.append((dataset.key, *counts, state.status, state.what_to_do.partition("\n")[0]))
     return table(rows)
 
 
@@ -144,14 +146,14 @@ def card(dataset: Dataset, data_dir: Path) -> str:
         ("citation", dataset.citation),
         ("page", dataset.page),
         ("looked in", str(place.absolute())),
-        ("state", state.word),
+        ("state", state.status),
         *(("", difference) for difference in state.differences),
     ]
     text = table(lines)
-    if state.word == "unusable":
+    if state.status == "unusable":
         return f"{text}\n{state.what_to_do}\n"
     try:
-        if state.word in ("absent", "part of it"):
+        if state.status in ("absent", "part of it"):
             wanted(dataset, place)
             text += f"\n{state.what_to_do}"
     except UserError as steps:

@@ -6,24 +6,20 @@ What      5,640 colour photographs, about 300 to 640 pixels a side, 120 a class
 Counts    train 1,880 (train1), test 1,880 (test1), 40 a class each: the first of ten official partitions. val1, another
           1,880, chooses the epoch under the `honest` protocol; the published way leaves it unused
 Input     256x256 pixels; TrivialAugmentWide
-Source    https://www.robots.ox.ac.uk/~vgg/data/dtd/, 625 MB
-Licence   for research purposes
-Citation  Cimpoi, Maji, Kokkinos, Mohamed & Vedaldi (2014), Describing Textures in the Wild
 Traps     an image can have several attributes; the folder is the main one. Papers often report the mean of all ten
           partitions
 """
 
-from common import RawSplits, Dataset, File, ReadOptions, main
-from engine.readers.annotations import read_lines
-from engine.readers.trees import part_by_folder
+from common import Dataset, File, RawSplits, ReadOptions, main
+from engine.readers.annotations import part_by_folder, read_lines
 
 
-def read(source: ReadOptions) -> RawSplits:
+def read(options: ReadOptions) -> RawSplits:
     """Lists of <class>/<image>."""
-    paths = [source.folder / "labels" / f"{part}1.txt" for part in ("train", "test", "val")]
+    paths = [options.folder / "labels" / f"{part}1.txt" for part in ("train", "test", "val")]
     lists = {path: read_lines(path) for path in paths}
-    classes, (train, test, select), missing = part_by_folder(source.folder / "images", lists)
-    return RawSplits(classes, train, test, select, missing=missing)
+    classes, (train, test, val), missing = part_by_folder(options.folder / "images", lists)
+    return RawSplits(classes, train, test, val, missing=missing)
 
 
 DATASET = Dataset(
@@ -31,6 +27,7 @@ DATASET = Dataset(
     name="DTD",
     version="1",
     domain="texture",
+    published=True,
     classes=47,
     train_images=1_880,
     test_images=1_880,
@@ -52,7 +49,7 @@ DATASET = Dataset(
     contains=("labels/train1.txt",),
     split="official train1 / test1; val1 selects",
     licence="for research purposes",
-    citation="Cimpoi et al. (2014), Describing Textures in the Wild",
+    citation="Cimpoi, Maji, Kokkinos, Mohamed & Vedaldi (2014), Describing Textures in the Wild",
     page="https://www.robots.ox.ac.uk/~vgg/data/dtd/",
 )
 

@@ -6,19 +6,16 @@ What      27,000 colour images, 64x64 pixels, 2,000 to 3,000 a class
 Counts    train 18,900, test 8,100: 0.3 of each class at random, names sorted, seed 42, as there is no official split.
           The published lists are not known, only their sizes
 Input     224x224 pixels, upsampled from 64x64; no augmentation
-Source    https://github.com/phelber/EuroSAT, a mirror of the TorchGeo project, 94 MB
-Licence   MIT; Copernicus Sentinel data terms
-Citation  Helber, Bischke, Dengel & Borth (2019), EuroSAT: A Novel Dataset and Deep Learning Benchmark
 Traps     the edition on Zenodo has 26,998 images. Neighbouring tiles can be in train and in test
 """
 
-from common import RawSplits, Dataset, File, ReadOptions, main
-from engine.readers.trees import read_and_split
+from common import Dataset, File, RawSplits, ReadOptions, main
+from engine.readers.class_folders import read_and_split
 
 
-def read(source: ReadOptions) -> RawSplits:
+def read(options: ReadOptions) -> RawSplits:
     """Class folders."""
-    return read_and_split(source.folder, test_size=0.3, allow_partial=source.allow_partial)
+    return read_and_split(options.folder, test_size=0.3, allow_partial=options.allow_partial)
 
 
 DATASET = Dataset(
@@ -26,6 +23,7 @@ DATASET = Dataset(
     name="EuroSAT",
     version="1",
     domain="remote sensing",
+    published=True,
     classes=10,
     train_images=18_900,
     test_images=8_100,
@@ -62,7 +60,7 @@ DATASET = Dataset(
     contains=("AnnualCrop",),
     split="0.3 of each class, seed 42",
     licence="MIT; Copernicus Sentinel data terms",
-    citation="Helber et al. (2019), EuroSAT: A Novel Dataset and Deep Learning Benchmark",
+    citation="Helber, Bischke, Dengel & Borth (2019), EuroSAT: A Novel Dataset and Deep Learning Benchmark",
     page="https://github.com/phelber/EuroSAT",
 )
 

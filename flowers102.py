@@ -5,16 +5,12 @@
 What      8,189 colour photographs, 40 to 258 a class
 Counts    train 2,040 (the official train and validation parts, 10 + 10 a class), test 6,149 (the official test part)
 Input     256x256 pixels; TrivialAugmentWide
-Source    https://www.robots.ox.ac.uk/~vgg/data/flowers/102/, 345 MB
-Licence   not stated for the photographs
-Citation  Nilsback & Zisserman (2008), Automated Flower Classification over a Large Number of Classes
 Traps     the published table says 2,040 training images, but the original code trains on the official train part
           alone, 1,020. Some papers swap train and test
 """
 
-from common import RawSplits, Dataset, File, ReadOptions, main
-from engine.readers.annotations import damaged, read_matlab, whole_numbers
-from engine.readers.trees import listed_part
+from common import Dataset, File, RawSplits, ReadOptions, main
+from engine.readers.annotations import damaged, listed_part, read_matlab, whole_numbers
 
 # in the order of the official numbers, which is all that the lists have
 NAMES = """
@@ -37,20 +33,20 @@ CLASSES = tuple(NAMES.strip().replace("\n", " ").split(", "))
 HOST = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 
 
-def read(source: ReadOptions) -> RawSplits:
+def read(options: ReadOptions) -> RawSplits:
     """Labels 1 to 102 in the order of the images' numbers; parts as lists of these numbers, from 1."""
-    names, lists = source.folder / "imagelabels.mat", source.folder / "setid.mat"
+    names, lists = options.folder / "imagelabels.mat", options.folder / "setid.mat"
     labels = whole_numbers(names, *read_matlab(names, "labels"))
-    train, select, test = (whole_numbers(lists, part) for part in read_matlab(lists, "trnid", "valid", "tstid"))
-    if max(*train, *select, *test) > len(labels) or min(*train, *select, *test) < 1:
+    train, val, test = (whole_numbers(lists, part) for part in read_matlab(lists, "trnid", "valid", "tstid"))
+    if max(*train, *val, *test) > len(labels) or min(*train, *val, *test) < 1:
         raise damaged(lists, f"it names other images than the {len(labels):,} with labels")
     (fit, lost), (held, missing) = (
         listed_part(
-            source.folder,
+            options.folder,
             [f"jpg/image_{number:05}.jpg" for number in sorted(chosen)],
             [labels[number - 1] - 1 for number in sorted(chosen)],
         )
-        for chosen in (train + select, test)
+        for chosen in (train + val, test)
     )
     return RawSplits(CLASSES, fit, held, missing=lost + missing)
 
@@ -60,6 +56,7 @@ DATASET = Dataset(
     name="Flowers-102",
     version="1",
     domain="natural",
+    published=True,
     classes=102,
     train_images=2_040,
     test_images=6_149,

@@ -17,11 +17,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from common import Choice, RawSplits, Dataset, ReadOptions, main
+from common import Choice, Dataset, RawSplits, ReadOptions, main
 from engine.cli import folder
-from engine.errors import UserError
-from engine.readers.class_folders import Listing, group_of, list_classes, listed
-from engine.readers.trees import class_part, split_listed
+from engine.errors import UserError, listed, reason_of
+from engine.readers.class_folders import Listing, class_part, group_of, list_classes, split_listed
 
 VALIDATION = ("val", "valid", "validation")
 NEARLY = ("train", "training", "test", "testing", *VALIDATION)  # in capitals or not: names that people give to parts
@@ -29,9 +28,9 @@ TEST_SIZE = 0.2
 MOST_LETTERS = 40  # of the folder's name, in names that are made of it: file systems take 255 bytes
 
 
-def read(source: ReadOptions) -> RawSplits:
+def read(options: ReadOptions) -> RawSplits:
     """Both layouts; the classes are sorted by name."""
-    root = source.folder
+    root = options.folder
     if not root.is_dir():
         wrong = "is a file" if root.exists() else "does not exist"
         raise UserError(f"{root} {wrong}. Expected a folder with images: one folder a class, or train/ and test/.")
@@ -39,10 +38,9 @@ def read(source: ReadOptions) -> RawSplits:
         parts = find_parts(root)
         if not parts:
             return split_here(root)
-        return read_parts(root, parts, source.protocol)
+        return read_parts(root, parts, options.protocol)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UserError(f"{error.filename or root} can't be read: {reason}. Make it readable.") from error
+        raise UserError(f"{error.filename or root} can't be read: {reason_of(error)}. Make it readable.") from error
 
 
 def folders_in(place: Path) -> list[str]:
@@ -82,9 +80,9 @@ def split_here(root: Path) -> RawSplits:
             f"Too few images to hold any out for testing ({len(small):,} classes):{listed(small)}\nExpected 2 or more "
             "in each class. Add images, or remove the class."
         )
-    contents = split_listed(root, listing.classes, TEST_SIZE)
+    raw = split_listed(root, listing.classes, TEST_SIZE)
     note = f"no test/ folder: {TEST_SIZE:.0%} of each class was held out for testing (names sorted, seed 42)"
-    return replace(contents, notes=(note, *loose_notes({"": listing})))
+    return replace(raw, notes=(note, *loose_notes({"": listing})))
 
 
 def loose_notes(listings: Mapping[str, Listing]) -> list[str]:
@@ -108,18 +106,18 @@ def read_parts(root: Path, order: list[str], protocol: str) -> RawSplits:
     if len(names["train"]) == 1:
         raise UserError(f"{root} has a single class, {names['train'].pop()}. Expected two or more: add a class folder.")
     listings = {part: list_classes(root / part) for part in order}
-    found = {part: listing.classes for part, listing in listings.items()}
-    classes = tuple(sorted(found["train"]))
-    parts = {part: class_part(root, part, classes, images) for part, images in found.items()}
+    images_of = {part: listing.classes for part, listing in listings.items()}
+    classes = tuple(sorted(images_of["train"]))
+    parts = {part: class_part(root, part, classes, images) for part, images in images_of.items()}
     groups, missing = read_split(root, [name for part in parts.values() for name in part.names])
     if groups:
         parts = {key: replace(part, groups=[groups[name] for name in part.names]) for key, part in parts.items()}
     notes = [f"{name}/ is none of the parts and is not used" for name in folders_in(root) if name not in order]
     notes += loose_notes(listings)
-    select = next((parts[part] for part in VALIDATION if part in parts), None)
-    if select is not None and protocol == "paper":
-        notes.append("the paper protocol selects on test: the validation folder is not used")
-    return RawSplits(classes, parts["train"], parts["test"], select, missing=missing, notes=tuple(notes))
+    val = next((parts[part] for part in VALIDATION if part in parts), None)
+    if val is not None and protocol == "paper":
+        notes.append("under the paper protocol test chooses the epoch: the validation folder is not used")
+    return RawSplits(classes, parts["train"], parts["test"], val, missing=missing, notes=tuple(notes))
 
 
 def read_split(root: Path, names: list[str]) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -151,6 +149,14 @@ def read_split(root: Path, names: list[str]) -> tuple[dict[str, str], tuple[str,
     return {name: group for name, group in groups.items() if group is not None}, missing
 
 
+def existing(root: Path) -> Dataset:
+    """The declaration of what lies in `root`. Raises UserError where there is no such folder."""
+    if not root.is_dir():
+        wrong = "is a file" if root.exists() else "does not exist"
+        raise UserError(f"{root} {wrong}. Expected a folder with images: one folder a class, or train/ and test/.")
+    return dataset(root)
+
+
 def dataset(root: Path) -> Dataset:
     """The declaration of what lies in `root`; nobody but its owner knows the counts."""
     return Dataset(
@@ -172,7 +178,6 @@ def dataset(root: Path) -> Dataset:
         citation="",
         page="",
         recipe="cosine",  # the better one where it was measured: docs/recipes.md
-        published=False,
         place=root.resolve(),
     )
 
@@ -180,7 +185,7 @@ def dataset(root: Path) -> Dataset:
 DATASET = Choice(
     "DIR",
     {"type": folder, "help": "train/, test/ and perhaps val/ with class folders in each; or class folders alone"},
-    dataset,
+    existing,
     example=dataset(Path("DIR")),
 )
 

@@ -5,26 +5,22 @@
 What      101,000 colour photographs, at most 512 pixels on a side
 Counts    train 75,750, test 25,250: the official split, 750 and 250 a class
 Input     256x256 pixels; TrivialAugmentWide
-Source    http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz, 5 GB; decoded at 256x256: 20 GB
-Licence   the photographs belong to Foodspotting's users: scientific fair use; not to be passed on
-Citation  Bossard, Guillaumin & Van Gool (2014), Food-101 - Mining Discriminative Components with Random Forests
 Traps     the training part is noisy on purpose: wrong labels, strong colours. The test part was cleaned
 """
 
-from common import RawSplits, Dataset, File, ReadOptions, main
-from engine.readers.annotations import damaged, read_json
-from engine.readers.trees import part_by_folder
+from common import Dataset, File, RawSplits, ReadOptions, main
+from engine.readers.annotations import damaged, part_by_folder, read_json
 
 
-def read(source: ReadOptions) -> RawSplits:
+def read(options: ReadOptions) -> RawSplits:
     """For each part a list of images by class."""
     lists = {}
-    for path in (source.folder / "meta" / "train.json", source.folder / "meta" / "test.json"):
+    for path in (options.folder / "meta" / "train.json", options.folder / "meta" / "test.json"):
         images = read_json(path)
         if not isinstance(images, dict) or not all(isinstance(names, list) for names in images.values()):
             raise damaged(path, "it is not an object with a list of images for each class")
         lists[path] = [f"{name}.jpg" for names in images.values() for name in names]
-    classes, (train, test), missing = part_by_folder(source.folder / "images", lists)
+    classes, (train, test), missing = part_by_folder(options.folder / "images", lists)
     return RawSplits(classes, train, test, missing=missing)
 
 
@@ -33,6 +29,7 @@ DATASET = Dataset(
     name="Food-101",
     version="1",
     domain="natural",
+    published=True,
     classes=101,
     train_images=75_750,
     test_images=25_250,
@@ -52,8 +49,8 @@ DATASET = Dataset(
     ),
     folder="food-101",
     contains=("meta/train.json",),
-    licence="Foodspotting's users: scientific fair use",
-    citation="Bossard, Guillaumin & Van Gool (2014), Food-101",
+    licence="the photographs belong to Foodspotting's users: scientific fair use; not to be passed on",
+    citation="Bossard, Guillaumin & Van Gool (2014), Food-101 - Mining Discriminative Components with Random Forests",
     page="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
 )
 

@@ -6,18 +6,15 @@ What      17,736 colour images, 256x256 pixels, 334 to 2,645 a class
 Counts    train 15,962, test 1,774: 0.1 of the whole set at random, seed 42, as there is no official split. The original
           has no seed, so its lists are not known
 Input     256x256 pixels; no augmentation
-Source    https://zenodo.org/records/10845026, one HDF5 file of 2.5 GB (3.5 GB decoded)
-Licence   code MIT; images DESI Legacy Imaging Surveys, labels Galaxy Zoo: their acknowledgements are asked for
-Citation  Leung & Bovy (2019), doi 10.1093/mnras/sty3217; Walmsley et al. (2022), Galaxy Zoo DECaLS
 Traps     not Galaxy10 SDSS (69x69 pixels). The file is sorted by class. The original feeds pixels of 0 to 255 without
           any normalisation; the `paper` protocol here normalises by ImageNet's constants
 """
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
-from common import RawSplits, Dataset, File, Part, HDF5Image, ReadOptions, main
+from common import Dataset, File, HDF5Image, Part, RawSplits, ReadOptions, main
 from engine.data.images import open_hdf5
+from engine.data.splits import split_indices
 from engine.errors import UserError
 
 CLASS_IMAGES = {
@@ -34,9 +31,9 @@ CLASS_IMAGES = {
 }
 
 
-def read(source: ReadOptions) -> RawSplits:
+def read(options: ReadOptions) -> RawSplits:
     """Two arrays of one file: `images` (N, 256, 256, 3) and `ans`, labels 0 to 9."""
-    path = source.folder / DATASET.files[0].name
+    path = options.folder / DATASET.files[0].name
     file = open_hdf5(path)
     if lacking := {"images", "ans"} - set(file):
         raise UserError(f"{path} lacks {', '.join(sorted(lacking))}. Get the published file.")
@@ -48,8 +45,8 @@ def read(source: ReadOptions) -> RawSplits:
         labels,
         [f"{index:05}" for index in range(len(labels))],
     )
-    train, test = train_test_split(np.arange(len(labels)), test_size=0.1, random_state=42)
-    return RawSplits(tuple(CLASS_IMAGES), everything.take(np.sort(train)), everything.take(np.sort(test)))
+    train, test = split_indices(len(labels), 0.1)
+    return RawSplits(tuple(CLASS_IMAGES), everything.take(train), everything.take(test))
 
 
 DATASET = Dataset(
@@ -57,6 +54,7 @@ DATASET = Dataset(
     name="Galaxy10 DECaLS",
     version="1",
     domain="astronomy",
+    published=True,
     classes=10,
     train_images=15_962,
     test_images=1_774,
@@ -77,7 +75,7 @@ DATASET = Dataset(
         ),
     ),
     split="0.1 of the whole set, seed 42",
-    licence="images DESI Legacy Imaging Surveys, labels Galaxy Zoo (acknowledgement)",
+    licence="code MIT; images DESI Legacy Imaging Surveys, labels Galaxy Zoo: their acknowledgements are asked for",
     citation="Leung & Bovy (2019), doi 10.1093/mnras/sty3217; Walmsley et al. (2022), Galaxy Zoo DECaLS",
     page="https://github.com/henrysky/Galaxy10",
 )

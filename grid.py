@@ -21,13 +21,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from engine.cli import Parser, folder, rate, whole
-from engine.console import say, steady_streams, table
+from engine.cli import INTERRUPTED, Parser, folder, positive, run_command, whole
+from engine.console import say, table
 from engine.errors import RunError, UserError
 from grids.cells import (
     Cell,
     add_script_flags,
-    check_weights,
+    check_members,
     find_budgets,
     find_datasets,
     find_models,
@@ -35,7 +35,7 @@ from grids.cells import (
     make_cells,
     script_flags,
 )
-from grids.estimate import Speeds, device_name, kind_of, total
+from grids.estimate import Speeds, device_name, total
 from grids.faults import message_of
 from grids.ledger import Standing, all_records, by_key, grid_folder, make_folder, standing
 from grids.running import Grid
@@ -44,10 +44,10 @@ from grids.view import choose_view
 
 def parser() -> Parser:
     """The command line."""
-    found = Parser(
+    command_line = Parser(
         prog="grid.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    add = found.add_argument
+    add = command_line.add_argument
     add(
         "--datasets",
         nargs="+",
@@ -63,7 +63,7 @@ def parser() -> Parser:
     add("--retry-failed", action="store_true", help="try cells again that failed")
     add(
         "--stall-minutes",
-        type=rate,
+        type=positive,
         default=30.0,
         metavar="MINUTES",
         help="a cell without a sign of life for so long has failed (default: 30)",
@@ -75,34 +75,33 @@ def parser() -> Parser:
         metavar="DIR",
         help="holds the datasets' folders (default: data); a cell gets DIR/<script>",
     )
-    add_script_flags(found)
-    return found
+    add_script_flags(command_line)
+    return command_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says. Returns the exit code."""
-    steady_streams()
-    try:
-        return run(parser().parse_args(arguments))
-    except (UserError, RunError) as problem:
-        print(f"grid.py: {problem}", file=sys.stderr)
-        return problem.exit_code
-    except OSError as problem:
-        print(f"grid.py: {problem}. What is done is kept; the same command continues.", file=sys.stderr)
-        return RunError.exit_code
-    except KeyboardInterrupt:  # Ctrl-C before anything has started, or whoever read the output is gone
-        return 130
+
+    def command() -> int:
+        try:
+            return run(parser().parse_args(arguments))
+        except OSError as problem:
+            raise RunError(f"{problem}. What is done is kept; the same command continues.") from problem
+
+    return run_command(command)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the plan, carry it out, sum it up. Returns the exit code."""
     cells = cells_of(options)
-    device = cells[0].config.device
+    from engine.device import find_device  # PyTorch: not before the command line is known to be right
+
+    device = find_device(cells[0].config.device)
     slots = find_slots(device, options.per_gpu)
     known = all_records(cells[0].config.out)
     belonging = by_key(known)
     standings = {cell.id: standing(cell, belonging.get(cell.key, ())) for cell in cells}
-    speeds = Speeds(device_name(kind_of(device), slots[0]))
+    speeds = Speeds(device_name(device, slots[0]))
     for record in known:
         speeds.add(record)
     say(*plan_lines(cells, standings, speeds, slots, options.retry_failed))
@@ -113,10 +112,10 @@ def run(options: argparse.Namespace) -> int:
     with choose_view() as view, signals_to(grid):
         grid.run(view)
     say(*summary_lines(cells, grid.standings))
-    words = Counter(grid.standings[cell.id].word for cell in cells)
+    words = Counter(grid.standings[cell.id].status for cell in cells)
     if words["done"] == len(cells):
         return 0
-    return 130 if words["new"] or words["interrupted"] else RunError.exit_code
+    return INTERRUPTED if words["new"] or words["interrupted"] else RunError.exit_code
 
 
 def cells_of(options: argparse.Namespace) -> list[Cell]:
@@ -125,16 +124,15 @@ def cells_of(options: argparse.Namespace) -> list[Cell]:
     budgets = find_budgets(options.shots, options.fraction)
     chosen, seeds = find_datasets(options.datasets), find_seeds(options.seeds)
     cells = make_cells(chosen, models, seeds, budgets, flags, options.data_dir)
-    check_weights((cell.config.model for cell in cells), cells[0].config.weights)
+    check_members((cell.config.model for cell in cells), cells[0].config.weights)
     return cells
 
 
 def find_slots(device: str, per_gpu: int) -> list[str | None]:
     """Where cells can run at the same time: cards, as CUDA_VISIBLE_DEVICES names them, or None for anything else."""
-    kind = kind_of(device)
-    if kind == "cpu" and per_gpu > 1:
+    if device == "cpu" and per_gpu > 1:
         raise UserError(f"--per-gpu {per_gpu}: cells run on the processor here, one at a time with all of its cores.")
-    if kind != "cuda":
+    if device != "cuda":
         return [None] * per_gpu
     import torch
 
@@ -158,12 +156,12 @@ def plan_lines(
     everything = []
     for key in datasets:
         own = [cell for cell in cells if cell.dataset.key == key]
-        words = Counter(standings[cell.id].word for cell in own)
-        to_do = [speeds.estimate(cell) for cell in own if standings[cell.id].word in wanted]
+        words = Counter(standings[cell.id].status for cell in own)
+        to_do = [speeds.estimate(cell) for cell in own if standings[cell.id].status in wanted]
         everything += to_do
         counts = [len(own), words["done"], words["failed"], words["interrupted"], len(to_do)]
         rows.append((key, *(f"{count:,}" for count in counts), total(to_do, len(slots)) if to_do else ""))
-    words = Counter(standings[cell.id].word for cell in cells)
+    words = Counter(standings[cell.id].status for cell in cells)
     failed = f"{words['failed']:,}"
     if words["failed"]:
         failed += ", to be tried again" if retry_failed else ", kept as they are: --retry-failed tries them again"
@@ -182,7 +180,7 @@ def plan_lines(
 
 def summary_lines(cells: Sequence[Cell], standings: dict[str, Standing]) -> list[str]:
     """How many cells are done, and why others are not: each reason once, with what the user can mend in full."""
-    words = Counter(standings[cell.id].word for cell in cells)
+    words = Counter(standings[cell.id].status for cell in cells)
     left = words["new"] + words["interrupted"]
     lines = [f"{words['done']:,} of {len(cells):,} cells done, {words['failed']:,} failed, {left:,} left"]
     reasons: dict[tuple[str, ...], list[Cell]] = {}

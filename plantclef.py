@@ -6,22 +6,19 @@ What      11,590 colour photographs from the web, noisy; and 30 without labels, 
 Counts    train 10,455, test 1,135: its folders train/ and val/. The tutorial says 10,475 and 1,155, which counts the 20
           class folders in each
 Input     256x256 pixels; no augmentation
-Source    https://github.com/dusty-nv/jetson-inference/blob/master/docs/pytorch-plants.md, 1.5 GB
-Licence   not stated for the subset; images under various Creative Commons licences; not to be passed on
-Citation  Goeau, Bonnet & Joly (2017), Plant Identification Based on Noisy Web Data, CLEF working notes
 Traps     nobody publishes a checksum: the counts are checked, and the record keeps the sha256 of the archive. The
           classes are common names that lump species together
 """
 
-from common import RawSplits, Dataset, File, ReadOptions, main
-from engine.readers.trees import class_folders, class_part
+from common import Dataset, File, RawSplits, ReadOptions, main
+from engine.readers.class_folders import class_folders, class_part
 
 
-def read(source: ReadOptions) -> RawSplits:
+def read(options: ReadOptions) -> RawSplits:
     """Class folders in train/ and val/."""
-    found = {part: class_folders(source.folder / part, source.allow_partial) for part in ("train", "val")}
+    found = {part: class_folders(options.folder / part, options.allow_partial) for part in ("train", "val")}
     classes = tuple(sorted(found["train"].keys() | found["val"].keys()))
-    train, test = (class_part(source.folder, part, classes, images) for part, images in found.items())
+    train, test = (class_part(options.folder, part, classes, images) for part, images in found.items())
     return RawSplits(classes, train, test)
 
 
@@ -30,6 +27,7 @@ DATASET = Dataset(
     name="PlantCLEF",
     version="1",
     domain="plant",
+    published=True,
     classes=20,
     train_images=10_455,
     test_images=1_135,
@@ -48,8 +46,8 @@ DATASET = Dataset(
     folder="PlantCLEF_Subset",
     contains=("labels.txt", "val"),
     split="its own train/ and val/",
-    licence="not stated for the subset",
-    citation="Goeau, Bonnet & Joly (2017), Plant Identification Based on Noisy Web Data",
+    licence="not stated for the subset; images under various Creative Commons licences; not to be passed on",
+    citation="Goeau, Bonnet & Joly (2017), Plant Identification Based on Noisy Web Data, CLEF working notes",
     page="https://github.com/dusty-nv/jetson-inference/blob/master/docs/pytorch-plants.md",
 )
 

@@ -6,30 +6,26 @@ What      55,448 colour photographs, 256x256 pixels: 38 classes of leaves and on
 Counts    train 44,343, test 11,105: 0.2 of each class at random, rounded up, names sorted, seed 42, as there is no
           official split. The published lists are not known, only their sizes
 Input     256x256 pixels; no augmentation
-Source    Mendeley Data, doi 10.17632/tywbtsjrjv.1, "without augmentation", 868 MB. Its server is said to refuse
-          programs: then the message says what to fetch with a browser
-Licence   CC0 1.0
-Citation  Hughes & Salathe (2015), arXiv:1511.08060; Geetharamani & Pandian (2019), doi 10.17632/tywbtsjrjv.1
 Traps     the edition on GitHub (raw/color) has 38 classes: it is read with --allow-partial. Copies "with augmentation"
           leak and are refused. Photographs of one leaf can be in train and in test; eight pixels of background alone
           tell half of the classes (Noyan 2022)
 """
 
-from common import RawSplits, Dataset, File, ReadOptions, main
+from common import Dataset, File, RawSplits, ReadOptions, main
 from engine.errors import UserError
-from engine.readers.trees import read_and_split
+from engine.readers.class_folders import read_and_split
 
 FOLDER = "Plant_leave_diseases_dataset_without_augmentation"
 
 
-def read(source: ReadOptions) -> RawSplits:
+def read(options: ReadOptions) -> RawSplits:
     """Class folders."""
-    if "with_augmentation" in source.folder.resolve().name:
+    if "with_augmentation" in options.folder.resolve().name:
         raise UserError(
-            f"{source.folder} is the augmented edition: changed copies of one photograph would be in train and in test."
-            f" Use {DATASET.files[0].name} of {DATASET.page}"
+            f"{options.folder} is the augmented edition: changed copies of one photograph would be in train and in "
+            f"test. Use {DATASET.files[0].name} of {DATASET.page}"
         )
-    return read_and_split(source.folder, test_size=0.2, allow_partial=source.allow_partial)
+    return read_and_split(options.folder, test_size=0.2, allow_partial=options.allow_partial)
 
 
 DATASET = Dataset(
@@ -37,6 +33,7 @@ DATASET = Dataset(
     name="PlantVillage",
     version="1",
     domain="plant",
+    published=True,
     classes=39,
     train_images=44_343,
     test_images=11_105,

@@ -11,33 +11,29 @@ no partial data. Everything else is listed apart, with the reason.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.cli import Parser, folder, whole
-from engine.console import say, steady_streams
+from engine.cli import Parser, folder, run_command, whole
+from engine.console import say
 from engine.errors import UserError
 from engine.files import write_text
-from reporting.answers import count
-from reporting.build import build
-from reporting.collect import collect
-from reporting.tables import csv_text, latex_text, markdown_text
+from engine.paths import nearest_existing, writable
 
 PORT = 8000
 
 
 def parser() -> Parser:
     """The command line."""
-    found = Parser(
+    line = Parser(
         prog="report.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    found.add_argument(
+    line.add_argument(
         "runs",
         nargs="?",
         type=folder,
@@ -45,11 +41,11 @@ def parser() -> Parser:
         metavar="RUNS_DIR",
         help="where the records are (default: runs)",
     )
-    found.add_argument(
+    line.add_argument(
         "--out", type=folder, default=Path("report"), metavar="DIR", help="where the report goes (default: report)"
     )
-    found.add_argument("--no-thumbnails", action="store_true", help="leave out the pictures of the worst errors")
-    found.add_argument(
+    line.add_argument("--no-thumbnails", action="store_true", help="leave out the pictures of the worst errors")
+    line.add_argument(
         "--serve",
         nargs="?",
         type=whole(1, 65535),
@@ -57,32 +53,23 @@ def parser() -> Parser:
         metavar="PORT",
         help=f"show the report to a browser on this computer, and follow the records (default port: {PORT})",
     )
-    return found
+    return line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says. Returns 0, or 2 for the user's mistake, 130 for Ctrl-C."""
-    steady_streams()
-    try:
+
+    def command() -> None:
         options = parser().parse_args(arguments)
+        runs, out, thumbnails = options.runs, options.out, not options.no_thumbnails
         if options.serve is None:
-            report = make(options.runs, options.out, not options.no_thumbnails)
-            say(*lines(report, options.out))
+            say(*lines(make(runs, out, thumbnails), out))
         else:
             from reporting.serve import serve
 
-            serve(
-                lambda: _make_quietly(options.runs, options.out, not options.no_thumbnails),
-                options.runs,
-                options.out,
-                options.serve,
-            )
-    except UserError as error:
-        print(f"report.py: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:  # Ctrl-C, or whoever read the output is gone
-        return 130
-    return 0
+            serve(lambda: _make_quietly(runs, out, thumbnails), runs, out, options.serve)
+
+    return run_command(command)
 
 
 def make(runs: Path, out: Path, thumbnails: bool = True) -> dict[str, Any]:
@@ -90,10 +77,16 @@ def make(runs: Path, out: Path, thumbnails: bool = True) -> dict[str, Any]:
 
     Raises UserError where there is no record, `out` can't be written to, or a library is missing.
     """
-    check_output(out)
-    report = build(collect(runs, ignore=out), runs, thumbnails)
-    from reporting.render import render
+    from reporting.collect import collect
 
+    check_output(out)
+    collected = collect(runs, ignore=out)
+    # SciPy takes a second to import: a mistake in the command should not wait for it
+    from reporting.build import build
+    from reporting.render import render
+    from reporting.tables import csv_text, latex_text, markdown_text
+
+    report = build(collected, runs, thumbnails)
     files = {
         "report.html": render(report),
         "results.csv": csv_text(report),
@@ -113,28 +106,28 @@ def make(runs: Path, out: Path, thumbnails: bool = True) -> dict[str, Any]:
 
 def check_output(out: Path) -> None:
     """Raises UserError where `out` can be no folder to write to: better now than after all records have been read."""
-    above = out
-    while not above.exists() and above != above.parent:
-        above = above.parent
+    above = nearest_existing(out)
     if not above.is_dir():
         raise UserError(f"--out {out}: {above} is a file. Expected a folder, or a name not yet taken.")
-    if not os.access(above, os.W_OK | os.X_OK):
+    if not writable(above):
         raise UserError(f"--out {out}: no permission to write in {above}. Choose a folder elsewhere.")
 
 
 def lines(report: dict[str, Any], out: Path) -> list[str]:
-    """What was read, the answer of the largest league, and where the report is."""
-    told = [f"{count(report['records'], 'record')}, {len(report['apart']):,} of them listed apart"]
-    told += [f"{len(report['skipped']):,} skipped"] if report["skipped"] else []
-    told += [f"{len(report['failed']):,} failed"] if report["failed"] else []
-    found = [f"read       {', '.join(told)}"]
-    for league in report["leagues"][:1]:
-        found.append(f"league     {league['title']}: {count(len(league['cells']), 'cell')}")
-        found += [f"caution    {warning}" for warning in league["warnings"]]
-        found.append(f"answer     {league['rankings']['0']['overall']['answer']}")
-    if len(report["leagues"]) > 1:
-        found.append(f"           {len(report['leagues']) - 1:,} more in the report, each ranked by itself")
-    return [*found, f"report     {out / 'report.html'}"]
+    """What was read, the answer of the largest comparable group, and where the report is."""
+    from reporting.words import count
+
+    read = [f"{count(report['records'], 'record')}, {len(report['apart']):,} of them listed apart"]
+    read += [f"{len(report['skipped']):,} skipped"] if report["skipped"] else []
+    read += [f"{len(report['failed']):,} failed"] if report["failed"] else []
+    said = [f"read       {', '.join(read)}"]
+    for group in report["groups"][:1]:
+        said.append(f"compared   {group['title']}: {count(len(group['cells']), 'cell')}")
+        said += [f"caution    {warning}" for warning in group["warnings"]]
+        said.append(f"answer     {group['budgets'][0]['rankings']['overall']['answer']}")
+    if len(report["groups"]) > 1:
+        said.append(f"           {len(report['groups']) - 1:,} more in the report, each ranked by itself")
+    return [*said, f"report     {out / 'report.html'}"]
 
 
 def _make_quietly(runs: Path, out: Path, thumbnails: bool) -> None:

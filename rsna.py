@@ -8,10 +8,6 @@ Counts    `honest`: train 21,347, test 5,337: 0.2 of the images at random, strat
           image, so the same image is in train and in test; the run says how often. There is no official split with
           labels
 Input     256x256 pixels; no augmentation
-Source    https://www.kaggle.com/competitions/rsna-pneumonia-detection-challenge, 3.7 GB (account, acceptance of rules)
-Licence   RSNA: academic, educational and other use with attribution; Kaggle's rules for its copy
-Citation  Shih et al. (2019), Augmenting the NIH Chest Radiograph Dataset with Expert Annotations of Possible Pneumonia,
-          doi 10.1148/ryai.2019180041
 Traps     patientId is one an image, not one a person: films of one person can be in both parts. 77.5 % of the images
           are negative: look at balanced accuracy and AUROC
 """
@@ -19,16 +15,15 @@ Traps     patientId is one an image, not one a person: films of one person can b
 from dataclasses import replace
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
-from common import RawSplits, Dataset, File, ReadOptions, main
-from engine.readers.annotations import damaged, read_csv
-from engine.readers.trees import listed_part
+from common import Dataset, File, RawSplits, ReadOptions, main
+from engine.data.splits import split_indices
+from engine.readers.annotations import damaged, listed_part, read_csv
 
 
-def read(source: ReadOptions) -> RawSplits:
+def read(options: ReadOptions) -> RawSplits:
     """A CSV file with a row for each box, or one for an image without any; its Target is the label."""
-    path = source.folder / "stage_2_train_labels.csv"
+    path = options.folder / "stage_2_train_labels.csv"
     rows = sorted((row["patientId"], row["Target"]) for row in read_csv(path, "patientId", "Target"))
     if strange := [target for _, target in rows if target not in ("0", "1")]:
         raise damaged(path, f"a Target is {strange[0]!r} instead of 0 or 1")
@@ -36,11 +31,11 @@ def read(source: ReadOptions) -> RawSplits:
     if len(set(rows)) > len(labels):
         raise damaged(path, "it gives an image both Targets")
     # copies as PNG or JPEG exist
-    folder = source.folder / "stage_2_train_images"
+    folder = options.folder / "stage_2_train_images"
     suffix = next((suffix for suffix in ("dcm", "png", "jpg") if any(folder.glob(f"*.{suffix}"))), "dcm")
     names = {image: f"stage_2_train_images/{image}.{suffix}" for image in sorted(labels)}
-    images, missing = listed_part(source.folder, list(names.values()), [labels[image] for image in names])
-    if source.protocol == "honest":
+    images, missing = listed_part(options.folder, list(names.values()), [labels[image] for image in names])
+    if options.protocol == "honest":
         everything = images
     else:
         # a row for each box: the same image as often as it has boxes
@@ -53,9 +48,8 @@ def read(source: ReadOptions) -> RawSplits:
         return RawSplits(("negative", "positive"), everything, everything.take(np.zeros(0, np.int64)), missing=missing)
     # of partial data there can be too few to have both classes in both parts
     enough = len(everything) >= 6 and np.bincount(everything.labels, minlength=2).min() >= 2
-    stratify = everything.labels if source.protocol == "honest" and enough else None
-    train, test = train_test_split(np.arange(len(everything)), test_size=0.2, random_state=42, stratify=stratify)
-    train, test = (everything.take(np.sort(part)) for part in (train, test))
+    stratify = everything.labels if options.protocol == "honest" and enough else None
+    train, test = (everything.take(part) for part in split_indices(len(everything), 0.2, stratify))
     return RawSplits(("negative", "positive"), train, test, missing=missing)
 
 
@@ -64,6 +58,7 @@ DATASET = Dataset(
     name="RSNA Pneumonia",
     version="1",
     domain="medical",
+    published=True,
     classes=2,
     train_images=24_181,
     test_images=6_046,
@@ -80,8 +75,9 @@ DATASET = Dataset(
 2. Download all (3.7 GB), with the browser or: kaggle competitions download -c rsna-pneumonia-detection-challenge
 What is used of it: stage_2_train_labels.csv and stage_2_train_images/ (26,684 .dcm files).""",
     split="one row an image, 0.2, stratified, seed 42",
-    licence="RSNA, with attribution; Kaggle's rules",
-    citation="Shih et al. (2019), doi 10.1148/ryai.2019180041",
+    licence="RSNA: academic, educational and other use with attribution; Kaggle's rules for its copy",
+    citation="Shih et al. (2019), Augmenting the NIH Chest Radiograph Dataset with Expert Annotations of Possible "
+    "Pneumonia, doi 10.1148/ryai.2019180041",
     page="https://www.kaggle.com/competitions/rsna-pneumonia-detection-challenge",
 )
 

@@ -12,7 +12,6 @@ part is rounded up. The same names and options give the same split on every comp
 import argparse
 import os
 import re
-import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -20,25 +19,24 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.cli import Parser
-from engine.console import steady_streams
+from engine.cli import Parser, run_command
 from engine.data.split_output import SPLIT_FILE, check_apart, check_output, write
 from engine.data.splits import divide_groups, fewest_names, split_hash, split_names
-from engine.errors import RunError, UserError
-from engine.readers.class_folders import Listing, group_of, list_classes, listed
+from engine.errors import RunError, UserError, listed
+from engine.readers.class_folders import Listing, group_of, list_classes
 
 FORMAT = 1  # of split.json, raised when a reader has to know
 
 
 def parser() -> Parser:
     """The command line."""
-    found = Parser(
+    command_line = Parser(
         prog="split.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = found.add_argument
+    add = command_line.add_argument
     add("--input_dir", required=True, metavar="IN", help="one folder per class, with images at any depth")
     add("--output_dir", required=True, metavar="OUT", help="a new or empty folder")
     add("--test_size", type=float, default=0.2, metavar="X", help="share of each class for test/ (default: 0.2)")
@@ -59,28 +57,21 @@ def parser() -> Parser:
     )
     add("--dry_run", action="store_true", help="print the counts and write nothing")
     add("--overwrite", action="store_true", help="replace OUT if it is an earlier output of split.py")
-    return found
+    return command_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Split as the command line says. Returns 0, or 2 for the user's mistake, 3 for a failure, 130 for Ctrl-C."""
-    steady_streams()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        split(parser().parse_args(argv))
-    except UserError as error:
-        print(f"split.py: {error}", file=sys.stderr)
-        return error.exit_code
-    except PermissionError as error:
-        print(f"split.py: no permission: {error.filename}. Ask its owner, or choose another.", file=sys.stderr)
-        return UserError.exit_code
-    except OSError as error:
-        print(f"split.py: {error}. Nothing half-written is left.", file=sys.stderr)
-        return RunError.exit_code
-    except KeyboardInterrupt:
-        print("split.py: interrupted; no half-written output is left", file=sys.stderr)
-        return 130
-    return 0
+
+    def command() -> None:
+        try:
+            split(parser().parse_args(argv))
+        except PermissionError as error:
+            raise UserError(f"no permission: {error.filename}. Ask its owner, or choose another.") from error
+        except OSError as error:
+            raise RunError(f"{error}. Nothing half-written is left.") from error
+
+    return run_command(command, "interrupted; no half-written output is left")
 
 
 def split(options: argparse.Namespace) -> None:
@@ -135,8 +126,8 @@ def check_places(options: argparse.Namespace) -> tuple[Path, Path]:
     source = Path(os.path.realpath(Path(options.input_dir).expanduser()))
     output = Path(os.path.realpath(Path(options.output_dir).expanduser()))
     if not source.is_dir():
-        found = "is a file" if source.exists() else "does not exist"
-        raise UserError(f"--input_dir {options.input_dir} {found}. Expected a folder with one folder per class in it.")
+        wrong = "is a file" if source.exists() else "does not exist"
+        raise UserError(f"--input_dir {options.input_dir} {wrong}. Expected a folder with one folder per class in it.")
     check_output(source, output, options.overwrite)
     return source, output
 
@@ -210,8 +201,8 @@ def split_by_group(listing: Listing, groups: dict[str, str], options: argparse.N
 
 def count(listing: Listing, parts: dict[str, list[str]]) -> dict[str, dict[str, int]]:
     """Part -> class -> images."""
-    found = {part: Counter(name.partition("/")[0] for name in names) for part, names in parts.items()}
-    return {part: {name: found[part][name] for name in listing.classes} for part in parts}
+    counts = {part: Counter(name.partition("/")[0] for name in names) for part, names in parts.items()}
+    return {part: {name: counts[part][name] for name in listing.classes} for part in parts}
 
 
 def table(listing: Listing, parts: dict[str, list[str]]) -> str:

@@ -5,10 +5,6 @@
 What      16,185 colour photographs, a few of them grey
 Counts    train 8,144, test 8,041: the official split, about half of each class
 Input     256x256 pixels; no augmentation
-Source    Kaggle (https://www.kaggle.com/datasets/jessicali9530/stanford-cars-dataset), 2 GB; the lists with the labels
-          by hand, as `python stanford_cars.py -model resnet` explains
-Licence   non-commercial research; not to be passed on
-Citation  Krause, Stark, Deng & Fei-Fei (2013), 3D Object Representations for Fine-Grained Categorization
 Traps     devkit/cars_test_annos.mat has no labels: cars_test_annos_withlabels.mat has. The file names of train and test
           are the same. The class 'Ram C/V Cargo Van Minivan 2012' can't be the name of a folder: copies with class
           folders call it otherwise
@@ -17,17 +13,17 @@ Traps     devkit/cars_test_annos.mat has no labels: cars_test_annos_withlabels.m
 from dataclasses import replace
 from pathlib import Path
 
-from common import RawSplits, Dataset, File, Part, ReadOptions, main
+from common import Dataset, File, Part, RawSplits, ReadOptions, main
 from engine.errors import UserError
-from engine.readers.annotations import damaged, read_matlab, whole_numbers
-from engine.readers.trees import class_folders, class_part, listed_part
+from engine.readers.annotations import damaged, listed_part, read_matlab, whole_numbers
+from engine.readers.class_folders import class_folders, class_part
 
 
-def read(source: ReadOptions) -> RawSplits:
+def read(options: ReadOptions) -> RawSplits:
     """The original lists, with labels 1 to 196; or class folders in train/ and test/, as one of Kaggle's copies has."""
-    root = source.folder
+    root = options.folder
     if not (root / "cars_train").is_dir() and (root / "train").is_dir():
-        return read_class_folders(root, source.allow_partial)
+        return read_class_folders(root, options.allow_partial)
     devkit = root / "devkit" if (root / "devkit").is_dir() else root
     withlabels = next((p for p in (root, devkit) if (p / "cars_test_annos_withlabels.mat").exists()), root)
     (names,) = read_matlab(devkit / "cars_meta.mat", "class_names")
@@ -82,6 +78,7 @@ DATASET = Dataset(
     name="Stanford Cars",
     version="1",
     domain="natural",
+    published=True,
     classes=196,
     train_images=8_144,
     test_images=8_041,
@@ -113,8 +110,8 @@ https://www.kaggle.com/datasets/jessicali9530/stanford-cars-dataset (saved as ar
 3. Get cars_test_annos_withlabels.mat as https://github.com/pytorch/vision/issues/7545#issuecomment-1631441616 says.
 Or get one copy with class folders, and call it stanford-cars-by-classes-folder.zip:
 https://www.kaggle.com/datasets/cyizhuo/stanford-cars-by-classes-folder""",
-    licence="non-commercial research",
-    citation="Krause et al. (2013), 3D Object Representations for Fine-Grained Categorization",
+    licence="non-commercial research; not to be passed on",
+    citation="Krause, Stark, Deng & Fei-Fei (2013), 3D Object Representations for Fine-Grained Categorization",
     page="https://github.com/pytorch/vision/issues/7545",
 )
 

@@ -5,31 +5,27 @@
 What      20,580 colour photographs of 97 to 3,264 pixels
 Counts    train 12,000 (100 a class), test 8,580: the official split
 Input     256x256 pixels; no augmentation
-Source    http://vision.stanford.edu/aditya86/ImageNetDogs/, 794 MB
-Licence   none granted (photographs of ImageNet); not to be passed on
-Citation  Khosla, Jayadevaprakash, Yao & Fei-Fei (2011), Novel Dataset for Fine-Grained Image Categorization
 Traps     a part of ImageNet: pretrained backbones have been trained on these breeds and on at least some of the test
           images. n02105855_2933.jpg is a PNG file. There are exact duplicates: training images with
           the same pixels as a test image are left out
 """
 
-from common import RawSplits, Dataset, File, ReadOptions, main
-from engine.readers.annotations import read_matlab
-from engine.readers.trees import part_by_folder
+from common import Dataset, File, RawSplits, ReadOptions, main
+from engine.readers.annotations import part_by_folder, read_matlab
 
 HOST = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 
 
-def read(source: ReadOptions) -> RawSplits:
+def read(options: ReadOptions) -> RawSplits:
     """Lists of relative paths; the folder is the class. The lists lie beside the folder of the images."""
-    beside = source.folder.parent
+    beside = options.folder.parent
     places = [beside / "lists", beside, beside.parent / "lists", beside.parent]
     folder = next((place for place in places if (place / "train_list.mat").exists()), beside)
     lists = {}
     for path in (folder / "train_list.mat", folder / "test_list.mat"):
         (files,) = read_matlab(path, "file_list")
         lists[path] = [str(name) for name in files]
-    classes, (train, test), missing = part_by_folder(source.folder, lists)
+    classes, (train, test), missing = part_by_folder(options.folder, lists)
     note = "a part of ImageNet: weights pretrained on it have seen these breeds, and some of the test images"
     return RawSplits(classes, train, test, missing=missing, notes=(note,))
 
@@ -39,6 +35,7 @@ DATASET = Dataset(
     name="Stanford Dogs",
     version="1",
     domain="natural",
+    published=True,
     classes=120,
     train_images=12_000,
     test_images=8_580,
@@ -63,8 +60,8 @@ DATASET = Dataset(
     ),
     folder="Images",
     places=("images/Images",),
-    licence="none granted (photographs of ImageNet)",
-    citation="Khosla et al. (2011), Novel Dataset for Fine-Grained Image Categorization",
+    licence="none granted (photographs of ImageNet); not to be passed on",
+    citation="Khosla, Jayadevaprakash, Yao & Fei-Fei (2011), Novel Dataset for Fine-Grained Image Categorization",
     page="http://vision.stanford.edu/aditya86/ImageNetDogs/",
 )
 

@@ -6,35 +6,32 @@ What      120,000 colour photographs, some of them grey
 Counts    train 100,000 (500 a class); test 10,000 (50 a class): the official validation part, as the labels of the
           official test part are not public
 Input     256x256 pixels, upsampled from 64x64; no augmentation
-Source    http://cs231n.stanford.edu/tiny-imagenet-200.zip, 248 MB
-Licence   ImageNet's terms: non-commercial research; not to be passed on
-Citation  Le & Yang (2015), Tiny ImageNet Visual Recognition Challenge, Stanford CS 231N
 Traps     every class, and many an image, is in ImageNet: pretrained backbones have seen them, so this is no clean
           test of transfer. Labels are the sorted WordNet ids
 """
 
-from common import RawSplits, Dataset, File, ReadOptions, main
-from engine.readers.annotations import damaged, read_columns, read_lines
-from engine.readers.trees import class_folders, class_part, listed_part
+from common import Dataset, File, RawSplits, ReadOptions, main
+from engine.readers.annotations import damaged, listed_part, read_columns, read_lines
+from engine.readers.class_folders import class_folders, class_part
 
 
-def read(source: ReadOptions) -> RawSplits:
+def read(options: ReadOptions) -> RawSplits:
     """Class folders to train on; a list with the labels of the validation images."""
-    classes = tuple(sorted(read_lines(source.folder / "wnids.txt")))
+    classes = tuple(sorted(read_lines(options.folder / "wnids.txt")))
     if len(set(classes)) < len(classes):
-        raise damaged(source.folder / "wnids.txt", "it names a class twice")
-    train = class_folders(source.folder / "train", source.allow_partial)
+        raise damaged(options.folder / "wnids.txt", "it names a class twice")
+    train = class_folders(options.folder / "train", options.allow_partial)
     labels = {name: label for label, name in enumerate(classes)}
-    listed = source.folder / "val" / "val_annotations.txt"
+    listed = options.folder / "val" / "val_annotations.txt"
     rows = read_columns(listed, 3)
     if strangers := sorted({wnid for _, wnid, _ in rows} - labels.keys()):
         raise damaged(listed, f"{strangers[0]} is not in wnids.txt")
     names = [f"val/images/{file}" for file, _, _ in rows]
-    test, missing = listed_part(source.folder, names, [labels[wnid] for _, wnid, _ in rows])
+    test, missing = listed_part(options.folder, names, [labels[wnid] for _, wnid, _ in rows])
     foreign = tuple(f"train/{name} is not in wnids.txt" for name in sorted(train.keys() - labels.keys()))
     return RawSplits(
         classes,
-        class_part(source.folder / "train", "", classes, train),
+        class_part(options.folder / "train", "", classes, train),
         test,
         missing=missing,
         differences=foreign,
@@ -47,6 +44,7 @@ DATASET = Dataset(
     name="TinyImageNet",
     version="1",
     domain="natural",
+    published=True,
     classes=200,
     train_images=100_000,
     test_images=10_000,
@@ -68,8 +66,8 @@ DATASET = Dataset(
     folder="tiny-imagenet-200",
     contains=("wnids.txt",),
     split="official train / official val",
-    licence="ImageNet's terms: non-commercial research",
-    citation="Le & Yang (2015), Tiny ImageNet Visual Recognition Challenge",
+    licence="ImageNet's terms: non-commercial research; not to be passed on",
+    citation="Le & Yang (2015), Tiny ImageNet Visual Recognition Challenge, Stanford CS 231N",
     page="http://cs231n.stanford.edu/reports/2015/pdfs/yle_project.pdf",
 )
 

@@ -6,20 +6,17 @@ What      2,100 colour TIFF images, 100 a class, nominally 256x256 pixels
 Counts    train 1,680, test 420 (80 + 20 a class): 0.2 of each class at random, names sorted, seed 42, as there is no
           official split. The published lists are not known, only their sizes
 Input     256x256 pixels; no augmentation
-Source    http://weegee.vision.ucmerced.edu/datasets/landuse.html, or its mirror of the TorchGeo project, 332 MB
-Licence   public domain (USGS National Map)
-Citation  Yang & Newsam (2010), Bag-Of-Visual-Words and Spatial Extensions for Land-Use Classification
 Traps     some tiles have 247 to 254 pixels on a side. One test image is 0.24 points of accuracy. Tiles of one scene can
           be in train and in test
 """
 
-from common import RawSplits, Dataset, File, ReadOptions, main
-from engine.readers.trees import read_and_split
+from common import Dataset, File, RawSplits, ReadOptions, main
+from engine.readers.class_folders import read_and_split
 
 
-def read(source: ReadOptions) -> RawSplits:
+def read(options: ReadOptions) -> RawSplits:
     """Class folders."""
-    return read_and_split(source.folder / "Images", test_size=0.2, allow_partial=source.allow_partial)
+    return read_and_split(options.folder / "Images", test_size=0.2, allow_partial=options.allow_partial)
 
 
 DATASET = Dataset(
@@ -27,6 +24,7 @@ DATASET = Dataset(
     name="UCMerced",
     version="1",
     domain="remote sensing",
+    published=True,
     classes=21,
     train_images=1_680,
     test_images=420,
@@ -51,7 +49,7 @@ DATASET = Dataset(
     folder="UCMerced_LandUse",
     contains=("Images",),
     split="0.2 of each class, seed 42",
-    licence="public domain",
+    licence="public domain (USGS National Map)",
     citation="Yang & Newsam (2010), Bag-Of-Visual-Words and Spatial Extensions for Land-Use Classification",
     page="http://weegee.vision.ucmerced.edu/datasets/landuse.html",
 )

@@ -9,13 +9,12 @@ script, from random weights, as a process of its own; what is compared is the te
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +26,22 @@ import common
 from engine.console import say, table
 from engine.environment import environment
 from engine.files import write_json
+from engine.paths import PROJECT
+from engine.records.schema import read_record
 from engine.training.plan import choose_plan
 
-ROOT = Path(__file__).resolve().parents[1]
 PLAIN = "--precision fp32 --plan off --compile off --no-cache"
 
 
-def record_of(command: Sequence[str], out: Path) -> dict[str, Any]:
+def record_of(command: Sequence[str], out: Path) -> Mapping[str, Any]:
     """The record that Python's `command` leaves as the only one in `out`; an earlier one, if it is done."""
     done = subprocess.run(  # noqa: S603 (the user's own command)
-        [sys.executable, *command, "--out", str(out)], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, *command, "--out", str(out)], cwd=PROJECT, capture_output=True, text=True
     )
     if done.returncode:
         sys.exit(f"{shlex.join(command)} failed:\n{done.stderr}")
     (path,) = out.rglob("record.json")
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record
+    return read_record(path) or {}
 
 
 def top1(command: str, out: Path) -> tuple[float, str]:

@@ -1,4 +1,4 @@
-"""How fast TrivialAugmentWide is: torchvision's, image by image, on PIL images and on tensors, and engine.data.augment's.
+"""How fast TrivialAugmentWide is: torchvision's, image by image, on PIL images and on tensors, and this project's.
 
 python benchmarks/augment.py [--sizes 32 64 256] [--batch 64] [--threads 1] [--device cpu] [--operations] [--out FILE]
 

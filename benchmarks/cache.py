@@ -22,7 +22,7 @@ from torchvision.datasets import ImageFolder
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.photographs import contents, make_photographs
+from benchmarks.photographs import make_photographs, raw_splits
 from engine.console import table
 from engine.data.cache import decode_all
 from engine.data.decode_pool import cpus
@@ -52,14 +52,14 @@ def load_once(folder: Path, images: int, size: int) -> None:
 
 def measure(folder: Path, images: int, size: int, rounds: int) -> dict[str, list[float]]:
     """Every round's images/s of making a cache and of plain loading, ms a batch read, and GB/s."""
-    listed = contents(folder, images)
-    images = len(listed.train) + 1
+    raw = raw_splits(folder, images)
+    images = len(raw.train) + 1
     found: dict[str, list[float]] = {name: [] for name in ("build", "load", "gather", "decode", "copy")}
     random = np.random.default_rng(0)
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as cache:
             start = time.perf_counter()
-            decoded = decode_all(listed, "benchmark", (size, size), Path(cache), False)
+            decoded = decode_all(raw, "benchmark", (size, size), Path(cache), False)
             found["build"].append(images / (time.perf_counter() - start))
             assert decoded is not None
             table, digests, references = decoded.pixels, decoded.digests, [*decoded.row_of]

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from engine.data.declaration import RawSplits, Part
+from engine.data.part import Part, RawSplits
 
 DISTINCT = 200  # photographs that are made; the others are links to them
 
@@ -29,7 +29,7 @@ def make_photographs(folder: Path, images: int) -> None:
         Image.fromarray((128 + picture).clip(0, 255).astype(np.uint8)).save(path, quality=92)
 
 
-def contents(folder: Path, images: int) -> RawSplits:
+def raw_splits(folder: Path, images: int) -> RawSplits:
     """The first `images` of class folders, as a dataset's script would list them."""
     found = ImageFolder(str(folder))
     paths, labels = zip(*found.samples[:images], strict=True)

@@ -78,7 +78,7 @@ def main() -> None:
                 records.append(record_of([__file__, "--run", *shlex.split(line)], arguments.out / folder))
             scores = [record["test"]["top1"] for record in records]
             images = [record["costs"]["images"] for record in records]
-            epochs = [record["selection"]["epochs"] for record in records]
+            epochs = [record["costs"]["epochs"] for record in records]
             first = first or scores
             difference = compare(first, scores)
             interval = f"{difference['difference']:+.2%} ({difference['low']:+.2%} to {difference['high']:+.2%})"

@@ -6,7 +6,7 @@ plain    in a process of its own, as the published comparison's scripts do it: t
          TrivialAugmentWide and resizing image by image in two workers, forward in fp32 and autocast around the loss
          alone, NCHW, AdamW as it comes, the loss read after every step; WaveMix from its package
 step     plain's step alone, on one batch that stays where the model is
-ours     common.main()'s own loop: from the cache, augmented in batch, in the form that the plan chose
+ours     the scripts' own loop: from the cache, augmented in batch, in the form that the plan chose
 ceiling  ours' step alone, on one batch that stays where the model is
 
 All four take turns, in an order that is reversed every round, after a warm-up. Plain's workers are in the middle of an
@@ -40,7 +40,7 @@ from torchvision.datasets import ImageFolder
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import common
-from benchmarks.photographs import contents, make_photographs
+from benchmarks.photographs import make_photographs, raw_splits
 from engine.config import Config
 from engine.console import say, table
 from engine.data.batches import Batches
@@ -50,14 +50,14 @@ from engine.environment import environment
 from engine.files import write_json
 from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD
 from engine.models.wavemix import package_wavemix
+from engine.run import resolve_recipe, tuning_request
 from engine.training.autotune import fastest_plan
 from engine.training.loop import train_epoch
 from engine.training.plan import Plan, choose_plan
-from engine.training.recipe import make_recipe
 from engine.training.state import State
 from engine.training.step import Step
 
-PUBLISHED = [name for name in common.BACKBONES if name != "inception"]
+PUBLISHED = [name for name, entry in common.BACKBONES.items() if entry.published]
 QUICK = ["resnet", "mobilenet", "shufflenet"]
 COLUMNS = ("plain", "step", "ours", "ceiling")
 WORKERS = 2  # the original's
@@ -135,6 +135,8 @@ class Plain:
 
 def serve(connection: Connection, *given: Any) -> None:
     """Be Plain, and measure what the other end asks for, until it asks for nothing."""
+    # a process that was spawned would spawn its loader's workers, each of which imports PyTorch anew
+    multiprocessing.set_start_method(None, force=True)
     plain = Plain(*given)
     while column := connection.recv():
         connection.send(plain.alone() if column == "step" else plain.end_to_end())
@@ -153,8 +155,8 @@ class Apart:
     def measure(self, column: str) -> float:
         """Images/s of "plain" or "step"."""
         self.connection.send(column)
-        rate: float = self.connection.recv()
-        return rate
+        images_per_second: float = self.connection.recv()
+        return images_per_second
 
     def __enter__(self) -> Apart:
         return self
@@ -167,20 +169,20 @@ class Apart:
 
 
 class Ours:
-    """common.main()'s training loop."""
+    """The scripts' training loop."""
 
     def __init__(self, name: str, train: Batches, config: Config, plan: Plan, steps: int) -> None:
         prepare(plan.device)
         torch.manual_seed(0)
         self.steps = steps
-        model = common.build_model(name, CLASSES, "none")
-        head = model.get_submodule(common.BACKBONES[name].head)
-        self.plan = fastest_plan(plan, model, head, train, config)
-        self.plan.place(model)
-        self.model, self.head = model, head
+        backbone = common.BACKBONES[name]
+        self.model = common.build_model(name, CLASSES, "none")
+        self.recipe = resolve_recipe(config, backbone, train.steps)
+        self.plan = fastest_plan(plan, self.model, train, tuning_request(config, backbone, self.recipe))
+        self.plan.place(self.model)
         self.train = replace(train, memory_format=self.plan.memory_format)
-        self.course = make_recipe(config, common.BACKBONES[name].rate, train.steps)
-        self.step = Step(model, self.course.optimizer(0, model, head), self.plan, train.batch_size)
+        optimizer = self.recipe.optimizer(self.recipe.stages[0], self.model)
+        self.step = Step(self.model, optimizer, self.plan, train.batch_size)
         images, labels = next(self.train.sequential())
         self.resident = (torch.randn_like(images), labels)
         self.waits: list[float] = []
@@ -190,7 +192,7 @@ class Ours:
         images = self.steps * self.train.batch_size
         part = self.train.part.take(np.arange(images) + len(self.waits) * images)
         train = replace(self.train, part=part, on_device=None).cached_on_device()
-        _, speed = train_epoch(self.model, self.head, train, self.step, self.course, State(epochs=len(self.waits)))
+        _, speed = train_epoch(self.model, train, self.step, self.recipe, State(epochs=len(self.waits)))
         self.waits.append(speed["data_wait_share"])
         return speed["images_per_second"]
 
@@ -306,13 +308,13 @@ def main() -> None:
         if not arguments.source:
             # plain's epoch must outlast all rounds, a warm-up and the batches that its workers are ahead
             make_photographs(folder, ((rounds + 1) * steps + 2 + 2 * WORKERS) * batch_size)
-        listed = contents(folder, (rounds + 1) * steps * batch_size + 1)
-        decoded = decode_all(listed, "benchmark", size, Path(made) / "cache", False)
+        raw = raw_splits(folder, (rounds + 1) * steps * batch_size + 1)
+        decoded = decode_all(raw, "benchmark", size, Path(made) / "cache", False)
         assert decoded is not None
-        part = decoded.part(listed.train)
+        part = decoded.part(raw.train)
         for name in models:
             config = Config(model=name, batch_size=batch_size, size=size, augment="trivial", compile=arguments.compile)
-            train = Batches(part, batch_size, size, IMAGENET_MEAN, IMAGENET_STD, plan.device, augment=True)
+            train = Batches("train", part, batch_size, size, IMAGENET_MEAN, IMAGENET_STD, plan.device, augment=True)
             result = measure(name, folder, train, config, plan, steps, rounds)
             results[name] = result | {"ratios": ratios(result)}
             gain = results[name]["ratios"]

@@ -1,12 +1,21 @@
-"""argparse with errors in this project's own form, and types for what flags take."""
+"""What every command line shares: argparse with this project's errors, types for what flags take, exit codes."""
+
+from __future__ import annotations
 
 import argparse
+import difflib
 import math
-from collections.abc import Callable
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
-from engine.errors import UserError
+from engine.console import steady_streams
+from engine.errors import RunError, UserError, out_of_memory
+
+INTERRUPTED = 130  # the exit code of a shell's command that Ctrl-C ended
 
 
 class Parser(argparse.ArgumentParser):
@@ -14,6 +23,41 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}{'' if message.endswith('?') else '.'} See python {self.prog} --help")
+
+
+def run_command(command: Callable[[], int | None], interrupted: str = "") -> int:
+    """Do what `command` does and return its exit code: its own, or 2, 3 or 130 with a message on stderr.
+
+    interrupted: what is said after Ctrl-C, a scheduler's polite end, or when whoever read the output is gone.
+    """
+    steady_streams()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return command() or 0
+    except (UserError, RunError) as problem:
+        return _complain(f"error: {problem}", problem.exit_code)
+    except KeyboardInterrupt:
+        return _complain(interrupted and f"error: {interrupted}", INTERRUPTED)
+    except Exception as problem:
+        if out_of_memory(problem):
+            reason = str(problem).partition("\n")[0]
+            message = f"error: out of memory. Try a smaller -bs or --size. ({reason})"
+        else:
+            traceback.print_exc()
+            message = "error: this is a fault of the program; please report the lines above."
+        return _complain(message, RunError.exit_code)
+
+
+def _complain(message: str, exit_code: int) -> int:
+    if message:
+        print(message, file=sys.stderr)
+    return exit_code
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:
+    """' Did you mean ...?', where one of the `known` names is near; else ''."""
+    near = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=cutoff)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def whole(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
@@ -31,12 +75,9 @@ def whole(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
     return parse
 
 
-def rate(text: str) -> float:
-    """A type for argparse: a number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+def positive(text: str) -> float:
+    """A type for argparse: a number above 0, and up to a million."""
+    number = _number(text)
     if not 0 < number <= 1e6:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 (and up to a million), such as 1e-3")
     return number
@@ -44,13 +85,17 @@ def rate(text: str) -> float:
 
 def share(text: str) -> float:
     """A type for argparse: a number above 0 and below 1."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = _number(text)
     if not 0 < number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1, such as 0.1")
     return number
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def folder(text: str) -> Path:

@@ -1,42 +1,64 @@
-"""The command line: flags -> one frozen Config, which is also what the record keeps."""
+"""The command line of a dataset's script: flags -> one frozen Config, which is also what the record keeps."""
 
 from __future__ import annotations
 
-import difflib
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from engine.cli import Parser, folder, rate, share, whole
-from engine.data.declaration import Choice, Dataset
-from engine.data.locate import cache_folder
+from engine.cli import Parser, folder, nearest, positive, share, whole
+from engine.data.declaration import Choice, Dataset, Protocol
 from engine.errors import UserError
 from engine.models.backbone import Backbone
+from engine.paths import cache_folder
+from engine.training.recipe import RECIPES
 
-PATIENCE = 10  # epochs, of the recipe adamw-sgd
+Tune = Literal["full", "linear"]
+
+# What a flag is to a run's numbers. A WHAT says what is run, and a SETTING how it is trained: reports rank together
+# only runs of the same settings. A MACHINE flag changes numbers as much as another machine does. A PLACE changes none.
+WHAT, SETTING, MACHINE, PLACE = "what", "setting", "machine", "place"
+
+WEIGHTS = ("imagenet", "auto", "none")
+ENUM_MEMBER = re.compile(r"[A-Z][A-Z0-9_]+")  # how torchvision names the members of its enums of weights
 
 
-def flag(*names: str, default: Any = None, identity: bool = True, depends: bool = False, **options: Any) -> Any:
+def flag(*names: str, role: str, default: Any = None, depends: bool = False, words: str = "", **options: Any) -> Any:
     """A Config field that is a flag called `names`; `options` go to argparse.
 
-    `identity` is False for what can't change a run's numbers: it has no part in the run's id. Where the default
-    `depends` on the dataset or on another flag, parse() finds it.
+    role: WHAT, SETTING, MACHINE or PLACE. depends: the default depends on the dataset or on another flag, and parse()
+    finds it. words: how a report says a setting's value, as in "batches of {}"; else it says the flag and the value.
     """
-    metadata = {"names": names, "identity": identity, "depends": depends, "options": options}
+    metadata = {"names": names, "role": role, "depends": depends, "words": words, "options": options}
     return field(default=default, metadata=metadata)
+
+
+def switch(*names: str, role: str, help: str, words: str = "") -> Any:  # noqa: A002 (argparse's name)
+    """A flag that takes no value."""
+    return flag(*names, role=role, default=False, words=words, action="store_true", help=help)
 
 
 @dataclass(frozen=True)
 class Config:
     """One run, fully specified. The order of the fields is the order of `--help`."""
 
-    model: str = flag("-model", "--model", required=True, metavar="NAME", help="the backbone: {backbones}")
+    model: str = flag("-model", "--model", role=WHAT, required=True, metavar="NAME", help="the backbone: {backbones}")
     batch_size: int = flag(
-        "-bs", "--batch-size", default=64, type=whole(1), metavar="N", help="images a training step (default: 64)"
+        "-bs",
+        "--batch-size",
+        role=SETTING,
+        default=64,
+        words="batches of {}",
+        type=whole(1),
+        metavar="N",
+        help="images a training step (default: 64)",
     )
     epochs: int | None = flag(
         "--epochs",
+        role=SETTING,
+        words="{} epochs a stage",
         type=whole(1),
         metavar="N",
         help="at most N epochs in each stage (default: patience alone decides); for cosine N epochs (default: 20, or "
@@ -44,49 +66,64 @@ class Config:
     )
     recipe: str = flag(
         "--recipe",
+        role=WHAT,
         default="adamw-sgd",
         depends=True,
-        choices=["adamw-sgd", "cosine"],
-        help="adamw-sgd: AdamW, then SGD from the best epoch, each at a constant rate until patience ends it; cosine: "
-        "AdamW, warm-up, then down to zero over a fixed number of epochs (default here: {recipe})",
+        choices=list(RECIPES),
+        help="; ".join(f"{name}: {spec.help}" for name, spec in RECIPES.items()) + " (default here: {recipe})",
     )
     lr: float | None = flag(
         "--lr",
-        type=rate,
+        role=SETTING,
+        words="learning rate {:g}",
+        type=positive,
         metavar="RATE",
         help="learning rate, for cosine the highest (default: 1e-3; for cosine the backbone's own)",
     )
     shots: int | None = flag(
-        "--shots", type=whole(2), metavar="N", help="train and select on N of the training images of each class"
+        "--shots",
+        role=WHAT,
+        type=whole(2),
+        metavar="N",
+        help="train, and choose the epoch, on N of the training images of each class",
     )
     fraction: float | None = flag(
-        "--fraction", type=share, metavar="F", help="train and select on this share of each class, such as 0.1"
+        "--fraction",
+        role=WHAT,
+        type=share,
+        metavar="F",
+        help="train, and choose the epoch, on this share of each class, such as 0.1",
     )
-    protocol: str = flag(
+    protocol: Protocol = flag(
         "--protocol",
+        role=WHAT,
         default="honest",
         choices=["honest", "paper"],
-        help="honest (default): held-out training images choose the epoch and test is scored once; "
+        help="honest (default): val, held out of train, chooses the epoch and test is scored once; "
         "paper: all training images are trained on and test chooses, as published, which flatters",
     )
     weights: str = flag(
         "--weights",
+        role=WHAT,
         default="imagenet",
         metavar="WHICH",
         help="imagenet (default), auto (imagenet, or none where they can't be had), none (random), "
         "the name of a torchvision weights enum member (IMAGENET1K_V2), or a file",
     )
-    tune: str = flag(
+    tune: Tune = flag(
         "--tune",
+        role=SETTING,
         default="full",
+        words="the head only",
         choices=["full", "linear"],
         help="full (default): all layers; linear: the new head only",
     )
     seed: int = flag(
-        "--seed", default=0, type=whole(0, 2**32 - 1), metavar="N", help="of everything random (default: 0)"
+        "--seed", role=WHAT, default=0, type=whole(0, 2**32 - 1), metavar="N", help="of everything random (default: 0)"
     )
     size: tuple[int, int] = flag(
         "--size",
+        role=WHAT,
         nargs="+",
         type=whole(1, 4096),
         metavar=("H", "W"),
@@ -94,41 +131,36 @@ class Config:
     )
     augment: str = flag(
         "--augment",
+        role=WHAT,
         choices=["trivial", "none"],
         help="trivial: TrivialAugmentWide on the training images (default here: {augment})",
     )
     patience: int | None = flag(
         "--patience",
-        default=PATIENCE,
+        role=SETTING,
+        default=RECIPES["adamw-sgd"].patience,
         depends=True,
+        words="patience {}",
         type=whole(1),
         metavar="N",
-        help="of adamw-sgd: a stage ends when N epochs in a row bring no better selection score (default: 10)",
+        help="of adamw-sgd: a stage ends when N epochs in a row bring no better top-1 on val (default: 10)",
     )
-    ema: bool = flag(
-        "--ema",
-        default=False,
-        action="store_true",
-        help="of cosine: score and keep a moving average of the weights",
-    )
-    layer_decay: float | None = flag(
-        "--layer-decay",
-        type=share,
-        metavar="D",
-        help="of cosine: every twelfth of the network learns at D times the rate of the next, such as 0.8",
-    )
-    lr_sweep: bool = flag(
+    lr_sweep: bool = switch(
         "--lr-sweep",
-        default=False,
-        action="store_true",
-        help="first try 0.1, 0.3, 1 and 3 times the rate, a quarter as long, and take the one that the selection part "
-        "likes best",
+        role=SETTING,
+        words="learning rate chosen by a sweep",
+        help="first try 0.1, 0.3, 1 and 3 times the learning rate, a quarter as long, and take the best on val",
     )
     device: str = flag(
-        "--device", default="auto", choices=["auto", "cuda", "cpu", "mps"], help="default: the best there is"
+        "--device",
+        role=MACHINE,
+        default="auto",
+        choices=["auto", "cuda", "cpu", "mps"],
+        help="default: the best there is",
     )
     precision: str = flag(
         "--precision",
+        role=MACHINE,
         default="auto",
         choices=["auto", "fp32", "bf16", "fp16"],
         help="auto (default): the faster of fp32 and the half precision of the device: bf16, or fp16 with a gradient "
@@ -136,6 +168,7 @@ class Config:
     )
     compile: str = flag(
         "--compile",
+        role=MACHINE,
         default="auto",
         choices=["auto", "on", "off"],
         help="torch.compile of the training step; auto (default): where the run is long enough to pay for it and it is "
@@ -143,6 +176,7 @@ class Config:
     )
     plan: str = flag(
         "--plan",
+        role=MACHINE,
         default="measure",
         choices=["measure", "off"],
         help="measure (default): dtype and memory layout are chosen by trying them for up to 30 seconds, once for a "
@@ -150,62 +184,46 @@ class Config:
     )
     data_dir: Path = flag(
         "--data-dir",
+        role=PLACE,
         type=folder,
-        identity=False,
         metavar="DIR",
         help="the folder that holds the dataset's archive or extracted folder (default: {data_dir})",
     )
     cache_dir: Path = flag(
         "--cache-dir",
+        role=PLACE,
         type=folder,
-        identity=False,
         metavar="DIR",
         help="where decoded images are kept for the next run (default: {data_dir}/.cache)",
     )
-    no_cache: bool = flag(
+    no_cache: bool = switch(
         "--no-cache",
-        default=False,
-        identity=False,
-        action="store_true",
+        role=PLACE,
         help="keep no decoded images, but decode them whenever they are needed: slower, and takes no room on the disk",
     )
     out: Path = flag(
         "--out",
+        role=PLACE,
         default=Path("runs"),
         type=folder,
-        identity=False,
         metavar="DIR",
         help="where records go (default: runs)",
     )
-    tensorboard: bool = flag(
-        "--tensorboard",
-        default=False,
-        identity=False,
-        action="store_true",
-        help="keep an event file for TensorBoard in the record's folder, too",
+    tensorboard: bool = switch(
+        "--tensorboard", role=PLACE, help="keep an event file for TensorBoard in the record's folder, too"
     )
-    allow_partial: bool = flag(
+    allow_partial: bool = switch(
         "--allow-partial",
-        default=False,
-        identity=False,
-        action="store_true",
+        role=PLACE,
         help="train on incomplete data, without the images that can't be read; the record is marked partial and no "
         "report ranks it",
     )
-    check: bool = flag(
+    check: bool = switch(
         "--check",
-        default=False,
-        identity=False,
-        action="store_true",
+        role=PLACE,
         help="only tell whether the run would work: data, weights, one step of training, validation, saving, loading",
     )
-    rerun: bool = flag(
-        "--rerun",
-        default=False,
-        identity=False,
-        action="store_true",
-        help="start over, even where a finished run lies",
-    )
+    rerun: bool = switch("--rerun", role=PLACE, help="start over, even where a finished run lies")
 
     @property
     def budget(self) -> int | float | None:
@@ -217,9 +235,50 @@ class Config:
         texts = {f.name: str(getattr(self, f.name)) for f in fields(self) if isinstance(getattr(self, f.name), Path)}
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"size": list(self.size)} | texts
 
-    def identity(self) -> dict[str, Any]:
-        """The fields that can change the run's numbers, JSON-ready."""
-        return {f.name: value for f in fields(self) if f.metadata["identity"] for value in [getattr(self, f.name)]}
+
+FLAGS: dict[str, Field[Any]] = {f.name: f for f in fields(Config)}
+
+
+def default_of(name: str, recipe: str) -> Any:
+    """The default of a flag, as far as it does not depend on the dataset."""
+    if name == "patience":
+        return RECIPES[recipe].patience if recipe in RECIPES else None
+    return FLAGS[name].default
+
+
+def asked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that can change a run's numbers, as far as they are not the default: what its id and its cell rest on.
+
+    `config` is a Config's fields, or those that a record kept. A flag that is newer than the record had its default;
+    one that is gone since counts unless it was off.
+    """
+    changed: dict[str, Any] = {}
+    for name in sorted(config):
+        value = list(config[name]) if isinstance(config[name], tuple) else config[name]
+        known = FLAGS.get(name)
+        if known is None:
+            usual = value in (None, False)
+        else:
+            usual = known.metadata["role"] == PLACE or value == default_of(name, config["recipe"])
+        if not usual:
+            changed[name] = value
+    return changed
+
+
+def asked_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of asked() that say how a run is trained."""
+    return {
+        name: value
+        for name, value in asked(config).items()
+        if name not in FLAGS or FLAGS[name].metadata["role"] == SETTING
+    }
+
+
+def in_words(name: str, value: Any) -> str:
+    """What a report says of a setting."""
+    known = FLAGS.get(name)
+    words: str = known.metadata["words"] if known else ""
+    return words.format(value) if words else f"{name.replace('_', ' ')} {'' if value is True else value}".rstrip()
 
 
 def parse(
@@ -230,7 +289,32 @@ def parse(
     `known` are the backbones; the names of their builders, torchvision's, are accepted too. Raises UserError for
     unusable arguments and SystemExit(0) after `--help`.
     """
-    backbones = {entry.builder.__name__: name for name, entry in known.items()} | {name: name for name in known}
+    choice = dataset if isinstance(dataset, Choice) else None
+    values = vars(_parser(dataset, known).parse_args(arguments))
+    if choice:
+        dataset = choice.dataset(values.pop(choice.argument.lstrip("-").replace("-", "_")))
+    assert isinstance(dataset, Dataset)
+    defaults: dict[str, Any] = {"size": dataset.size, "augment": dataset.augment, "recipe": dataset.recipe}
+    defaults |= {"data_dir": Path("data") / dataset.script_name}
+    values |= {name: value for name, value in defaults.items() if values.get(name) is None}
+    _check_recipe(values)
+    values["cache_dir"] = values["cache_dir"] or cache_folder(values["data_dir"])
+    values["model"] = find_backbone(values["model"], known)
+    if len(values["size"]) > 2:
+        raise UserError(f"--size takes a height and a width, but {len(values['size'])} numbers were given.")
+    values["size"] = (values["size"][0], values["size"][-1])
+    known[values["model"]].require_size(values["model"], values["size"])
+    check_weights(values["weights"])
+    for name, what in (("--out", values["out"]), ("--cache-dir", values["cache_dir"])):
+        if dataset.place and what.resolve().is_relative_to(dataset.place):
+            raise UserError(
+                f"{name} {what} lies in {dataset.place}, where it would be taken for images. Run the command in "
+                "another folder, or give --out and --cache-dir folders elsewhere."
+            )
+    return dataset, Config(**values)
+
+
+def _parser(dataset: Dataset | Choice, known: Mapping[str, Backbone]) -> Parser:
     choice = dataset if isinstance(dataset, Choice) else None
     shown = dataset.example if isinstance(dataset, Choice) else dataset
     words = {
@@ -251,50 +335,40 @@ def parse(
     )
     if choice:
         parser.add_argument(choice.argument, **choice.options)
-    for f in fields(Config):
+    for f in FLAGS.values():
         options = dict(f.metadata["options"], dest=f.name, default=None if f.metadata["depends"] else f.default)
         options["help"] = options["help"].format(**words)
         if f.name == "data_dir" and positional:
             continue  # the images' folder has been named already
         parser.add_argument(*f.metadata["names"], **options)
-    values = vars(parser.parse_args(arguments))
+    return parser
 
-    if choice:
-        dataset = choice.dataset(values.pop(choice.argument.lstrip("-").replace("-", "_")))
-    assert isinstance(dataset, Dataset)
-    defaults: dict[str, Any] = {"size": dataset.size, "augment": dataset.augment, "recipe": dataset.recipe}
-    defaults |= {"data_dir": Path("data") / dataset.script_name}
-    values |= {name: value for name, value in defaults.items() if values.get(name) is None}
-    _check_recipe(values)
-    values["cache_dir"] = values["cache_dir"] or cache_folder(values["data_dir"])
-    if values["model"] not in backbones:
-        near = difflib.get_close_matches(values["model"].lower(), backbones, n=1, cutoff=0.5)
-        hint = f" Did you mean {backbones[near[0]]}?" if near else ""
-        raise UserError(f"unknown backbone {values['model']!r}.{hint} Known: {words['backbones']}.")
-    values["model"] = backbones[values["model"]]
-    if len(values["size"]) > 2:
-        raise UserError(f"--size takes a height and a width, but {len(values['size'])} numbers were given.")
-    values["size"] = (values["size"][0], values["size"][-1])
-    for name, what in (("--out", values["out"]), ("--cache-dir", values["cache_dir"])):
-        if dataset.place and what.resolve().is_relative_to(dataset.place):
-            raise UserError(
-                f"{name} {what} lies in {dataset.place}, where it would be taken for images. Run the command in "
-                "another folder, or give --out and --cache-dir folders elsewhere."
-            )
-    return dataset, Config(**values)
+
+def find_backbone(name: str, known: Mapping[str, Backbone]) -> str:
+    """The backbone that is meant, by either of its names. Raises UserError, with the nearest, where there is none."""
+    names = {entry.builder_name: own for own, entry in known.items()} | {own: own for own in known}
+    if name not in names:
+        raise UserError(f"unknown backbone {name!r}.{nearest(name, names, 0.5)} Known: {', '.join(known)}.")
+    return names[name]
+
+
+def check_weights(choice: str) -> None:
+    """UserError: `--weights choice` can't be any weights; whether an enum has such a member is found later."""
+    if choice not in WEIGHTS and not ENUM_MEMBER.fullmatch(choice) and not Path(choice).is_file():
+        raise UserError(
+            f"--weights {choice}: no such file. Expected one, or {', '.join(WEIGHTS)}, or a member of the backbone's "
+            "enum of weights in torchvision, such as IMAGENET1K_V1."
+        )
 
 
 def _check_recipe(values: dict[str, Any]) -> None:
     """Raise UserError for flags that do not go together; give patience its default where it counts."""
-    given = {"--ema": values["ema"], "--layer-decay": values["layer_decay"]}
-    if values["recipe"] == "cosine":
-        given = {"--patience": values["patience"]}
-    if wrong := [name for name, value in given.items() if value]:
-        why = "has a fixed number of epochs: see --epochs" if values["recipe"] == "cosine" else "has none: see cosine"
-        raise UserError(f"{' and '.join(wrong)} can't be used with --recipe {values['recipe']}, which {why}.")
-    if values["layer_decay"] and values["tune"] == "linear":
-        raise UserError("--layer-decay can't be used with --tune linear, which trains the head alone.")
-    if values["recipe"] != "cosine" and values["patience"] is None:
-        values["patience"] = PATIENCE
+    recipe = RECIPES[values["recipe"]]
+    for other, spec in RECIPES.items():
+        if wrong := [name for name in sorted(spec.flags - recipe.flags) if values[name] not in (None, False)]:
+            flags = " and ".join(FLAGS[name].metadata["names"][-1] for name in wrong)
+            raise UserError(f"{flags} can't be used with --recipe {values['recipe']}: it belongs to {other}.")
+    if values["patience"] is None:
+        values["patience"] = recipe.patience
     if values["shots"] and values["fraction"]:
         raise UserError("--shots and --fraction both say how many training images there are. Give one of them.")

@@ -18,8 +18,6 @@ Item = TypeVar("Item")
 
 MOST_DIFFERENCES = 5  # that are printed
 
-EPOCH_COLUMNS = " epoch  stage   train loss  select loss  select top-1     best  images/s   compute   wait  seconds"
-
 
 def steady_streams() -> None:
     """Let no missing stream, and no character that the terminal lacks, end a run."""
@@ -52,12 +50,18 @@ def say(*lines: str) -> None:
         raise RunError(f"the output can't be written: {problem}") from problem
 
 
-def epoch_line(row: Mapping[str, Any]) -> str:
-    """A row of the history under EPOCH_COLUMNS; `*` marks a new best epoch."""
+def epoch_columns(part: str) -> str:
+    """The heads of epoch_line()'s columns; `part` chooses the epoch: "val", or "test" under the `paper` protocol."""
+    loss, top1 = f"{part} loss", f"{part} top-1"
+    return f" epoch  stage   train loss  {loss:>10}  {top1:>11}     best  images/s   compute   wait  seconds"
+
+
+def epoch_line(row: Mapping[str, Any], part: str) -> str:
+    """A row of the history under epoch_columns(); `*` marks a new best epoch."""
     mark = "*" if row["best_epoch"] == row["epoch"] else " "
     return (
-        f"{row['epoch']:>6}  {row['stage']:<6} {row['train_loss']:>11.4f}  {row['select_loss']:>11.4f} "
-        f"{row['select_top1']:>13.2%}{mark} {row['best_top1']:>7.2%} {row['images_per_second']:>9,.1f} "
+        f"{row['epoch']:>6}  {row['stage']:<6} {row['train_loss']:>11.4f}  {row[f'{part}_loss']:>10.4f} "
+        f"{row[f'{part}_top1']:>12.2%}{mark} {row['best_top1']:>7.2%} {row['images_per_second']:>9,.1f} "
         f"{row['compute_images_per_second']:>9,.1f} "
         f"{row['data_wait_share']:>6.1%} {row['seconds']:>8.1f}"
     )
@@ -66,39 +70,50 @@ def epoch_line(row: Mapping[str, Any]) -> str:
 def head_lines(description: Mapping[str, Any], recipe: str, folder: Path | None, resumed: bool) -> list[str]:
     """What is trained on what and how (`recipe`), and where the record goes, before anything is trained."""
     dataset, backbone, costs = description["dataset"], description["backbone"], description["costs"]
-    counts, config = dataset["counts"], description["config"]
-    few = f", {config['shots']:,} a class" if config["shots"] else ""
-    few = f", {config['fraction']:.3g} of each class" if config["fraction"] else few
-    if description["protocol"] == "paper":
-        fitted = f"{counts['fit']:,}{few}" if few else "all"
-        parts = f"train {counts['train']:,} ({fitted} to fit), test {counts['test']:,} (also chooses the epoch)"
-        protocol = "paper: test chooses the epoch, which flatters"
-    else:
-        parts = f"train {counts['train']:,} ({counts['fit']:,} to fit + {counts['select']:,} to select{few})"
-        if dataset["own_validation"] and not few:
-            parts = f"train {counts['fit']:,}, validation {counts['select']:,}"
-        parts += f", test {counts['test']:,}"
-        protocol = "honest: held-out training images choose the epoch, test is scored once"
+    config = description["config"]
+    honest = description["protocol"] == "honest"
     tuned = "all layers" if config["tune"] == "full" else "the head only"
     batches = f"{description['batch_size']}"
     if description["batch_size"] < config["batch_size"]:
         batches += f" instead of {config['batch_size']} (there are no more images)"
     lines = [
-        f"{dataset['name']}: {parts}, {len(dataset['classes']):,} classes",
         f"backbone   {backbone['name']}, weights {backbone['weights']}, {costs['parameters'] / 1e6:.1f} M parameters, "
         f"{costs['macs'] / 1e9:.2f} GMACs at {config['size'][0]}x{config['size'][1]}",
         f"recipe     {description['recipe']}: {recipe}",
-        f"training   {tuned}, batches of {batches}, rate {description['lr']:g}, "
+        f"training   {tuned}, batches of {batches}, learning rate {description['lr']:g}, "
         f"augmentation {config['augment']}, seed {description['seed']}",
-        f"protocol   {protocol}",
+        "protocol   honest: val, held out of train, chooses the epoch; test is scored once"
+        if honest
+        else "protocol   paper: test chooses the epoch, which flatters",
     ]
     if folder:
         lines.append(f"record     {folder}" + (" (goes on from where it was)" if resumed else ""))
-    told = [("partial   ", difference) for difference in dataset["differences"][:MOST_DIFFERENCES]]
-    if more := len(dataset["differences"]) - MOST_DIFFERENCES:
-        told += [("partial   ", f"and {more:,} more, in the record")] if more > 0 else []
-    told += [("note      ", note) for note in dataset["notes"]]
-    return [lines[0], *(f"{label} {text}" for label, text in told), *lines[1:]]
+    return [_counts_line(description), *_data_lines(dataset), *lines]
+
+
+def _counts_line(description: Mapping[str, Any]) -> str:
+    """How many images are in which part, those that are published in sight."""
+    dataset, config = description["dataset"], description["config"]
+    counts = dataset["counts"]
+    few = f", {config['shots']:,} a class" if config["shots"] else ""
+    few = f", {config['fraction']:.3g} of each class" if config["fraction"] else few
+    train, test = f"train {counts['available']:,}", f"test {counts['test']:,}"
+    if description["protocol"] == "paper":
+        used = f" ({counts['train']:,} of them used{few})" if few else ""
+        parts = f"{train}{used}, {test} (also chooses the epoch)"
+    elif dataset["own_validation"] and not few:
+        parts = f"train {counts['train']:,}, val {counts['val']:,}, {test}"
+    else:
+        parts = f"{train} ({counts['train']:,} to train + {counts['val']:,} val{few}), {test}"
+    return f"{dataset['name']}: {parts}, {len(dataset['classes']):,} classes"
+
+
+def _data_lines(dataset: Mapping[str, Any]) -> list[str]:
+    differences = dataset["differences"]
+    lines = [f"partial    {difference}" for difference in differences[:MOST_DIFFERENCES]]
+    if len(differences) > MOST_DIFFERENCES:
+        lines.append(f"partial    and {len(differences) - MOST_DIFFERENCES:,} more, in the record")
+    return lines + [f"note       {note}" for note in dataset["notes"]]
 
 
 def result_line(record: Mapping[str, Any]) -> str:

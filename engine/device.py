@@ -8,8 +8,21 @@ import platform
 
 import torch
 
+from engine.errors import UserError
+
 # of glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+
+def find_device(asked: str) -> str:
+    """What `--device` means here: "cuda", "mps" or "cpu". Raises UserError when there is none of the kind."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    there = [kind for kind, yes in available.items() if yes]
+    if asked == "auto":
+        return there[0]
+    if asked not in there:
+        raise UserError(f"--device {asked}: PyTorch {torch.__version__} finds none here, only {' and '.join(there)}.")
+    return asked
 
 
 def prepare(device: str) -> None:

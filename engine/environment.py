@@ -10,24 +10,26 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
+from engine.paths import PROJECT
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "wavemix")
 
 
 def versions() -> dict[str, str | None]:
     """Of the packages that compute; None for one that is not installed."""
-    found: dict[str, str | None] = {}
+    installed: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = None
-    return found
+            installed[package] = None
+    return installed
 
 
 def environment() -> dict[str, Any]:
     """What the numbers may depend on beside the command."""
+    import torch
+
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -35,10 +37,15 @@ def environment() -> dict[str, Any]:
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
         "cpu_threads": torch.get_num_threads(),
-        "git_commit": _git("rev-parse", "HEAD"),
+        "git_commit": git_commit(),
         "git_changed": None if (changes := _git("status", "--porcelain")) is None else bool(changes),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
+
+
+def git_commit() -> str | None:
+    """The commit of this project's checkout; None outside one."""
+    return _git("rev-parse", "HEAD")
 
 
 def _git(*arguments: str) -> str | None:
@@ -46,7 +53,7 @@ def _git(*arguments: str) -> str | None:
     try:
         answer = subprocess.run(  # noqa: S603
             ["git", *arguments],  # noqa: S607
-            cwd=Path(__file__).parent,
+            cwd=PROJECT,
             capture_output=True,
             text=True,
             timeout=10,

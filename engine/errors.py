@@ -1,4 +1,16 @@
-"""The two ways a command can end badly, and the exit codes that tell them apart."""
+"""The ways a command can end badly, with the exit codes that tell them apart, and what their messages are made of."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+MOST_LISTED = 20  # lines of a list in a message
+# what the system answers where a folder is not one to write in, beside a disk that is full or fails
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.EISDIR)
 
 
 class UserError(Exception):
@@ -17,8 +29,38 @@ class DivergedError(RunError):
     """The loss, or what the model puts out, is not finite."""
 
 
+class UnreadableError(Exception):
+    """An image that can't be decoded; the message says why, without its name."""
+
+
 def out_of_memory(problem: BaseException) -> bool:
     """Whether a lack of memory raised it, which PyTorch tells by the type only for CUDA's own allocator."""
     plain = ("out of memory", "can't allocate memory", "not enough memory")
     of_libraries = ("_STATUS_ALLOC_FAILED", "could not create a primitive", "could not create a memory object")
     return isinstance(problem, MemoryError) or any(word in str(problem) for word in plain + of_libraries)
+
+
+def reason_of(error: OSError) -> str:
+    """What the system says of an error, as the end of a sentence."""
+    return (error.strerror or str(error)).lower()
+
+
+@contextmanager
+def disk_errors_explained(what: str, folder: Path, advice: str) -> Iterator[None]:
+    """Turn what the disk refuses into "<what> <place>: <reason>. <advice>".
+
+    A UserError where `folder` is not one to write in; a RunError for a full disk and the like.
+    """
+    try:
+        yield
+    except OSError as error:
+        kind = UserError if error.errno in REFUSALS else RunError
+        raise kind(f"{what} {error.filename or folder}: {reason_of(error)}. {advice}") from error
+
+
+def listed(items: Iterable[str], most: int = MOST_LISTED) -> str:
+    """One indented line an item, for an error message; beyond `most` items a count of the others."""
+    items = iter(items)
+    lines = list(islice(items, most))
+    more = sum(1 for _ in items)
+    return "".join(f"\n  {line}" for line in lines) + (f"\n  ... and {more:,} more" if more else "")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -57,14 +58,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON; NaN and infinity, which JSON does not know, are a ValueError."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    """Write `content` as indented JSON, a list of numbers in a line. Raises ValueError for NaN and infinity."""
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    # no text in JSON holds a line break, so what is found here are lists
+    text = re.sub(r"\[\n[-+\d.eEnul,\s]+\]", lambda match: f"[{' '.join(match[0][1:-1].split())}]", text)
+    write_text(path, text + "\n")
 
 
 def digest(path: Path, algorithm: str = "sha256") -> str:
     """The hexadecimal digest of a file, read in pieces of 1 MiB."""
-    found = hashlib.new(algorithm, usedforsecurity=False)
+    hasher = hashlib.new(algorithm, usedforsecurity=False)
     with path.open("rb") as file:
         while piece := file.read(1 << 20):
-            found.update(piece)
-    return found.hexdigest()
+            hasher.update(piece)
+    return hasher.hexdigest()

@@ -1,15 +1,20 @@
-"""Between a run and the process that started it, such as grid.py: signs of life, and a request to stop."""
+"""Between a process and the one that started it, such as grid.py: signs of life, a request to stop, a common end."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 HEARTBEAT = "WHICH_BACKBONE_HEARTBEAT"  # environment variable: the file that signs of life go to
 SECONDS = 1.0  # between two of them, at least
+PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
 
 _last_sign = -SECONDS
 _stop = False
@@ -41,3 +46,20 @@ def install_stop_handler() -> None:
 def stop_asked_for() -> bool:
     """Whether this process was asked to stop after the epoch that it is in."""
     return _stop
+
+
+@cache
+def libc() -> Any:
+    """The C library of this process."""
+    return ctypes.CDLL(None)
+
+
+def die_with(parent: int) -> None:
+    """End this process, at once, when the one that started it ends, if only by a kill: Linux can do that.
+
+    parent: its number. It may have ended already, of which no signal would tell.
+    """
+    if sys.platform == "linux" and hasattr(libc(), "prctl"):
+        libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import hashlib
 import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torchvision.models import WeightsEnum
-
 import datasets
-import digits
 import folder
 from common import BACKBONES, Dataset
-from engine.config import Config, parse
+from engine.cli import nearest
+from engine.config import FLAGS, WEIGHTS, Config, asked, check_weights, find_backbone, parse
+from engine.data.declaration import datasets_of
 from engine.errors import UserError
+from engine.paths import PROJECT
 
-SCRIPTS = Path(__file__).resolve().parents[1]
 OWN = {"model", "seed", "shots", "fraction", "data_dir"}  # the flags that grid.py has in a form of its own
 NOT_FOR_GRIDS = {"check", "rerun"}
-OUTSIDE_THE_TABLE = {"inception"}  # what `--models all` leaves out
-IDENTITY: tuple[Field[Any], ...] = tuple(f for f in fields(Config) if f.metadata["identity"])
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A dataset that the grid is to run, and the script that does."""
+
+    dataset: Dataset
+    script: Path
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,9 @@ class Cell:
 def key_of(dataset: str, version: str, config: Mapping[str, Any]) -> str:
     """Of a run, as the command line asks for it: canonical JSON of all that can change its numbers but the data.
 
-    `config` is a Config's fields, or those that a record kept; a flag that is newer than the record had its default.
+    `config` is a Config's fields, or those that a record kept.
     """
-    identity = {f.name: config.get(f.name, f.default) for f in IDENTITY}
-    return json.dumps({"dataset": dataset, "version": version, **identity}, sort_keys=True, default=str)
+    return json.dumps({"dataset": dataset, "version": version, "asked": asked(config)}, sort_keys=True, default=str)
 
 
 def add_script_flags(parser: argparse.ArgumentParser) -> None:
@@ -85,23 +88,18 @@ def script_flags(options: argparse.Namespace) -> list[str]:
         if not hasattr(options, f.name):
             continue
         value = getattr(options, f.name)
-        given.append(_long_name(f))
+        given.append(f.metadata["names"][-1])
         if f.metadata["options"].get("action") != "store_true":
             given += [str(part) for part in (value if isinstance(value, list) else [value])]
     return given
 
 
 def _passed_on() -> list[Field[Any]]:
-    return [f for f in fields(Config) if f.name not in OWN | NOT_FOR_GRIDS]
-
-
-def _long_name(f: Field[Any]) -> str:
-    name: str = f.metadata["names"][-1]
-    return name
+    return [f for name, f in FLAGS.items() if name not in OWN | NOT_FOR_GRIDS]
 
 
 def make_cells(
-    chosen: Sequence[Dataset],
+    chosen: Sequence[Chosen],
     models: Sequence[str],
     seeds: Sequence[int],
     budgets: Sequence[tuple[str, str]],
@@ -115,85 +113,83 @@ def make_cells(
     cells: dict[str, Cell] = {}
     for seed in seeds:
         for name, number in budgets:
-            for dataset in chosen:
+            for each in chosen:
                 for model in models:
-                    cell = _cell(dataset, model, seed, (name, number), flags, data_dir)
+                    own = ["-model", model, "--seed", str(seed), *([] if name == "all" else [f"--{name}", number])]
+                    cell = _cell(each, f"{name} {number}".strip(), [*own, *flags], data_dir)
                     cells.setdefault(cell.id, cell)
     return list(cells.values())
 
 
-def _cell(
-    dataset: Dataset, model: str, seed: int, budget: tuple[str, str], flags: Sequence[str], data_dir: Path | None
-) -> Cell:
-    name, number = budget
-    own = ["-model", model, "--seed", str(seed)]
-    if name != "all":
-        own += [f"--{name}", number]
+def _cell(chosen: Chosen, budget: str, arguments: Sequence[str], data_dir: Path | None) -> Cell:
+    dataset = chosen.dataset
     if data_dir is not None and not dataset.place:  # a folder of one's own has been named already
-        own += ["--data-dir", str(data_dir / dataset.script_name)]
-    arguments = [*own, *flags]
+        arguments = [*arguments, "--data-dir", str(data_dir / dataset.script_name)]
     config = parse(dataset, BACKBONES, arguments)[1]
     which = [str(dataset.place)] if dataset.place else dataset.flags.split()
-    command = (str(SCRIPTS / f"{dataset.script_name}.py"), *which, *arguments)
-    return Cell(dataset, config, f"{name} {number}".strip(), command)
+    return Cell(dataset, config, budget, (str(chosen.script), *which, *arguments))
 
 
-def find_datasets(names: Iterable[str]) -> list[Dataset]:
-    """What `--datasets` names: keys, scripts, one of a script's datasets (breakhis:40), folder:DIR, digits, all."""
-    found: dict[str, Dataset] = {}
+def find_datasets(names: Iterable[str]) -> list[Chosen]:
+    """What `--datasets` names: keys, scripts (also by path), one of a script's datasets, folder:DIR, all."""
+    by_key: dict[str, Chosen] = {}
     for name in names:
-        for dataset in _find(name):
-            earlier = found.setdefault(dataset.key, dataset)
-            if earlier.place != dataset.place:
+        for chosen in _find(name):
+            earlier = by_key.setdefault(chosen.dataset.key, chosen)
+            if (earlier.dataset.place, earlier.script) != (chosen.dataset.place, chosen.script):
+                places = (earlier.dataset.place or earlier.script, chosen.dataset.place or chosen.script)
                 raise UserError(
-                    f"{earlier.place} and {dataset.place} have the same name, {dataset.key!r}, so that their records "
+                    f"{places[0]} and {places[1]} have the same name, {chosen.dataset.key!r}, so that their records "
                     "can't be told apart. Rename one, or give each a grid with an --out of its own."
                 )
-    return list(found.values())
+    return list(by_key.values())
 
 
-def _find(name: str) -> list[Dataset]:
+def _find(name: str) -> list[Chosen]:
     script, _, which = name.partition(":")
     if name == "all":
-        return list(datasets.DATASETS.values())
+        return [_ours(dataset) for dataset in datasets.PUBLISHED]
     if script in ("folder", "folder.py"):
         if not which:
             raise UserError("folder stands for no dataset by itself. Name the images' folder: folder:DIR.")
-        if not Path(which).is_dir():
-            raise UserError(f"{name}: {which} is not a folder. Expected one with class folders, or train/ and test/.")
-        return [folder.dataset(Path(which))]
-    if name.removesuffix(".py") == digits.DATASET.key:
-        return [digits.DATASET]
-    try:
-        of_script = datasets.find(script)
-    except UserError:
-        known = [*(dataset.key for dataset in datasets.DATASETS.values()), digits.DATASET.key]
-        near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UserError(
-            f"unknown dataset {name!r}.{hint} Known: {', '.join(known)}, breakhis:40, folder:DIR, all."
-        ) from None
-    found = [dataset for dataset in of_script if not which or dataset.flags.split()[-1:] == [which]]
-    if not found:
-        known = [f"{script}:{dataset.flags.split()[-1]}" for dataset in of_script if dataset.flags]
+        return [_ours(folder.existing(Path(which)))]
+    path = Path(script).resolve()
+    if script.endswith(".py") and path.is_file() and path.parent != PROJECT:
+        of_script = [Chosen(dataset, path) for dataset in datasets_of(datasets.load(path))]
+    else:
+        of_script = [_ours(dataset) for dataset in _known(name, script)]
+    wanted = [chosen for chosen in of_script if not which or chosen.dataset.flags.split()[-1:] == [which]]
+    if not wanted:
+        known = [f"{script}:{chosen.dataset.flags.split()[-1]}" for chosen in of_script if chosen.dataset.flags]
         raise UserError(f"unknown dataset {name!r}. Known: {', '.join(known or [script])}.")
-    return found
+    return wanted
+
+
+def _ours(dataset: Dataset) -> Chosen:
+    return Chosen(dataset, PROJECT / f"{dataset.script_name}.py")
+
+
+def _known(name: str, script: str) -> list[Dataset]:
+    try:
+        return datasets.find(script)
+    except UserError:
+        known = ", ".join([*datasets.DATASETS, "breakhis:40, folder:DIR, the path of a script of your own, all"])
+        raise UserError(f"unknown dataset {name!r}.{nearest(name, datasets.DATASETS)} Known: {known}.") from None
 
 
 def find_models(names: Iterable[str]) -> list[str]:
-    """What `--models` names: backbones, by either name, or all of the published comparison. Scripts refuse others."""
-    aliases = {entry.builder.__name__: name for name, entry in BACKBONES.items()}
-    published = [name for name in BACKBONES if name not in OUTSIDE_THE_TABLE]
-    found: dict[str, None] = {}
+    """What `--models` names: backbones, by either name, or all of the published comparison."""
+    published = [name for name, backbone in BACKBONES.items() if backbone.published]
+    models: dict[str, None] = {}
     for name in names:
-        found |= dict.fromkeys(published if name == "all" else [aliases.get(name, name)])
-    return list(found)
+        models |= dict.fromkeys(published if name == "all" else [find_backbone(name, BACKBONES)])
+    return list(models)
 
 
 def find_seeds(texts: Iterable[str]) -> list[int]:
     """What `--seeds` says: numbers, and ranges such as 0-4, both ends included."""
-    kind = next(f for f in fields(Config) if f.name == "seed").metadata["options"]["type"]
-    found: dict[int, None] = {}
+    kind = FLAGS["seed"].metadata["options"]["type"]
+    seeds: dict[int, None] = {}
     for text in texts:
         match = re.fullmatch(r"(\d+)-(\d+)", text)
         first, last = (_checked("--seeds", kind, part) for part in (match.groups() if match else (text, text)))
@@ -201,21 +197,21 @@ def find_seeds(texts: Iterable[str]) -> list[int]:
             raise UserError(f"--seeds {text}: the range ends before it begins. Expected, say, 0-4.")
         if last - first >= 10_000:
             raise UserError(f"--seeds {text} are {last - first + 1:,} seeds. Expected at most 10,000.")
-        found |= dict.fromkeys(range(first, last + 1))
-    return list(found)
+        seeds |= dict.fromkeys(range(first, last + 1))
+    return list(seeds)
 
 
 def find_budgets(shots: Sequence[str] | None, fractions: Sequence[str] | None) -> list[tuple[str, str]]:
     """What `--shots` and `--fraction` say, as a flag's name and its value; ("all", ""), if there, comes first."""
-    found: dict[tuple[str, str], None] = {}
+    budgets: dict[tuple[str, str], None] = {}
     for name, texts in (("shots", shots), ("fraction", fractions)):
-        kind = next(f for f in fields(Config) if f.name == name).metadata["options"]["type"]
+        kind = FLAGS[name].metadata["options"]["type"]
         for text in texts or ():
-            found[("all", "") if text == "all" else (name, str(_checked(f"--{name}", kind, text)))] = None
+            budgets[("all", "") if text == "all" else (name, str(_checked(f"--{name}", kind, text)))] = None
     whole_data = ("all", "")
-    if not found or whole_data in found:
-        return [whole_data, *(budget for budget in found if budget != whole_data)]
-    return list(found)
+    if not budgets or whole_data in budgets:
+        return [whole_data, *(budget for budget in budgets if budget != whole_data)]
+    return list(budgets)
 
 
 def _checked(flag: str, kind: Any, text: str) -> Any:
@@ -225,13 +221,15 @@ def _checked(flag: str, kind: Any, text: str) -> Any:
         raise UserError(f"{flag}: {problem}.") from None
 
 
-def check_weights(models: Iterable[str], choice: str) -> None:
+def check_members(models: Iterable[str], choice: str) -> None:
     """UserError: `--weights choice` is no file, and one of the backbones has no weights of that name."""
-    if choice in ("imagenet", "auto", "none") or Path(choice).is_file():
+    check_weights(choice)
+    if choice in WEIGHTS or Path(choice).is_file():
         return
+    from engine.models.weights import enum_members  # torchvision takes seconds to import
+
     for model in models:
-        weights = BACKBONES[model].weights
-        members = list(type(weights).__members__) if isinstance(weights, WeightsEnum) else []
+        members = enum_members(BACKBONES[model])
         if choice not in members:
-            names = ", ".join(["imagenet", "auto", "none", *members])
+            names = ", ".join([*WEIGHTS, *members])
             raise UserError(f"--weights {choice}: no such file, and for {model} not one of {names}.")

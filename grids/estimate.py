@@ -1,4 +1,4 @@
-"""How long cells take, from what records and remembered plans say of this device; never from anything else."""
+"""How long cells take, from what records say of this device; never from anything else."""
 
 from __future__ import annotations
 
@@ -12,26 +12,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from math import ceil
-from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from common import BACKBONES
 from engine.config import Config
 from engine.data.load import HELD_OUT
-from engine.data.locate import user_cache
-from engine.errors import UserError
-from engine.training.autotune import finding_path, remembered
-from engine.training.lr_sweep import EPOCHS, FACTORS, SHARE
-from engine.training.plan import Plan, choose_plan
-from engine.training.recipe import make_recipe
-from grids.cells import SCRIPTS, Cell, key_of
+from engine.paths import PROJECT
+from engine.training.recipe import RECIPES, default_epochs
+from grids.cells import Cell, key_of
 
 Record = Mapping[str, Any]
-
-FORWARD = 3.0  # times as fast as a training step, whose backward pass takes two forward passes' work
 
 
 @dataclass(frozen=True)
@@ -39,17 +28,7 @@ class Estimate:
     """Of one cell."""
 
     seconds: float
-    basis: str  # "seeds", "speeds" or "plans"
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Images of a run's parts; `train` are fit and select, before a budget takes some of them."""
-
-    train: float
-    fit: float
-    select: float
-    test: float
+    basis: str  # "seeds" or "speeds"
 
 
 class Speeds:
@@ -60,25 +39,27 @@ class Speeds:
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
         self._rates: defaultdict[tuple[Any, ...], list[tuple[float, float]]] = defaultdict(list)
         self._epochs: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
-        self._counts: dict[tuple[Any, ...], Mapping[str, int]] = {}
+        self._counts: dict[tuple[Any, ...], Mapping[str, float]] = {}
         self._around: list[float] = []
 
     def add(self, record: Record) -> None:
         """Take in a record; of one that is not done, its counts alone."""
         try:
-            config, counts = record["config"], record["dataset"]["counts"]
-            about = _about(record["dataset"]["key"], config)
-            self._counts[about] = counts
+            config, dataset, costs = record["config"], record["dataset"], record["costs"]
+            self._counts[_about(dataset["key"], config)] = dataset["counts"]
             if record["status"] != "done":
                 return
-            epochs = record["selection"]["epochs"]
-            self._epochs[_course(config)].append(epochs)
+            self._epochs[_recipe(config)].append(costs["epochs"])
             if record["plan"]["device_name"] != self._device_name:
                 return
-            rates = (record["costs"]["train_images_per_second"], record["costs"]["test_images_per_second"])
+            rates = (costs["train_images_per_second"], costs["test_images_per_second"])
             self._rates[_model(config)].append(rates)
-            self._seconds[_without_seed(record["dataset"], config)].append(_took(record, rates[1], epochs))
-        except (KeyError, TypeError, ValueError):  # of another version
+            # computed where the run was interrupted, and may have lain there
+            evaluated = dataset["counts"]["val"] * costs["epochs"] + dataset["counts"]["test"]
+            alone = costs["train_seconds"] + evaluated / rates[1]
+            seconds = float(alone) if record["resumed"] else max(_wall(record), 1.0)
+            self._seconds[_without_seed(dataset["key"], dataset["version"], config)].append(seconds)
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):  # of another version
             return
 
     def add_around(self, record: Record, seconds: float) -> None:
@@ -88,67 +69,57 @@ class Speeds:
 
     def estimate(self, cell: Cell) -> Estimate | None:
         """How long `cell` takes; None where nothing was measured that tells."""
-        found = self._estimate(cell)
+        estimate = self._estimate(cell)
         around = statistics.median(self._around) if self._around else 0.0
-        return found and replace(found, seconds=found.seconds + around)
+        return estimate and replace(estimate, seconds=estimate.seconds + around)
 
     def _estimate(self, cell: Cell) -> Estimate | None:
         config = vars(cell.config)
-        dataset = {"key": cell.dataset.key, "version": cell.dataset.version}
-        if seconds := self._seconds.get(_without_seed(dataset, config)):
+        if seconds := self._seconds.get(_without_seed(cell.dataset.key, cell.dataset.version, config)):
             return Estimate(statistics.median(seconds), "seeds")
-        counts = self._counts_of(cell)
-        if counts is None:
+        counts, rates = self._counts_of(cell), self._rates.get(_model(config))
+        if counts is None or not rates:
             return None
-        batch_size = max(1, min(cell.config.batch_size, int(counts.fit)))
-        epochs = self._epochs_of(cell.config, ceil(counts.fit / batch_size))
+        epochs = self._epochs_of(cell.config, ceil(counts["train"] / max(1, cell.config.batch_size)))
         if not epochs:
             return None
-        basis, rates = "speeds", self._rates.get(_model(config))
-        if not rates and self._device_name:
-            same = replace(cell.config, seed=0, data_dir=Path(), cache_dir=Path(), shots=None, fraction=None)
-            basis, rates = "plans", planned_rates(same, batch_size, self._device_name)
-        if not rates:
-            return None
         train_rate, test_rate = (statistics.median(column) for column in zip(*rates, strict=True))
-        seconds = counts.fit * epochs / train_rate + (counts.select * epochs + counts.test) / test_rate
-        return Estimate(seconds, basis)
+        evaluated = counts["val"] * epochs + counts["test"]
+        return Estimate(counts["train"] * epochs / train_rate + evaluated / test_rate, "speeds")
 
-    def _counts_of(self, cell: Cell) -> Counts | None:
+    def _counts_of(self, cell: Cell) -> Mapping[str, float] | None:
+        """Images of the cell's parts."""
         config, dataset = cell.config, cell.dataset
         if same := self._counts.get(_about(dataset.key, vars(config))):
-            return Counts(same["train"], same["fit"], same["select"], same["test"])
+            return same
         whole = self._counts.get(_about(dataset.key, vars(replace(config, shots=None, fraction=None))))
-        if whole:
-            train, test = float(whole["fit"] + whole["select"]), float(whole["test"])
-        elif dataset.own or config.allow_partial:
+        if not whole and (dataset.own or config.allow_partial):
             return None
-        else:
-            train, test = (float(images) for images in (dataset.train_images, dataset.test_images))
+        known = whole or {"available": dataset.train_images, "test": dataset.test_images}
+        train, test = float(known["available"]), float(known["test"])
         if config.shots:
             train = min(train, float(config.shots * dataset.classes)) if dataset.classes else train
         elif config.fraction:
             train *= config.fraction
-        if config.protocol == "paper":
-            return Counts(train, train, test, test)
-        select = HELD_OUT * train
-        return Counts(train, train - select, select, test)
+        val = test if config.protocol == "paper" else HELD_OUT * train
+        return {"train": train if config.protocol == "paper" else train - val, "val": val, "test": test}
 
     def _epochs_of(self, config: Config, steps: int) -> float | None:
         """Of all stages, and of the trials of a sweep: the recorded runs' median, else what the command bounds."""
-        course = make_recipe(config, 0.0, steps)
-        recorded = self._epochs.get(_course(vars(config)))
-        bound = course.epochs * len(course.stages) if course.epochs else None
-        fixed = course.patience is None
-        epochs = bound if fixed or not recorded else statistics.median(recorded)
+        from engine.training.lr_sweep import FACTORS, trial_epochs
+
+        stages = len(RECIPES[config.recipe].stages)
+        bound = config.epochs or default_epochs(config.recipe, steps)
+        recorded = self._epochs.get(_recipe(vars(config)))
+        fixed = config.patience is None
+        epochs = statistics.median(recorded) if recorded and not fixed else bound and bound * stages
         if epochs and config.lr_sweep:
-            trial = max(1, course.epochs // SHARE) if course.epochs else EPOCHS
-            epochs += len(FACTORS) * trial * len(course.stages)
+            epochs += len(FACTORS) * trial_epochs(bound) * stages
         return epochs
 
 
-def _without_seed(dataset: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    return key_of(dataset["key"], dataset["version"], {**config, "seed": None})
+def _without_seed(dataset: str, version: str, config: Mapping[str, Any]) -> str:
+    return key_of(dataset, version, {**config, "seed": 0})
 
 
 def _about(dataset: str, config: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -161,34 +132,13 @@ def _model(config: Mapping[str, Any]) -> tuple[Any, ...]:
     return (config["model"], tuple(config["size"]), config["tune"])
 
 
-def _course(config: Mapping[str, Any]) -> tuple[Any, ...]:
+def _recipe(config: Mapping[str, Any]) -> tuple[Any, ...]:
     return (config["recipe"], config["epochs"], config["patience"])
-
-
-def _took(record: Record, test_rate: float, epochs: int) -> float:
-    """Seconds from the first epoch to the end; computed where the run was interrupted, and may have lain there."""
-    if not record["resumed"]:
-        return max(_wall(record), 1.0)
-    counts = record["dataset"]["counts"]
-    evaluated = counts["select"] * epochs + counts["test"]
-    return float(record["costs"]["train_seconds"] + evaluated / test_rate)
 
 
 def _wall(record: Record) -> float:
     started, finished = (datetime.fromisoformat(record[name]) for name in ("started", "finished"))
     return (finished - started).total_seconds()
-
-
-def kind_of(device: str) -> str:
-    """The device that `--device` means here: "cuda", "mps" or "cpu". UserError: there is none of the kind."""
-    there = {"cuda": torch.cuda.device_count() > 0, "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
-        return next(kind for kind, available in there.items() if available)
-    if not there[device]:
-        raise UserError(
-            f"--device {device}: there is none here, only {' and '.join(k for k, yes in there.items() if yes)}."
-        )
-    return device
 
 
 @cache
@@ -198,56 +148,32 @@ def device_name(device: str, visible: str | None) -> str | None:
     `visible`: the first card that may be used. Another process asks for a card's name: asking makes a context in the
     card's memory, which lasts as long as the process.
     """
+    from engine.training.plan import choose_plan
+
     if device != "cuda":
         return choose_plan(device, "fp32").device_name
     code = "from engine.training.plan import choose_plan; print(choose_plan('cuda', 'fp32').device_name)"
     environment = {**os.environ, **({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})}
     try:
         answer = subprocess.run(  # noqa: S603 (its own code)
-            [sys.executable, "-c", code], cwd=SCRIPTS, env=environment, capture_output=True, text=True, timeout=300
+            [sys.executable, "-c", code], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=300
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() or None
 
 
-def _built(model: str) -> tuple[nn.Module, nn.Module]:
-    """The backbone and its head, for the names of remembered plans, which count parameters."""
-    try:
-        with torch.device("meta"):
-            built = BACKBONES[model].builder()
-    except NotImplementedError:  # its builder computes with tensors
-        built = BACKBONES[model].builder()
-    return built, built.get_submodule(BACKBONES[model].head)
-
-
-@cache
-def planned_rates(config: Config, batch_size: int, name: str) -> list[tuple[float, float]]:
-    """Images a second, (training, evaluation), of the plan that is remembered of this backbone, size and device."""
-    folder = user_cache() / "plans"
-    if config.plan == "off" or not any(folder.glob(f"{config.model}-*.json")):
-        return []
-    plan = Plan(kind_of(config.device), name, config.precision, "")
-    finding = remembered(finding_path(plan, *_built(config.model), batch_size, config))
-    if finding is None or finding.step_seconds <= 0:
-        return []
-    rate = batch_size / finding.step_seconds
-    return [(rate, rate * FORWARD)]
-
-
 def total(estimates: Iterable[Estimate | None], at_once: int) -> str:
     """What all of them take together, `at_once` at a time, and what that rests on."""
     given = list(estimates)
     known = [estimate for estimate in given if estimate is not None]
-    unknown = len(given) - len(known)
     if not known:
         return "not measured yet" if given else "nothing"
-    bases = {"seeds": "other seeds", "speeds": "recorded speeds", "plans": "remembered plans"}
     words = []
-    for basis, what in bases.items():
+    for basis, what in {"seeds": "other seeds", "speeds": "recorded speeds"}.items():
         if count := sum(estimate.basis == basis for estimate in known):
             words.append(f"{count:,} from {what}")
-    if unknown:
+    if unknown := len(given) - len(known):
         words.append(f"{unknown:,} never measured and not counted")
     seconds = max(sum(each.seconds for each in known) / at_once, *(each.seconds for each in known))
     return f"about {duration(seconds)} ({', '.join(words)})"

@@ -5,18 +5,19 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engine.errors import UserError
+from engine.errors import UserError, reason_of
 from engine.files import digest, write_json
-from engine.records.run_folder import now
+from engine.paths import writable
+from engine.records.schema import RecordError, now, read_record
 from grids.cells import Cell, key_of
 
-Record = dict[str, Any]
+Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Failure:
 class Standing:
     """How far a cell has come."""
 
-    word: str  # "done", "failed", "interrupted" or "new"
+    status: str  # "done", "failed", "interrupted" or "new"
     record: Record | None = None
     failure: Failure | None = None
 
@@ -62,23 +63,23 @@ def make_folder(out: Path) -> None:
     folder = grid_folder(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        problem = "" if os.access(folder, os.W_OK | os.X_OK) else "permission denied"
+        problem = "" if writable(folder) else "permission denied"
     except OSError as error:
-        problem = (error.strerror or str(error)).lower()
+        problem = reason_of(error)
     if problem:
         raise UserError(f"{folder} can't be written to: {problem}. --out chooses another folder.")
 
 
 def read_records(paths: Iterable[Path]) -> list[Record]:
     """The records that can be read: what is wrong with another one, its script will say."""
-    records = []
+    records: list[Record] = []
     for path in paths:
         try:
-            record = json.loads(path.read_text("utf-8"))
-            record["status"], record["dataset"]["key"], record["dataset"]["version"], record["config"]["model"]
-        except (OSError, ValueError, KeyError, TypeError):
+            record = read_record(path)
+            if record and record_key(record):
+                records.append(record)
+        except (RecordError, KeyError, TypeError, ValueError, AttributeError):
             continue
-        records.append(record)
     return records
 
 
@@ -101,25 +102,25 @@ def record_key(record: Record) -> str:
 
 def by_key(records: Iterable[Record]) -> dict[str, list[Record]]:
     """The records of each key."""
-    found: dict[str, list[Record]] = {}
+    grouped: dict[str, list[Record]] = {}
     for record in records:
-        found.setdefault(record_key(record), []).append(record)
-    return found
+        grouped.setdefault(record_key(record), []).append(record)
+    return grouped
 
 
 def standing(cell: Cell, records: Iterable[Record]) -> Standing:
     """How far `cell` has come; `records` are those with its key."""
-    by_word = {record["status"]: record for record in records if _belongs(record, cell)}
-    if "done" in by_word:
-        return Standing("done", by_word["done"])
+    by_status = {record["status"]: record for record in records if _belongs(record, cell)}
+    if "done" in by_status:
+        return Standing("done", by_status["done"])
     failure = read_failure(cell)
     if failure and failure.retried:
-        return Standing("interrupted", by_word.get("running"))
-    if failure is None and "failed" in by_word:  # its script was started by hand
-        failure = Failure.of(cell, 3, str(by_word["failed"].get("error")), ())
+        return Standing("interrupted", by_status.get("running"))
+    if failure is None and "failed" in by_status:  # its script was started by hand
+        failure = Failure.of(cell, 3, str(by_status["failed"].get("error")), ())
     if failure is not None:
-        return Standing("failed", by_word.get("failed"), failure)
-    return Standing("interrupted", by_word["running"]) if "running" in by_word else Standing("new")
+        return Standing("failed", by_status.get("failed"), failure)
+    return Standing("interrupted", by_status["running"]) if "running" in by_status else Standing("new")
 
 
 def standing_now(cell: Cell) -> Standing:

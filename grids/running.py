@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from engine.errors import RunError, UserError
-from engine.records.run_folder import BUSY
+from engine.records.schema import BUSY
 from grids.cells import Cell
 from grids.estimate import Speeds, duration, total
 from grids.faults import Fault, shared_fault
@@ -53,7 +53,7 @@ class Grid:
         self._free = list(slots)
         self._slots = len(slots)
         wanted = {"new", "interrupted"} | ({"failed"} if retry_failed else set())
-        self._to_do = deque(cell for cell in cells if standings[cell.id].word in wanted)
+        self._to_do = deque(cell for cell in cells if standings[cell.id].status in wanted)
         self._elsewhere: deque[Cell] = deque()
         self._looked = 0.0  # when elsewhere was last looked at
         self._running: list[Worker] = []
@@ -127,10 +127,10 @@ class Grid:
         """Whether the cell needs no process: another grid has just settled it, or it would end as others did."""
         now = standing_now(cell)
         kept = read_failure(cell)
-        if now.word == "done" or (kept and not kept.retried and kept != self._at_start[cell.id]):
+        if now.status == "done" or (kept and not kept.retried and kept != self._at_start[cell.id]):
             self._note(cell, now)
-            what = kept.reason if kept and now.word == "failed" else result_of(now)
-            view.ended(cell, now.word, f"{what} (by another grid)", self._progress())
+            what = kept.reason if kept and now.status == "failed" else result_of(now)
+            view.ended(cell, now.status, f"{what} (by another grid)", self._progress())
             return True
         for fault in self._faults:
             if fault.concerns(cell):
@@ -144,12 +144,13 @@ class Grid:
         self._running.remove(worker)
         self._free.append(worker.slot)
         try:
-            records = own_records(cell)
-            now = standing(cell, [record for record in records if record_key(record) == cell.key])
-            if code == 0 and now.word != "done":  # the script knows its runs better, as one of a folder that was moved
-                done = [record for record in records if record_key(record) == cell.key and record["status"] == "done"]
+            records = [record for record in own_records(cell) if record_key(record) == cell.key]
+            now = standing(cell, records)
+            # the script knows its runs better, as one of a folder that was moved
+            if code == 0 and now.status != "done":
+                done = [record for record in records if record["status"] == "done"]
                 now = Standing("done", done[-1]) if done else now
-            if now.word == "done":
+            if now.status == "done":
                 drop_failure(cell)
                 if now.record:
                     self.speeds.add_around(now.record, worker.seconds)
@@ -198,9 +199,9 @@ class Grid:
         self._remaining = total(left, self._slots)
 
     def _progress(self) -> Progress:
-        words = Counter(self.standings[cell.id].word for cell in self.cells)
+        counted = Counter(self.standings[cell.id].status for cell in self.cells)
         elsewhere = len(self._elsewhere)
-        counts = (len(self.cells), words["done"], words["failed"], elsewhere)
+        counts = (len(self.cells), counted["done"], counted["failed"], elsewhere)
         return Progress(*counts, self._remaining, tuple(self._running))
 
     def _end_all(self) -> None:

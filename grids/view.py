@@ -58,8 +58,8 @@ class View(Protocol):
     def started(self, worker: Worker, progress: Progress) -> None:
         """A cell's process runs."""
 
-    def ended(self, cell: Cell, word: str, what: str, progress: Progress) -> None:
-        """A cell was settled: `word` is "done", "failed" or "stopped", `what` the result or the reason."""
+    def ended(self, cell: Cell, status: str, what: str, progress: Progress) -> None:
+        """A cell was settled: `status` is "done", "failed" or "stopped", `what` the result or the reason."""
 
     def note(self, text: str) -> None:
         """Something that concerns the whole grid."""
@@ -81,8 +81,8 @@ class Lines:
         card = f" on card {worker.slot}" if worker.slot is not None else ""
         say(f"{progress.count} started  {worker.cell.title}{card}")
 
-    def ended(self, cell: Cell, word: str, what: str, progress: Progress) -> None:
-        say(f"{progress.count} {word:<8} {cell.title}: {what}; left: {progress.remaining}")
+    def ended(self, cell: Cell, status: str, what: str, progress: Progress) -> None:
+        say(f"{progress.count} {status:<8} {cell.title}: {what}; left: {progress.remaining}")
 
     def note(self, text: str) -> None:
         say(text)
@@ -91,7 +91,7 @@ class Lines:
         pass
 
 
-class Table:
+class LiveTable:
     """The running cells, the counts, and the cells that ended last, on `console` or the terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
@@ -113,8 +113,8 @@ class Table:
     def started(self, worker: Worker, progress: Progress) -> None:
         self.refresh(progress)
 
-    def ended(self, cell: Cell, word: str, what: str, progress: Progress) -> None:
-        self._ended.append((word, cell.title, what))
+    def ended(self, cell: Cell, status: str, what: str, progress: Progress) -> None:
+        self._ended.append((status, cell.title, what))
         self.refresh(progress)
 
     def note(self, text: str) -> None:
@@ -126,11 +126,11 @@ class Table:
     def _drawn(self, progress: Progress) -> Group:
         from rich import box
         from rich.console import Group
-        from rich.table import Table as Grid
+        from rich.table import Table
         from rich.text import Text
 
         # the last column of each is what a narrow terminal cuts
-        running = Grid(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
+        running = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
         cards = any(worker.slot is not None for worker in progress.running)
         for name in ("running", *(["card"] if cards else []), "for", "doing"):
             running.add_column(name, no_wrap=True, ratio=1 if name == "doing" else None)
@@ -138,12 +138,12 @@ class Table:
             card = [Text(worker.slot or "")] if cards else []
             row = [Text(worker.cell.title), *card, Text(duration(worker.seconds)), Text(worker.doing or "starts")]
             running.add_row(*row)
-        ended = Grid.grid(padding=(0, 2, 0, 0), expand=True)
+        ended = Table.grid(padding=(0, 2, 0, 0), expand=True)
         for ratio in (None, None, 1):
             ended.add_column(no_wrap=True, ratio=ratio)
         colours = {"done": "green", "failed": "red"}
-        for word, title, what in self._ended:
-            ended.add_row(Text(word, style=colours.get(word, "yellow")), Text(title), Text(what))
+        for status, title, what in self._ended:
+            ended.add_row(Text(status, style=colours.get(status, "yellow")), Text(title), Text(what))
         note = [Text(self._note, style="bold yellow")] if self._note else []
         return Group(running, ended, Text(progress.summary, style="bold"), *note)
 
@@ -158,4 +158,4 @@ def choose_view() -> View:
         say("note: plain lines, as the package rich is not installed (pip install -r requirements-report.txt)")
         return Lines()
     console = Console()
-    return Lines() if console.is_dumb_terminal else Table(console)
+    return Lines() if console.is_dumb_terminal else LiveTable(console)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import shlex
@@ -15,7 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.heartbeat import HEARTBEAT
+from engine.heartbeat import HEARTBEAT, die_with, libc
+from engine.paths import PROJECT
 from grids.cells import Cell
 from grids.faults import message_of
 from grids.ledger import grid_folder
@@ -25,7 +25,6 @@ REASON_LETTERS = 200
 TAIL_BYTES = 2**16  # that the last lines are looked for in
 GRACE_SECONDS = 10.0  # from the demand to stop at once to the end by force
 LAST_WORDS_SECONDS = 5.0  # for a process that hangs to say where
-PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
 
 
 @dataclass
@@ -120,12 +119,12 @@ def _as_left(line: str) -> str:
 
 
 def _stamp(*paths: Path) -> tuple[int, ...]:
-    found: list[int] = []
+    stamp: list[int] = []
     for path in paths:
         with suppress(OSError):
             status = path.stat()
-            found += [status.st_mtime_ns, status.st_size]
-    return tuple(found)
+            stamp += [status.st_mtime_ns, status.st_size]
+    return tuple(stamp)
 
 
 def start(cell: Cell, lock: int, slot: str | None) -> Worker:
@@ -134,6 +133,8 @@ def start(cell: Cell, lock: int, slot: str | None) -> Worker:
     log, heartbeat = folder / f"{cell.id}.log", folder / f"{cell.id}.heartbeat"
     heartbeat.unlink(missing_ok=True)
     environment = {**os.environ, HEARTBEAT: str(heartbeat), "PYTHONFAULTHANDLER": "1"}
+    # a script of the user's own may lie anywhere, and imports common
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     if slot is not None:
         environment["CUDA_VISIBLE_DEVICES"] = slot
     with log.open("ab") as file:
@@ -156,14 +157,11 @@ def start(cell: Cell, lock: int, slot: str | None) -> Worker:
 def _prepared() -> Callable[[], None]:
     """What a new process does before the command: die with this one, leave no core file, and listen to Ctrl-C."""
     parent = os.getpid()
-    prctl = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None
+    libc()  # loaded here: between fork and exec, little is safe
     limits = (0, resource.getrlimit(resource.RLIMIT_CORE)[1])
 
     def prepare() -> None:
-        if prctl:
-            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # it died before
-                os._exit(1)
+        die_with(parent)
         resource.setrlimit(resource.RLIMIT_CORE, limits)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
 

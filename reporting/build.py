@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Sequence
+from collections import Counter
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from reporting import cells, leagues, published, ranking
+from engine.environment import git_commit
+from reporting import cells, comparable, published, ranking
 from reporting.collect import Collected
-from reporting.entry import clean
-from reporting.leagues import League
+from reporting.comparable import DOMAINS, ComparableGroup, in_order
+from reporting.costs import Cells, averages, costs
+from reporting.entry import reported_costs, reported_metrics
+from reporting.fields import clean
+from reporting.statistics import FEWEST_SEEDS
+from reporting.words import budget_words, capital, count
 
 SMALL = 250  # cells of a report that shows the learning curves of every budget
 MOST_CONFUSIONS = 600_000  # pairs of classes in all confusion matrices together
@@ -21,22 +25,31 @@ MOST_CONFUSIONS = 600_000  # pairs of classes in all confusion matrices together
 
 def build(collected: Collected, runs: Path, thumbnails: bool = True) -> dict[str, Any]:
     """The whole report. Of a run's further files, `skipped` has what can't be read, `no_curve` the runs without one."""
-    divided, apart = leagues.divide(collected.entries)
-    count = sum(len(league.cells) for league in divided)
+    groups, apart = comparable.divide(collected.entries)
+    number = sum(len(group.cells) for group in groups)
     limits = cells.Limits(
         thumbnails=thumbnails,
-        pictures=sum(cell.budget == league.budgets[0] for league in divided for cell in league.cells.values()),
-        all_curves=count <= SMALL,
-        confusions=MOST_CONFUSIONS // max(1, count),
+        pictures=sum(cell.budget == group.budgets[0] for group in groups for cell in group.cells.values()),
+        all_curves=number <= SMALL,
+        confusions=MOST_CONFUSIONS // max(1, number),
     )
     skipped = list(collected.skipped)
     no_curve: list[dict[str, str]] = []
     return {
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "runs": clean(str(runs)),
-        "commit": _commit(),
+        "commit": git_commit(),
         "records": len(collected.entries),
-        "leagues": [_league(league, limits, skipped, no_curve) for league in divided],
+        "metrics": {
+            name: {part: getattr(metric, part) for part in ("label", "digits", "percent", "higher_is_better")}
+            for name, metric in reported_metrics().items()
+        },
+        "costs": {
+            name: {part: getattr(cost, part) for part in ("label", "unit", "scale", "better", "of_machine")}
+            | {"of_model": cost.known_before}
+            for name, cost in reported_costs().items()
+        },
+        "groups": [_group(group, limits, skipped, no_curve) for group in groups],
         "apart": apart,
         "skipped": sorted(skipped, key=lambda line: line["path"]),
         "no_curve": sorted(no_curve, key=lambda line: line["run"]),
@@ -44,65 +57,80 @@ def build(collected: Collected, runs: Path, thumbnails: bool = True) -> dict[str
     }
 
 
-def _league(
-    league: League, limits: cells.Limits, skipped: list[dict[str, str]], no_curve: list[dict[str, str]]
+def _group(
+    group: ComparableGroup, limits: cells.Limits, skipped: list[dict[str, str]], no_curve: list[dict[str, str]]
 ) -> dict[str, Any]:
-    terms = league.terms
-    scopes = ("overall", *published.in_order({*published.DOMAINS, *league.domains.values()}, published.DOMAINS))
-    rankings = {
-        str(index): {scope: ranking.ranking(league, budget, scope) for scope in scopes}
-        for index, budget in enumerate(league.budgets)
-    }
-    shown, makings = cells.shown(league, limits, skipped, no_curve)
+    setting = group.setting
+    shown, provenances = cells.shown(group, limits, skipped, no_curve)
+    models = [_model_costs(group, name) for name in group.backbones]
+    budgets = []
+    for index, budget in enumerate(group.budgets):
+        of_budget = {(cell["d"], cell["b"]): cell for cell in shown if cell["budget"] == index}
+        budgets.append(_budget(group, budget, of_budget, models))
     return {
-        "id": leagues.identity(terms),
-        "title": leagues.title(terms),
-        "protocol": terms.protocol,
-        "recipe": terms.recipe,
-        "weights": terms.weights,
-        "settings": leagues.settings(terms),
-        "warnings": leagues.warnings(league.terms),
-        "notes": leagues.notes(league),
-        "budgets": league.budgets,
-        "domains": published.in_order(set(league.domains.values()), published.DOMAINS),
-        "datasets": [_dataset(league, key) for key in league.datasets],
-        "backbones": [_backbone(league, name) for name in league.backbones],
+        "id": comparable.identity(setting),
+        "title": comparable.title(setting),
+        "protocol": setting.protocol,
+        "recipe": setting.recipe,
+        "weights": setting.weights,
+        "settings": comparable.settings(setting),
+        "warnings": comparable.warnings(setting),
+        "notes": comparable.notes(group),
+        "budgets": budgets,
+        "domains": group.domains,
+        "datasets": [_dataset(group, key) for key in group.datasets],
+        "backbones": [{"name": name, "costs": of} for name, of in zip(group.backbones, models, strict=True)],
         "cells": shown,
-        "makings": makings,
-        "rankings": rankings,
-        "pairs": {str(index): ranking.pairs(league, budget) for index, budget in enumerate(league.budgets)},
-        "published": published.beside_ours(rankings["0"]) if terms.protocol == "paper" else None,
+        "provenances": provenances,
+        "published": published.beside_ours(budgets[0]["rankings"]) if setting.protocol == "paper" else None,
     }
 
 
-def _dataset(league: League, key: str) -> dict[str, Any]:
-    entries = [entry for entry in league.entries if entry.version.key == key]
-    first = entries[0]
+def _budget(group: ComparableGroup, budget: str, shown: Cells, models: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is said of a group's runs with one budget."""
+    scopes = ("overall", *in_order({*DOMAINS, *group.domains}, DOMAINS))
+    several = Counter(len(cell["seeds"]) for cell in shown.values())
+    seeds = max(several, key=lambda seeds: (several[seeds], seeds))
+    return {
+        "name": budget,
+        "words": budget_words(budget),
+        "seeds": seeds,  # of most cells
+        "ties": seeds >= FEWEST_SEEDS,  # whether any can be claimed
+        "captions": {metric: _caption(metric, seeds, len(several) > 1, budget) for metric in reported_metrics()},
+        "averages": averages(group, shown),
+        "rankings": {scope: ranking.ranking(group, budget, scope) for scope in scopes},
+        "costs": costs(group, budget, shown, models),
+        "pairs": ranking.pairs(group, budget),
+    }
+
+
+def _caption(name: str, seeds: int, differ: bool, budget: str) -> str:
+    """That of the accuracy table; `differ`: whether some cells have other numbers of seeds."""
+    metric = reported_metrics()[name]
+    what = f"Test {metric.label}{' in %' if metric.percent else ''}"
+    what += "" if metric.higher_is_better else " (lower is better)"
+    mean = "one seed: no interval" if seeds == 1 else f"mean over {count(seeds, 'seed')} ± half the 95 % interval"
+    others = ", other numbers of seeds as n" if differ else ""
+    return f"{what}, {mean}{others}. {capital(budget_words(budget))}."
+
+
+def _dataset(group: ComparableGroup, key: str) -> dict[str, Any]:
+    example = group.examples[key]
     return {
         "key": key,
-        "name": first.name,
-        "domain": first.domain,
-        "classes": list(first.version.classes),
-        "train": first.train_images,
-        "test": first.version.test_images,
-        "published": first.published,
+        "name": example.name,
+        "domain": example.domain,
+        "classes": list(example.version.classes),
+        "test": example.version.test_images,
     }
 
 
-def _backbone(league: League, name: str) -> dict[str, Any]:
-    entries = [entry for entry in league.entries if entry.backbone == name]
-    return {
-        "name": name,
-        "parameters": round(float(np.median([entry.parameters for entry in entries]))),
-        "macs": round(float(np.median([entry.macs for entry in entries]))),
+def _model_costs(group: ComparableGroup, backbone: str) -> dict[str, float | None]:
+    """Medians over datasets, on which models differ by their heads and the size of their input alone."""
+    results = [entry.results for entry in group.entries if entry.backbone == backbone and entry.results]
+    known = {
+        name: [result.costs[name] for result in results if name in result.costs]
+        for name, cost in reported_costs().items()
+        if cost.known_before
     }
-
-
-def _commit() -> str | None:
-    """This project's checkout's; None outside one."""
-    command: Sequence[str] = ["git", "rev-parse", "--short=10", "HEAD"]
-    try:
-        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() if answer.returncode == 0 else None
+    return {name: round(float(np.median(values))) if values else None for name, values in known.items()}

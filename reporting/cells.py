@@ -1,4 +1,4 @@
-"""The cells of a league as the report shows them."""
+"""The cells of a comparable group as the report shows them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from reporting import statistics
-from reporting.entry import METRICS, Entry, clean
-from reporting.leagues import Cell, League
+from reporting.comparable import ComparableGroup, Repeats
+from reporting.entry import Entry, reported_costs, reported_metrics
+from reporting.fields import clean
 from reporting.mistakes import side_pixels, worst_errors
 
+# of a metric: that of each seed, their mean, the ends of its 95 % interval, the longer side of that
+PARTS = ("values", "mean", "low", "high", "half")
 MOST_CURVES = 5  # seeds of a cell
-COST_DIGITS = {
-    "seconds": 1,
-    "images_per_second": 1,
-    "test_images_per_second": 1,
-    "memory_mib": 0,
-    "images": 0,
-    "epochs": 1,
-}
+SCORE_COLUMNS = (
+    "val_top1",
+    "test_top1",
+    "select_top1",
+)  # of a history: today's, that of the paper protocol, schema 1's
 
 
 @dataclass(frozen=True)
@@ -40,82 +40,93 @@ class Limits:
 
 
 def shown(
-    league: League, limits: Limits, skipped: list[dict[str, str]], no_curve: list[dict[str, str]]
+    group: ComparableGroup, limits: Limits, skipped: list[dict[str, str]], no_curve: list[dict[str, str]]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The cells, by budget, dataset and backbone, and the different ways in which they were made.
+    """The cells, by budget, dataset and backbone, and the different ways in which they came about.
 
     Adds to `skipped` the files of runs that can't be read, and to `no_curve` the runs that have no history.
     """
-    marks = _marks(league)
     places = {
         (cell.dataset, cell.backbone, cell.budget): (
-            league.budgets.index(cell.budget),
-            league.datasets.index(cell.dataset),
-            league.backbones.index(cell.backbone),
+            group.budgets.index(cell.budget),
+            group.datasets.index(cell.dataset),
+            group.backbones.index(cell.backbone),
         )
-        for cell in league.cells.values()
+        for cell in group.cells.values()
     }
     cells: list[dict[str, Any]] = []
-    makings: dict[str, tuple[int, dict[str, Any]]] = {}
+    provenances: dict[str, tuple[int, dict[str, Any]]] = {}
     for key, (budget, d, b) in sorted(places.items(), key=lambda item: item[1]):
-        cell = league.cells[key]
-        making = _making(cell.runs)
-        made = makings.setdefault(repr(making), (len(makings), making))[0]
-        found = {"d": d, "b": b, "budget": budget} | _numbers(cell) | {"mark": marks[key], "made": made}
-        cells.append(found | _files(cell, budget, limits, skipped, no_curve) | _matrix(cell, limits.confusions))
-    return cells, [making for _, making in makings.values()]
+        cell = group.cells[key]
+        provenance = _provenance(cell.runs)
+        index = provenances.setdefault(repr(provenance), (len(provenances), provenance))[0]
+        numbers = {"d": d, "b": b, "budget": budget} | _numbers(cell) | {"provenance": index}
+        cells.append(numbers | _files(cell, budget, limits, skipped, no_curve) | _matrix(cell, limits.confusions))
+    _mark(group, cells)
+    return cells, [provenance for _, provenance in provenances.values()]
 
 
-def _marks(league: League) -> dict[tuple[str, str, str], str]:
-    columns: dict[tuple[str, str], dict[str, dict[int, float]]] = defaultdict(dict)
-    for (dataset, backbone, budget), cell in league.cells.items():
-        columns[dataset, budget][backbone] = cell.scores()
-    return {
-        (dataset, backbone, budget): mark
-        for (dataset, budget), scores in columns.items()
-        for backbone, mark in statistics.marks(scores).items()
-    }
+def _mark(group: ComparableGroup, cells: Sequence[dict[str, Any]]) -> None:
+    """Say in `marks` of each cell in which metrics it is "best" of its dataset, or "tied" with the best."""
+    columns: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
+    for cell in cells:
+        columns[cell["d"], cell["budget"]].append(cell)
+    for (d, budget), column in columns.items():
+        of = [group.cells[group.datasets[d], group.backbones[cell["b"]], group.budgets[budget]] for cell in column]
+        marks = statistics.marks({repeats.backbone: repeats.scores() for repeats in of})
+        for cell, repeats in zip(column, of, strict=True):
+            cell["marks"] = {"top1": marks[repeats.backbone]} if marks[repeats.backbone] else {}
+        for name, metric in reported_metrics().items():
+            known = [cell["mean"][name] for cell in column if name in cell["mean"]]
+            if name != "top1" and len(known) > 1:
+                best = max(known) if metric.higher_is_better else min(known)
+                for cell in column:
+                    cell["marks"] |= {name: "best"} if cell["mean"].get(name) == best else {}
 
 
-def _numbers(cell: Cell) -> dict[str, Any]:
-    values: dict[str, list[float] | None] = {}
-    mean: dict[str, float | None] = {}
-    low: dict[str, float | None] = {}
-    high: dict[str, float | None] = {}
-    for metric in METRICS:
-        numbers = list(cell.scores(metric).values())
-        whole = len(numbers) == len(cell.runs)
-        values[metric] = [round(value, statistics.DIGITS) for value in numbers] if whole else None
-        mean[metric] = round(float(np.mean(numbers)), statistics.DIGITS) if whole else None
-        reach = statistics.interval(numbers, high=math.inf if metric == "nll" else 1.0) if whole else None
-        low[metric], high[metric] = (round(end, statistics.DIGITS) for end in reach) if reach else (None, None)
-    several = len(cell.runs) > 1
-    costs = {}
-    for name, digits in COST_DIGITS.items():
-        known = [entry.outcome.costs[name] for entry in cell.runs if entry.outcome]
-        there = [cost for cost in known if cost is not None]
-        costs[name] = round(float(np.mean(there)), digits) if there else None
+def _numbers(cell: Repeats) -> dict[str, Any]:
+    metrics = {name: _spread(cell, name, metric.most) for name, metric in reported_metrics().items()}
     return {
         "seeds": [entry.seed for entry in cell.runs],
         "runs": [entry.run for entry in cell.runs],
-        "values": values,
-        "mean": mean,
-        "low": low if several else None,
-        "high": high if several else None,
-        "costs": costs,
+        **{part: {name: metric[part] for name, metric in metrics.items() if part in metric} for part in PARTS},
+        "costs": {
+            name: _mean([entry.results.costs.get(name) for entry in cell.runs if entry.results], cost.digits)
+            for name, cost in reported_costs().items()
+            if not cost.known_before
+        },
         "images": round(float(np.mean([entry.used_images for entry in cell.runs]))),
     }
 
 
-def _matrix(cell: Cell, most: int) -> dict[str, Any]:
+def _spread(cell: Repeats, metric: str, most: float) -> dict[str, Any]:
+    """A metric as PARTS of it, without an interval for one seed; empty where a run does not say it."""
+    numbers = list(cell.scores(metric).values())
+    if len(numbers) < len(cell.runs):
+        return {}
+    mean = round(float(np.mean(numbers)), statistics.DIGITS)
+    spread = {"values": [round(value, statistics.DIGITS) for value in numbers], "mean": mean}
+    if interval := statistics.interval(numbers, high=most):
+        low, high = (round(end, statistics.DIGITS) for end in interval)
+        spread |= {"low": low, "high": high, "half": round(max(mean - low, high - mean), statistics.DIGITS)}
+    return spread
+
+
+def _mean(values: Sequence[float | None], digits: int) -> float | None:
+    """Of those that are known."""
+    known = [value for value in values if value is not None]
+    return round(float(np.mean(known)), digits or None) if known else None
+
+
+def _matrix(cell: Repeats, most: int) -> dict[str, Any]:
     """The confusion matrix of all seeds together, and mean recalls.
 
     Of very many wrong pairs, the most frequent stay; `confusion_rest` says how many pairs and images are left out.
     """
-    outcomes = [entry.outcome for entry in cell.runs if entry.outcome]
+    results = [entry.results for entry in cell.runs if entry.results]
     classes = len(cell.runs[0].version.classes)
-    where = np.concatenate([outcome.places for outcome in outcomes])
-    sums = np.bincount(where, np.concatenate([outcome.counts for outcome in outcomes]), classes**2).astype(np.int64)
+    where = np.concatenate([result.places for result in results])
+    sums = np.bincount(where, np.concatenate([result.counts for result in results]), classes**2).astype(np.int64)
     places = np.flatnonzero(sums)
     wrong = places[places % (classes + 1) != 0]
     rest = None
@@ -123,7 +134,7 @@ def _matrix(cell: Cell, most: int) -> dict[str, Any]:
         dropped = wrong[np.argsort(-sums[wrong], kind="stable")[most:]]
         rest = {"pairs": len(dropped), "images": int(sums[dropped].sum())}
         places = np.setdiff1d(places, dropped, assume_unique=True)
-    recalls = np.stack([outcome.recall for outcome in outcomes])
+    recalls = np.stack([result.recall for result in results])
     there: npt.NDArray[np.bool_] = ~np.isnan(recalls)
     means = np.where(there, recalls, 0).sum(axis=0) / np.maximum(1, there.sum(axis=0))
     return {
@@ -137,7 +148,7 @@ def _matrix(cell: Cell, most: int) -> dict[str, Any]:
 
 
 def _files(
-    cell: Cell, budget: int, limits: Limits, skipped: list[dict[str, str]], no_curve: list[dict[str, str]]
+    cell: Repeats, budget: int, limits: Limits, skipped: list[dict[str, str]], no_curve: list[dict[str, str]]
 ) -> dict[str, Any]:
     """Learning curves and the worst errors, from the runs' own files."""
     curves: list[tuple[list[float], list[float]]] = []
@@ -168,8 +179,8 @@ def _history(
             raise ValueError("not a regular file")
         with path.open(newline="", encoding="utf-8") as file:
             names, *rows = csv.reader(file)
-        columns = names.index("select_top1"), names.index("train_loss")
-        top1, loss = ([_plotted(row[column]) for row in rows] for column in columns)
+        score = next((name for name in SCORE_COLUMNS if name in names), SCORE_COLUMNS[0])
+        top1, loss = ([_plotted(row[names.index(name)]) for row in rows] for name in (score, "train_loss"))
     except (OSError, ValueError, IndexError, csv.Error) as problem:
         reason = f"can't be read: {clean(str(problem))}"
         skipped.append({"path": f"{entry.run}/history.csv", "reason": reason})
@@ -184,28 +195,28 @@ def _plotted(text: str) -> float:
     return round(value, 4)
 
 
-def _making(entries: Sequence[Entry]) -> dict[str, Any]:
-    """How a cell was made: what is equal for its runs once, what is not, all of it."""
-    terms = entries[0].terms
-    rates = _each(entry.making.rate for entry in entries)
-    rate = f", rate {' and '.join(f'{value:g}' for value in rates)}" if rates else ""
+def _provenance(entries: Sequence[Entry]) -> dict[str, Any]:
+    """How a cell came about: what is equal for its runs once, what is not, all of it."""
+    setting = entries[0].setting
+    lrs = _each(entry.provenance.lr for entry in entries)
+    lr = f", learning rate {' and '.join(f'{value:g}' for value in lrs)}" if lrs else ""
     versions: dict[str, list[str]] = defaultdict(list)
     for entry in entries:
-        for name, version in entry.making.versions:
+        for name, version in entry.provenance.versions:
             if version not in versions[name]:
                 versions[name].append(version)
-    hashes = _each(entry.making.weights_sha256 for entry in entries)
+    hashes = _each(entry.provenance.weights_sha256 for entry in entries)
     return {
-        "recipe": f"{terms.recipe}{rate}, {entries[0].version.augment} augmentation, "
+        "recipe": f"{setting.recipe}{lr}, {entries[0].version.augment} augmentation, "
         f"input {'x'.join(map(str, entries[0].version.size))}",
-        "weights": " and ".join(_each(entry.making.weights for entry in entries)),
+        "weights": " and ".join(_each(entry.provenance.weights for entry in entries)),
         "weights_sha256": " and ".join(hashes) if hashes else None,
         "versions": {name: " and ".join(several) for name, several in versions.items()},
-        "hardware": " and ".join(_each(entry.making.hardware for entry in entries)),
-        "precision": _each(entry.making.precision for entry in entries),
+        "hardware": " and ".join(_each(entry.provenance.hardware for entry in entries)),
+        "precision": _each(entry.provenance.precision for entry in entries),
         "dataset_version": entries[0].version.version,
-        "split": _each(entry.making.split for entry in entries),
-        "commit": _each(entry.making.commit for entry in entries),
+        "split": _each(entry.provenance.split for entry in entries),
+        "commit": _each(entry.provenance.commit for entry in entries),
     }
 
 

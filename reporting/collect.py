@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
-from reporting.entry import Entry, NotARecordError, clean, content_of, read_entry, why_unreadable
+from engine.records.schema import RecordError
+from reporting.entry import Entry, read_entry
+from reporting.fields import clean
 
 MOST_NAMED = 5  # strange files of one folder
 HOW_TO_MAKE_RECORDS = (
@@ -37,33 +39,35 @@ def collect(runs: Path, ignore: Path | None = None) -> Collected:
         raise UserError(f"there is no folder {runs}, where records were expected. {HOW_TO_MAKE_RECORDS}")
     if not runs.is_dir():
         raise UserError(f"{runs} is a file. Expected the folder that holds the records. {HOW_TO_MAKE_RECORDS}")
-    found = Collected()
+    collected = Collected()
     shared: dict[Any, Any] = {}
-    for folder, files in _folders(runs, ignore, found):
+    for folder, files in _folders(runs, ignore, collected):
         if folder == runs / "grid":
-            _read_failures(folder, files, found)
+            _read_failures(folder, files, collected)
         elif "record.json" in files:
             path = folder / "record.json"
             try:
-                found.entries.append(read_entry(path, _name(folder, runs), shared))
-            except NotARecordError as problem:
-                found.skipped.append({"path": _name(path, runs), "reason": str(problem)})
+                entry = read_entry(path, _name(folder, runs), shared)
+            except RecordError as problem:
+                collected.skipped.append({"path": _name(path, runs), "reason": clean(str(problem))})
+            else:
+                collected.entries += [entry] if entry else []
         else:
-            _name_strangers(folder, files, runs, found)
-    if not found.entries and not found.failed:
-        lines = [f"{line['path']}: {line['reason']}" for line in found.skipped[:MOST_NAMED]]
+            _name_strangers(folder, files, runs, collected)
+    if not collected.entries and not collected.failed:
+        lines = [f"{line['path']}: {line['reason']}" for line in collected.skipped[:MOST_NAMED]]
         what = "nothing but files that are no records" if lines else "nothing"
         raise UserError("\n".join([f"found {what} in {runs}, no record. {HOW_TO_MAKE_RECORDS}", *lines]))
-    return found
+    return collected
 
 
-def _folders(runs: Path, ignore: Path | None, found: Collected) -> Iterator[tuple[Path, list[str]]]:
+def _folders(runs: Path, ignore: Path | None, collected: Collected) -> Iterator[tuple[Path, list[str]]]:
     """Every folder with the files that are not hidden; nothing below a run's own folder, none twice through links."""
     seen: set[tuple[int, int]] = set()
     left_alone = ignore.resolve() if ignore else None
 
     def complain(problem: OSError) -> None:
-        found.skipped.append({"path": clean(problem.filename), "reason": f"can't be read: {problem.strerror}"})
+        collected.skipped.append({"path": clean(problem.filename), "reason": f"can't be read: {problem.strerror}"})
 
     for place, folders, files in os.walk(runs, onerror=complain, followlinks=True):
         state = Path(place).stat()
@@ -77,30 +81,34 @@ def _folders(runs: Path, ignore: Path | None, found: Collected) -> Iterator[tupl
         yield Path(place), sorted(name for name in files if not name.startswith("."))
 
 
-def _name_strangers(folder: Path, files: list[str], runs: Path, found: Collected) -> None:
+def _name_strangers(folder: Path, files: list[str], runs: Path, collected: Collected) -> None:
     if {"split.json", "history.csv", "checkpoint.pt"} & set(files):
-        found.skipped.append({"path": _name(folder, runs), "reason": "a run without record.json"})
+        collected.skipped.append({"path": _name(folder, runs), "reason": "a run without record.json"})
     elif len(files) > MOST_NAMED:
         reason = f"{len(files):,} files that are no records"
-        found.skipped.append({"path": _name(folder, runs), "reason": reason})
+        collected.skipped.append({"path": _name(folder, runs), "reason": reason})
     else:
-        found.skipped += [{"path": _name(folder / file, runs), "reason": "no record"} for file in files]
+        collected.skipped += [{"path": _name(folder / file, runs), "reason": "no record"} for file in files]
 
 
-def _read_failures(folder: Path, files: list[str], found: Collected) -> None:
+def _read_failures(folder: Path, files: list[str], collected: Collected) -> None:
     """Cells that grid.py could not finish; its other files are not the report's business."""
     for file in files:
         if not file.endswith(".json"):
             continue
         try:
-            content = json.loads(content_of(folder / file))
-        except (NotARecordError, ValueError, RecursionError) as problem:
-            found.skipped.append({"path": f"grid/{clean(file)}", "reason": why_unreadable(problem)})
+            if not (folder / file).is_file():  # a pipe would be waited for without end
+                raise ValueError("not a regular file")
+            content = json.loads((folder / file).read_bytes())
+        except (OSError, ValueError, RecursionError) as problem:
+            collected.skipped.append({"path": f"grid/{clean(file)}", "reason": clean(f"can't be read: {problem}")})
             continue
         if isinstance(content, dict) and content.get("reason"):
             cell = clean(str(content.get("cell") or file.removesuffix(".json")))
-            reason, tail = clean(str(content["reason"]), lines=True), clean(str(content.get("tail") or ""), lines=True)
-            found.failed.append({"cell": cell, "reason": reason, "tail": tail})
+            tail = content.get("tail") or ""
+            text = "\n".join(map(str, tail)) if isinstance(tail, list) else str(tail)
+            reason = clean(str(content["reason"]), lines=True)
+            collected.failed.append({"cell": cell, "reason": reason, "tail": clean(text, lines=True)})
 
 
 def _name(path: Path, runs: Path) -> str:

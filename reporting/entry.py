@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,13 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reporting import matrix
+from engine.config import asked_settings, in_words
+from engine.records.metrics import METRICS, Metric
+from engine.records.schema import COSTS, Cost, RecordError, read_record
+from reporting.fields import clean, number, option, text, whole
 
-SCHEMA = 1  # of record.json, as in engine/records.py, whose import takes seconds
-METRICS = ("top1", "balanced_accuracy", "macro_f1", "auroc", "nll", "ece")
-# C0, C1, the marks that turn the direction of text around, and the separators of lines and paragraphs
-CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-LARGEST_RECORD_BYTES = 64 << 20  # a confusion matrix of 2,000 classes and all the rest
+ALL_IMAGES = "all"  # the budget of a run that was given every training image
 
 
 @dataclass(frozen=True)
@@ -37,20 +33,20 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Terms:
-    """What must be equal for records to be ranked together: they are one league."""
+class Setting:
+    """What must be equal for records to be ranked together: they are one comparable group."""
 
     protocol: str
     recipe: str
     weights: str  # their kind: imagenet, none, or a name
-    settings: tuple[tuple[str, Any], ...]  # of the recipe, as asked for
+    flags: tuple[tuple[str, Any], ...]  # that say how it is trained, where they are not the default
 
 
 @dataclass(frozen=True)
-class Making:
-    """How a number was made."""
+class Provenance:
+    """How a number came about."""
 
-    rate: float | None
+    lr: float | None
     weights: str
     weights_sha256: str | None
     versions: tuple[tuple[str, str], ...]
@@ -61,11 +57,11 @@ class Making:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """What came out of a finished run."""
+class Results:
+    """What came out of a finished run. A metric or a cost that its record does not say is not there."""
 
-    values: Mapping[str, float | None]  # by metric
-    costs: Mapping[str, float | None]
+    values: Mapping[str, float]  # by metric
+    costs: Mapping[str, float]
     recall: npt.NDArray[np.float32]  # by class; NaN without test images
     places: npt.NDArray[np.int32]  # of the confusion matrix's entries that are not 0: row * classes + column
     counts: npt.NDArray[np.int32]  # what stands there
@@ -85,60 +81,48 @@ class Entry:
     version: Version
     name: str  # the dataset's
     domain: str
-    published: bool
-    train_images: int  # as published
-    used_images: int  # that were trained on or selected by
+    subjects: str  # equal for datasets that show the same; "": no other dataset does
+    available_images: int  # to train on, before few are taken
+    used_images: int  # that were trained on, or chose the epoch, and are not those of the test
     backbone: str
-    parameters: float
-    macs: float
-    terms: Terms
+    setting: Setting
     seed: int
     budget: str
     seen: bool  # the weights were trained on this dataset before
-    making: Making
-    outcome: Outcome | None  # None unless the run is done
+    provenance: Provenance
+    results: Results | None  # None unless the run is done
 
 
-class NotARecordError(Exception):
-    """The file is no record that can be used; the message says why."""
+def reported_metrics() -> dict[str, Metric]:
+    """Those that a report shows."""
+    return {name: metric for name, metric in METRICS.items() if metric.reported}
 
 
-def read_entry(path: Path, run: str, shared: dict[Any, Any] | None = None) -> Entry:
-    """What a report keeps of the record at `path`. `shared` lets equal parts of several records be the same object.
+def reported_costs() -> dict[str, Cost]:
+    """Those that a report shows."""
+    return {name: cost for name, cost in COSTS.items() if cost.label}
 
-    Raises NotARecordError.
+
+def read_entry(path: Path, run: str, shared: dict[Any, Any] | None = None) -> Entry | None:
+    """What a report keeps of the record at `path`; None where there is no file.
+
+    `shared` lets equal parts of several records be the same object. Raises RecordError.
     """
-    rest, matrix_text = matrix.cut(content_of(path))
+    record = read_record(path)
+    if record is None:
+        return None
     try:
-        record = json.loads(rest)
-    except (ValueError, RecursionError) as problem:
-        raise NotARecordError(why_unreadable(problem)) from problem
-    if not isinstance(record, dict) or not {"schema", "run"} <= record.keys():
-        raise NotARecordError("no record of this project")
-    if record["schema"] != SCHEMA:
-        raise NotARecordError(f"has schema {clean(str(record['schema']))}; this version reads {SCHEMA}")
-    try:
-        return _entry(record, matrix_text, path.parent, run, {} if shared is None else shared)
+        return _entry(record, path.parent, run, {} if shared is None else shared)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
         what = f"lacks {problem}" if isinstance(problem, KeyError) else f"a field is not what it should be: {problem}"
-        raise NotARecordError(f"a damaged record: {clean(what)}") from problem
+        raise RecordError(f"a damaged record: {what}") from problem
 
 
-def _entry(record: dict[str, Any], matrix_text: bytes, folder: Path, run: str, shared: dict[Any, Any]) -> Entry:
-    dataset, backbone, config, costs = (record[part] for part in ("dataset", "backbone", "config", "costs"))
+def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, Any]) -> Entry:
+    dataset, backbone, config = (record[part] for part in ("dataset", "backbone", "config"))
     counts = dataset["counts"]
     status = text(record["status"])
-    classes = tuple(text(name) for name in dataset["classes"])
-    size = tuple(whole(side) for side in config["size"])
-    version = Version(
-        text(dataset["key"]),
-        text(dataset["version"]),
-        shared.setdefault(classes, classes),
-        whole(counts["test"]),
-        size,
-        text(config["augment"]),
-    )
-    terms = Terms(text(record["protocol"]), text(record["recipe"]), _kind_of_weights(record), _settings(record))
+    version, setting = _version(dataset, config, shared), _setting(record)
     earlier = backbone["weights_run"]
     return Entry(
         run=run,
@@ -151,19 +135,36 @@ def _entry(record: dict[str, Any], matrix_text: bytes, folder: Path, run: str, s
         version=shared.setdefault(version, version),
         name=text(dataset["name"]),
         domain=text(dataset["domain"]),
-        published=bool(dataset["published"]),
-        train_images=whole(counts["train"]),
-        used_images=whole(counts["fit"]) + (whole(counts["select"]) if record["protocol"] != "paper" else 0),
+        subjects=text(dataset["subjects"]),
+        available_images=whole(counts["available"]),
+        used_images=whole(counts["train"]) + (whole(counts["val"]) if record["protocol"] != "paper" else 0),
         backbone=text(backbone["name"]),
-        parameters=number(costs["parameters"]),
-        macs=number(costs["macs"]),
-        terms=shared.setdefault(terms, terms),
+        setting=shared.setdefault(setting, setting),
         seed=whole(record["seed"]),
         budget=_budget(config),
         seen=bool(earlier) and earlier["dataset"] == dataset["key"],
-        making=_making(record, shared),
-        outcome=_outcome(record, matrix_text, len(classes)) if status == "done" else None,
+        provenance=_provenance(record, shared),
+        results=_results(record["test"], record["costs"], len(version.classes)) if status == "done" else None,
     )
+
+
+def _version(dataset: Mapping[str, Any], config: Mapping[str, Any], shared: dict[Any, Any]) -> Version:
+    classes = tuple(text(name) for name in dataset["classes"])
+    return Version(
+        text(dataset["key"]),
+        text(dataset["version"]),
+        shared.setdefault(classes, classes),
+        whole(dataset["counts"]["test"]),
+        tuple(whole(side) for side in config["size"]),
+        text(config["augment"]),
+    )
+
+
+def _setting(record: Mapping[str, Any]) -> Setting:
+    flags = tuple((clean(name), option(value)) for name, value in asked_settings(record["config"]).items())
+    for name, value in flags:
+        in_words(name, value)  # a value that can't be said is no value of that flag
+    return Setting(text(record["protocol"]), text(record["recipe"]), _kind_of_weights(record), flags)
 
 
 def _kind_of_weights(record: Mapping[str, Any]) -> str:
@@ -180,24 +181,6 @@ def _kind_of_weights(record: Mapping[str, Any]) -> str:
     return name.rpartition(".")[2] if name.endswith(f"_Weights.{asked}") else name
 
 
-def _settings(record: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """The recipe's settings as asked for. Records without a top-level `lr` are older, and name the default rate."""
-    config = record["config"]
-    rate = config["lr"]
-    if "lr" not in record and record["recipe"] == "adamw-sgd" and rate == 1e-3:
-        rate = None
-    return (
-        ("epochs", _maybe(whole, config["epochs"])),
-        ("lr", _maybe(number, rate)),
-        ("patience", _maybe(whole, config["patience"])),
-        ("batch_size", whole(config["batch_size"])),
-        ("tune", text(config["tune"])),
-        ("ema", bool(config.get("ema"))),
-        ("layer_decay", _maybe(number, config.get("layer_decay"))),
-        ("lr_sweep", bool(config.get("lr_sweep"))),
-    )
-
-
 def _maybe(kind: Callable[[Any], Any], value: Any) -> Any:
     return None if value is None else kind(value)
 
@@ -208,17 +191,16 @@ def _budget(config: Mapping[str, Any]) -> str:
         parts.append(f"{whole(config['shots'])} shots")
     if config.get("fraction") is not None:
         parts.append(f"{number(config['fraction']):g} of train")
-    return ", ".join(parts) or "all"
+    return ", ".join(parts) or ALL_IMAGES
 
 
-def _making(record: Mapping[str, Any], shared: dict[Any, Any]) -> Making:
+def _provenance(record: Mapping[str, Any], shared: dict[Any, Any]) -> Provenance:
     environment, plan, backbone = record["environment"], record["plan"], record["backbone"]
     packages = {"python": environment["python"], **environment["packages"], "cuda": environment["cuda"]}
     versions = tuple((text(name), text(version)) for name, version in packages.items() if version)
-    rate = record.get("lr", record["config"]["lr"])
     commit = environment["git_commit"]
-    return Making(
-        rate=_maybe(number, rate),
+    return Provenance(
+        lr=_maybe(number, record.get("lr")),
         weights=text(backbone["weights"]),
         weights_sha256=text(backbone["weights_sha256"]) if backbone["weights_sha256"] else None,
         versions=shared.setdefault(versions, versions),
@@ -229,79 +211,29 @@ def _making(record: Mapping[str, Any], shared: dict[Any, Any]) -> Making:
     )
 
 
-def _outcome(record: Mapping[str, Any], matrix_text: bytes, classes: int) -> Outcome:
-    test, costs = record["test"], record["costs"]
-    values = {metric: _maybe(number, test[metric]) for metric in METRICS}
-    for metric, value in values.items():
-        if value is None and metric != "auroc":
-            raise TypeError(f"{metric} is null")
-        if value is not None and not 0 <= value <= (math.inf if metric == "nll" else 1):
-            raise ValueError(f"{metric} is {value}")
+def _results(test: Mapping[str, Any], costs: Mapping[str, Any], classes: int) -> Results:
+    values = {}
+    for name, metric in reported_metrics().items():
+        if name in test and not (test[name] is None and metric.optional):
+            if test[name] is None or not 0 <= number(test[name]) <= metric.most:
+                raise ValueError(f"{name} is {test[name]}")
+            values[name] = number(test[name])
     recall = np.array([math.nan if value is None else number(value) for value in test["per_class_recall"]], np.float32)
     if recall.shape != (classes,):
         raise ValueError(f"{len(recall)} recalls of {classes} classes")
-    places, counts = matrix.entries(matrix_text, classes)
+    places, counts = _confusion(test["confusion"], classes)
     right = counts[places % (classes + 1) == 0].sum() / max(1, counts.sum())
-    if abs(right - number(test["top1"])) > 1e-6:
-        raise ValueError(f"top-1 is {test['top1']:.4f}, but {right:.4f} by the confusion matrix")
-    wanted = {
-        "seconds": "train_seconds",
-        "images_per_second": "train_images_per_second",
-        "test_images_per_second": "test_images_per_second",
-        "memory_mib": "peak_memory_mib",
-        "images": "images",
-    }
-    kept = {name: _maybe(number, costs.get(key)) for name, key in wanted.items()}
-    kept["epochs"] = number(record["selection"]["epochs"])
-    return Outcome(values, kept, recall, places, counts)
+    if abs(right - values["top1"]) > 1e-6:
+        raise ValueError(f"top-1 is {values['top1']:.4f}, but {right:.4f} by the confusion matrix")
+    known = {name: number(costs[name]) for name in reported_costs() if costs.get(name) is not None}
+    return Results(values, known, recall, places, counts)
 
 
-def content_of(path: Path) -> bytes:
-    """The file, unless it is none, or far too large for a record. Raises NotARecordError."""
-    try:
-        state = path.stat()
-        if not stat.S_ISREG(state.st_mode):  # a pipe would be waited for without end
-            raise NotARecordError("not a regular file")
-        if (size := state.st_size) > LARGEST_RECORD_BYTES:
-            raise NotARecordError(f"too large to be a record: {size / 2**20:,.0f} MiB")
-        return path.read_bytes()
-    except OSError as problem:
-        raise NotARecordError(f"can't be read: {problem.strerror}") from problem
-
-
-def why_unreadable(problem: Exception) -> str:
-    """In words, why a file is no record."""
-    return str(problem) if isinstance(problem, NotARecordError) else f"not readable JSON: {clean(str(problem))}"
-
-
-def clean(found: str, lines: bool = False) -> str:
-    """The text without what UTF-8 can't hold (halves of characters, bytes of file names that are no text), and without
-    control characters, of which U+FFFD takes the place. With `lines` it keeps ends of lines, as \\n, and tabs.
-    """
-    if found.isprintable():  # nearly every text, and much the fastest
-        return found
-    found = found.encode("utf-8", "replace").decode()
-    if lines:
-        found = found.replace("\r\n", "\n")
-    return CONTROLS.sub(lambda match: match[0] if lines and match[0] in "\n\t" else "\N{REPLACEMENT CHARACTER}", found)
-
-
-def text(value: Any, lines: bool = False) -> str:
-    """The value, which must be a text, as `clean` leaves it. Raises TypeError."""
-    if not isinstance(value, str):
-        raise TypeError(f"expected a text, found {value!r:.40}")
-    return clean(value, lines)
-
-
-def whole(value: Any) -> int:
-    """The value, which must be a whole number and not negative. Raises TypeError."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise TypeError(f"expected a whole number, found {value!r:.40}")
-    return value
-
-
-def number(value: Any) -> float:
-    """The value, which must be a finite number. Raises TypeError."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        raise TypeError(f"expected a number, found {value!r:.40}")
-    return float(value)
+def _confusion(confusion: Mapping[str, Any], classes: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    true, predicted, images = (np.asarray(confusion[part]) for part in ("true", "predicted", "images"))
+    if not true.shape == predicted.shape == images.shape == (len(true),):
+        raise ValueError("the confusion matrix's lists are not of one length")
+    for numbers, most in ((true, classes - 1), (predicted, classes - 1), (images, np.iinfo(np.int32).max)):
+        if len(numbers) and (numbers.dtype.kind != "i" or numbers.min() < 0 or numbers.max() > most):
+            raise ValueError(f"the confusion matrix is not one of counts of {classes} classes")
+    return (true * classes + predicted).astype(np.int32), images.astype(np.int32)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from reporting.entry import clean
+from reporting.fields import clean
 
 MOST = 12
 QUALITY = 70  # of WebP
@@ -52,14 +52,14 @@ def worst_errors(folder: Path, seed: int, classes: int, side: int) -> dict[str, 
         powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
         confidence = powers.max(axis=1) / powers.sum(axis=1)
         wide, high = _tile_size(tiles.shape[2], tiles.shape[1], side)
-        told = zip(labels.tolist(), logits.argmax(axis=1).tolist(), confidence.tolist(), names.tolist(), strict=True)
+        shown = zip(labels.tolist(), logits.argmax(axis=1).tolist(), confidence.tolist(), names.tolist(), strict=True)
         return {
             "sprite": f"data:image/webp;base64,{_row(tiles, wide, high)}",
             "tile": [wide, high],
             "of": seed,
             "tiles": [
                 {"true": true, "predicted": predicted, "confidence": round(sure, 4), "name": clean(str(name))}
-                for true, predicted, sure, name in told
+                for true, predicted, sure, name in shown
             ],
         }
     except (OSError, KeyError, IndexError, TypeError, ValueError, zipfile.BadZipFile) as problem:

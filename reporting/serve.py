@@ -35,7 +35,7 @@ UNWATCHED = (".log", ".pt")  # no report reads them
 
 
 @dataclass
-class State:
+class BuildStatus:
     """What the page asks for: which build it is, whether another is being made, and why the last one failed."""
 
     version: int = 0
@@ -48,7 +48,7 @@ class State:
             for name, value in values.items():
                 setattr(self, name, value)
 
-    def told(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
         with self.lock:
             return {"version": self.version, "building": self.building, "error": self.error}
 
@@ -59,27 +59,27 @@ def serve(build: Callable[[], None], runs: Path, out: Path, port: int) -> None:
     Ends by KeyboardInterrupt only, with the server closed. Raises UserError when the port can't be had, and whatever
     the first build raises; a later build that fails is told on stderr and on the page, which stays as it was.
     """
-    state = State()
-    server = open_server(out, port, state)
+    status = BuildStatus()
+    server = open_server(out, port, status)
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
     try:
         before = snapshot(runs, out)
         began = time.monotonic()
         build()
         pause = (time.monotonic() - began) * PAUSE_PER_BUILD
-        state.change(version=version_now())
+        status.change(version=version_now())
         thread.start()
         say(f"serving    http://{ADDRESS}:{server.server_port}/ (this machine only; Ctrl-C ends it)")
-        watch(build, runs, out, state, before, time.monotonic() + pause)
+        watch(build, runs, out, status, before, time.monotonic() + pause)
     finally:
         if thread.is_alive():
             server.shutdown()
         server.server_close()
 
 
-def open_server(out: Path, port: int, state: State) -> ThreadingHTTPServer:
+def open_server(out: Path, port: int, status: BuildStatus) -> ThreadingHTTPServer:
     """A server at `port` that is yet to be started. Raises UserError when the port can't be had."""
-    handler = type("Handler", (Handler,), {"out": out, "state": state})
+    handler = type("Handler", (Handler,), {"out": out, "status": status})
     try:
         server = ThreadingHTTPServer((ADDRESS, port), handler)
     except OverflowError:
@@ -89,8 +89,8 @@ def open_server(out: Path, port: int, state: State) -> ThreadingHTTPServer:
             raise UserError(
                 f"port {port} is in use. Choose another: --serve {port + 1 if port < 65535 else 8000}"
             ) from None
-        found = f"port {port} can't be used: {problem.strerror}"
-        raise UserError(f"{found}. Choose another, such as --serve 8000") from problem
+        advice = "Choose another, such as --serve 8000"
+        raise UserError(f"port {port} can't be used: {problem.strerror}. {advice}") from problem
     server.daemon_threads = True
     return server
 
@@ -99,7 +99,7 @@ def watch(
     build: Callable[[], None],
     runs: Path,
     out: Path,
-    state: State,
+    status: BuildStatus,
     before: int,
     not_before: float,
     pauses: Callable[[float], None] = time.sleep,
@@ -112,23 +112,23 @@ def watch(
         if now != before and began >= not_before:
             before = now
             began = time.monotonic()
-            rebuild(build, state)
+            rebuild(build, status)
             not_before = time.monotonic() + (time.monotonic() - began) * PAUSE_PER_BUILD
         pauses(max(LEAST_PAUSE_SECONDS, looking / LOOKING_SHARE))
 
 
-def rebuild(build: Callable[[], None], state: State) -> None:
+def rebuild(build: Callable[[], None], status: BuildStatus) -> None:
     """One build; what goes wrong is told, and changes nothing."""
-    state.change(building=True)
+    status.change(building=True)
     try:
         build()
     except Exception as problem:
         text = str(problem) if isinstance(problem, UserError) else f"{type(problem).__name__}: {problem}"
         print(f"the report could not be rebuilt: {text}", file=sys.stderr, flush=True)
-        state.change(building=False, error=text)
+        status.change(building=False, error=text)
     else:
         say(f"rebuilt    {time.strftime('%H:%M:%S')}")
-        state.change(building=False, error=None, version=version_now())
+        status.change(building=False, error=None, version=version_now())
 
 
 def version_now() -> int:
@@ -138,14 +138,14 @@ def version_now() -> int:
 
 def snapshot(runs: Path, out: Path) -> int:
     """A number that changes when a file under `runs` comes, goes or changes, by its size and modification time."""
-    found = 0
+    mark = 0
     for entry in _files(runs, out.absolute()):
         try:
-            status = entry.stat()
+            file = entry.stat()
         except OSError:  # removed meanwhile
             continue
-        found ^= hash((entry.path, status.st_mtime_ns, status.st_size))
-    return found
+        mark ^= hash((entry.path, file.st_mtime_ns, file.st_size))
+    return mark
 
 
 def _files(folder: Path | str, out: Path) -> Iterator[os.DirEntry[str]]:
@@ -163,11 +163,11 @@ def _files(folder: Path | str, out: Path) -> Iterator[os.DirEntry[str]]:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD for the page, the tables and the state; refuses all else."""
+    """Answers GET and HEAD for the page, the tables and the build's status; refuses all else."""
 
     server: ThreadingHTTPServer
     out: Path
-    state: State
+    status: BuildStatus
     timeout = REQUEST_SECONDS
     server_version = "report"
     sys_version = ""
@@ -180,7 +180,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         path = self.path.partition("?")[0].removeprefix("/") or PAGE
         if path == "state":
-            self._send(HTTPStatus.OK, json.dumps(self.state.told()).encode(), "application/json")
+            self._send(HTTPStatus.OK, json.dumps(self.status.values()).encode(), "application/json")
         elif path in TYPES:
             self._send_file(path)
         else:
@@ -194,7 +194,7 @@ class Handler(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = refuse  # noqa: N815 (names of http.server)
 
     def _send_file(self, name: str) -> None:
-        version = self.state.told()["version"]
+        version = self.status.values()["version"]
         try:
             content = (self.out / name).read_bytes()
         except OSError:

@@ -20,6 +20,7 @@ FEWEST_PAIRS = 5  # of a paired t test: with 3 it has 2 degrees of freedom, and 
 SAMPLES = 2000  # of a bootstrap
 DIGITS = 7  # of a fraction that is shown as a percentage with two decimals: its rounding twice is not seen
 EQUAL = 1e-12  # accuracies that differ by less do so by rounding
+TESTS_OF_MEANS = f"Welch's t tests over seeds, paired ones where {FEWEST_PAIRS} seeds are shared, Holm-corrected"
 
 Numbers = npt.NDArray[np.float64]
 Scores = Mapping[int, float]  # seed -> value
@@ -71,19 +72,19 @@ def marks(scores: Mapping[str, Scores]) -> dict[str, str]:
 
     A tie is claimed only where both have three seeds; nothing is best where it is alone.
     """
-    found = dict.fromkeys(scores, "")
+    unmarked = dict.fromkeys(scores, "")
     if len(scores) < 2:
-        return found
+        return unmarked
     means = {name: _mean(list(values.values())) for name, values in scores.items()}
     highest = max(means.values())
     best = [name for name, mean in means.items() if highest - mean < EQUAL]
-    found |= dict.fromkeys(best, "best")
     first = max(best, key=lambda name: len(scores[name]))
     others = [
         name for name in scores if name not in best and min(len(scores[name]), len(scores[first])) >= FEWEST_SEEDS
     ]
     corrected = holm([same_mean(scores[first], scores[name]) for name in others])
-    return found | {name: "tied" for name, p in zip(others, corrected, strict=True) if p >= LEVEL}
+    tied = [name for name, p in zip(others, corrected, strict=True) if p >= LEVEL]
+    return unmarked | dict.fromkeys(best, "best") | dict.fromkeys(tied, "tied")
 
 
 def ranks(scores: Numbers) -> Numbers:
@@ -133,15 +134,15 @@ def _studentised_range(groups: int, level: float) -> float:
     return float(stats.studentized_range.ppf(1 - level, groups, np.inf)) / math.sqrt(2)
 
 
-def groups(average: Mapping[str, float], difference: float) -> list[list[str]]:
+def cliques(average: Mapping[str, float], difference: float) -> list[list[str]]:
     """The largest sets of several backbones whose average ranks differ by less than `difference`, the best first."""
     names = sorted(average, key=lambda name: (average[name], name))
-    found: list[list[str]] = []
+    largest: list[list[str]] = []
     for index, first in enumerate(names):
-        group = [name for name in names[index:] if average[name] - average[first] < difference]
-        if len(group) > 1 and not (found and group[-1] in found[-1]):
-            found.append(group)
-    return found
+        clique = [name for name in names[index:] if average[name] - average[first] < difference]
+        if len(clique) > 1 and not (largest and clique[-1] in largest[-1]):
+            largest.append(clique)
+    return largest
 
 
 def signed_rank(a: Numbers, b: Numbers) -> float:
@@ -187,11 +188,17 @@ def _draws(datasets: int, seeds: int, seed: int) -> tuple[npt.NDArray[np.int64],
     return random.integers(0, datasets, (SAMPLES, datasets)), random.random((SAMPLES, datasets, seeds))
 
 
-def pareto(costs: Sequence[float | None], values: Sequence[float]) -> list[bool]:
-    """Which of some backbones no other one beats: at least as high in value and as low in cost, and better in one."""
-    points = [(math.inf if cost is None else cost, -value) for cost, value in zip(costs, values, strict=True)]
+def pareto(costs: Sequence[float | None], values: Sequence[float | None]) -> list[bool]:
+    """Which of some backbones no other one beats: at least as high in value and as low in cost, and better in one.
+
+    One that lacks either neither beats nor is on the front.
+    """
+    points = [
+        None if cost is None or value is None else (cost, -value) for cost, value in zip(costs, values, strict=True)
+    ]
+    known = {point for point in points if point}
     return [
-        point[0] < math.inf and not any(o[0] <= point[0] and o[1] <= point[1] and o != point for o in points)
+        point is not None and not any(o[0] <= point[0] and o[1] <= point[1] for o in known - {point})
         for point in points
     ]
 

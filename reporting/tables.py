@@ -8,38 +8,42 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from reporting.answers import capital
-from reporting.costs import COSTS, cost_rows
-from reporting.entry import METRICS
+from reporting.statistics import TESTS_OF_MEANS
+from reporting.words import capital, count, three_digits
 
-League = Mapping[str, Any]
+Report = Mapping[str, Any]
+Group = Mapping[str, Any]
 Cell = Mapping[str, Any]
 
 LEGEND = (
-    "Test top-1 in percent, mean over seeds, with the half-width of Student's 95 % confidence interval. {best}: the "
-    "highest mean of the dataset. {tied}: not significantly below it at 0.05 (Welch's t tests over seeds, "
-    "paired ones where five seeds are shared, Holm-corrected). In parentheses: how many seeds, where that is not the "
-    "same for all."
+    "Test top-1 in percent, mean over seeds, with the half-width of Student's 95 % confidence interval. Bold: the "
+    f"highest mean of the dataset. Underlined: not significantly below it at 0.05 ({TESTS_OF_MEANS}). In parentheses: "
+    "how many seeds, where that is not the same for all."
+)
+FRONT = (
+    "Over {} that all of these were run on; costs are geometric means. *: on the Pareto front of accuracy against this "
+    "cost: no other is at least as good in both and better in one."
 )
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''"}
 
 
-def csv_text(report: Mapping[str, Any]) -> str:
-    """A row a cell, with every metric and cost; fractions from 0 to 1."""
+def csv_text(report: Report) -> str:
+    """A row a cell, with every metric and cost; fractions from 0 to 1, costs in the records' units."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    ends = [f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")]
-    head = ["league", "protocol", "recipe", "weights", "budget", "dataset", "domain", "backbone", "seeds", *ends]
-    writer.writerow([*head, "mark", "train_and_select_images", *COSTS, "runs"])
-    for league in report["leagues"]:
-        for cell in league["cells"]:
-            dataset, backbone = league["datasets"][cell["d"]], league["backbones"][cell["b"]]
-            told = [league["title"], league["protocol"], league["recipe"], league["weights"]]
-            told += [league["budgets"][cell["budget"]], dataset["key"], dataset["domain"], backbone["name"]]
-            spans = [(cell[end] or {}).get(metric) for metric in METRICS for end in ("mean", "low", "high")]
-            costs = {**cell["costs"], "parameters": backbone["parameters"], "macs": backbone["macs"]}
-            row = [*told, len(cell["seeds"]), *spans, cell["mark"], cell["images"], *(costs[name] for name in COSTS)]
+    ends = [f"{metric}{end}" for metric in report["metrics"] for end in ("", "_low", "_high")]
+    place = ["comparable_group", "protocol", "recipe", "weights", "budget", "dataset", "domain", "backbone", "seeds"]
+    writer.writerow([*place, *ends, "mark", "train_and_val_images", *report["costs"], "runs"])
+    for group in report["groups"]:
+        for cell in group["cells"]:
+            dataset, backbone = group["datasets"][cell["d"]], group["backbones"][cell["b"]]
+            row = [group["title"], group["protocol"], group["recipe"], group["weights"]]
+            row += [group["budgets"][cell["budget"]]["name"], dataset["key"], dataset["domain"], backbone["name"]]
+            row += [len(cell["seeds"])]
+            row += [cell[end].get(metric) for metric in report["metrics"] for end in ("mean", "low", "high")]
+            costs = {**cell["costs"], **backbone["costs"]}
+            row += [cell["marks"].get("top1", ""), cell["images"], *(costs[name] for name in report["costs"])]
             writer.writerow([_no_formula(value) for value in [*row, " ".join(cell["runs"])]])
     return text.getvalue()
 
@@ -49,25 +53,19 @@ def _no_formula(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
-def markdown_text(report: Mapping[str, Any]) -> str:
-    """The answers, the accuracy of every league and budget, and what it costs."""
+def markdown_text(report: Report) -> str:
+    """The answers, the accuracy of every comparable group and budget, and what it costs."""
     lines = [f"# {report['records']:,} records of {_plain(report['runs'])}"]
-    for league in report["leagues"]:
-        lines += ["", f"## {_plain(capital(league['title']))}", ""]
-        lines += [f"- {_plain(note)}" for note in [*league["settings"], *league["notes"]]]
-        for index, budget in enumerate(league["budgets"]):
-            lines += ["", f"### {_plain(_budget(budget))}", ""]
-            for scope, ranking in league["rankings"][str(index)].items():
-                if scope == "overall" or scope in league["domains"]:
-                    lines += [f"- **{_plain(capital(scope))}**: {_plain(ranking['answer'])}"]
-                    lines += [f"  - {_plain(line)}" for line in ranking["evidence"]]
-                    lines += [f"  - Missing: {_plain(line)}." for line in ranking["missing"]]
-                    lines += [
-                        f"  - Left out: {_plain(out['what'])}, {_plain(out['why'])}." for out in ranking["left_out"]
-                    ]
-            lines += ["", *_markdown_table(league, index)]
-            lines += ["", LEGEND.format(best="Bold", tied="Underlined")]
-            lines += ["", *_markdown_costs(league, index)]
+    for group in report["groups"]:
+        lines += ["", f"## {_plain(capital(group['title']))}", ""]
+        lines += [f"- {_plain(note)}" for note in [*group["settings"], *group["notes"]]]
+        for index, budget in enumerate(group["budgets"]):
+            lines += ["", f"### {_plain(capital(budget['words']))}", ""]
+            for scope in ("overall", *group["domains"]):
+                lines += _markdown_answer(scope, budget["rankings"][scope])
+            lines += ["", *_markdown_table(group, index)]
+            lines += ["", LEGEND]
+            lines += ["", *_markdown_costs(report, group, budget["costs"]["scopes"]["overall"])]
     for what, key, where in (
         ("Listed apart", "apart", "run"),
         ("Skipped", "skipped", "path"),
@@ -80,38 +78,35 @@ def markdown_text(report: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _markdown_table(league: League, budget: int) -> list[str]:
+def _markdown_answer(scope: str, ranking: Mapping[str, Any]) -> list[str]:
+    lines = [f"- **{_plain(capital(scope))}**: {_plain(ranking['answer'])}"]
+    lines += [f"  - {_plain(line)}" for line in ranking["evidence"]]
+    lines += [f"  - Missing: {_plain(line)}." for line in ranking["missing"]]
+    return lines + [f"  - Left out: {_plain(out['what'])}, {_plain(out['why'])}." for out in ranking["left_out"]]
+
+
+def _markdown_table(group: Group, budget: int) -> list[str]:
     marks = {"best": "**{}**", "tied": "<u>{}</u>", "": "{}"}
-    head, *rows = _accuracy(league, budget, lambda mark, text: marks[mark].format(text), "±", _plain)
+    head, *rows = _accuracy(group, budget, lambda mark, text: marks[mark].format(text), "±", _plain)
     return _rows([head, *rows])
 
 
-def _markdown_costs(league: League, budget: int) -> list[str]:
-    rows, datasets = cost_rows(league, budget)
-    if not rows:
+def _markdown_costs(report: Report, group: Group, compared: Mapping[str, Any]) -> list[str]:
+    """Accuracy and costs of the backbones that can be compared, the best first."""
+    if not compared["backbones"]:
         return []
-    head = ["backbone", "mean top-1", *COSTS.values()]
-    body = []
-    for row in rows:
+    costs, top1 = report["costs"], compared["accuracy"]["top1"]
+    units = [f"{cost['label']}{cost['unit'] and ', ' + cost['unit']}" for cost in costs.values()]
+    rows = [["backbone", "mean top-1", *units]]
+    for place in sorted(range(len(top1)), key=lambda place: -top1[place]):
+        b = compared["backbones"][place]
         cells = []
-        for name in COSTS:
-            value = row["costs"][name]
-            cells.append("" if value is None else _cost(name, value) + ("*" if row["pareto"].get(name) else ""))
-        body.append([_plain(row["name"]), f"{100 * row['top1']:.2f}", *cells])
-    told = (
-        f"Over {datasets} {'dataset' if datasets == 1 else 'datasets'} that all of these were run on. *: on the Pareto "
-    )
-    return [
-        *_rows([head, *body]),
-        "",
-        told + "front of accuracy against this cost: no other is at least as good in both and better in one.",
-    ]
-
-
-def _cost(name: str, value: float) -> str:
-    if name in ("parameters", "macs"):
-        return f"{value / 1e6:.1f} M" if name == "parameters" else f"{value / 1e9:.2f} G"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+        for name, cost in costs.items():
+            value, front = compared["costs"][name][place], compared["front"].get(name, {}).get("top1", [])
+            text = "" if value is None else three_digits(value * cost["scale"])
+            cells.append(text + ("*" if b in front else ""))
+        rows.append([_plain(group["backbones"][b]["name"]), f"{100 * top1[place]:.2f}", *cells])
+    return [*_rows(rows), "", FRONT.format(count(len(compared["datasets"]), "dataset"))]
 
 
 def _rows(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -119,15 +114,14 @@ def _rows(rows: Sequence[Sequence[str]]) -> list[str]:
     return [head, f"|---|{'---:|' * (len(rows[0]) - 1)}", *body]
 
 
-def latex_text(report: Mapping[str, Any]) -> str:
-    """A booktabs table for every league and budget."""
+def latex_text(report: Report) -> str:
+    """A booktabs table for every comparable group and budget."""
     lines = ["% needs \\usepackage{booktabs} and \\usepackage{graphicx}"]
     marks = {"best": r"\textbf{{{}}}", "tied": r"\underline{{{}}}", "": "{}"}
-    legend = LEGEND.format(best="Bold", tied="Underlined")
-    for league in report["leagues"]:
-        for index, budget in enumerate(league["budgets"]):
-            head, *rows = _accuracy(league, index, lambda mark, text: marks[mark].format(text), r"$\pm$", latex)
-            caption = f"{capital(league['title'])}; {_budget(budget).lower()}. {legend}"
+    for group in report["groups"]:
+        for index, budget in enumerate(group["budgets"]):
+            head, *rows = _accuracy(group, index, lambda mark, text: marks[mark].format(text), r"$\pm$", latex)
+            caption = f"{capital(group['title'])}; {budget['words']}. {LEGEND}"
             lines += [
                 "",
                 r"\begin{table*}",
@@ -153,16 +147,14 @@ def latex(text: str) -> str:
 
 
 def _accuracy(
-    league: League, budget: int, marked: Callable[[str, str], str], plus_minus: str, plain: Callable[[str], str]
+    group: Group, budget: int, marked: Callable[[str, str], str], plus_minus: str, plain: Callable[[str], str]
 ) -> Iterator[list[str]]:
     """Datasets in rows, backbones in columns, as texts; the head first."""
-    cells = {(cell["d"], cell["b"]): cell for cell in league["cells"] if cell["budget"] == budget}
-    columns = [
-        b for b in range(len(league["backbones"])) if any((d, b) in cells for d in range(len(league["datasets"])))
-    ]
+    cells = {(cell["d"], cell["b"]): cell for cell in group["cells"] if cell["budget"] == budget}
+    columns = [b for b in range(len(group["backbones"])) if any((d, b) in cells for d in range(len(group["datasets"])))]
     same = len({len(cell["seeds"]) for cell in cells.values()}) == 1
-    yield ["dataset", *(plain(league["backbones"][b]["name"]) for b in columns)]
-    for d, dataset in enumerate(league["datasets"]):
+    yield ["dataset", *(plain(group["backbones"][b]["name"]) for b in columns)]
+    for d, dataset in enumerate(group["datasets"]):
         if any((d, b) in cells for b in columns):
             yield [plain(dataset["name"]), *(_shown(cells.get((d, b)), same, marked, plus_minus) for b in columns)]
 
@@ -170,18 +162,13 @@ def _accuracy(
 def _shown(cell: Cell | None, same: bool, marked: Callable[[str, str], str], plus_minus: str) -> str:
     if cell is None:
         return "--"
-    mean = cell["mean"]["top1"]
-    text = f"{100 * mean:.2f}"
-    if cell["low"]:
-        text += f" {plus_minus} {100 * max(mean - cell['low']['top1'], cell['high']['top1'] - mean):.2f}"
-    return marked(cell["mark"], text) + ("" if same else f" ({len(cell['seeds'])})")
+    text = f"{100 * cell['mean']['top1']:.2f}"
+    if "top1" in cell["half"]:
+        text += f" {plus_minus} {100 * cell['half']['top1']:.2f}"
+    return marked(cell["marks"].get("top1", ""), text) + ("" if same else f" ({len(cell['seeds'])})")
 
 
 def _plain(text: str) -> str:
     """A text in which Markdown finds no mark, and HTML no tag."""
     text = " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", text)
-
-
-def _budget(budget: str) -> str:
-    return "All training images" if budget == "all" else f"{budget} a class" if "shots" in budget else budget

@@ -1,5 +1,6 @@
 """What several test modules share."""
 
+import gc
 import os
 import shlex
 import threading
@@ -16,6 +17,11 @@ from tests.server import Server
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 Command = Callable[..., int]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported lasts as long as the tests: a run that frees memory need not look through all of it."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -39,17 +45,26 @@ def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs a dataset script's command line in this process, in a folder of its own, and returns its exit code."""
+    """Runs a dataset script's command line in this process, in a folder of its own, and returns its exit code.
+
+    It runs on the processor, unless the line names a device.
+    """
     monkeypatch.setitem(common.BACKBONES, "tiny", toy.TINY)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
     def run(line: str, dataset: Dataset | None = None) -> int:
         with pytest.raises(SystemExit) as end:
-            common.main(dataset or toy.dataset(), shlex.split(line))
+            common.main(dataset or toy.dataset(), on_the_processor(shlex.split(line)))
         return end.value.code if isinstance(end.value.code, int) else 1
 
     return run
+
+
+def on_the_processor(arguments: list[str]) -> list[str]:
+    """The same command line, on the processor unless it names a device."""
+    named = any(argument.partition("=")[0] == "--device" for argument in arguments)
+    return arguments if named else [*arguments, "--device", "cpu"]
 
 
 def only_run(out: Path) -> Path:

@@ -27,7 +27,6 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, JPEGBaseline8Bit, SecondaryCaptureImageStorage
 from scipy.io import savemat
 from sklearn.model_selection import train_test_split
-from torchvision.datasets import CIFAR10, CIFAR100
 
 import breakhis
 import cifar10
@@ -142,8 +141,8 @@ def declared(dataset: Dataset, archives: Mapping[str, Files | bytes], **changes:
         checksum = f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}" if algorithm else None
         files.append(replace(file, checksum=checksum, bytes=None if file.bytes is None else len(body)))
     by_name = {file.name: file for file in files}
-    copies = tuple(tuple(by_name.get(file.name, file) for file in group) for group in dataset.alternative_files)
-    return replace(dataset, files=tuple(files), alternative_files=copies, **changes)
+    alternatives = tuple(tuple(by_name.get(file.name, file) for file in group) for group in dataset.alternative_files)
+    return replace(dataset, files=tuple(files), alternative_files=alternatives, **changes)
 
 
 def matlab(**arrays: Any) -> bytes:
@@ -468,14 +467,14 @@ def make_food101() -> Fake:
 def make_dtd() -> Fake:
     painter, top = Painter(), "dtd"
     content: Files = {}
-    parts: dict[str, dict[str, str]] = {"train": {}, "test": {}, "select": {}}
+    parts: dict[str, dict[str, str]] = {"train": {}, "test": {}, "val": {}}
     listed: dict[str, list[str]] = {f"{part}{n}": [] for n in (1, 2) for part in ("train", "val", "test")}
     for texture in ("banded", "polka-dotted", "zigzagged"):
         for index in range(6):
             name = f"{texture}/{texture}_{index:04}.jpg"
             content[f"{top}/images/{name}"] = painter.image(name)
             kind = ("train", "val", "test")[index % 3]
-            parts["select" if kind == "val" else kind][name] = texture
+            parts[kind][name] = texture
             listed[f"{kind}1"].append(name)
             listed[("train", "val", "test")[(index + 1) % 3] + "2"].append(name)
     content |= {f"{top}/labels/{name}.txt": lines(*names) for name, names in listed.items()}
@@ -789,12 +788,12 @@ made = cache(lambda key: MAKERS[key]())
 
 
 def fake(key: str, monkeypatch: pytest.MonkeyPatch) -> Fake:
-    """The fake of one dataset; for CIFAR, torchvision's lists of checksums become those of the fake."""
+    """The fake of one dataset; for CIFAR, the script's list of checksums becomes that of the fake."""
     found: Fake = made(key)
     if key in ("cifar10", "cifar100"):
-        published = CIFAR10 if key == "cifar10" else CIFAR100
+        script = cifar10 if key == "cifar10" else cifar100
         sums = {path.rpartition("/")[2]: hashlib.md5(body).hexdigest() for path, body in found.extracted.items()}
-        for part in ("train_list", "test_list"):
-            monkeypatch.setattr(published, part, [[name, sums[name]] for name, _ in getattr(published, part)])
-        monkeypatch.setattr(published, "meta", {**published.meta, "md5": sums[published.meta["filename"]]})
+        kinds = {kind: getattr(script.BATCHES, kind) for kind in ("train", "test", "meta")}
+        own: dict[str, Any] = {kind: {name: sums[name] for name in names} for kind, names in kinds.items()}
+        monkeypatch.setattr(script, "BATCHES", replace(script.BATCHES, **own))
     return found

@@ -3,16 +3,26 @@
 python tests/toy.py -model tiny -bs 16
 """
 
+import multiprocessing
+import os
+import signal
 import sys
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cache
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from torch import nn
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import common
-from common import Backbone, RawSplits, Dataset, Part, ReadOptions, WeightsFile
+from common import Backbone, Dataset, Part, RawSplits, ReadOptions, WeightsFile
 
 CLASSES = ("dark", "mid", "light")
 
@@ -72,6 +82,82 @@ def dataset(train: int = 60, test: int = 21, classes: int = 3, augment: str = "t
     )
 
 
-if __name__ == "__main__":
+DATASET = dataset()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """What this script does."""
     common.BACKBONES["tiny"] = TINY
-    common.main(dataset())
+    common.main(DATASET, arguments)
+
+
+class Process:
+    """This script at work in a process of its own, on the processor, in `folder`.
+
+    It is forked from a process that has imported what a run needs, which takes seconds. `printed` and `problems` name
+    the files that its output goes to; "": the stream is closed.
+    """
+
+    def __init__(self, line: str, folder: Path, printed: str = "printed.txt", problems: str = "problems.txt") -> None:
+        self._printed, self._problems = folder / printed, folder / problems
+        arguments = ["-model", "tiny", "--device", "cpu", *line.split()]
+        given = (arguments, folder, (printed, problems), dict(os.environ))
+        self._process = _context().Process(target=_work, args=given, daemon=True)
+        self._process.start()
+
+    @property
+    def printed(self) -> str:
+        """What it has printed."""
+        return self._printed.read_text()
+
+    @property
+    def problems(self) -> str:
+        """What it has said on stderr."""
+        return self._problems.read_text()
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.is_alive()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    def wait(self, seconds: float = 120.0) -> int:
+        """Its exit code, once it has ended; the negative number of the signal that ended it."""
+        self._process.join(seconds)
+        assert self._process.exitcode is not None, "it does not end"
+        return self._process.exitcode
+
+
+@cache
+def _context() -> ForkServerContext:
+    """Processes of it are forked from one that is started now."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["engine.run", "sklearn.metrics", "sklearn.model_selection", "tests.toy"])
+    places = [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(places)):
+        forkserver.ensure_running()
+    return context
+
+
+def _work(arguments: Sequence[str], folder: Path, streams: tuple[str, str], environment: Mapping[str, str]) -> None:
+    os.environ.update(environment)
+    os.chdir(folder)
+    for descriptor, (name, file) in enumerate(zip(("stdout", "stderr"), streams, strict=True), 1):
+        stream = None
+        if file:
+            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+            stream = os.fdopen(descriptor, "w", 1 if name == "stderr" else -1, closefd=False)
+        else:
+            os.close(descriptor)
+        setattr(sys, name, stream)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    tqdm.set_lock(threading.RLock())  # its own would be missed when the process is killed
+    main(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -40,7 +40,9 @@ def extract(dataset: Dataset, files: Sequence[File], data_dir: Path) -> None:
             except OSError:  # a file system without hard links
                 shutil.copyfile(data_dir / file.name, target / file.name)
         places = ("", *dataset.places)
-        if not whole.is_dir() and any((partial / place / mark).exists() for place in places for mark in dataset.contains):
+        if not whole.is_dir() and any(
+            (partial / place / mark).exists() for place in places for mark in dataset.contains
+        ):
             partial.rename(data_dir / dataset.folder)  # an archive without a folder of its own
             return
         names = sorted(entry.name for entry in partial.iterdir())

@@ -15,14 +15,15 @@ import torch
 from torch.nn import functional
 
 from engine.data.augment import Draws, draw, trivial_augment
-from engine.data.declaration import Part
+from engine.data.part import Part
 from engine.errors import UserError
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 Batch = tuple[torch.Tensor, torch.Tensor]
 
-HELD_SHARE = 0.3  # of a card's free memory: a part of a dataset that takes no more is kept there
+RESIDENT_SHARE = 0.3  # of a card's free memory: a part of a dataset that takes no more is kept there
+EVALUATED = 2  # times the images of a training batch are evaluated at once
 AHEAD = 2  # batches that are gathered while the device is at an earlier one
 
 
@@ -32,10 +33,11 @@ class Batches:
 
     images: float32 (B, 3, H, W), normalised, in `memory_format`; labels: int64 (B,).
 
-    Pixels stay 8 bits until they are on the device. They come from the card's own memory, if they are held() there;
+    Pixels stay 8 bits until they are on the device. They come from the card's own memory, if they are cached there;
     else from main memory: on a processor as they are asked for, on a card a few batches ahead by a thread.
     """
 
+    name: str  # "train", "val" or "test"
     part: Part
     batch_size: int
     size: tuple[int, int]  # height and width in pixels that the model is given
@@ -51,17 +53,18 @@ class Batches:
         """How many batches make an epoch, a last one of a single image included."""
         return -(-len(self.part) // self.batch_size)
 
-    def of(self, part: Part, batch_size: int) -> Batches:
-        """Another part of the same dataset, not augmented."""
-        return replace(self, part=part, batch_size=batch_size, augment=False, on_device=None).cached_on_device()
+    def for_evaluation(self, name: str, part: Part) -> Batches:
+        """Another part of the same dataset, not augmented, in larger batches: no gradients take memory."""
+        size = EVALUATED * self.batch_size
+        return replace(self, name=name, part=part, batch_size=size, augment=False, on_device=None).cached_on_device()
 
     def cached_on_device(self) -> Batches:
-        """These batches with all pixels on the card, if they take at most HELD_SHARE of its free memory."""
+        """These batches with all pixels on the card, if they take at most RESIDENT_SHARE of its free memory."""
         if self.device != "cuda" or not isinstance(self.part.images, np.ndarray):
             return self
         free, _ = torch.cuda.mem_get_info()
         needed = len(self.part) * prod(self.part.images.shape[1:])
-        return self.on(self.device) if needed <= HELD_SHARE * free else self
+        return self.on(self.device) if needed <= RESIDENT_SHARE * free else self
 
     def on(self, device: str) -> Batches:
         """These batches with all pixels in the memory of `device`."""

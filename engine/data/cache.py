@@ -7,8 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
@@ -17,19 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from engine.data.declaration import RawSplits, Part, Reference, HDF5Image, PixelSource
-from engine.data.decode_pool import Outcome, Target, decode_rows, readable, write
+from engine.data.decode_pool import DecodeResult, Target, decode_rows, readable, write
 from engine.data.images import DECODER
 from engine.data.lazy_images import LazyImages
-from engine.errors import RunError, UserError
+from engine.data.part import HDF5Image, Part, Pixels, PixelSource, RawSplits, Reference
+from engine.errors import UserError, disk_errors_explained, listed
 from engine.files import atomic, locked
-from engine.readers.class_folders import listed
 
 MOST_RETRIED = 100  # of the images that could not be read
-# the folder is not one to write in
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
 ELSEWHERE = "--cache-dir chooses another folder, --no-cache keeps no decoded images."
 
 
@@ -37,22 +32,22 @@ ELSEWHERE = "--cache-dir chooses another folder, --no-cache keeps no decoded ima
 class Decoded:
     """The images of a dataset: a table of pixels, and where each reference's lie in it."""
 
-    pixels: npt.NDArray[np.uint8] | PixelSource  # (M, H, W, 3)
+    pixels: Pixels | PixelSource  # (M, H, W, 3)
     digests: Sequence[str]  # M, of the pixels before they were resized; "" for an image that can't be read
     row_of: dict[Reference, int]
     bad: dict[str, str]  # name -> why it can't be read, sorted
 
     def part(self, part: Part) -> Part:
         """`part` with pixels instead of references, and without the images that can't be read."""
-        rows = np.array([self.row_of[reference] for reference in part.entries(references_of(part))], dtype=np.int64)
+        rows = np.array([self.row_of[reference] for reference in part.entries(part.references)], dtype=np.int64)
         whole = replace(part, images=self.pixels, digests=self.digests, rows=rows)
         return whole.take(np.flatnonzero([bool(self.digests[row]) for row in rows.tolist()]))
 
 
 def decode_all(
-    contents: RawSplits, key: str, size: tuple[int, int], folder: Path | None, allow_unreadable: bool
+    raw: RawSplits, key: str, size: tuple[int, int], folder: Path | None, allow_unreadable: bool
 ) -> Decoded | None:
-    """Every image that the parts of `contents` refer to, at `size`, from the cache in `folder`, which is made if need
+    """Every image that the parts of `raw` refer to, at `size`, from the cache in `folder`, which is made if need
     be; None where the parts have their pixels already. Without a `folder`, every image is looked at, but its pixels
     are decoded when they are asked for, and nothing is written.
 
@@ -63,13 +58,13 @@ def decode_all(
     UserError: images that can't be read, all of them named (unless `allow_unreadable`), a folder that can't be
     written in, or too little room on the disk. RunError: the disk became full, or a process that decodes died.
     """
-    images = _images(contents)
+    images = _images(raw)
     if not images.references:
         return None
-    pixels: npt.NDArray[np.uint8] | PixelSource
+    pixels: Pixels | PixelSource
     if folder:
         cache = Cache(folder, f"{key}-{size[0]}x{size[1]}", size, images)
-        with _explained(folder):
+        with disk_errors_explained("decoded images can't be kept in", folder, ELSEWHERE):
             pixels, outcomes = cache.open()
     else:
         outcomes = decode_rows(images.references, None, "reading")
@@ -103,10 +98,10 @@ class Images:
         return {"classes": list(self.classes), "images": self.places, "labels": self.labels}
 
 
-def _images(contents: RawSplits) -> Images:
+def _images(raw: RawSplits) -> Images:
     names: dict[Reference, str] = {}
     labels: dict[Reference, int] = {}
-    for part in (contents.train, contents.select, contents.test):
+    for part in (raw.train, raw.val, raw.test):
         if part is not None and isinstance(part.images, Sequence):
             entries = zip(part.entries(part.images), part.names, part.labels.tolist(), strict=True)
             for reference, name, label in entries:
@@ -120,7 +115,7 @@ def _images(contents: RawSplits) -> Images:
         [names[reference] for reference in references],
         [f"{path}/{array}[{index}]" if array else path for path, array, index in map(places.__getitem__, references)],
         [labels[reference] for reference in references],
-        contents.classes,
+        raw.classes,
     )
 
 
@@ -128,22 +123,15 @@ def _places(references: Sequence[Reference]) -> dict[Reference, tuple[str, str, 
     """Where each image lies, as far as it does not depend on where the whole lies."""
     absolute = {path: str(path.absolute()) for path in {_path(reference) for reference in references}}
     root = os.path.commonpath({str(Path(path).parent) for path in absolute.values()}) if absolute else ""
-    found = {}
+    places = {}
     for reference in references:
         array, index = (reference.array, reference.index) if isinstance(reference, HDF5Image) else ("", 0)
-        found[reference] = (absolute[_path(reference)][len(root) :].lstrip(os.sep), array, index)
-    return found
+        places[reference] = (absolute[_path(reference)][len(root) :].lstrip(os.sep), array, index)
+    return places
 
 
 def _path(reference: Reference) -> Path:
     return reference.path if isinstance(reference, HDF5Image) else reference
-
-
-def references_of(part: Part) -> Sequence[Reference]:
-    """What the part's rows refer to, before it is decoded."""
-    if not isinstance(part.images, Sequence):
-        raise TypeError("these images are decoded already")
-    return part.images
 
 
 def _fingerprint(images: Images, size: tuple[int, int]) -> str:
@@ -181,36 +169,36 @@ class Cache:
     def _shape(self) -> tuple[int, ...]:
         return (len(self.images.references), *self.size, 3)
 
-    def open(self) -> tuple[npt.NDArray[np.uint8], list[Outcome]]:
+    def open(self) -> tuple[Pixels, list[DecodeResult]]:
         """The pixels (M, H, W, 3), mapped into memory, and what became of each image; made if need be.
 
         Where nothing has to be made, nothing is written, so that a cache can lie in a folder that is only read.
         """
-        if found := self._found(MOST_RETRIED):
-            return found
+        if kept := self._found(MOST_RETRIED):
+            return kept
         meanwhile = f"another process decodes these images into {self.folder}"
         with locked(self.folder / f".{self.stem}.lock", meanwhile):
-            if not (found := self._found(MOST_RETRIED)):
+            if not (kept := self._found(MOST_RETRIED)):
                 self._build()
-                found = self._found(0)
-            assert found is not None  # it has just been written
-            return found
+                kept = self._found(0)
+            assert kept is not None  # it has just been written
+            return kept
 
-    def _found(self, retried: int) -> tuple[npt.NDArray[np.uint8], list[Outcome]] | None:
+    def _found(self, retried: int) -> tuple[Pixels, list[DecodeResult]] | None:
         """What open() returns; None: there is no such cache, not all of it, or one of the first `retried` bad images
         can be read now."""
         try:
-            found = json.loads(self._path.with_suffix(".json").read_bytes())
-            digests = [text for text in found["digests"] if isinstance(text, str) and len(text) in (0, 32)]
-            bad = {int(row): str(reason) for row, reason in dict(found["bad"]).items()}
+            manifest = json.loads(self._path.with_suffix(".json").read_bytes())
+            digests = [text for text in manifest["digests"] if isinstance(text, str) and len(text) in (0, 32)]
+            bad = {int(row): str(reason) for row, reason in dict(manifest["bad"]).items()}
             lost = [row for row, text in enumerate(digests) if not text]
             listing = self.images.listing
-            if len(digests) != self._shape[0] or sorted(bad) != lost or {**found, **listing} != found:
+            if len(digests) != self._shape[0] or sorted(bad) != lost or {**manifest, **listing} != manifest:
                 return None
             # rights and missing packages are mended without a trace in a file's size or time
             if not self._is_whole() or any(readable(self.images.references[row]) for row in lost[:retried]):
                 return None
-            outcomes = [Outcome(text, bad.get(row, "")) for row, text in enumerate(digests)]
+            outcomes = [DecodeResult(text, bad.get(row, "")) for row, text in enumerate(digests)]
             return np.load(self._path, mmap_mode="r"), outcomes
         except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
@@ -265,14 +253,3 @@ def _reserve(file: int, size: int) -> None:
             if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # a file system that has no such thing
                 raise
     return os.truncate(file, size)
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """Turn what the disk refuses into the errors that the user sees."""
-    try:
-        yield
-    except OSError as error:
-        place = f"{error.filename or folder}: {(error.strerror or str(error)).lower()}"
-        kind = UserError if error.errno in REFUSED else RunError
-        raise kind(f"decoded images can't be kept in {place}. {ELSEWHERE}") from error

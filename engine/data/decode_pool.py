@@ -13,26 +13,25 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
 from multiprocessing.connection import Connection, Pipe
-from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from engine.data.declaration import Reference
-from engine.data.images import Pixels, UnreadableError, digest, load, resize
-from engine.errors import RunError, UserError
-from engine.heartbeat import alive
+from engine.data.images import digest, load, resize
+from engine.data.part import Pixels, Reference
+from engine.errors import RunError, UnreadableError, UserError
+from engine.heartbeat import alive, die_with
+from engine.paths import PROJECT
 
 PIECE = 16  # images that are decoded at a time
 FEW = 300  # images, for which starting processes takes longer than it saves
-ROOT = Path(__file__).resolve().parents[2]
 # not multiprocessing's: these would import the user's script, and PyTorch with it
-CODE = "import sys; sys.path[0] = sys.argv[1]; from engine.data.decode_pool import serve; serve(int(sys.argv[2]))"
+CODE = "import sys; sys.path[0] = sys.argv[1]; from engine.data import decode_pool; decode_pool.serve(*sys.argv[2:])"
 
 
-class Outcome(NamedTuple):
+class DecodeResult(NamedTuple):
     """What became of an image: its digest, or why it can't be read; the other one is empty."""
 
     digest: str
@@ -51,13 +50,13 @@ class Target:
         write(self.file, np.ascontiguousarray(pixels).data.cast("B"), self.start + row * prod(self.size) * 3)
 
 
-def decode_rows(references: Sequence[Reference], target: Target | None, what: str) -> list[Outcome]:
+def decode_rows(references: Sequence[Reference], target: Target | None, what: str) -> list[DecodeResult]:
     """What becomes of each image; the pixels of those that can be read are written to `target`, if there is one.
 
     `what` is the title of the progress bar. UserError: a package is missing. OSError: `target` can't be written.
     RunError: a process died. Whatever ends this call, an interruption too, leaves no process and no thread behind.
     """
-    outcomes: list[Outcome] = []
+    outcomes: list[DecodeResult] = []
     pieces = [range(row, min(row + PIECE, len(references))) for row in range(0, len(references), PIECE)]
     count = min(cpus(), len(pieces))
     alone = count == 1 or len(references) <= FEW
@@ -68,9 +67,9 @@ def decode_rows(references: Sequence[Reference], target: Target | None, what: st
         _in_place(target) if alone else _processes(target, count) as decoder,
     ):
         try:
-            for found in threads.map(lambda rows: decoder(rows.start, references[rows.start : rows.stop]), pieces):
-                outcomes += found
-                bar.update(len(found))
+            for results in threads.map(lambda rows: decoder(rows.start, references[rows.start : rows.stop]), pieces):
+                outcomes += results
+                bar.update(len(results))
                 alive(f"{what}: {len(outcomes):,} of {len(references):,} images")
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
@@ -106,7 +105,7 @@ def quiet() -> Iterator[None]:
 
 
 # decodes the images from a row on, and may be called by several threads at once
-Decoder = Callable[[int, Sequence[Reference]], list[Outcome]]
+Decoder = Callable[[int, Sequence[Reference]], list[DecodeResult]]
 
 
 @contextmanager
@@ -119,7 +118,7 @@ def _in_place(target: Target | None) -> Iterator[Decoder]:
 def _processes(target: Target | None, count: int) -> Iterator[Decoder]:
     idle: SimpleQueue[Process] = SimpleQueue()
 
-    def decoder(first: int, references: Sequence[Reference]) -> list[Outcome]:
+    def decoder(first: int, references: Sequence[Reference]) -> list[DecodeResult]:
         process = idle.get()
         try:
             return process.decode(first, references)
@@ -142,7 +141,7 @@ class Process:
         # a session of its own, since Ctrl-C goes to all processes of the terminal's
         try:
             self._process = subprocess.Popen(  # noqa: S603 (its own code)
-                [sys.executable, "-c", CODE, str(ROOT), str(theirs.fileno())],
+                [sys.executable, "-c", CODE, str(PROJECT), str(theirs.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=files,
                 start_new_session=True,
@@ -161,10 +160,10 @@ class Process:
         self._process.kill()
         self._process.wait()
 
-    def decode(self, first: int, references: Sequence[Reference]) -> list[Outcome]:
+    def decode(self, first: int, references: Sequence[Reference]) -> list[DecodeResult]:
         try:
             self._connection.send((self._target, first, references))
-            answer: list[Outcome] | Exception = self._connection.recv()
+            answer: list[DecodeResult] | Exception = self._connection.recv()
         except (EOFError, ConnectionError):
             raise RunError(self._death(references)) from None
         if isinstance(answer, Exception):
@@ -181,26 +180,27 @@ class Process:
         )
 
 
-def serve(descriptor: int) -> None:
-    """What such a process does: decode what comes through a connection, until the other end is gone."""
-    with Connection(descriptor) as connection, quiet(), suppress(EOFError, ConnectionError):
+def serve(descriptor: str, parent: str) -> None:
+    """What such a process does: decode what comes through a connection, until the process at its other end is gone."""
+    die_with(int(parent))  # also while it waits for a file that nobody writes
+    with Connection(int(descriptor)) as connection, quiet(), suppress(EOFError, ConnectionError):
         while True:
             target, first, references = connection.recv()
             try:
-                answer: list[Outcome] | Exception = _decode(first, references, target)
+                answer: list[DecodeResult] | Exception = _decode(first, references, target)
             except (UserError, OSError, MemoryError) as problem:
                 answer = problem
             connection.send(answer)
 
 
-def _decode(first: int, references: Sequence[Reference], target: Target | None) -> list[Outcome]:
+def _decode(first: int, references: Sequence[Reference], target: Target | None) -> list[DecodeResult]:
     outcomes = []
     for row, reference in enumerate(references, first):
         try:
             image = load(reference)
             if target:
                 target.write(row, resize(image, target.size))
-            outcomes.append(Outcome(digest(image), ""))
+            outcomes.append(DecodeResult(digest(image), ""))
         except UnreadableError as problem:
-            outcomes.append(Outcome("", str(problem)))
+            outcomes.append(DecodeResult("", str(problem)))
     return outcomes

@@ -1,24 +1,20 @@
 """A dataset's files on the disk: found, or downloaded from its mirrors, verified and extracted."""
 
-import errno
 import shutil
 import sys
-import tarfile
-import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urljoin
 
 from tqdm import tqdm
 
-from engine.data.archives import extract, is_archive
-from engine.data.checksums import checksum, forget, remembered
+from engine.data.archives import extract
 from engine.data.declaration import Dataset, File
-from engine.data.locate import description, locate, wanted
-from engine.errors import RunError, UserError
-from engine.files import atomic, digest, locked
+from engine.data.locate import description, locate, present, verify_placed, wanted, what_is_wrong
+from engine.errors import UserError, disk_errors_explained
+from engine.files import atomic, locked
 from engine.heartbeat import alive
 
 if TYPE_CHECKING:
@@ -26,6 +22,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 15.0
 SILENCE_SECONDS = 30.0  # the longest wait for the next bytes
+ROOM = "Expected a folder that can be read and, while something is still to be fetched, written to, with room for it"
 
 
 def obtain(dataset: Dataset, data_dir: Path) -> Path:
@@ -38,13 +35,13 @@ def obtain(dataset: Dataset, data_dir: Path) -> Path:
     A folder that exists is taken as it is and never written to. A file that the user put there is never changed.
     UserError: a file is not the published one, or cannot be downloaded, extracted or written. RunError: disk full.
     """
-    with _explained(data_dir, "--data-dir chooses another folder"):
-        if found := present(dataset, data_dir):
-            return found
+    with disk_errors_explained("can't use", data_dir, f"{ROOM}: mend that, or choose another folder with --data-dir."):
+        if folder := present(dataset, data_dir):
+            return folder
         wanted(dataset, data_dir)
         with _locked(data_dir):
-            if found := present(dataset, data_dir):
-                return found
+            if folder := present(dataset, data_dir):
+                return folder
             files = wanted(dataset, data_dir)
             _remove_leftovers(data_dir, dataset.folder, files)
             # look at what the user put there before anything long
@@ -54,49 +51,21 @@ def obtain(dataset: Dataset, data_dir: Path) -> Path:
             if not dataset.folder:
                 return data_dir
             extract(dataset, files, data_dir)
-            found = locate(dataset, data_dir)
-            assert found is not None  # extract() has made it
-            return found
+            folder = locate(dataset, data_dir)
+            assert folder is not None  # extract() has made it
+            return folder
 
 
 def fetch(file: File, folder: Path) -> Path:
     """The path of `file` in `folder`, verified, and downloaded if it was not there. Errors as in `obtain`."""
     path = folder / file.name
-    with _explained(folder, "make it writable, or put the file there by hand"):
+    with disk_errors_explained("can't use", folder, f"{ROOM}: mend that, or put the file there by hand."):
         if not verify_placed(file, folder, remember=False):
             with _locked(folder):
                 _remove_leftovers(folder, "", [file])
                 if not verify_placed(file, folder, remember=False):
                     _download(file, folder, "", remember=False)
     return path
-
-
-@contextmanager
-def _explained(folder: Path, advice: str) -> Iterator[None]:
-    """Turn what the disk refuses into the errors that the user sees."""
-    try:
-        yield
-    except OSError as error:
-        place = f"{error.filename or folder}: {(error.strerror or str(error)).lower()}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(f"{place}. Free some space and run the same command again; {advice}.") from error
-        raise UserError(
-            f"{place}. {folder.absolute()} must be a folder that can be read and, while something is still to be "
-            f"downloaded or extracted, written to; {advice}."
-        ) from error
-
-
-def present(dataset: Dataset, data_dir: Path) -> Path | None:
-    """The folder to return if nothing is left to do."""
-    if dataset.folder:
-        return locate(dataset, data_dir)
-    return data_dir if all(verify_placed(file, data_dir, remember=True) for file in dataset.files) else None
-
-
-def seen_checksums(dataset: Dataset, data_dir: Path) -> dict[str, str]:
-    """The checksums of the dataset's archives as they were found in `data_dir`: "<algorithm>:<hex>" by file name."""
-    names = {file.name for files in (dataset.files, *dataset.alternative_files) for file in files}
-    return {name: value for name, value in remembered(data_dir).items() if name in names}
 
 
 def _locked(folder: Path) -> AbstractContextManager[None]:
@@ -112,40 +81,6 @@ def _remove_leftovers(data_dir: Path, folder: str, wanted: Sequence[File]) -> No
             shutil.rmtree(entry)
         elif entry.name.startswith(downloads) and entry.name.endswith(".tmp"):
             entry.unlink()
-
-
-def _wrong(file: File, path: Path, remember: bool) -> str:
-    """What is wrong with the file at `path`; "" if it is the published one, as far as that can be told."""
-    wrong = _compare(file, path, remember)
-    if wrong and remember:
-        forget(path.parent, file.name)
-    return wrong
-
-
-def _compare(file: File, path: Path, remember: bool) -> str:
-    size = path.stat().st_size
-    algorithm, _, expected = (file.checksum or "sha256:").partition(":")
-    value = checksum(path, algorithm, file.name) if remember else digest(path, algorithm)
-    if value.startswith(expected.lower()) and file.bytes in (None, size):
-        # a page that asks to log in comes with no error; where nobody states a checksum, this tells
-        if file.checksum is None and is_archive(file) and not (tarfile.is_tarfile(path) or zipfile.is_zipfile(path)):
-            return f"no archive ({size:,} bytes)"
-        return ""
-    what = "truncated" if file.bytes is not None and size < file.bytes else "another file"
-    return f"{what} ({size:,} bytes, {algorithm}:{value})"
-
-
-def verify_placed(file: File, folder: Path, remember: bool) -> bool:
-    """Whether the file is there; an error if it is, but is not the published one."""
-    path = folder / file.name
-    if not path.exists():
-        return False
-    if wrong := _wrong(file, path, remember):
-        raise UserError(
-            f"{path.absolute()} is {wrong}; expected {description(file)}. It was left as it is: put the right file "
-            f"in its place{', or delete it for a download,' if file.urls else ''} and run the same command again."
-        )
-    return True
 
 
 class _Bar(tqdm):  # type: ignore[type-arg]  # a class that takes parameters in its stubs alone
@@ -188,7 +123,7 @@ def _download(file: File, folder: Path, see: str, remember: bool) -> None:
             with atomic(folder / file.name) as output:
                 download(url, output)
                 output.flush()
-                if wrong := _wrong(file, Path(output.name), remember):
+                if wrong := what_is_wrong(file, Path(output.name), remember):
                     raise ValueError(wrong)
             return
         # ValueError: also what pooch raises for a senseless header. OSError: requests raises a bare one, without a

@@ -7,45 +7,45 @@ from pathlib import Path
 
 from engine.console import size_text
 from engine.data.declaration import Dataset, ReadOptions
-from engine.data.download import present, verify_placed
 from engine.data.load import differences
+from engine.data.locate import present, verify_placed
 from engine.errors import UserError
 
 
 @dataclass(frozen=True)
-class State:
+class DiskState:
     """One dataset on this machine."""
 
-    word: str  # complete, incomplete, unusable, archive, part of it or absent
+    status: str  # complete, incomplete, unusable, archive, part of it or absent
     what_to_do: str  # "" where nothing is to be done
     differences: tuple[str, ...] = ()
 
 
-def look(dataset: Dataset, data_dir: Path) -> State:
+def look(dataset: Dataset, data_dir: Path) -> DiskState:
     """The state of `dataset` in `data_dir`. Archives there are verified, lists read and files counted."""
     try:
         folder = present(dataset, data_dir)
         if folder is None:
             return _not_extracted(dataset, data_dir)
-        contents = dataset.read(ReadOptions(folder, allow_partial=True))
+        raw = dataset.read(ReadOptions(folder, allow_partial=True))
     except UserError as problem:
-        return State("unusable", str(problem))
+        return DiskState("unusable", str(problem))
     except OSError as problem:
-        return State("unusable", f"{problem.filename}: {problem.strerror}")
-    found = tuple(differences(dataset, contents, "honest"))
-    if not found:
-        return State("complete", "")
-    return State("incomplete", f"{found[0]}; get it whole, or train with --allow-partial", found)
+        return DiskState("unusable", f"{problem.filename}: {problem.strerror}")
+    lines = tuple(differences(dataset, raw, "honest"))
+    if not lines:
+        return DiskState("complete", "")
+    return DiskState("incomplete", f"{lines[0]}; get it whole, or train with --allow-partial", lines)
 
 
-def _not_extracted(dataset: Dataset, data_dir: Path) -> State:
+def _not_extracted(dataset: Dataset, data_dir: Path) -> DiskState:
     sets = [files for files in (dataset.files, *dataset.alternative_files) if files]
     there = [[file for file in files if verify_placed(file, data_dir, remember=True)] for files in sets]
     if any(len(found) == len(files) for found, files in zip(there, sets, strict=True)):
-        return State("archive", "extracted on first use")
-    word = "part of it" if any(there) else "absent"
+        return DiskState("archive", "extracted on first use")
+    status = "part of it" if any(there) else "absent"
     if not dataset.files or any(not file.urls for file in dataset.files if file not in there[0]):
-        return State(word, f"to be got by hand: python datasets.py {dataset.key}")
+        return DiskState(status, f"to be got by hand: python datasets.py {dataset.key}")
     sizes = [file.bytes for file in dataset.files if file not in there[0]]
     size = "" if None in sizes else f" ({size_text(sum(size or 0 for size in sizes))})"
-    return State(word, f"fetched on first use{size}")
+    return DiskState(status, f"fetched on first use{size}")

@@ -10,10 +10,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.declaration import Reference
 from engine.data.decode_pool import cpus
-from engine.data.images import Pixels, UnreadableError, digest, load, resize
-from engine.errors import RunError, UserError
+from engine.data.images import digest, load, resize
+from engine.data.part import Pixels, Reference
+from engine.errors import RunError, UnreadableError, UserError
 
 MOST_THREADS = 8
 REMEDY = "Put it back, and the same command goes on."

@@ -1,60 +1,31 @@
-"""A dataset's files -> labelled images, checked against its declaration -> the parts that a protocol works with."""
+"""A dataset's files -> labelled images, checked against its declaration -> decoded train, val and test parts."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from engine.data.declaration import RawSplits, Dataset, Part, ReadOptions
-from engine.data.download import obtain, present, seen_checksums
-from engine.data.locate import wanted
-from engine.data.splits import Budget, few_of_each, hold_out, split_hash
-from engine.errors import UserError
-from engine.readers.class_folders import listed
+from engine.data.cache import decode_all
+from engine.data.declaration import Dataset, Protocol, ReadOptions
+from engine.data.download import obtain
+from engine.data.images import digest, load, resize
+from engine.data.locate import present, seen_checksums, wanted
+from engine.data.overlap import contradictions, copies_of_test, separate
+from engine.data.part import Part, Pixels, RawSplits, Splits
+from engine.data.splits import Budget, few_of_each, hold_out
+from engine.errors import UnreadableError, UserError, listed
 
-PARTS = ("fit", "select", "test")
 MOST_CLASSES = 12  # that are named when their images are not all there
 HELD_OUT = 0.1  # of the training images, under the `honest` protocol
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What a run works with. `select` chooses the epoch; under the `paper` protocol it is the test part itself."""
-
-    classes: tuple[str, ...]
-    fit: Part
-    select: Part
-    test: Part
-
-    def __iter__(self) -> Iterator[Part]:
-        return iter((self.fit, self.select, self.test))
-
-    def map(self, change: Callable[[Part], Part]) -> Parts:
-        """The parts, each changed."""
-        test = change(self.test)
-        return Parts(self.classes, change(self.fit), test if self.select is self.test else change(self.select), test)
-
-    @cached_property
-    def hash(self) -> str:
-        """Of every name and label in every part, of the pixels, once they are decoded, and of the class names."""
-        fingerprint = hashlib.sha256(json.dumps(self.classes).encode())
-        for part in self:
-            for digest in part.entries(part.digests) if part.digests is not None else ():
-                fingerprint.update(digest.encode())
-        listed = {name: _listed(getattr(self, name)) for name in PARTS}
-        return split_hash(listed, fingerprint.hexdigest())
-
-
-def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: str, fetch: bool = True) -> RawSplits:
-    """The dataset's contents; its `differences` are all those from the declaration (none, unless `allow_partial`).
+def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: Protocol, fetch: bool = True) -> RawSplits:
+    """What the dataset's files hold; `differences` are all those from the declaration (none, unless `allow_partial`).
 
     Raises UserError when the files are missing (and, unless `fetch`, when they have yet to be downloaded or
     extracted), unreadable, or not all there.
@@ -66,61 +37,61 @@ def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: str, f
             "fetches and extracts it first."
         )
     folder = dataset.place or obtain(dataset, data_dir)
-    contents = dataset.read(ReadOptions(folder, allow_partial, protocol))
-    if len(contents.classes) < 2:  # before counts, which say less
-        raise UserError(f"{dataset.name} in {folder} has {len(contents.classes)} classes; it takes at least 2 classes.")
-    found = differences(dataset, contents, protocol)
-    if found and not allow_partial:
+    raw = dataset.read(ReadOptions(folder, allow_partial, protocol))
+    if len(raw.classes) < 2:  # before counts, which say less
+        raise UserError(f"{dataset.name} in {folder} has {len(raw.classes)} classes; it takes at least 2 classes.")
+    differing = differences(dataset, raw, protocol)
+    if differing and not allow_partial:
         if dataset.own:
             problem, remedy = "as split.py left it", "Put these back, or split again"
         else:
             problem = "the published dataset"
             remedy = "Get it whole (delete what is there, and it is fetched again where it can be)"
         raise UserError(
-            f"{dataset.name} in {folder} is not {problem}:{listed(found)}\n{remedy}, or train on what there is with "
-            "--allow-partial: the record is then marked partial."
+            f"{dataset.name} in {folder} is not {problem}:{listed(differing)}\n{remedy}, or train on what there is "
+            "with --allow-partial: the record is then marked partial."
         )
-    for name, part in (("train", contents.train), ("test", contents.test)):
-        _check_part(part, f"{dataset.name} in {folder}: the {name} part", len(contents.classes))
-    if contents.select is not None and protocol == "honest":
-        _check_part(contents.select, f"{dataset.name} in {folder}: the validation part", len(contents.classes))
-    checksums = seen_checksums(dataset, data_dir) | dict(contents.checksums)
-    return replace(contents, checksums=checksums, differences=tuple(found))
+    for name, part in (("train", raw.train), ("test", raw.test)):
+        _check_part(part, f"{dataset.name} in {folder}: the {name} part", len(raw.classes))
+    if raw.val is not None and protocol == "honest":
+        _check_part(raw.val, f"{dataset.name} in {folder}: the validation part", len(raw.classes))
+    checksums = seen_checksums(dataset, data_dir) | dict(raw.checksums)
+    return replace(raw, checksums=checksums, differences=tuple(differing))
 
 
-def differences(dataset: Dataset, contents: RawSplits, protocol: str) -> list[str]:
-    """In what `contents` are not what the declaration says, each in a line."""
-    found = []
+def differences(dataset: Dataset, raw: RawSplits, protocol: Protocol) -> list[str]:
+    """In what `raw` is not what the declaration says, each in a line."""
+    lines = []
     expected = dataset.expected(protocol)
-    parts = {"train": contents.train, "test": contents.test} if len(expected) == 2 else {"": None}
+    parts = {"train": raw.train, "test": raw.test} if len(expected) == 2 else {"": None}
     for (name, part), published in zip(parts.items(), expected, strict=False):
-        images = len(contents.train) + len(contents.test) if part is None else len(part)
+        images = len(raw.train) + len(raw.test) if part is None else len(part)
         if images != published:
-            found.append(f"{images:,} {name} images instead of {published:,}".replace("  ", " "))
-    if dataset.classes and len(contents.classes) != dataset.classes:
-        found.append(f"{len(contents.classes)} classes instead of {dataset.classes}")
-    select = len(contents.select) if contents.select is not None else 0
-    if dataset.val_images and select != dataset.val_images:
-        found.append(f"{select:,} validation images instead of {dataset.val_images:,}")
-    found += contents.differences
-    if contents.missing:
-        found.append(f"missing of the listed images: {len(contents.missing):,}: {_some(contents.missing)}")
-    if lines := _class_lines(dataset, contents):
-        found += lines[:MOST_CLASSES]
-        if len(lines) > MOST_CLASSES:
-            found.append(f"and so on, for {len(lines):,} classes in all")
-    return found
+            lines.append(f"{images:,} {name} images instead of {published:,}".replace("  ", " "))
+    if dataset.classes and len(raw.classes) != dataset.classes:
+        lines.append(f"{len(raw.classes)} classes instead of {dataset.classes}")
+    val = len(raw.val) if raw.val is not None else 0
+    if dataset.val_images and val != dataset.val_images:
+        lines.append(f"{val:,} validation images instead of {dataset.val_images:,}")
+    lines += raw.differences
+    if raw.missing:
+        lines.append(f"missing of the listed images: {len(raw.missing):,}: {_some(raw.missing)}")
+    if of_classes := _class_lines(dataset, raw):
+        lines += of_classes[:MOST_CLASSES]
+        if len(of_classes) > MOST_CLASSES:
+            lines.append(f"and so on, for {len(of_classes):,} classes in all")
+    return lines
 
 
-def _class_lines(dataset: Dataset, contents: RawSplits) -> list[str]:
+def _class_lines(dataset: Dataset, raw: RawSplits) -> list[str]:
     """The classes that have not as many images as they should."""
     counted: Counter[str] = Counter()
-    for part in (contents.train, contents.test):
-        counted.update(contents.classes[label] for label in part.labels.tolist() if label < len(contents.classes))
+    for part in (raw.train, raw.test):
+        counted.update(raw.classes[label] for label in part.labels.tolist() if label < len(raw.classes))
     if not dataset.class_images:
         return []
     if isinstance(dataset.class_images, int):
-        expected = dict.fromkeys(contents.classes, dataset.class_images)
+        expected = dict.fromkeys(raw.classes, dataset.class_images)
     else:
         expected = dict(dataset.class_images)
     return [
@@ -147,38 +118,104 @@ def _check_part(part: Part, what: str, classes: int) -> None:
         raise UserError(f"{what} has labels from {part.labels.min()} to {part.labels.max()}, but {classes} classes.")
 
 
-def divide(contents: RawSplits, protocol: str, seed: int, budget: Budget = None) -> Parts:
-    """The parts under `protocol`: "honest" holds a validation part out of train, "paper" selects on test.
+def divide(raw: RawSplits, protocol: Protocol, seed: int, budget: Budget = None) -> Splits:
+    """The parts under `protocol`: "honest" holds a validation part out of train, "paper" takes test for it.
 
     With a `budget` the training images are so many of each class (an int) or such a share of them (a float), and the
     validation part is among them, as it must be for whoever has no more: one of the dataset's own is not used.
     """
-    fit, select, test = contents.train, contents.select, contents.test
+    train, val, test = raw.train, raw.val, raw.test
     if budget is not None:
-        fit, select = fit.take(few_of_each(fit.labels, fit.groups, budget, seed)), None
+        train, val = train.take(few_of_each(train.labels, train.groups, budget, seed)), None
     if protocol == "paper":
-        select = test
-    elif select is None:
+        val = test
+    elif val is None:
         try:
-            keep, held = hold_out(fit.labels, fit.groups, HELD_OUT, seed)
+            keep, held = hold_out(train.labels, train.groups, HELD_OUT, seed)
         except UserError as problem:
             if budget is None:
                 raise
             raise UserError(f"{problem}\nOr allow more of them: a larger --shots or --fraction.") from problem
-        fit, select = fit.take(keep), fit.take(held)
-    return Parts(contents.classes, fit, select, test)
+        train, val = train.take(keep), train.take(held)
+    return Splits(raw.classes, train, val, test)
 
 
-def _listed(part: Part) -> list[tuple[str, int]]:
-    return list(zip(part.names, part.labels.tolist(), strict=True))
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How images become pixels, and what is refused."""
+
+    size: tuple[int, int]  # height and width that they are kept at
+    cache_dir: Path | None  # where decoded images are kept; None: nowhere
+    protocol: Protocol
+    allow_partial: bool
 
 
-def split_json(parts: Parts, protocol: str, seed: int) -> Mapping[str, Any]:
-    """The content of split.json: which image is in which part."""
-    return {
-        "hash": parts.hash,
-        "protocol": protocol,
-        "seed": seed,
-        "classes": list(parts.classes),
-        "parts": {name: _listed(getattr(parts, name)) for name in PARTS},
-    }
+def decode(dataset: Dataset, raw: RawSplits, splits: Splits, options: DecodeOptions) -> tuple[RawSplits, Splits]:
+    """`splits`, which `raw` was divided into, with their pixels; and `raw` with what that brought to light.
+
+    Raises UserError when an image can't be read, or is in two parts.
+    """
+    key = dataset.key
+    if dataset.own:  # folders of the same name do not share a cache
+        key += "-" + hashlib.sha256(os.fsencode(str(dataset.place))).hexdigest()[:8]
+    images = decode_all(raw, key, options.size, options.cache_dir, options.allow_partial)
+    if images:
+        splits = splits.map(images.part)
+        for what, part in (("training", splits.train), ("validation", splits.val), ("test", splits.test)):
+            if not len(part):
+                raise UserError(f"{dataset.name}: no image of the {what} part can be read. Get the images again.")
+        if images.bad:
+            unread = [f"{name} can't be read: {reason}" for name, reason in images.bad.items()]
+            total = f"{len(unread):,} images left out: they can't be read"
+            raw = replace(raw, differences=(*raw.differences, total, *unread))
+    whole = with_digests(splits)
+    splits, notes = separate(whole, options.protocol, dataset.own, options.allow_partial)
+    emptied = set(raw.train.labels.tolist()) - set(splits.train.labels.tolist())
+    notes += [f"class {raw.classes[label]}: no training image is left" for label in sorted(emptied)]
+    # refused but for --allow-partial
+    if dataset.own and options.allow_partial and copies_of_test(whole, options.protocol):
+        raw = replace(raw, differences=(*raw.differences, *notes))
+    else:
+        raw = replace(raw, notes=(*raw.notes, *notes))
+    return replace(raw, notes=(*raw.notes, *contradictions(whole))), splits
+
+
+def with_digests(splits: Splits) -> Splits:
+    """Parts that were read as pixels, with the digests of their images; an array that parts share is digested once."""
+    known: dict[int, list[str]] = {}
+
+    def digested(part: Part) -> Part:
+        if not isinstance(part.images, np.ndarray) or part.digests is not None:
+            return part
+        if id(part.images) not in known:
+            known[id(part.images)] = [digest(image) for image in part.images]
+        return replace(part, digests=known[id(part.images)])
+
+    return splits.map(digested)
+
+
+def decode_few(dataset: Dataset, splits: Splits, count: int, options: DecodeOptions) -> Splits:
+    """At most `count` images of each part, for `--check`: nothing is kept.
+
+    Raises UserError when one can't be read (unless partial data are allowed), or none, or where groups or files, which
+    is all that can be known of overlap before the rest is decoded, are in two parts.
+    """
+    separate(splits, options.protocol, dataset.own, options.allow_partial)
+    return splits.map(lambda part: _few(part, count, options.size, options.allow_partial))
+
+
+def _few(part: Part, count: int, size: tuple[int, int], allow_unreadable: bool) -> Part:
+    """At most `count` images, evenly spread over the part, decoded in memory."""
+    few = part.take(np.unique(np.linspace(0, len(part) - 1, count).round().astype(np.int64)))
+    if isinstance(part.images, np.ndarray):
+        return few
+    pixels: dict[int, Pixels] = {}
+    for index, (reference, name) in enumerate(zip(few.entries(few.references), few.names, strict=True)):
+        try:
+            pixels[index] = resize(load(reference), size)
+        except UnreadableError as problem:
+            if not allow_unreadable:
+                raise UserError(f"{name} can't be read: {problem}. Get it again, or repair it.") from problem
+    if not pixels:
+        raise UserError(f"none of {len(few):,} images can be read, {few.names[0]} for one. Get them again.")
+    return replace(few.take(np.array([*pixels])), images=np.stack([*pixels.values()]), rows=None, digests=None)

@@ -1,29 +1,16 @@
-"""Where a dataset's files lie on the user's disk, and what to tell a user who must put them there."""
+"""Where a dataset's files lie on the user's disk, whether they are the published ones, and what to tell a user who must
+put them there."""
 
 import os
-import tempfile
+import tarfile
+import zipfile
 from pathlib import Path
 
 from engine.data.archives import is_archive
+from engine.data.checksums import checksum, forget, remembered
 from engine.data.declaration import Dataset, File
 from engine.errors import UserError
-
-
-def user_cache() -> Path:
-    """The folder in the user's cache folder that is ours; it need not exist."""
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "which-backbone"
-    except RuntimeError:  # a user that the system does not know, as in some containers
-        return Path(tempfile.gettempdir()) / f"which-backbone-{os.getuid()}"
-
-
-def cache_folder(data_dir: Path) -> Path:
-    """Where decoded images go if the user does not say: beside the data, or, where that can't be, in a cache folder
-    of the user's."""
-    existing = next(folder for folder in [data_dir.absolute(), *data_dir.absolute().parents] if folder.is_dir())
-    if os.access(existing, os.W_OK | os.X_OK):
-        return data_dir / ".cache"
-    return user_cache()
+from engine.files import digest
 
 
 def locate(dataset: Dataset, data_dir: Path) -> Path | None:
@@ -32,9 +19,9 @@ def locate(dataset: Dataset, data_dir: Path) -> Path | None:
     if usual.is_dir() and (not dataset.contains or any(usual.iterdir())):
         return _innermost(dataset, usual)
     for place in dataset.places:
-        if _marked(dataset, data_dir / place) or (not dataset.contains and (data_dir / place).is_dir()):
+        if _contains_one(dataset, data_dir / place) or (not dataset.contains and (data_dir / place).is_dir()):
             return data_dir / place
-    if _marked(dataset, data_dir):
+    if _contains_one(dataset, data_dir):
         return data_dir
     if dataset.folder in (data_dir.name, Path(os.path.realpath(data_dir)).name) and data_dir.is_dir():
         # data/dtd holds dtd's archive, data/dtd/dtd its files: the right name alone does not tell which it is
@@ -49,15 +36,22 @@ def locate(dataset: Dataset, data_dir: Path) -> Path | None:
     return None
 
 
-def _marked(dataset: Dataset, folder: Path) -> bool:
+def present(dataset: Dataset, data_dir: Path) -> Path | None:
+    """The folder to return if nothing is left to do."""
+    if dataset.folder:
+        return locate(dataset, data_dir)
+    return data_dir if all(verify_placed(file, data_dir, remember=True) for file in dataset.files) else None
+
+
+def _contains_one(dataset: Dataset, folder: Path) -> bool:
     return any((folder / mark).exists() for mark in dataset.contains)
 
 
 def _innermost(dataset: Dataset, folder: Path) -> Path:
     """Kaggle's archives often have a folder of the same name in the folder, or the places of other copies."""
-    if not _marked(dataset, folder):
+    if not _contains_one(dataset, folder):
         for inside in (folder / folder.name, *(folder / place for place in dataset.places)):
-            if inside.is_dir() and (not dataset.contains or _marked(dataset, inside)):
+            if inside.is_dir() and (not dataset.contains or _contains_one(dataset, inside)):
                 return inside
     return folder
 
@@ -83,7 +77,10 @@ def _by_hand(dataset: Dataset, data_dir: Path, files: list[File]) -> str:
     how += f"\n{dataset.steps}" if dataset.steps else f" Get it from {dataset.page}."
     place = data_dir.absolute()
     if files:
-        groups = [files, *([file for file in group if not (data_dir / file.name).exists()] for group in dataset.alternative_files)]
+        groups = [
+            files,
+            *([file for file in group if not (data_dir / file.name).exists()] for group in dataset.alternative_files),
+        ]
         lists = ["".join(f"\n  {file.name} ({description(file)})" for file in group) for group in groups]
         how += f"\nPut into {place} and run the same command again:" + "\nor:".join(lists)
     return (
@@ -98,3 +95,43 @@ def description(file: File) -> str:
     checksum = file.checksum or "checksum unknown"
     # torchvision publishes the first digits of a sha256 alone
     return f"{size}, {checksum}" + ("..." if checksum.startswith("sha256:") and len(checksum) < 71 else "")
+
+
+def what_is_wrong(file: File, path: Path, remember: bool) -> str:
+    """What is wrong with the file at `path`; "" if it is the published one, as far as that can be told."""
+    wrong = _compare(file, path, remember)
+    if wrong and remember:
+        forget(path.parent, file.name)
+    return wrong
+
+
+def _compare(file: File, path: Path, remember: bool) -> str:
+    size = path.stat().st_size
+    algorithm, _, expected = (file.checksum or "sha256:").partition(":")
+    value = checksum(path, algorithm, file.name) if remember else digest(path, algorithm)
+    if value.startswith(expected.lower()) and file.bytes in (None, size):
+        # a page that asks to log in comes with no error; where nobody states a checksum, this tells
+        if file.checksum is None and is_archive(file) and not (tarfile.is_tarfile(path) or zipfile.is_zipfile(path)):
+            return f"no archive ({size:,} bytes)"
+        return ""
+    what = "truncated" if file.bytes is not None and size < file.bytes else "another file"
+    return f"{what} ({size:,} bytes, {algorithm}:{value})"
+
+
+def verify_placed(file: File, folder: Path, remember: bool) -> bool:
+    """Whether the file is there; an error if it is, but is not the published one."""
+    path = folder / file.name
+    if not path.exists():
+        return False
+    if wrong := what_is_wrong(file, path, remember):
+        raise UserError(
+            f"{path.absolute()} is {wrong}; expected {description(file)}. It was left as it is: put the right file "
+            f"in its place{', or delete it for a download,' if file.urls else ''} and run the same command again."
+        )
+    return True
+
+
+def seen_checksums(dataset: Dataset, data_dir: Path) -> dict[str, str]:
+    """The checksums of the dataset's archives as they were found in `data_dir`: "<algorithm>:<hex>" by file name."""
+    names = {file.name for files in (dataset.files, *dataset.alternative_files) for file in files}
+    return {name: value for name, value in remembered(data_dir).items() if name in names}

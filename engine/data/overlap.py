@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.data.declaration import Part
-from engine.data.load import Parts
-from engine.errors import UserError
-from engine.readers.class_folders import listed
+from engine.data.declaration import Protocol
+from engine.data.part import Part, Splits
+from engine.errors import UserError, listed
 
 
 @dataclass(frozen=True)
@@ -28,26 +27,22 @@ def find_overlap(part: Part, other: Part) -> Overlap:
     """What of `part` is in `other` too. Before they are decoded, nothing is known of copies."""
     shared = part.images is other.images
     rows = set(other.entries(range(len(other.images)))) if shared else set()
-    digests, groups = set(_digests(other)) - {""}, set(other.groups or ())
-    found: dict[str, list[str]] = {"files": [], "copies": [], "groups": []}
+    digests, groups = set(other.own_digests) - {""}, set(other.groups or ())
+    files, copies, of_groups = [], [], []
     own_groups = part.groups or [""] * len(part)
     for name, row, digest, group in zip(
-        part.names,
-        part.entries(range(len(part.images))),
-        _digests(part),
-        own_groups,
-        strict=True,
+        part.names, part.entries(range(len(part.images))), part.own_digests, own_groups, strict=True
     ):
         if row in rows:
-            found["files"].append(name)
+            files.append(name)
         elif digest in digests:
-            found["copies"].append(name)
+            copies.append(name)
         elif part.groups and group in groups:
-            found["groups"].append(name)
-    return Overlap(**{kind: tuple(names) for kind, names in found.items()})
+            of_groups.append(name)
+    return Overlap(tuple(files), tuple(copies), tuple(of_groups))
 
 
-def separate(parts: Parts, protocol: str, own: bool, allow_partial: bool) -> tuple[Parts, list[str]]:
+def separate(splits: Splits, protocol: Protocol, own: bool, allow_partial: bool) -> tuple[Splits, list[str]]:
     """The parts with nothing of one in another, and notes on what that took.
 
     Under the `honest` protocol, images are left out of training whose pixels are those of a test image, as some
@@ -55,7 +50,7 @@ def separate(parts: Parts, protocol: str, own: bool, allow_partial: bool) -> tup
     The same image, or the same group, in two parts is always refused. The `paper` protocol keeps the split that it is
     defined by, and a note says how much of test is in train. Raises UserError.
     """
-    pairs = copies_of_test(parts, protocol) if own and not allow_partial else []
+    pairs = copies_of_test(splits, protocol) if own and not allow_partial else []
     if pairs:
         otherwise = "leave these out of training" if protocol == "honest" else "train on these as well"
         raise UserError(
@@ -64,18 +59,24 @@ def separate(parts: Parts, protocol: str, own: bool, allow_partial: bool) -> tup
             "is then marked partial."
         )
     if protocol == "paper":
-        leaked = find_overlap(parts.test, parts.fit)
-        return parts, [_leak(leaked, len(parts.test))] if len(leaked) else []
+        leaked = find_overlap(splits.test, splits.train)
+        return splits, [_leak(leaked, len(splits.test))] if len(leaked) else []
+    return _separate_honestly(splits)
 
-    in_test = {"training": find_overlap(parts.fit, parts.test), "validation": find_overlap(parts.select, parts.test)}
-    for part, found in in_test.items():
-        _refuse(found, part, "test")
-    fit = _without(parts.fit, in_test["training"].copies)
-    select = _without(parts.select, in_test["validation"].copies)
-    in_fit = find_overlap(select, fit)
-    _refuse(in_fit, "validation", "training")
-    select = _without(select, in_fit.copies)
-    for part, images in (("training", fit), ("validation", select)):
+
+def _separate_honestly(splits: Splits) -> tuple[Splits, list[str]]:
+    in_test = {
+        "training": find_overlap(splits.train, splits.test),
+        "validation": find_overlap(splits.val, splits.test),
+    }
+    for part, overlap in in_test.items():
+        _refuse(overlap, part, "test")
+    train = _without(splits.train, in_test["training"].copies)
+    val = _without(splits.val, in_test["validation"].copies)
+    in_train = find_overlap(val, train)
+    _refuse(in_train, "validation", "training")
+    val = _without(val, in_train.copies)
+    for part, images in (("training", train), ("validation", val)):
         if not len(images):
             raise UserError(f"every image of the {part} part has its copy in another part. Give other images.")
     notes = [
@@ -83,35 +84,31 @@ def separate(parts: Parts, protocol: str, own: bool, allow_partial: bool) -> tup
         for part, other, names in (
             ("training", "test", in_test["training"].copies),
             ("validation", "test", in_test["validation"].copies),
-            ("validation", "training", in_fit.copies),
+            ("validation", "training", in_train.copies),
         )
         if names
     ]
-    return (Parts(parts.classes, fit, select, parts.test) if notes else parts), notes
+    return (Splits(splits.classes, train, val, splits.test) if notes else splits), notes
 
 
-def copies_of_test(parts: Parts, protocol: str) -> list[str]:
+def copies_of_test(splits: Splits, protocol: Protocol) -> list[str]:
     """ "<image> = <test image>", for each image outside the test part that has the pixels of one in it."""
-    others = [parts.fit] if protocol == "paper" else [parts.fit, parts.select]
-    return [pair for part in others for pair in _pairs(find_overlap(part, parts.test).copies, part, parts.test)]
+    others = [splits.train] if protocol == "paper" else [splits.train, splits.val]
+    return [pair for part in others for pair in _pairs(find_overlap(part, splits.test).copies, part, splits.test)]
 
 
-def contradictions(parts: Parts) -> list[str]:
+def contradictions(splits: Splits) -> list[str]:
     """A note, if there are images with the same pixels and different labels: no model can tell both right."""
     labels: dict[str, set[int]] = {}
-    for part in parts:
-        for digest, label in zip(_digests(part), part.labels.tolist(), strict=True):
+    for part in splits:
+        for digest, label in zip(part.own_digests, part.labels.tolist(), strict=True):
             labels.setdefault(digest, set()).add(label)
     count = sum(len(own) > 1 for digest, own in labels.items() if digest)
     return [f"{_images(count, '')} of the same pixels under different classes"] if count else []
 
 
-def _digests(part: Part) -> list[str]:
-    return part.entries(part.digests) if part.digests is not None else [""] * len(part)
-
-
-def _refuse(found: Overlap, part: str, other: str) -> None:
-    for kind, names in (("the same image as", found.files), ("of the same group as", found.groups)):
+def _refuse(overlap: Overlap, part: str, other: str) -> None:
+    for kind, names in (("the same image as", overlap.files), ("of the same group as", overlap.groups)):
         if names:
             raise UserError(
                 f"{len(names):,} {part} images are {kind} one in the {other} part, so the result would flatter:"
@@ -128,14 +125,14 @@ def _without(part: Part, names: tuple[str, ...]) -> Part:
 
 
 def _pairs(names: tuple[str, ...], part: Part, other: Part) -> list[str]:
-    twins = dict(zip(_digests(other), other.names, strict=True))
-    digests = dict(zip(part.names, _digests(part), strict=True))
+    twins = dict(zip(other.own_digests, other.names, strict=True))
+    digests = dict(zip(part.names, part.own_digests, strict=True))
     return [f"{name} = {twins[digests[name]]}" for name in names]
 
 
-def _leak(found: Overlap, images: int) -> str:
-    kinds = {"are training images": found.files, "have a training image's pixels": found.copies}
-    kinds["are of a group (a patient) that is in train"] = found.groups
+def _leak(overlap: Overlap, images: int) -> str:
+    kinds = {"are training images": overlap.files, "have a training image's pixels": overlap.copies}
+    kinds["are of a group (a patient) that is in train"] = overlap.groups
     reasons = ", ".join(f"{len(names):,} {kind}" for kind, names in kinds.items() if names)
-    share = f"{len(found):,} of {images:,} test images ({len(found) / images:.1%})"
+    share = f"{len(overlap):,} of {images:,} test images ({len(overlap) / images:.1%})"
     return f"leakage: {share} are tied to training images: {reasons}"

@@ -13,9 +13,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from engine.errors import UserError
+from engine.errors import UserError, listed
 from engine.files import write_json
-from engine.readers.class_folders import listed
+from engine.paths import nearest_existing, writable
 
 SPLIT_FILE = "split.json"
 MADE_OF = frozenset(["train", "val", "test", SPLIT_FILE])
@@ -36,12 +36,10 @@ def check_output(source: Path, output: Path, overwrite: bool) -> None:
         )
     if source.is_relative_to(output):
         raise UserError(f"The input {source} lies in the output {output}. Expected it outside: choose another output.")
-    above = output.parent
-    while not os.access(above, os.F_OK):  # unlike exists(), no error where a folder above may not be entered
-        above = above.parent
+    above = nearest_existing(output.parent)
     if not above.is_dir():
         raise UserError(f"{above} is a file. Expected a folder to put {output} in: choose another output.")
-    if not os.access(above, os.W_OK | os.X_OK):
+    if not writable(above):
         raise UserError(f"No permission to write in {above}. Choose an output folder elsewhere, or ask its owner.")
     if not output.exists():
         return
@@ -51,13 +49,13 @@ def check_output(source: Path, output: Path, overwrite: bool) -> None:
         raise UserError(
             f"{output} is a mount point, which can't be replaced in one step. Choose a folder in it: {output}/split"
         )
-    found = sorted(entry.name for entry in output.iterdir())
-    if not found:
+    names = sorted(entry.name for entry in output.iterdir())
+    if not names:
         return
-    strangers = [name for name in found if name not in MADE_OF]
+    strangers = [name for name in names if name not in MADE_OF]
     if strangers or not _is_split(output / SPLIT_FILE):
         raise UserError(
-            f"{output} holds what split.py did not make:{listed(strangers or found)}\n"
+            f"{output} holds what split.py did not make:{listed(strangers or names)}\n"
             "Expected a new or an empty folder. Choose another output; --overwrite replaces nothing but an"
             " earlier output of split.py."
         )
@@ -71,10 +69,10 @@ def check_output(source: Path, output: Path, overwrite: bool) -> None:
 def _is_split(path: Path) -> bool:
     """Whether this split.json is one of ours: other programs use the name too."""
     try:
-        found = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(found, dict) and found.keys() >= {"format", "hash", "files"}
+    return isinstance(content, dict) and content.keys() >= {"format", "hash", "files"}
 
 
 def check_apart(source: Path, output: Path, names: Iterable[str]) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import train_test_split
 
 from engine.errors import UserError
 
@@ -34,12 +33,27 @@ def split_names(
     held-out part up; test and validation are first held out together. The order of `names` plays no part.
     A part that would be empty is scikit-learn's ValueError; `fewest_names` says how many names it takes.
     """
+    from sklearn.model_selection import train_test_split  # a second that `--help` does not need
+
     train, held = train_test_split(sorted(names), test_size=test_size + val_size, random_state=random_state)
     if not val_size:
         return {"train": sorted(train), "test": sorted(held)}
     share = test_size / (test_size + val_size)
     val, test = train_test_split(held, test_size=share, random_state=random_state)
     return {"train": sorted(train), "val": sorted(val), "test": sorted(test)}
+
+
+def split_indices(
+    images: int, test_size: float, labels: Indices | None = None, random_state: int = 42
+) -> tuple[Indices, Indices]:
+    """The sorted indices of the train and of the test part, `test_size` of the whole set; of each class with `labels`.
+
+    scikit-learn's train_test_split, which rounds the test part up.
+    """
+    from sklearn.model_selection import train_test_split
+
+    train, test = train_test_split(np.arange(images), test_size=test_size, random_state=random_state, stratify=labels)
+    return np.sort(train), np.sort(test)
 
 
 def fewest_names(test_size: float, val_size: float = 0.0) -> int:
@@ -75,6 +89,8 @@ def hold_out(labels: Indices, groups: Sequence[str] | None, fraction: float, see
                 " or more. Add images of other groups (patients), or group by something finer."
             )
         return keep, held
+
+    from sklearn.model_selection import train_test_split
 
     # RandomState, because its stream is frozen: the same seed gives the same split in any version of NumPy
     random = np.random.RandomState(seed)

@@ -75,7 +75,7 @@ class Dropout(nn.Dropout):
         return features * kept * (1 / (1 - self.p))
 
 
-class Block(nn.Module):
+class WaveBlock(nn.Module):
     """The layers of a package's `Level3Waveblock` behind one Haar pyramid.
 
     (B, C, H, W) -> the same, H and W multiples of 8.
@@ -111,7 +111,7 @@ class WaveMix(nn.Module):
 
     def __init__(self, package_model: Any) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Block(block) for block in package_model.layers)
+        self.layers = nn.ModuleList(WaveBlock(block) for block in package_model.layers)
         self.pool = package_model.pool
         self.conv = package_model.conv
 
@@ -139,7 +139,7 @@ def _package_model() -> Any:
         raise UserError(
             f"the backbone wavemix needs the package wavemix, and importing it failed: {error}. Install it with\n"
             '    pip install "wavemix>=0.2.4,<0.3"\n'
-            "and start Python from this project's top folder: from engine/, its wavemix.py would hide the package"
+            "and start Python from this project's top folder: in engine/models/, its wavemix.py would hide the package"
         ) from error
     return PackageModel
 

@@ -1,10 +1,11 @@
-"""`--weights`: which pretrained weights are meant, where their file lies, and how it gets into a model."""
+"""`--weights`: which pretrained weights are meant, where their file lies, and the model that is built of them."""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from engine.data.declaration import File
 from engine.data.download import fetch
 from engine.errors import UserError
 from engine.files import digest
-from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, WeightsFile, replace_head
+from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, WeightsFile
+from engine.models.structure import replace_head
 
 
 @dataclass(frozen=True)
@@ -45,32 +47,54 @@ def find_weights(backbone: Backbone, choice: str) -> Weights:
     if choice == "none":
         return NONE
     if choice == "imagenet":
-        return _pretrained(backbone.weights)
+        return _pretrained(backbone.pretrained)
     if choice == "auto":
         try:
-            return _pretrained(backbone.weights)
+            return _pretrained(backbone.pretrained)
         except UserError as problem:
             print(f"warning: no pretrained weights, so training starts from random ones: {problem}", file=sys.stderr)
             return NONE
-    members = type(backbone.weights).__members__ if isinstance(backbone.weights, WeightsEnum) else {}
+    members = enum_members(backbone)
     if choice in members:
         return _pretrained(members[choice])
     path = Path(choice)
     if path.is_file():
-        try:
-            sha256 = digest(path)
-        except OSError as problem:
-            raise UserError(f"--weights {choice}: the file can't be read ({problem.strerror}).") from problem
-        content = _load(path)
-        found = Weights(f"file:{path.name}:{sha256[:12]}", path, sha256)
-        if not isinstance(content, dict) or not {"run", "dataset", "backbone", "normalisation"} <= content.keys():
-            return found
-        run = {"run": content["run"], "dataset": content["dataset"]["key"], "protocol": content["protocol"]}
-        run |= {"seed": content["seed"], "weights": content["backbone"]["weights"]}
-        mean, std = (tuple(content["normalisation"][key]) for key in ("mean", "std"))
-        return replace(found, mean=mean, std=std, run=run)
+        return _of_file(path)
     names = ", ".join(["imagenet", "auto", "none", *members])
     raise UserError(f"--weights {choice}: no such file, and not one of {names}.")
+
+
+def enum_members(backbone: Backbone) -> Mapping[str, WeightsEnum]:
+    """The other weights that torchvision has for the same model, by name; none for a model that it has not."""
+    weights = backbone.pretrained
+    return type(weights).__members__ if isinstance(weights, WeightsEnum) else {}
+
+
+def _of_file(path: Path) -> Weights:
+    try:
+        sha256 = digest(path)
+    except OSError as problem:
+        raise UserError(f"--weights {path}: the file can't be read ({problem.strerror}).") from problem
+    content = _load(path)
+    weights = Weights(f"file:{path.name}:{sha256[:12]}", path, sha256)
+    if not isinstance(content, dict) or not {"run", "dataset", "backbone", "normalisation"} <= content.keys():
+        return weights
+    run = {"run": content["run"], "dataset": content["dataset"]["key"], "protocol": content["protocol"]}
+    run |= {"seed": content["seed"], "weights": content["backbone"]["weights"]}
+    mean, std = (tuple(content["normalisation"][key]) for key in ("mean", "std"))
+    return replace(weights, mean=mean, std=std, run=run)
+
+
+def build(backbone: Backbone, name: str, num_classes: int, weights: Weights) -> nn.Module:
+    """The backbone called `name` with `weights` and a new head of `num_classes` outputs.
+
+    Raises UserError when the weights don't fit it.
+    """
+    model = backbone.build()
+    if weights != NONE:
+        load_weights(model, weights, backbone.head, name)
+    replace_head(model, backbone.head, num_classes)
+    return model
 
 
 def _pretrained(weights: WeightsEnum | WeightsFile) -> Weights:
@@ -116,7 +140,7 @@ def load_weights(model: nn.Module, weights: Weights, head: str, backbone_name: s
     except (RuntimeError, ValueError) as problem:
         reason = " ".join(line.strip() for line in str(problem).splitlines()[:2])
         raise UserError(f"{weights.file} can't be loaded into {backbone_name}: {reason}") from problem
-    found = [
+    problems = [
         f"{len(keys)} {what} (the first: {keys[0]})"
         for keys, what in (
             ([key for key in missing if key not in misshapen], "missing"),
@@ -125,10 +149,11 @@ def load_weights(model: nn.Module, weights: Weights, head: str, backbone_name: s
         )
         if keys
     ]
-    if found:
+    if problems:
         raise UserError(
-            f"{weights.file} does not hold weights of {backbone_name}: of {len(wanted)} tensors, {', '.join(found)}.\n"
-            "Give the file of this architecture, or name the backbone that it belongs to with -model."
+            f"{weights.file} does not hold weights of {backbone_name}: of {len(wanted)} tensors, "
+            f"{', '.join(problems)}.\nGive the file of this architecture, or name the backbone that it belongs to with "
+            "-model."
         )
 
 

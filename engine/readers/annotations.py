@@ -1,15 +1,18 @@
-"""The lists that come with datasets: text, CSV, JSON and MATLAB files, read with errors that say what to do."""
+"""The lists that come with datasets: text, CSV, JSON and MATLAB files, and the parts that such lists make."""
 
 import csv
 import json
 import operator
-from collections.abc import Callable, Sized
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from engine.errors import UserError
+from engine.data.part import Part
+from engine.errors import UserError, reason_of
 
 Content = TypeVar("Content")
 
@@ -103,6 +106,47 @@ def _read(path: Path, reader: Callable[[], Content]) -> Content:
             "delete the extracted folder to have it fetched where it can be, or put the file there."
         ) from None
     except OSError as error:
-        raise UserError(f"{path} can't be read: {(error.strerror or str(error)).lower()}.") from error
+        raise UserError(f"{path} can't be read: {reason_of(error)}.") from error
     except Exception as error:  # damaged MATLAB files raise nearly everything
         raise damaged(path, error or type(error).__name__) from error
+
+
+def listed_part(root: Path, names: Sequence[str], labels: Sequence[int]) -> tuple[Part, tuple[str, ...]]:
+    """The images `names`, paths below `root`, as far as they are there; and the names of those that are not."""
+    if len(set(names)) < len(names):
+        twice = next(name for name, times in Counter(names).items() if times > 1)
+        raise UserError(f"the lists in {root} name {twice} twice. Put the published lists in their place.")
+    there: set[str] = set()
+    for folder in {name.rpartition("/")[0] for name in names}:
+        try:
+            with os.scandir(root / folder) as entries:
+                there.update(f"{folder}/{entry.name}".lstrip("/") for entry in entries)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise UserError(
+                f"{root / folder} can't be read: {reason_of(error)}. Make it readable, or get it again."
+            ) from error
+    kept = [index for index, name in enumerate(names) if name in there]
+    part = Part(
+        images=[root / names[index] for index in kept],
+        labels=np.array([labels[index] for index in kept], dtype=np.int64),
+        names=[names[index] for index in kept],
+    )
+    return part, tuple(name for name in names if name not in there)
+
+
+def part_by_folder(
+    root: Path, lists: Mapping[Path, Sequence[str]]
+) -> tuple[tuple[str, ...], list[Part], tuple[str, ...]]:
+    """A part for each of `lists` of "<class>/<image>", paths below `root`: the classes, the parts, and what is missing.
+
+    UserError, which names the list: an entry of another form.
+    """
+    for path, names in lists.items():
+        if strange := [name for name in names if name.count("/") != 1]:
+            raise damaged(path, f"{strange[0]!r} is not <class>/<image>")
+    classes = tuple(sorted({name.partition("/")[0] for names in lists.values() for name in names}))
+    labels = {name: label for label, name in enumerate(classes)}
+    found = [listed_part(root, names, [labels[name.partition("/")[0]] for name in names]) for names in lists.values()]
+    return classes, [part for part, _ in found], tuple(name for _, missing in found for name in missing)

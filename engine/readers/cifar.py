@@ -1,61 +1,82 @@
-"""The official Python batches of CIFAR-10 and CIFAR-100 (https://www.cs.toronto.edu/~kriz/cifar.html)."""
+"""The official Python batches of CIFAR-10 and CIFAR-100 (https://www.cs.toronto.edu/~kriz/cifar.html).
+
+They are pickles, which can run any code, and are opened so that they cannot.
+"""
 
 from __future__ import annotations
 
+import _codecs
+import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.declaration import RawSplits, Part, ReadOptions
-from engine.errors import UserError
+from engine.data.declaration import ReadOptions
+from engine.data.part import Part, Pixels, RawSplits
+from engine.errors import UserError, reason_of
 from engine.files import digest
-from engine.readers.pickles import load_pickle
 
 
-def read_batches(source: ReadOptions, published: Any, labels: str) -> RawSplits:
-    """Read what torchvision's class `published` lists, with its md5 sums; `labels` is the key of the labels wanted.
+@dataclass(frozen=True)
+class Batches:
+    """The published files of one of the two: name -> md5."""
+
+    train: Mapping[str, str]
+    test: Mapping[str, str]
+    meta: Mapping[str, str]  # a single file
+    class_names: str  # the key of the class names in it
+    labels: str  # the key of the labels that are wanted in the others
+
+    @property
+    def files(self) -> dict[str, str]:
+        """All of them."""
+        return {**self.train, **self.test, **self.meta}
+
+
+def read_batches(options: ReadOptions, published: Batches) -> RawSplits:
+    """Read the files of `published`.
 
     Every file must be the published one, unless partial data is allowed: then what differs is listed.
     """
-    meta = published.meta["filename"]
-    files: dict[str, str] = dict([*published.train_list, *published.test_list, (meta, published.meta["md5"])])
-    missing = [name for name in files if not (source.folder / name).is_file()]
-    needed = [name for name in missing if name == meta or not source.allow_partial]
+    (meta,) = published.meta
+    files = published.files
+    missing = [name for name in files if not (options.folder / name).is_file()]
+    needed = [name for name in missing if name == meta or not options.allow_partial]
     if needed:
         raise UserError(
-            f"{source.folder} lacks {', '.join(needed)}. Delete the folder to have the archive fetched and extracted "
-            "anew" + ("." if source.allow_partial else ", or train on what there is with --allow-partial.")
+            f"{options.folder} lacks {', '.join(needed)}. Delete the folder to have the archive fetched and extracted "
+            "anew" + ("." if options.allow_partial else ", or train on what there is with --allow-partial.")
         )
-    found = {name: digest(source.folder / name, "md5") for name in files if name not in missing}
+    md5s = {name: digest(options.folder / name, "md5") for name in files if name not in missing}
     differences = [f"{name} is missing" for name in missing]
-    differences += [f"{name} is not the published file" for name, md5 in found.items() if md5 != files[name]]
-    expected: Mapping[str, str | None] = dict.fromkeys(files) if source.allow_partial else files
-    classes = load_pickle(source.folder / meta, expected[meta]).get(published.meta["key"])
+    differences += [f"{name} is not the published file" for name, md5 in md5s.items() if md5 != files[name]]
+    expected: Mapping[str, str | None] = dict.fromkeys(files) if options.allow_partial else files
+    classes = load_pickle(options.folder / meta, expected[meta]).get(published.class_names)
     if (
         not isinstance(classes, list)
         or not all(isinstance(name, str) for name in classes)
         or len(set(classes)) < len(classes)
     ):
-        raise UserError(f"{source.folder / meta} holds no list of class names. Put the published file in its place.")
+        raise UserError(f"{options.folder / meta} holds no list of class names. Put the published file in its place.")
     train, test = (
-        _join([_batch(source.folder / name, expected[name], labels) for name, _ in listed if name in found])
-        for listed in (published.train_list, published.test_list)
+        _join([_batch(options.folder / name, expected[name], published.labels) for name in part if name in md5s])
+        for part in (published.train, published.test)
     )
-    checksums = {name: f"md5:{md5}" for name, md5 in found.items()}
+    checksums = {name: f"md5:{md5}" for name, md5 in md5s.items()}
     return RawSplits(tuple(classes), train, test, checksums=checksums, differences=tuple(differences))
 
 
-def _batch(path: Path, md5: str | None, key: str) -> tuple[npt.NDArray[np.uint8], list[int], list[str]]:
+def _batch(path: Path, md5: str | None, key: str) -> tuple[Pixels, list[int], list[str]]:
     """The images (N, 32, 32, 3), labels and names of one file."""
     content = load_pickle(path, md5)
     pixels, labels = content.get("data"), content.get(key)
     if not (
         isinstance(pixels, np.ndarray)
         and isinstance(labels, list)
-        and pixels.dtype == np.uint8
         and pixels.shape == (len(labels), 3 * 32 * 32)
         and all(isinstance(label, int) and 0 <= label < 2**31 for label in labels)
     ):
@@ -67,9 +88,103 @@ def _batch(path: Path, md5: str | None, key: str) -> tuple[npt.NDArray[np.uint8]
     return images, labels, [f"{path.name}/{index:05}" for index in range(len(labels))]
 
 
-def _join(batches: list[tuple[npt.NDArray[np.uint8], list[int], list[str]]]) -> Part:
+def _join(batches: list[tuple[Pixels, list[int], list[str]]]) -> Part:
     return Part(
         np.concatenate([np.zeros((0, 32, 32, 3), np.uint8), *(images for images, _, _ in batches)]),
         np.array([label for _, labels, _ in batches for label in labels], dtype=np.int64),
         [name for _, _, names in batches for name in names],
     )
+
+
+def load_pickle(path: Path, md5: str | None) -> dict[str, Any]:
+    """The dict of one batch: lists and strings as they are, arrays of bytes as NumPy's.
+
+    They are Python 2 pickles, whose byte strings become str (latin1). `md5`: the hexadecimal digest that the file must
+    have; None accepts any. With or without it, the file can name nothing but NumPy's array, its dtype and the codec of
+    byte strings. UserError: unreadable, another file than the published one, damaged, or names anything else.
+    """
+    try:
+        actual, size = digest(path, "md5"), path.stat().st_size
+        if md5 is not None and actual != md5.lower():
+            raise UserError(
+                f"{path} is not the published file: found md5 {actual} ({size:,} bytes), expected {md5.lower()}. "
+                "Replace it with the published one, or give --allow-partial to go on with other files of this format."
+            )
+        with path.open("rb") as file:
+            return _load(path, file, f"{size:,} bytes, md5 {actual}")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {reason_of(error)}.") from error
+
+
+def _load(path: Path, file: BinaryIO, what: str) -> dict[str, Any]:
+    try:
+        content = _Unpickler(path, file).load()
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds a {type(content).__name__}, not a dict")
+        return {key: value.array if isinstance(value, _Array) else value for key, value in content.items()}
+    except UserError:
+        raise
+    except Exception as error:  # damaged bytes are read as opcodes, which may raise nearly everything
+        raise UserError(
+            f"{path} is damaged or is not a CIFAR batch ({type(error).__name__}: {error}; {what}). "
+            "Put the published file in its place."
+        ) from error
+
+
+class _Dtype:
+    """Stands in for numpy.dtype, whose own believes any flags, so that bytes could pass for object pointers."""
+
+    __slots__ = ()
+
+    def __init__(self, name: object, *_: object) -> None:
+        if name != "u1":
+            raise ValueError(f"an array of {name!r}, not of bytes")
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+class _Array:
+    """Stands in for numpy.ndarray and its reconstructor: bytes are all that it makes arrays of."""
+
+    __slots__ = ("array",)
+    array: npt.NDArray[np.uint8]
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, fortran, data = state
+        if not isinstance(kind, _Dtype):
+            raise ValueError("an array whose type is not a dtype")
+        if min(shape, default=0) < 0:  # which reshape() would take for whatever fits
+            raise ValueError(f"an array of shape {shape}")
+        raw = data.encode("latin1") if isinstance(data, str) else data
+        self.array = np.ascontiguousarray(np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C"))
+
+
+# A pickle can set attributes of what it is given here, unless that is built in or has a __setstate__ of its own
+ALLOWED = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _codecs.encode,
+}
+
+
+# The unpickler written in Python: the one in C allocates as much as the highest index in the file asks for, so that
+# a single wrong byte can take up to 64 GiB
+class _Unpickler(pickle._Unpickler):
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        super().__init__(file, encoding="latin1")
+        self.path = path
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return ALLOWED[module, name]
+        except KeyError:
+            raise UserError(
+                f"{self.path} is not a CIFAR batch: it asks for {module}.{name}, which such a file never needs and "
+                "which could run code. Nothing was run. Delete it and get the published file."
+            ) from None

@@ -1,10 +1,10 @@
-"""--lr-sweep: a few learning rates tried for a short while, judged by the selection part alone."""
+"""--lr-sweep: a few learning rates tried for a short while, judged by the part that chooses the epoch alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -14,14 +14,29 @@ from engine.data.batches import Batches
 from engine.device import random_state, set_random_state
 from engine.errors import DivergedError, RunError
 from engine.heartbeat import stop_asked_for
-from engine.records.run_folder import Run
 from engine.training.loop import copy_of, fit
 from engine.training.plan import Plan
 from engine.training.recipe import Recipe
 
-FACTORS = (0.1, 0.3, 1.0, 3.0)  # of the course's rate
-SHARE = 4  # a trial has one epoch for so many of the course's
-EPOCHS = 5  # of each stage of a trial, where the course has no number of its own
+FACTORS = (0.1, 0.3, 1.0, 3.0)  # of the recipe's learning rate
+SHARE = 4  # a trial has one epoch for so many of the recipe's
+EPOCHS = 5  # of each stage of a trial, where the recipe has no number of its own
+
+Row = dict[str, Any]  # what came of one learning rate
+
+
+class SweepLog(Protocol):
+    """Where the sweep keeps what it has tried, and finds what was kept before: a Run, say."""
+
+    @property
+    def sweep(self) -> Sequence[Row]:
+        """What was kept last."""
+
+    def keep_sweep(self, rows: Sequence[Row], chosen: float | None = None) -> None:
+        """Keep what was tried so far; and the learning rate that the run goes on with, once it is chosen."""
+
+    def change_plan(self, plan: Plan) -> None:
+        """The run goes on by another plan."""
 
 
 @dataclass
@@ -29,7 +44,7 @@ class _Trial:
     """Stands for a run: keeps no weights, but what was spent and the plan that memory allows."""
 
     plan: Plan
-    saves: bool = False
+    resumable: bool = False
     state: Mapping[str, Any] | None = None
 
     def change_plan(self, plan: Plan) -> None:
@@ -42,38 +57,32 @@ class _Trial:
         self.state = snapshot["state"]
 
 
-def best_rate(
-    model: nn.Module, head: nn.Module, train: Batches, select: Batches, course: Recipe, plan: Plan, run: Run
-) -> tuple[float, Plan]:
-    """The rate with the highest top-1 on `select`, of equals that with the lower loss there; and the plan to go on by.
+def trial_epochs(epochs: int | None) -> int:
+    """Of each stage of a trial, where the recipe has at most so many."""
+    return max(1, epochs // SHARE) if epochs else EPOCHS
 
-    Each trial is the course with a quarter of its epochs, from the weights that `model` has, and keeps afterwards; so
+
+def best_lr(
+    model: nn.Module, train: Batches, val: Batches, recipe: Recipe, plan: Plan, run: SweepLog
+) -> tuple[float, Plan]:
+    """The learning rate with the highest top-1 on `val`, of equals that with the lower loss; and the plan to go on by.
+
+    Each trial is the recipe with a quarter of its epochs, from the weights that `model` has, and keeps afterwards; so
     do the random numbers. What came of each, and what it took, is kept in `run`; where memory ran out, the plan is
-    one of smaller micro-batches. Under the `paper` protocol `select` is the test part. RunError: every rate diverged.
+    one of smaller micro-batches. Under the `paper` protocol `val` is the test part. RunError: every rate diverged.
     """
-    rows: list[dict[str, Any]] = list(run.record.get("sweep") or [])
+    rows = list(run.sweep)
     untrained = copy_of(model)
     random = random_state(plan.device)
-    short = replace(course, epochs=max(1, course.epochs // SHARE) if course.epochs else EPOCHS)
+    short = replace(recipe, epochs=trial_epochs(recipe.epochs))
     for number, factor in enumerate(FACTORS[len(rows) :], len(rows) + 1):
-        rate = float(f"{course.rate * factor:.3g}")
+        lr = float(f"{recipe.lr * factor:.3g}")
         epochs = f"{short.epochs} epoch{'s' if short.epochs != 1 else ''}"
-        say(f"sweep      rate {rate:g}, {number} of {len(FACTORS)}: {epochs} of each stage")
-        torch.manual_seed(course.seed + number)
+        say(f"sweep      learning rate {lr:g}, {number} of {len(FACTORS)}: {epochs} of each stage")
+        torch.manual_seed(recipe.seed + number)
         trial = _Trial(plan)
-        row: dict[str, Any] = {"lr": rate, "top1": None, "loss": None}
-        try:
-            state = fit(model, head, train, select, replace(short, rate=rate), plan, trial)
-            best = state.history[state.best_epoch - 1]
-            row |= {"top1": best["select_top1"], "loss": best["select_loss"]}
-        except DivergedError as problem:
-            say(f"sweep      {problem}")
+        rows.append(_try(model, train, val, replace(short, lr=lr), trial))
         model.load_state_dict(untrained)
-        history = trial.state["history"] if trial.state else []
-        row["images"] = len(history) * len(train.part)
-        row["seconds"] = sum(epoch["seconds"] for epoch in history)
-        row["energy_joules"] = trial.state["energy_joules"] if trial.state else None
-        rows.append(row)
         if trial.plan != plan:
             plan = replace(trial.plan, memory=(trial.plan.memory or "").partition(", from epoch")[0])
             run.change_plan(plan)
@@ -81,12 +90,32 @@ def best_rate(
         if stop_asked_for():
             raise KeyboardInterrupt
     set_random_state(random, plan.device)
+    return _choose(rows, val.name, run), plan
+
+
+def _try(model: nn.Module, train: Batches, val: Batches, recipe: Recipe, trial: _Trial) -> Row:
+    """What comes of one learning rate, that of `recipe`."""
+    row: Row = {"lr": recipe.lr, "top1": None, "loss": None}
+    try:
+        state = fit(model, train, val, recipe, trial.plan, trial)
+        best = state.history[state.best_epoch - 1]
+        row |= {"top1": best[f"{val.name}_top1"], "loss": best[f"{val.name}_loss"]}
+    except DivergedError as problem:
+        say(f"sweep      {problem}")
+    history = trial.state["history"] if trial.state else []
+    row["images"] = len(history) * len(train.part)
+    row["seconds"] = sum(epoch["seconds"] for epoch in history)
+    row["energy_joules"] = trial.state["energy_joules"] if trial.state else None
+    return row
+
+
+def _choose(rows: Sequence[Row], part: str, run: SweepLog) -> float:
     learnt = [row for row in rows if row["top1"] is not None]
     if not learnt:
         tried = ", ".join(f"{row['lr']:g}" for row in rows)
         raise RunError(f"--lr-sweep: the loss became infinite at every rate ({tried}). Try a lower --lr.")
     chosen = max(learnt, key=lambda row: (row["top1"], -row["loss"]))
     run.keep_sweep(rows, chosen["lr"])
-    told = ", ".join(f"{row['lr']:g} " + ("diverged" if row["top1"] is None else f"{row['top1']:.2%}") for row in rows)
-    say(f"sweep      rate {chosen['lr']:g} is best on the selection part: {told}")
-    return float(chosen["lr"]), plan
+    each = ", ".join(f"{row['lr']:g} " + ("diverged" if row["top1"] is None else f"{row['top1']:.2%}") for row in rows)
+    say(f"sweep      learning rate {chosen['lr']:g} is best on {part}: {each}")
+    return float(chosen["lr"])

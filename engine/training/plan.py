@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from engine.console import say
+from engine.device import find_device
 from engine.errors import UserError, out_of_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -110,12 +111,7 @@ def choose_plan(device: str, precision: str) -> Plan:
 
     Raises UserError when this machine has no such device, or the device no such precision.
     """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
-        device = next(kind for kind, there in available.items() if there)
-    elif not available[device]:
-        there = " and ".join(kind for kind, yes in available.items() if yes)
-        raise UserError(f"--device {device}: PyTorch {torch.__version__} finds none here, only {there}.")
+    device = find_device(device)
     reason = "as asked for"
     if precision == "auto":
         precision, reason = _half_precision(device)

@@ -1,20 +1,21 @@
-"""What a run is trained by: optimizers, learning rates, and when each stage ends."""
+"""What a run is trained by: optimizers, learning rates, and when each stage ends.
+
+A recipe is one entry of RECIPES: `--recipe` offers it, its own flags belong to it, and the report tells it from others.
+PyTorch is imported where an optimizer is made, since `--help` needs this module too.
+"""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
-from engine.config import Config
-from engine.models.backbone import forward_order
-
-Group = dict[str, Any]  # of parameters, as torch's optimizers take them; "scale" multiplies the stage's rate
+Group = dict[str, Any]  # of parameters, as torch's optimizers take them
 
 
 @dataclass(frozen=True)
@@ -23,62 +24,90 @@ class Stage:
 
     name: str
     optimizer: Callable[[Sequence[Group], float], torch.optim.Optimizer]
-    # the share of the rate at a share of the stage's steps (0 to 1): such a stage has a fixed number of epochs;
-    # None: a constant rate, until patience ends the stage
+    # the share of the learning rate at a share of the stage's steps (0 to 1); None: it is constant
     schedule: Callable[[float], float] | None = None
+
+
+@dataclass(frozen=True)
+class RecipeSpec:
+    """The declaration of a recipe."""
+
+    help: str
+    stages: tuple[Stage, ...]
+    summary: Callable[[Recipe], str]  # what is done, in a line
+    lr: float | None  # None: the backbone's own
+    # epochs of each stage where --epochs does not say, by the steps of an epoch; None: patience alone decides
+    epochs: Callable[[int], int] | None
+    patience: int | None  # epochs without a gain that end a stage; None: nothing but the number of epochs does
+    latest_of_equals: bool  # whether of two epochs with the same score the later is the better
+    flags: frozenset[str] = frozenset()  # fields of Config that only recipes which name them take
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A recipe as one run follows it."""
 
-    stages: tuple[Stage, ...]
-    rate: float  # the (highest) learning rate
-    epochs: int | None  # of a stage: at most, or, where it has a schedule, exactly
-    patience: int | None  # epochs without gain that end a stage; None: nothing but `epochs` does
+    spec: RecipeSpec
+    lr: float  # the (highest) learning rate
+    epochs: int | None  # of a stage: at most, or, where patience does not end it, exactly
+    patience: int | None
     seed: int = 0
-    tune: str = "full"  # or "linear": the head alone
-    ema: bool = False  # whether the weights that are scored and kept are a moving average of those that are trained
-    layer_decay: float | None = None
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """One optimizer after the other."""
+        return self.spec.stages
 
     @property
     def summary(self) -> str:
         """What is done, in a line."""
-        if self.patience is None:
-            text = f"AdamW, warm-up and down to zero over {self.epochs:,} epochs"
-            text += ", moving average of the weights" if self.ema else ""
-            return text + (f", layer decay {self.layer_decay:g}" if self.layer_decay else "")
-        text = "AdamW, then SGD, until "
-        text += f"{self.patience} epochs bring" if self.patience > 1 else "an epoch brings"
-        return f"{text} no gain" + (f", at most {self.epochs:,} each" if self.epochs else "")
+        return self.spec.summary(self)
 
     @property
-    def later_ties(self) -> bool:
-        """Whether of two epochs with the same score the later is the better: its rate is lower."""
-        return self.patience is None
+    def fewest_epochs(self) -> int:
+        """Epochs that are sure to be trained, even if none brings a gain."""
+        return min(self.epochs or self.patience or 1, self.patience or self.epochs or 1) * len(self.stages)
 
-    def optimizer(self, stage: int, model: nn.Module, head: nn.Module) -> torch.optim.Optimizer:
-        """A new optimizer of all parameters of `model` that are trained, for the stage with that index."""
-        if self.stages[stage].schedule:
-            groups = decayed_groups(model, head, self.layer_decay or 1.0)
+    def optimizer(self, stage: Stage, model: nn.Module) -> torch.optim.Optimizer:
+        """A new optimizer of all parameters of `model` that are trained."""
+        if stage.schedule:
+            groups = decay_groups(model)
         else:
-            groups = [{"params": [p for p in model.parameters() if p.requires_grad], "scale": 1.0}]
-        return self.stages[stage].optimizer(groups, self.rate)
+            groups = [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
+        return stage.optimizer(groups, self.lr)
 
-    def set_rate(self, optimizer: torch.optim.Optimizer, stage: int, share: float) -> None:
-        """Give `optimizer` the rate at a `share` (0 to 1) of the stage's steps."""
-        schedule = self.stages[stage].schedule
-        if schedule:
+    def set_lr(self, optimizer: torch.optim.Optimizer, stage: Stage, share: float) -> None:
+        """Give `optimizer` the learning rate at a `share` (0 to 1) of the stage's steps."""
+        if stage.schedule:
             for group in optimizer.param_groups:
-                group["lr"] = self.rate * schedule(share) * group["scale"]
+                group["lr"] = self.lr * stage.schedule(share)
 
 
-def _adamw(groups: Sequence[Group], rate: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, rate, betas=(0.9, 0.999), weight_decay=0.01, fused=True)
+def decay_groups(model: nn.Module) -> list[Group]:
+    """The parameters of `model` that are trained, in two groups: those whose weights decay, and the others.
+
+    The weights of layers decay; biases, normalisation, scales and tables of positions do not, as in ConvNeXt and (but
+    for SwinV2's small network of positions) Swin.
+    """
+    groups: dict[bool, Group] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = name.endswith("weight") and parameter.ndim > 1
+            usual: Group = {"params": []} if decays else {"params": [], "weight_decay": 0.0}
+            groups.setdefault(decays, usual)["params"].append(parameter)
+    return list(groups.values())
 
 
-def _sgd(groups: Sequence[Group], rate: float) -> torch.optim.Optimizer:
-    optimizer = torch.optim.SGD(groups, rate, momentum=0.9, fused=True)
+def _adamw(groups: Sequence[Group], lr: float) -> torch.optim.Optimizer:
+    import torch
+
+    return torch.optim.AdamW(groups, lr, betas=(0.9, 0.999), weight_decay=0.01, fused=True)
+
+
+def _sgd(groups: Sequence[Group], lr: float) -> torch.optim.Optimizer:
+    import torch
+
+    optimizer = torch.optim.SGD(groups, lr, momentum=0.9, fused=True)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             # the fused kernel makes it at the first step without a value, which stays where fp16 overflows in that step
@@ -86,9 +115,11 @@ def _sgd(groups: Sequence[Group], rate: float) -> torch.optim.Optimizer:
     return optimizer
 
 
-def _decayed_adamw(groups: Sequence[Group], rate: float) -> torch.optim.Optimizer:
+def _decayed_adamw(groups: Sequence[Group], lr: float) -> torch.optim.Optimizer:
+    import torch
+
     # 0.05 is what ConvNeXt (arXiv:2201.03545) and Swin (arXiv:2103.14030) were trained with
-    return torch.optim.AdamW(groups, rate, betas=(0.9, 0.999), weight_decay=0.05, fused=True)
+    return torch.optim.AdamW(groups, lr, betas=(0.9, 0.999), weight_decay=0.05, fused=True)
 
 
 # of the steps: BiT's rule for fewer than 20,000 images warms up over 100 of 500 steps (arXiv:1912.11370), the
@@ -100,7 +131,7 @@ COSINE_STEPS = 500
 
 
 def cosine(share: float) -> float:
-    """The share of the rate at a share of the steps (0 to 1): a linear rise, then half a cosine down to zero.
+    """The share of the learning rate at a share of the steps (0 to 1): a linear rise, then half a cosine down to zero.
 
     Loshchilov & Hutter 2017, "SGDR", arXiv:1608.03983, equation 5 without restarts; the rise as in Goyal et al. 2017,
     arXiv:1706.02677.
@@ -110,100 +141,42 @@ def cosine(share: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP)))
 
 
-RECIPES: dict[str, tuple[Stage, ...]] = {
+def _until_no_gain(recipe: Recipe) -> str:
+    epochs = f"{recipe.patience} epochs bring" if recipe.patience != 1 else "an epoch brings"
+    return f"AdamW, then SGD, until {epochs} no gain" + (f", at most {recipe.epochs:,} each" if recipe.epochs else "")
+
+
+RECIPES: dict[str, RecipeSpec] = {
     # the published one (Jeevan & Sethi, arXiv:2406.05612): both stages always run, at a constant rate
-    "adamw-sgd": (Stage("adamw", _adamw), Stage("sgd", _sgd)),
+    "adamw-sgd": RecipeSpec(
+        help="AdamW, then SGD from the best epoch, each at a constant learning rate until patience ends it",
+        stages=(Stage("adamw", _adamw), Stage("sgd", _sgd)),
+        summary=_until_no_gain,
+        lr=1e-3,
+        epochs=None,
+        patience=10,
+        latest_of_equals=False,
+        flags=frozenset({"patience"}),
+    ),
     # how such networks are fine-tuned elsewhere
-    "cosine": (Stage("cosine", _decayed_adamw, cosine),),
+    "cosine": RecipeSpec(
+        help="AdamW, warm-up, then down to zero over a fixed number of epochs",
+        stages=(Stage("cosine", _decayed_adamw, cosine),),
+        summary=lambda recipe: f"AdamW, warm-up and down to zero over {recipe.epochs:,} epochs",
+        lr=None,
+        epochs=lambda steps: max(COSINE_EPOCHS, math.ceil(COSINE_STEPS / steps)),
+        patience=None,
+        latest_of_equals=True,  # its learning rate is lower
+    ),
 }
-CONSTANT_RATE = 1e-3  # of both stages of "adamw-sgd"
 
 
-def make_recipe(config: Config, rate: float, steps: int) -> Recipe:
-    """The course that `config` asks for; `rate` is the backbone's for "cosine", `steps` are those of an epoch."""
-    stages = RECIPES[config.recipe]
-    scheduled = stages[0].schedule is not None
-    epochs = config.epochs
-    if scheduled and epochs is None:
-        epochs = max(COSINE_EPOCHS, math.ceil(COSINE_STEPS / steps))
-    return Recipe(
-        stages,
-        config.lr or (rate if scheduled else CONSTANT_RATE),
-        epochs,
-        None if scheduled else config.patience,
-        config.seed,
-        config.tune,
-        config.ema,
-        config.layer_decay,
-    )
+def make_recipe(name: str, lr: float, epochs: int | None, patience: int | None, seed: int = 0) -> Recipe:
+    """The recipe called `name`, as one run follows it."""
+    return Recipe(RECIPES[name], lr, epochs, patience, seed)
 
 
-LAYERS = 12  # that the layers of a network are put into for --layer-decay, as ConvNeXt's are
-
-
-def decayed_groups(model: nn.Module, head: nn.Module, layer_decay: float) -> list[Group]:
-    """The parameters of `model` that are trained, by the rate that they get and whether their weights decay.
-
-    The weights of layers decay; biases, normalisation, scales and tables of positions do not, as in ConvNeXt and (but
-    for SwinV2's small network of positions) Swin. The head gets the whole rate, the twelfth of the network before it
-    `layer_decay` of it, the twelfth before that `layer_decay` squared, and so on: Bao et al. 2022, "BEiT",
-    arXiv:2106.08254, section 3.1; twelve groups as in Liu et al. 2022, arXiv:2201.03545, appendix A.2. The order is
-    that in which a forward pass uses them.
-    """
-    # without layer decay, all is the head's distance
-    position = forward_order(model) if layer_decay < 1 else {}
-    body = sorted(set(position.values()))
-    rank = {place: index for index, place in enumerate(body)}
-    of_head = {id(parameter) for parameter in head.parameters()}
-    groups: dict[tuple[float, bool], Group] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        at_head = id(parameter) in of_head or not position
-        distance = 0 if at_head else LAYERS - rank[position[name]] * LAYERS // len(body)
-        scale, decays = layer_decay**distance, name.endswith("weight") and parameter.ndim > 1
-        group = groups.setdefault((scale, decays), {"params": [], "scale": scale})
-        if not decays:
-            group["weight_decay"] = 0.0
-        group["params"].append(parameter)
-    return list(groups.values())
-
-
-class Average:
-    """A moving average of a model's weights and buffers, over a window that grows with the number of steps.
-
-    The first step's weights are taken as they are. At step t, counted from 1, it moves by 1 - min(DECAY, t / (9 + t))
-    towards the weights: TensorFlow's ExponentialMovingAverage with num_updates, which suits runs of a few hundred steps
-    as well as long ones. (torch.optim.swa_utils.AveragedModel counts in a tensor, which makes a card's host wait.)
-    """
-
-    DECAY = 0.9999  # ConvNeXt's (arXiv:2201.03545, table 5)
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = copy.deepcopy(model)  # with the averaged weights
-        self.steps = 0
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Take in the weights of `model` after a step."""
-        self.steps += 1
-        pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))
-        decay = min(self.DECAY, self.steps / (9 + self.steps)) if self.steps > 1 else 0.0
-        averaged = [pair for pair in pairs if pair[0].is_floating_point()]
-        torch._foreach_lerp_([own for own, _ in averaged], [other for _, other in averaged], 1 - decay)
-        for own, other in pairs:
-            if not own.is_floating_point():  # what normalisation counts
-                own.copy_(other)
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that load_state_dict() needs."""
-        return {"model": self.model.state_dict(), "steps": self.steps}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what state_dict() gave."""
-        self.model.load_state_dict(state["model"])
-        self.steps = state["steps"]
-
-
-def _tensors(model: nn.Module) -> list[torch.Tensor]:
-    return [*model.parameters(), *model.buffers()]
+def default_epochs(name: str, steps: int) -> int | None:
+    """Epochs of each stage where nobody says; `steps` are those of an epoch. None: patience alone decides."""
+    epochs = RECIPES[name].epochs
+    return epochs(steps) if epochs else None

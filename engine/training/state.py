@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +14,43 @@ class State:
     """All that a resume needs beside weights, optimizer and random numbers."""
 
     stage: int = 0  # index in the recipe
-    epochs: int = 0  # finished, in both stages together
+    epochs: int = 0  # finished, in all stages together
     stage_epochs: int = 0  # finished in this stage
-    stale: int = 0  # epochs of this stage in a row that brought no gain
-    best_score: float = -1.0  # top-1 on the selection part, 0 to 1
-    best_epoch: int = 0  # counted from 1 through both stages
+    epochs_without_gain: int = 0  # of this stage, in a row
+    best_score: float = -1.0  # top-1 on the part that chooses the epoch, 0 to 1
+    best_epoch: int = 0  # counted from 1 through all stages
     peak_memory_mib: float | None = None
     energy_joules: float | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)  # a row an epoch
+
+    @classmethod
+    def restored(cls, saved: Mapping[str, Any], part: str) -> State:
+        """What asdict() gave, of a run in which `part` chooses the epoch.
+
+        Raises TypeError, KeyError or AttributeError where it is something else.
+        """
+        # checkpoints of record schema 1 have other names
+        values = {"epochs_without_gain" if name == "stale" else name: value for name, value in saved.items()}
+        values["history"] = [
+            {name.replace("select_", f"{part}_"): value for name, value in row.items()} for row in saved["history"]
+        ]
+        return cls(**values)
+
+    def record_epoch(self, row: Mapping[str, Any], score: float, latest_of_equals: bool) -> bool:
+        """Take in an epoch, of which `row` is what was measured; whether its `score` is the best so far."""
+        self.epochs += 1
+        self.stage_epochs += 1
+        self.epochs_without_gain += 1
+        better = score > self.best_score or (score == self.best_score and latest_of_equals)
+        if better:
+            self.best_score, self.best_epoch, self.epochs_without_gain = score, self.epochs, 0
+        best = {"best_top1": self.best_score, "best_epoch": self.best_epoch}
+        self.history.append({"epoch": self.epochs, **row, **best})
+        return better
+
+    def begin_next_stage(self) -> None:
+        """The stage has ended."""
+        self.stage, self.stage_epochs, self.epochs_without_gain = self.stage + 1, 0, 0
 
     def account(self, device: str, energy_before: float | None) -> float | None:
         """Add what was used since `energy_before`; returns the reading of now."""
@@ -28,5 +59,3 @@ class State:
         if reading is not None and energy_before is not None:
             self.energy_joules = (self.energy_joules or 0.0) + reading - energy_before
         return reading
-
-    history: list[dict[str, Any]] = field(default_factory=list)  # a row an epoch

@@ -48,6 +48,11 @@ class Step:
             total += loss.detach()
         return total
 
+    @property
+    def lr(self) -> float:
+        """The learning rate of now."""
+        return float(max(group["lr"] for group in self.optimizer.param_groups))
+
     def _pieces(self, images: int) -> int:
         """How many micro-batches, nearly equal and none of a single image, `images` are divided into."""
         return max(1, min(-(-images // self.most), images // 2))

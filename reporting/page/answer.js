@@ -1,200 +1,56 @@
-// The answer, for all data and for each domain, of the league and the budget that are chosen; page.py writes the same.
+// The answer and what is said of ranks, as the report wrote them; the ranks as a table; any two backbones.
 
-const MISSING = "What is missing:";
-const SURER = "What would make it surer:";
+const firstAnswer = [...byId("answer-body").childNodes];
 
-function renderAnswer() {
-  const { league, budget } = state;
-  const scopes = league.rankings[budget] || {};
-  const overall = scopes.overall;
-  const domains = league.domains.filter((domain) => scopes[domain]);
-  byId("answer-body").replaceChildren(
-    element("p", { class: "league" }, `${capital(league.title)}. ${capital(budgetName())}.`),
-    ...league.warnings.map((warning) => element("p", { class: "warning" }, `${capital(warning)}.`)),
-    ...(overall ? finding(overall, "answer") : [element("p", { class: "answer" }, "Not enough evidence: no records.")]),
-    element(
-      "div",
-      { class: "domains" },
-      domains.map((domain) =>
-        element(
-          "section",
-          { class: scopes[domain].enough ? "domain" : "domain open" },
-          element("h2", {}, capital(domain)),
-          ...finding(scopes[domain], "domain-answer"),
-        ),
-      ),
-    ),
-  );
+/** What the report wrote of the group and the budget that are chosen, "answer" or "ranks"; null for the first answer. */
+function written(name) {
+  const template = byId(`${name}-${report.groups.indexOf(state.group)}-${state.budget}`);
+  return template && template.content.cloneNode(true);
 }
 
-function finding(ranking, className) {
-  const [, lead, rest] = ranking.answer.match(/^(.+?\.) (.+)$/s) || [null, ranking.answer, ""];
-  const evidence = list(ranking.evidence, "evidence");
-  const missing = ranking.missing.length
-    ? element("div", { class: "missing" }, element("p", {}, ranking.enough ? SURER : MISSING), list(ranking.missing))
-    : null;
-  // of a domain with an answer, what it rests on comes on request
-  const folded = className === "answer" ? [] : [evidence, ranking.enough ? missing : null].filter(Boolean);
-  return [
-    element(
-      "p",
-      { class: ranking.enough ? className : `${className} open` },
-      lead,
-      rest ? element("span", { class: "rest" }, ` ${rest}`) : null,
-    ),
-    ...[evidence, missing].filter((part) => part && !folded.includes(part)),
-    folded.length ? element("details", {}, element("summary", {}, "Evidence"), folded) : null,
-  ].filter(Boolean);
+function renderAnswer() {
+  const other = written("answer");
+  byId("answer-body").replaceChildren(...(other ? other.childNodes : firstAnswer));
 }
 
 function renderRanks() {
-  const { league, budget, domain } = state;
-  const ranking = (league.rankings[budget] || {})[domain || "overall"];
-  const where = domain === "own" ? "your own data" : domain ? `${domain} data` : "all domains";
-  if (!ranking) {
-    byId("ranks-body").replaceChildren(element("p", { class: "note" }, `No ranks for ${where}, ${budgetName()}.`));
-    return;
-  }
-  const hidden = new Set([...state.hidden]);
-  const names = ranking.backbones.filter((name) => present(ranking.ranks[name]) && !hidden.has(name));
-  const several = ranking.backbones.length > 1 && names.length;
+  const { group, budget, hidden } = state;
+  const ranking = group.budgets[budget].rankings[scope()];
+  const words = [...written("ranks").children].find((part) => part.dataset.scope === scope());
+  const diagram = words.querySelector(".diagram");
+  if (diagram) diagram.prepend(...sideways(diagram.firstElementChild, "The diagram scrolls sideways."));
+  const names = ranking.backbones.filter((name) => name in ranking.ranks && !hidden.has(name));
   byId("ranks-body").replaceChildren(
-    ...[
-      several ? element("div", { class: "pair" }, rankTable(ranking, names), diagram(ranking)) : null,
-      several ? friedman(ranking) : null,
-      ranking.groups.length
-        ? element("p", {}, `Not distinguishable from each other: ${ranking.groups.map(sentence).join("; ")}.`)
-        : null,
-      ranking.missing.length
-        ? element(
-            "div",
-            { class: "missing" },
-            element("p", {}, ranking.enough ? SURER : ranking.answer),
-            list(ranking.missing),
-          )
-        : null,
-      ranking.left_out.length
-        ? element(
-            "details",
-            {},
-            element("summary", {}, `Left out of these ranks: ${ranking.left_out.length}`),
-            list(ranking.left_out.map(({ what, why }) => `${what}: ${why}`)),
-          )
-        : null,
-      hidden.size && several
-        ? element(
+    ...(names.length ? [element("div", { class: "pair" }, rankTable(ranking, names), diagram)] : []),
+    ...words.childNodes,
+    ...(names.length && hidden.size
+      ? [
+          element(
             "p",
             { class: "note" },
             "Ranks, tests and diagram are among all backbones of the ranking; those hidden above are only not listed.",
-          )
-        : null,
-    ].filter(Boolean),
+          ),
+        ]
+      : []),
   );
-
-  function rankTable(of, rows) {
-    const place = new Map(league.backbones.map((backbone, b) => [backbone.name, b]));
-    return sortable("ranks-table", {
-      caption: `Average ranks by top-1 over ${count(of.independent, "dataset")} (${where}); 1 is best.`,
-      columns: [
-        {
-          name: "Backbone",
-          head: true,
-          up: true,
-          value: (name) => name,
-          show: (name) => (place.has(name) ? named(place.get(name)) : name),
-        },
-        { name: "Average rank", up: true, value: (name) => of.ranks[name], show: (name) => fixed(of.ranks[name], 2) },
-        { name: "Mean top-1", value: (name) => of.mean[name] ?? null, show: (name) => shown("top1", of.mean[name]) },
-      ],
-      rows,
-    });
-  }
-
-  function friedman(of) {
-    if (!of.friedman)
-      return element(
-        "p",
-        { class: "note" },
-        "No test of significance: it takes three seeds in every cell and five datasets.",
-      );
-    const { chi2, p, f, p_f } = of.friedman;
-    const name = (letter) => element("i", {}, letter);
-    return element(
-      "p",
-      {},
-      "Friedman ",
-      name("χ"),
-      `² = ${round(chi2)}, `,
-      name("p"),
-      ` ${probability(p)}`,
-      ...(present(f) ? ["; Iman–Davenport ", name("F"), ` = ${round(f)}, `, name("p"), ` ${probability(p_f)}`] : []),
-      present(of.cd)
-        ? `. Nemenyi: average ranks that differ by less than ${fixed(of.cd, 2)} are not distinguishable at 0.05.`
-        : ".",
-    );
-  }
-
-  function diagram(of) {
-    const drawing = of.svg && drawingFrom(of.svg);
-    if (!drawing) return null;
-    drawing.setAttribute("role", "img");
-    drawing.setAttribute("aria-label", `Critical-difference diagram: ${rankText(of)}`);
-    return element(
-      "figure",
-      { class: "diagram" },
-      ...sideways(
-        element(
-          "div",
-          { class: "scroll", role: "region", tabindex: "0", "aria-label": "Critical-difference diagram" },
-          drawing,
-        ),
-        "The diagram scrolls sideways.",
-      ),
-      element(
-        "figcaption",
-        {},
-        "Critical-difference diagram: average ranks, joined where the Nemenyi test finds no difference.",
-      ),
-    );
-  }
 }
 
-function rankText(ranking) {
-  return ranking.backbones
-    .filter((name) => present(ranking.ranks[name]))
-    .map((name) => `${name} ${fixed(ranking.ranks[name], 2)}`)
-    .join(", ");
-}
-
-function probability(p) {
-  return p < 0.001 ? "< 0.001" : `= ${p.toFixed(3)}`;
-}
-
-/** An SVG of the report as an element, without anything in it that could run or fetch; null where it is none. */
-function drawingFrom(text) {
-  const root = new DOMParser().parseFromString(text, "image/svg+xml").documentElement;
-  if (root.nodeName !== "svg") return null;
-  for (const node of [root, ...root.querySelectorAll("*")]) {
-    if (/^(script|foreignobject|iframe|image|a|animate.*|set|metadata)$/i.test(node.localName)) {
-      node.remove();
-      continue;
-    }
-    for (const { name, value } of [...node.attributes]) {
-      if (/^on/i.test(name) || (/href$/i.test(name) && !value.startsWith("#"))) node.removeAttribute(name);
-    }
-  }
-  if (!root.hasAttribute("viewBox")) {
-    root.setAttribute(
-      "viewBox",
-      `0 0 ${parseFloat(root.getAttribute("width"))} ${parseFloat(root.getAttribute("height"))}`,
-    );
-  }
-  return document.importNode(root, true);
+function rankTable({ caption, ranks, mean }, names) {
+  const place = new Map(state.group.backbones.map(({ name }, b) => [name, b]));
+  return sortable("ranks-table", {
+    caption,
+    columns: [
+      { name: "Backbone", head: true, up: true, value: (name) => name, show: (name) => named(place.get(name)) },
+      { name: "Average rank", up: true, value: (name) => ranks[name], show: (name) => fixed(ranks[name], 2) },
+      { name: "Mean top-1", value: (name) => mean[name], show: (name) => shown("top1", mean[name]) },
+    ],
+    rows: names,
+  });
 }
 
 /** The pair {difference, low, high, better...} seen from `a`; null where the report has none. */
 function pairOf(a, b) {
-  const pairs = state.league.pairs[state.budget] || [];
+  const { pairs } = state.group.budgets[state.budget];
   const straight = pairs.find((pair) => pair.a === a && pair.b === b);
   if (straight) return straight;
   const turned = pairs.find((pair) => pair.a === b && pair.b === a);

@@ -5,21 +5,19 @@ const NAMED_CLASSES = 30; // more than that many names don't fit beside a matrix
 let cellTurn = 0;
 
 async function renderCell() {
-  const { league, dataset: d, backbone: b } = state;
+  const { group, dataset: d, backbone: b } = state;
   const cell = cellAt(d, b);
   const turn = (cellTurn += 1);
   for (const part of ["cell-confusion", "cell-recall", "cell-errors"]) byId(part).hidden = !cell;
   if (!cell) {
     const where =
-      league.datasets[d] && league.backbones[b]
-        ? ` of ${league.backbones[b].name} on ${league.datasets[d].name}, ${league.budgets[state.budget]}`
+      group.datasets[d] && group.backbones[b]
+        ? ` of ${group.backbones[b].name} on ${group.datasets[d].name}, ${group.budgets[state.budget].name}`
         : "";
-    byId("cell-summary").replaceChildren(
-      element("p", { class: "note" }, `There is no finished run${where} in this league.`),
-    );
+    byId("cell-summary").replaceChildren(element("p", { class: "note" }, `There is no finished run${where} here.`));
     return;
   }
-  const classes = league.datasets[d].classes;
+  const classes = group.datasets[d].classes;
   let detail;
   try {
     detail = await unpack(cell.detail);
@@ -57,82 +55,17 @@ function restWords(rest) {
 }
 
 function cellSummary(cell, detail) {
-  const { league } = state;
-  const { costs } = cell;
-  const making = league.makings[cell.made];
-  const rows = Object.entries(METRICS)
-    .filter(([key]) => present(cell.mean[key]))
-    .map(([key, { name }]) => {
-      const around = half(cell, key);
-      const each = cell.seeds
-        .map((seed, index) => [seed, detail.values[key]?.[index]])
-        .filter(([, value]) => present(value));
-      return {
-        name,
-        mean: `${shown(key, cell.mean[key])}${present(around) ? ` ± ${shown(key, around)}` : ""}${unit(key)}`,
-        each: each.map(([, value]) => shown(key, value)).join("  "),
-      };
-    });
-  const facts = [
-    [
-      "Training",
-      [
-        present(costs.epochs) ? `${round(costs.epochs)} epochs` : null,
-        present(costs.seconds) ? duration(costs.seconds) : null,
-        present(costs.images_per_second) ? `${round(costs.images_per_second)} images/s` : null,
-      ]
-        .filter(Boolean)
-        .join(", "),
-    ],
-    ["Testing", present(costs.test_images_per_second) ? `${round(costs.test_images_per_second)} images/s` : ""],
-    ["Peak memory", present(costs.memory_mib) ? `${round(costs.memory_mib / 1024)} GiB` : ""],
-    [
-      "Images",
-      `${cell.images.toLocaleString("en")} to train (fit and select), ${league.datasets[cell.d].test.toLocaleString("en")} to test`,
-    ],
-    ["Made by", making ? [making.recipe, making.weights, making.hardware].filter(Boolean).join("; ") : ""],
-  ].filter(([, text]) => text);
   return element(
     "div",
     { class: "pair" },
-    element(
-      "div",
-      { class: "scroll" },
-      element(
-        "table",
-        {},
-        element("caption", {}, `${league.backbones[cell.b].name} on ${league.datasets[cell.d].name}, ${budgetName()}`),
-        element(
-          "thead",
-          {},
-          element(
-            "tr",
-            {},
-            ["Metric", "Mean", `Seeds ${cell.seeds.join(", ")}`].map((name) => element("th", { scope: "col" }, name)),
-          ),
-        ),
-        element(
-          "tbody",
-          {},
-          rows.map(({ name, mean, each }) =>
-            element(
-              "tr",
-              {},
-              element("th", { scope: "row", class: "name" }, name),
-              element("td", { class: "number" }, mean),
-              element("td", { class: "number each" }, each),
-            ),
-          ),
-        ),
-      ),
-    ),
+    element("div", { class: "scroll" }, metricTable(cell, detail.values)),
     element(
       "div",
       {},
       element(
         "dl",
         {},
-        facts.map(([term, text]) => [element("dt", {}, term), element("dd", {}, text)]),
+        cellFacts(cell).map(([term, text]) => [element("dt", {}, term), element("dd", {}, text)]),
       ),
       element(
         "details",
@@ -147,40 +80,86 @@ function cellSummary(cell, detail) {
   );
 }
 
+/** Every metric of a cell: the mean, and each seed. */
+function metricTable(cell, values) {
+  const { group, budget } = state;
+  const rows = Object.entries(report.metrics)
+    .filter(([key]) => present(cell.mean[key]))
+    .map(([key, { label, percent }]) => {
+      const around = present(cell.half[key]) ? ` ± ${shown(key, cell.half[key])}` : "";
+      return element(
+        "tr",
+        {},
+        element("th", { scope: "row", class: "name" }, label),
+        element("td", { class: "number" }, `${shown(key, cell.mean[key])}${around}${percent ? " %" : ""}`),
+        element("td", { class: "number each" }, values[key].map((value) => shown(key, value)).join("  ")),
+      );
+    });
+  const heads = ["Metric", "Mean", `Seeds ${cell.seeds.join(", ")}`];
+  const where = `${group.backbones[cell.b].name} on ${group.datasets[cell.d].name}`;
+  return element(
+    "table",
+    {},
+    element("caption", {}, `${where}, ${group.budgets[budget].words}`),
+    element(
+      "thead",
+      {},
+      element(
+        "tr",
+        {},
+        heads.map((name) => element("th", { scope: "col" }, name)),
+      ),
+    ),
+    element("tbody", {}, rows),
+  );
+}
+
+/** What a cell cost, of what it was made and by what: [term, text]. */
+function cellFacts({ d, costs, images, provenance }) {
+  const { group } = state;
+  const { recipe, weights, hardware } = group.provenances[provenance];
+  const amount = (key, { scale, unit } = report.costs[key]) =>
+    present(costs[key]) ? `${round(scale * costs[key])} ${unit}` : null;
+  const training = [
+    present(costs.epochs) ? `${round(costs.epochs)} epochs` : null,
+    present(costs.train_seconds) ? duration(costs.train_seconds) : null,
+    amount("train_images_per_second"),
+  ];
+  const size = (number) => number.toLocaleString("en");
+  return [
+    ["Training", training.filter(Boolean).join(", ")],
+    ["Testing", amount("test_images_per_second")],
+    ["Peak memory", amount("peak_memory_mib")],
+    ["Images", `${size(images)} to train and to choose the epoch, ${size(group.datasets[d].test)} to test`],
+    ["Made by", [recipe, weights, hardware].filter(Boolean).join("; ")],
+  ].filter(([, text]) => text);
+}
+
 function duration(seconds) {
   if (seconds < 90) return `${Math.round(seconds)} s`;
   return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
 }
 
 function confusionPlot(box, images, totals, classes) {
-  const size = classes.length;
   if (!images.length) return "These records hold no confusion matrix.";
-  const share = Array.from({ length: size }, () => new Array(size).fill(0));
-  const text = Array.from({ length: size }, () => new Array(size).fill("0"));
-  for (const [i, j, n] of images) {
-    // the square root shows rare confusions beside a full diagonal
-    share[i][j] = Math.sqrt(n / totals[i]);
-    text[i][j] = `${n} of ${totals[i]} (${((100 * n) / totals[i]).toFixed(1)} %)`;
-  }
+  const few = classes.length <= NAMED_CLASSES;
   const place = classes.map((_, index) => index);
-  const ticks =
-    size <= NAMED_CLASSES
-      ? { tickvals: place, ticktext: classes.map((name) => plain(name.length > 16 ? `${name.slice(0, 15)}…` : name)) }
-      : { showticklabels: false, ticks: "" };
-  const names = classes.map(plain);
+  const ticks = few
+    ? { tickvals: place, ticktext: classes.map((name) => plain(name.length > 16 ? `${name.slice(0, 15)}…` : name)) }
+    : { showticklabels: false, ticks: "" };
+  const axis = { ...ticks, showgrid: false, zeroline: false, constrain: "domain" };
   const steps = palette().heat;
-  const side = Math.min(widthOf(box), 620);
   return {
     data: [
       {
         type: "heatmap",
-        z: share,
+        ...confusionShares(images, totals, classes.map(plain)),
         x: place,
         y: place,
         zmin: 0,
         zmax: 1,
-        xgap: size <= NAMED_CLASSES ? 1 : 0,
-        ygap: size <= NAMED_CLASSES ? 1 : 0,
+        xgap: few ? 1 : 0,
+        ygap: few ? 1 : 0,
         colorscale: steps.map((colour, index) => [index / (steps.length - 1), colour]),
         colorbar: {
           tickvals: [0, 0.05, 0.25, 0.5, 1].map(Math.sqrt),
@@ -189,32 +168,29 @@ function confusionPlot(box, images, totals, classes) {
           outlinewidth: 0,
           len: 0.8,
         },
-        customdata: text.map((row, i) => row.map((cell, j) => `true ${names[i]}<br>taken for ${names[j]}<br>${cell}`)),
         hovertemplate: "%{customdata}<extra></extra>",
       },
     ],
     layout: {
-      height: Math.round(0.88 * side),
+      height: Math.round(0.88 * Math.min(widthOf(box), 620)),
       margin: { l: 48, r: 8, t: 8, b: 48 },
-      xaxis: {
-        ...ticks,
-        title: { text: "taken for" },
-        tickangle: size > 6 ? -60 : 0,
-        showgrid: false,
-        zeroline: false,
-        constrain: "domain",
-      },
-      yaxis: {
-        ...ticks,
-        title: { text: "true class" },
-        autorange: "reversed",
-        scaleanchor: "x",
-        showgrid: false,
-        zeroline: false,
-        constrain: "domain",
-      },
+      xaxis: { ...axis, title: { text: "taken for" }, tickangle: classes.length > 6 ? -60 : 0 },
+      yaxis: { ...axis, title: { text: "true class" }, autorange: "reversed", scaleanchor: "x" },
     },
   };
+}
+
+/** The share of each true class (a row) that is taken for each class (a column), and in words. */
+function confusionShares(images, totals, names) {
+  const z = names.map(() => new Array(names.length).fill(0));
+  const customdata = names.map((row) => names.map((column) => `true ${row}<br>taken for ${column}<br>0`));
+  for (const [i, j, n] of images) {
+    // the square root shows rare confusions beside a full diagonal
+    z[i][j] = Math.sqrt(n / totals[i]);
+    const share = ((100 * n) / totals[i]).toFixed(1);
+    customdata[i][j] = `true ${names[i]}<br>taken for ${names[j]}<br>${n} of ${totals[i]} (${share} %)`;
+  }
+  return { z, customdata };
 }
 
 function confusionList(images, totals, classes, left) {

@@ -1,181 +1,181 @@
 // Accuracy against cost, with the Pareto front.
 
-/** What the cost plot shows: a point a backbone, over datasets that all of them have. */
-function costPoints() {
-  const { league, metric } = state;
-  const one = state.costDataset;
-  const { datasets, backbones, gone } = present(one)
-    ? { datasets: [one], backbones: shownBackbones().filter((b) => cellAt(one, b)), gone: [] }
-    : completeBlock(shownDatasets(), shownBackbones());
-  const points = backbones
-    .map((b) => {
-      const cells = datasets.map((d) => cellAt(d, b));
-      const around = present(one) ? half(cells[0], metric) : null;
-      return {
-        b,
-        name: league.backbones[b].name,
-        accuracy: averageOver(datasets, b, metric),
-        around,
-        cells,
-        cost: (key) => costOf(key, league.backbones[b], cells),
-      };
-    })
-    .filter((point) => present(point.accuracy));
-  const machines = new Set(
-    points.flatMap(({ cells }) =>
-      cells.flatMap((cell) => (league.makings[cell.made]?.hardware || "unknown").split(" and ")),
-    ),
-  );
-  return { points, datasets, gone, machines: [...machines].sort() };
+/** What the report compares: the backbones on one dataset, or on all that they have in common. */
+function compared() {
+  const { group, budget, costDataset: d } = state;
+  const { scopes, datasets } = group.budgets[budget].costs;
+  return present(d) ? datasets[d] : scopes[scope()];
 }
 
-/** A cost in the unit it is shown in; over several datasets the geometric mean; null where one of them has none. */
-function costOf(key, backbone, cells) {
-  const values = key in backbone ? [backbone[key]] : cells.map((cell) => cell.costs[key]);
-  if (!values.length || values.some((value) => !present(value) || value <= 0)) return null;
-  return (SCALE[key] || 1) * Math.exp(values.reduce((sum, value) => sum + Math.log(value), 0) / values.length);
-}
-
-/** Which points no other one beats in both. */
-function front(points, upX, upY) {
-  const better = (a, b, up) => (up ? a - b : b - a);
-  return points.filter(
-    (point) =>
-      !points.some(
-        (other) =>
-          better(other.x, point.x, upX) >= 0 &&
-          better(other.y, point.y, upY) >= 0 &&
-          (better(other.x, point.x, upX) > 0 || better(other.y, point.y, upY) > 0),
-      ),
-  );
+/** A point a backbone shown: its accuracy, and its cost in the unit it is shown in, or null. */
+function costPoints(of) {
+  const { group, metric, costAxis, costDataset: d, hidden } = state;
+  return of.backbones
+    .map((b, place) => ({
+      b,
+      name: group.backbones[b].name,
+      accuracy: of.accuracy[metric][place],
+      half: present(d) ? (cellAt(d, b).half[metric] ?? 0) : 0,
+      best: Boolean(of.front[costAxis]?.[metric].includes(b)),
+      cost: (key) => (present(of.costs[key][place]) ? report.costs[key].scale * of.costs[key][place] : null),
+    }))
+    .filter(({ name, accuracy }) => present(accuracy) && !hidden.has(name));
 }
 
 function renderCost() {
-  const { metric, costAxis, costLog } = state;
-  const { points, datasets, gone, machines } = costPoints();
-  const cost = COSTS[costAxis];
-  const { percent, up } = METRICS[metric];
-  const mixed = cost.hardware && machines.length > 1;
-  byId("cost-caption").replaceChildren(
-    `${capital(METRICS[metric].name)}${datasets.length > 1 ? `, mean over ${datasets.length} datasets,` : ""} against ${cost.name}` +
-      `${datasets.length > 1 && !["parameters", "macs"].includes(costAxis) ? " (geometric mean)" : ""}. ` +
-      "The line is the Pareto front: no backbone is both better and cheaper than those on it. ",
-    mixed
+  const of = compared();
+  const points = costPoints(of);
+  byId("cost-caption").replaceChildren(...costCaption(of));
+  byId("cost-table").replaceChildren(points.length ? costTable(points, of.datasets) : "");
+  plot("plot-cost", (box) => {
+    const { costAxis: axis, metric } = state;
+    const drawn = points
+      .map((point) => ({ ...point, x: point.cost(axis), y: factor(metric) * point.accuracy }))
+      .filter(({ x }) => present(x));
+    if (drawn.length) return costPlot(box, drawn);
+    return points.length
+      ? `No record of these cells says its ${report.costs[axis].label}.`
+      : "No backbone has cells to show here.";
+  });
+}
+
+function costCaption({ datasets, machines, left_out: leftOut = [] }) {
+  const { metric, costAxis, hidden } = state;
+  const { label, better, of_machine: ofMachine, of_model: ofModel } = report.costs[costAxis];
+  const several = datasets.length > 1;
+  return [
+    `${capital(report.metrics[metric].label)}${several ? `, mean over ${datasets.length} datasets,` : ""} against ${label}` +
+      `${several && !ofModel ? " (geometric mean)" : ""}. `,
+    better ? "The line is the Pareto front: no backbone is both better and cheaper than those on it. " : "",
+    better && hidden.size ? "It is that of all backbones; those hidden above are only not drawn. " : "",
+    ofMachine && machines.length > 1
       ? element(
           "strong",
           {},
           `Measured on ${machines.length} kinds of hardware (${machines.join("; ")}): these costs can't be compared. `,
         )
       : "",
-    cost.hardware && machines.length === 1 ? `Measured on ${machines[0]}. ` : "",
-    gone.length ? `Left out, so that all are measured on the same: ${gone.join(", ")}.` : "",
-  );
-  byId("cost-table").replaceChildren(points.length ? costTable(points, datasets) : "");
+    ofMachine && machines.length === 1 ? `Measured on ${machines[0]}. ` : "",
+    leftOut.length ? `Left out, so that all are measured on the same: ${leftOut.join(", ")}.` : "",
+  ];
+}
 
-  plot("plot-cost", (box) => {
-    const ready = points
-      .map((point) => ({ ...point, x: point.cost(costAxis), y: (percent ? 100 : 1) * point.accuracy }))
-      .filter(({ x }) => present(x));
-    if (!ready.length)
-      return points.length ? `No record of these cells says its ${cost.name}.` : "No backbone has cells to show here.";
-    const best = front(ready, cost.up, up).sort((a, b) => a.x - b.x);
-    const scale = costLog ? Math.log10 : (x) => x;
-    const xs = ready.map(({ x }) => scale(x));
-    const spans = ready.flatMap(({ y, around }) => [
-      y - (percent ? 100 : 1) * (around || 0),
-      y + (percent ? 100 : 1) * (around || 0),
-    ]);
-    const range = (values, share) => {
-      const [least, most] = [Math.min(...values), Math.max(...values)];
-      const pad = (most - least) * share || Math.abs(most) * 0.05 || 1;
-      return [least - pad, most + pad];
-    };
-    const [rangeX, rangeY] = [range(xs, 0.14), range(spans, 0.1)];
-    const width = widthOf(box) - 80;
-    const height = heightOf({ data: [], layout: {} }, width + 80) - 60;
-    const spots = labelPlaces(
-      ready.map(({ name, y }, index) => ({
-        text: name,
-        x: (width * (xs[index] - rangeX[0])) / (rangeX[1] - rangeX[0]),
-        y: height * (1 - (y - rangeY[0]) / (rangeY[1] - rangeY[0])),
-      })),
-      width,
-      height,
-      cost.up,
-    );
-    const styles = ready.map(({ name }) => style(name));
-    const { ink, muted } = palette();
-    return {
-      data: [
-        {
-          type: "scatter",
-          mode: "lines",
-          x: best.map(({ x }) => x),
-          y: best.map(({ y }) => y),
-          hoverinfo: "skip",
-          name: "Pareto front",
-          line: { shape: cost.up ? "vh" : "hv", color: muted, width: 1.5, dash: "dot" },
-        },
-        {
-          type: "scatter",
-          mode: "markers+text",
-          x: ready.map(({ x }) => x),
-          y: ready.map(({ y }) => y),
-          text: ready.map((point) => (best.includes(point) ? `<b>${plain(point.name)}</b>` : plain(point.name))),
-          textposition: spots,
-          textfont: { color: ink, size: 12 },
-          cliponaxis: false,
-          marker: {
-            size: 11,
-            symbol: styles.map(({ symbol }) => symbol),
-            color: styles.map(({ colour }) => colour),
-            line: { width: 2, color: styles.map(({ colour }) => colour) },
-          },
-          error_y: {
-            type: "data",
-            array: ready.map(({ around }) => (percent ? 100 : 1) * (around || 0)),
-            color: muted,
-            thickness: 1,
-            width: 3,
-            visible: ready.some(({ around }) => around),
-          },
-          hovertemplate: `%{text}<br>${METRICS[metric].name} %{y:.${METRICS[metric].digits}f}<br>${cost.name} %{x:.3s} ${cost.unit}<extra></extra>`,
-        },
-      ],
-      layout: {
-        showlegend: false,
-        xaxis: {
-          type: costLog ? "log" : "linear",
-          range: rangeX,
-          title: { text: `${cost.name}${cost.unit ? `, ${cost.unit}` : ""}${cost.up ? " (more is better)" : ""}` },
-          zeroline: false,
-          ...(costLog ? logTicks(10 ** rangeX[0], 10 ** rangeX[1]) : {}),
-        },
-        yaxis: { range: rangeY, title: { text: `${METRICS[metric].name}${percent ? ", %" : ""}` }, zeroline: false },
+/** The plot of points {name, x, y, half, best}. */
+function costPlot(box, points) {
+  const { metric, costAxis, costLog } = state;
+  const { label, unit, better } = report.costs[costAxis];
+  const scale = costLog ? Math.log10 : (x) => x;
+  const rangeX = padded(
+    points.map(({ x }) => scale(x)),
+    0.14,
+  );
+  const rangeY = padded(
+    points.flatMap(({ y, half }) => [y - factor(metric) * half, y + factor(metric) * half]),
+    0.1,
+  );
+  const width = widthOf(box) - 80;
+  const height = heightOf({ data: [], layout: {} }, width + 80) - 60;
+  const spots = labelPlaces(
+    points.map(({ name, x, y }) => ({
+      text: name,
+      x: (width * (scale(x) - rangeX[0])) / (rangeX[1] - rangeX[0]),
+      y: height * (1 - (y - rangeY[0]) / (rangeY[1] - rangeY[0])),
+    })),
+    width,
+    height,
+    better === "more",
+  );
+  return {
+    data: [frontLine(points), costMarkers(points, spots)],
+    layout: {
+      showlegend: false,
+      xaxis: {
+        type: costLog ? "log" : "linear",
+        range: rangeX,
+        title: { text: `${label}${unit ? `, ${unit}` : ""}${better === "more" ? " (more is better)" : ""}` },
+        zeroline: false,
+        ...(costLog ? logTicks(10 ** rangeX[0], 10 ** rangeX[1]) : {}),
       },
-    };
-  });
+      yaxis: { range: rangeY, title: { text: axisName(metric) }, zeroline: false },
+    },
+  };
+}
+
+/** An axis from the least of the values to the most, with some room at both ends. */
+function padded(values, share) {
+  const [least, most] = [Math.min(...values), Math.max(...values)];
+  const pad = (most - least) * share || Math.abs(most) * 0.05 || 1;
+  return [least - pad, most + pad];
+}
+
+function frontLine(points) {
+  const front = points.filter(({ best }) => best).sort((a, b) => a.x - b.x);
+  const shape = report.costs[state.costAxis].better === "more" ? "vh" : "hv";
+  return {
+    type: "scatter",
+    mode: "lines",
+    x: front.map(({ x }) => x),
+    y: front.map(({ y }) => y),
+    hoverinfo: "skip",
+    name: "Pareto front",
+    line: { shape, color: palette().muted, width: 1.5, dash: "dot" },
+  };
+}
+
+function costMarkers(points, spots) {
+  const { metric, costAxis } = state;
+  const { label, unit } = report.costs[costAxis];
+  const styles = points.map(({ name }) => style(name));
+  const colours = styles.map(({ colour }) => colour);
+  return {
+    type: "scatter",
+    mode: "markers+text",
+    x: points.map(({ x }) => x),
+    y: points.map(({ y }) => y),
+    text: points.map(({ name, best }) => (best ? `<b>${plain(name)}</b>` : plain(name))),
+    textposition: spots,
+    textfont: { color: palette().ink, size: 12 },
+    cliponaxis: false,
+    marker: {
+      size: 11,
+      symbol: styles.map(({ symbol }) => symbol),
+      color: colours,
+      line: { width: 2, color: colours },
+    },
+    error_y: {
+      type: "data",
+      array: points.map(({ half }) => factor(metric) * half),
+      color: palette().muted,
+      thickness: 1,
+      width: 3,
+      visible: points.some(({ half }) => half),
+    },
+    hovertemplate:
+      `%{text}<br>${report.metrics[metric].label} %{y:.${report.metrics[metric].digits}f}` +
+      `<br>${label} %{x:.3s} ${unit}<extra></extra>`,
+  };
 }
 
 function costTable(points, datasets) {
-  const { metric } = state;
+  const { group, metric } = state;
+  const { label, higher_is_better: higher } = report.metrics[metric];
   return sortable("cost-numbers", {
     caption:
       datasets.length > 1
         ? `Means over ${datasets.length} datasets; of costs, geometric ones.`
-        : `On ${state.league.datasets[datasets[0]].name}.`,
+        : `On ${group.datasets[datasets[0]].name}.`,
     columns: [
       { name: "Backbone", head: true, up: true, value: ({ b }) => b, show: ({ b }) => named(b) },
       {
-        name: capital(METRICS[metric].name),
-        up: !METRICS[metric].up,
+        name: capital(label),
+        up: !higher,
         value: ({ accuracy }) => accuracy,
         show: ({ accuracy }) => shown(metric, accuracy),
       },
-      ...Object.entries(COSTS).map(([key, { name, unit: of, up }]) => ({
-        name: capital(name),
-        note: of,
-        up: !up,
+      ...Object.entries(report.costs).map(([key, cost]) => ({
+        name: capital(cost.label),
+        note: cost.unit,
+        up: cost.better !== "more",
         value: (point) => point.cost(key),
         show: (point) => round(point.cost(key)),
       })),

@@ -2,27 +2,6 @@
 
 const report = JSON.parse(document.getElementById("report").textContent);
 
-const METRICS = {
-  top1: { name: "top-1", digits: 2, percent: true, up: true },
-  balanced_accuracy: { name: "balanced accuracy", digits: 2, percent: true, up: true },
-  macro_f1: { name: "macro-F1", digits: 4, percent: false, up: true },
-  auroc: { name: "AUROC", digits: 4, percent: false, up: true },
-  nll: { name: "NLL", digits: 3, percent: false, up: false },
-  ece: { name: "ECE", digits: 2, percent: true, up: false },
-};
-
-const COSTS = {
-  parameters: { name: "parameters", unit: "million", up: false, hardware: false },
-  macs: { name: "multiply-accumulates", unit: "billion an image", up: false, hardware: false },
-  seconds: { name: "training time", unit: "hours a run", up: false, hardware: true },
-  images_per_second: { name: "training speed", unit: "images/s", up: true, hardware: true },
-  test_images_per_second: { name: "test speed", unit: "images/s", up: true, hardware: true },
-  memory_mib: { name: "peak memory", unit: "GiB", up: false, hardware: true },
-  epochs: { name: "epochs trained", unit: "", up: false, hardware: false },
-};
-
-const SCALE = { parameters: 1e-6, macs: 1e-9, seconds: 1 / 3600, memory_mib: 1 / 1024 };
-
 function byId(id) {
   return document.getElementById(id);
 }
@@ -54,26 +33,31 @@ function present(value) {
 
 function shown(metric, value, sign = "") {
   if (!present(value)) return "–";
-  const { digits, percent } = METRICS[metric];
-  return `${value > 0 ? sign : ""}${fixed(percent ? 100 * value : value, digits)}`.replace("-", "−");
+  return `${value > 0 ? sign : ""}${fixed(factor(metric) * value, report.metrics[metric].digits)}`.replace("-", "−");
 }
 
 /** As toFixed, but a value exactly between two is rounded to the even one, as the sentences of the report have it. */
 function fixed(value, digits) {
   const text = value.toFixed(digits);
   const between = Math.abs(value * 2 ** (digits + 1)) % 2 === 1;
-  return between && Number(text.slice(-1)) % 2 ? (value - (Math.sign(value) * 10 ** -digits) / 4).toFixed(digits) : text;
+  return between && Number(text.slice(-1)) % 2
+    ? (value - (Math.sign(value) * 10 ** -digits) / 4).toFixed(digits)
+    : text;
 }
 
-/** Half the 95 % interval: the longer side, where it was cut at 0 or 1. */
-function half(cell, metric) {
-  const mean = cell.mean[metric];
-  if (!cell.low || !cell.high || !present(mean) || !present(cell.low[metric])) return null;
-  return Math.max(mean - cell.low[metric], cell.high[metric] - mean);
+/** What a metric is multiplied by to be shown. */
+function factor(metric) {
+  return report.metrics[metric].percent ? 100 : 1;
 }
 
-function unit(metric) {
-  return METRICS[metric].percent ? " %" : "";
+/** A metric's name on a plot's axis. */
+function axisName(metric) {
+  const { label, percent } = report.metrics[metric];
+  return `${label}${percent ? ", %" : ""}`;
+}
+
+function average(values) {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
 function count(number, one, several = `${one}s`) {
@@ -91,19 +75,14 @@ function capital(text) {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
-/** Names as a sentence has them: a, b and c. */
-function sentence(names) {
-  return names.length > 1 ? `${names.slice(0, -1).join(", ")} and ${names[names.length - 1]}` : names.join("");
-}
-
 const indexed = new Map();
 
-/** The cells of a league by "budget/dataset/backbone". */
-function cellsOf(league) {
-  if (!indexed.has(league)) {
-    indexed.set(league, new Map(league.cells.map((cell) => [`${cell.budget}/${cell.d}/${cell.b}`, cell])));
+/** The cells of a group by "budget/dataset/backbone". */
+function cellsOf(group) {
+  if (!indexed.has(group)) {
+    indexed.set(group, new Map(group.cells.map((cell) => [`${cell.budget}/${cell.d}/${cell.b}`, cell])));
   }
-  return indexed.get(league);
+  return indexed.get(group);
 }
 
 let packs = null;

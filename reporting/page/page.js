@@ -2,7 +2,7 @@
 
 const KEPT = "which-backbone-choices";
 const state = {
-  league: report.leagues[0],
+  group: report.groups[0],
   budget: 0,
   metric: "top1",
   domain: "",
@@ -19,42 +19,23 @@ const state = {
   learningSeeds: false,
 };
 
-function cellAt(d, b) {
-  return cellsOf(state.league).get(`${state.budget}/${d}/${b}`);
+function cellAt(d, b, budget = state.budget) {
+  return cellsOf(state.group).get(`${budget}/${d}/${b}`);
+}
+
+/** What the report calls all datasets, or those of the domain that is chosen. */
+function scope() {
+  return state.domain || "overall";
 }
 
 function shownDatasets() {
-  const { league, domain } = state;
-  const all = league.datasets.map((_, d) => d).filter((d) => !domain || league.datasets[d].domain === domain);
-  return all.filter((d) => league.backbones.some((_, b) => cellAt(d, b)));
+  const { group, domain } = state;
+  const all = group.datasets.map((_, d) => d).filter((d) => !domain || group.datasets[d].domain === domain);
+  return all.filter((d) => group.backbones.some((_, b) => cellAt(d, b)));
 }
 
 function shownBackbones() {
-  return state.league.backbones.map((_, b) => b).filter((b) => !state.hidden.has(state.league.backbones[b].name));
-}
-
-function budgetName() {
-  const name = state.league.budgets[state.budget];
-  return name === "all" ? "all training images" : /shots$/.test(name) ? `${name} a class` : `${name} images`;
-}
-
-/** The mean over datasets, or null where one of them is not there. */
-function averageOver(datasets, b, metric) {
-  const values = datasets.map((d) => cellAt(d, b)?.mean[metric]);
-  if (!values.length || !values.every(present)) return null;
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
-}
-
-/** Datasets and backbones without a hole: as with the ranks, who lacks more than half goes, then what somebody lacks. */
-function completeBlock(datasets, backbones) {
-  const { league } = state;
-  const kept = backbones.filter((b) => 2 * datasets.filter((d) => cellAt(d, b)).length >= datasets.length);
-  const whole = datasets.filter((d) => kept.every((b) => cellAt(d, b)));
-  const gone = [
-    ...backbones.filter((b) => !kept.includes(b)).map((b) => league.backbones[b].name),
-    ...datasets.filter((d) => !whole.includes(d)).map((d) => league.datasets[d].name),
-  ];
-  return { datasets: whole, backbones: whole.length ? kept : [], gone };
+  return state.group.backbones.map((_, b) => b).filter((b) => !state.hidden.has(state.group.backbones[b].name));
 }
 
 function fillSelect(id, options, value) {
@@ -70,76 +51,32 @@ function choose(changes, target = null) {
   if (target) byId(target).scrollIntoView({ block: "start" });
 }
 
-/** Choices that the filters or another league rule out give way to the nearest that there is. */
+/** Choices that the filters or another group rule out give way to the nearest that there is. */
 function settle() {
-  const { league } = state;
-  if (state.budget >= league.budgets.length) state.budget = 0;
-  if (state.domain && !league.domains.includes(state.domain)) state.domain = "";
+  const { group } = state;
+  if (state.budget >= group.budgets.length) state.budget = 0;
+  if (state.domain && !group.domains.includes(state.domain)) state.domain = "";
   const [datasets, backbones] = [shownDatasets(), shownBackbones()];
   if (!datasets.includes(state.dataset)) state.dataset = datasets[0] ?? 0;
   if (!backbones.includes(state.backbone)) state.backbone = backbones[0] ?? 0;
   if (!datasets.includes(state.costDataset)) state.costDataset = null;
   if (!datasets.includes(state.lowDataDataset)) state.lowDataDataset = null;
   if (!datasets.includes(state.learningDataset)) state.learningDataset = datasets[0] ?? null;
-  const all = league.backbones.map((backbone) => backbone.name);
-  const ranked = (league.rankings[state.budget] || {})[state.domain || "overall"]?.backbones || [];
+  const all = group.backbones.map(({ name }) => name);
+  const ranked = group.budgets[state.budget].rankings[scope()].backbones;
   const order = [...ranked, ...all.filter((name) => !ranked.includes(name))];
   state.pair = state.pair.map((name, place) => (all.includes(name) ? name : order[Math.min(place, order.length - 1)]));
 }
 
 function update() {
   settle();
-  const { league } = state;
-  const datasets = shownDatasets().map((d) => [d, league.datasets[d].name]);
-  const backbones = shownBackbones().map((b) => [b, league.backbones[b].name]);
-  const averaged = [
-    ["", datasets.length === 1 ? "the dataset shown" : `mean of the ${datasets.length} datasets shown`],
-    ...datasets,
-  ];
-  const all = league.backbones.map(({ name }) => [name, name]);
-  fillSelect(
-    "league",
-    report.leagues.map((other, index) => [index, `${capital(other.title)} (${count(other.cells.length, "cell")})`]),
-    report.leagues.indexOf(league),
-  );
-  fillSelect(
-    "budget",
-    league.budgets.map((name, index) => [index, name]),
-    state.budget,
-  );
-  fillSelect(
-    "metric",
-    Object.entries(METRICS).map(([key, { name }]) => [key, name]),
-    state.metric,
-  );
-  fillSelect("domain", [["", "all domains"], ...league.domains.map((domain) => [domain, domain])], state.domain);
-  fillSelect("pair-a", all, state.pair[0]);
-  fillSelect("pair-b", all, state.pair[1]);
-  fillSelect(
-    "cost-axis",
-    Object.entries(COSTS).map(([key, { name }]) => [key, name]),
-    state.costAxis,
-  );
-  fillSelect("cost-dataset", averaged, state.costDataset);
-  fillSelect("low-data-dataset", averaged, state.lowDataDataset);
-  fillSelect("learning-dataset", datasets, state.learningDataset);
-  fillSelect(
-    "learning-curve",
-    [
-      ["curve", "top-1 that selects"],
-      ["loss", "training loss"],
-    ],
-    state.learningCurve,
-  );
-  fillSelect("cell-dataset", datasets, state.dataset);
-  fillSelect("cell-backbone", backbones, state.backbone);
-  byId("cost-log").checked = state.costLog;
-  byId("learning-seeds").checked = state.learningSeeds;
+  fillSelects();
   backboneBoxes();
-  byId("league-note").replaceChildren(
-    ...[league.settings.join(", "), ...league.notes].filter(Boolean).map((text) => element("span", {}, capital(text))),
+  const { settings, notes } = state.group;
+  byId("group-note").replaceChildren(
+    ...[settings.join(", "), ...notes].filter(Boolean).map((text) => element("span", {}, capital(text))),
   );
-  byId("accuracy-body").replaceChildren(...accuracyTable());
+  renderAccuracy();
   renderAnswer();
   renderRanks();
   renderPairs();
@@ -148,17 +85,53 @@ function update() {
   renderLearning();
   renderCell();
   renderPublished();
-  renderMade();
+  renderProvenance();
   keep();
 }
 
+function fillSelects() {
+  const { group } = state;
+  const numbered = (items, text) => items.map((item, index) => [index, text(item)]);
+  const labelled = (items) => Object.entries(items).map(([key, { label }]) => [key, label]);
+  const datasets = shownDatasets().map((d) => [d, group.datasets[d].name]);
+  const backbones = shownBackbones().map((b) => [b, group.backbones[b].name]);
+  const averaged = [
+    ["", datasets.length === 1 ? "the dataset shown" : `mean of the ${datasets.length} datasets shown`],
+    ...datasets,
+  ];
+  const all = group.backbones.map(({ name }) => [name, name]);
+  fillSelect(
+    "group",
+    numbered(report.groups, ({ title, cells }) => `${capital(title)} (${count(cells.length, "cell")})`),
+    report.groups.indexOf(group),
+  );
+  fillSelect(
+    "budget",
+    numbered(group.budgets, ({ name }) => name),
+    state.budget,
+  );
+  fillSelect("metric", labelled(report.metrics), state.metric);
+  fillSelect("domain", [["", "all domains"], ...group.domains.map((domain) => [domain, domain])], state.domain);
+  fillSelect("pair-a", all, state.pair[0]);
+  fillSelect("pair-b", all, state.pair[1]);
+  fillSelect("cost-axis", labelled(report.costs), state.costAxis);
+  fillSelect("cost-dataset", averaged, state.costDataset);
+  fillSelect("low-data-dataset", averaged, state.lowDataDataset);
+  fillSelect("learning-dataset", datasets, state.learningDataset);
+  fillSelect("cell-dataset", datasets, state.dataset);
+  fillSelect("cell-backbone", backbones, state.backbone);
+  byId("learning-curve").value = state.learningCurve;
+  byId("cost-log").checked = state.costLog;
+  byId("learning-seeds").checked = state.learningSeeds;
+}
+
 function backboneBoxes() {
-  const { league, hidden } = state;
+  const { group, hidden } = state;
   const shownNow = shownBackbones().length;
-  byId("backbones-shown").textContent = `${shownNow} of ${league.backbones.length}`;
+  byId("backbones-shown").textContent = `${shownNow} of ${group.backbones.length}`;
   if (byId("backbones-list").contains(document.activeElement)) return; // a rebuilt list would lose the focus
   byId("backbones-list").replaceChildren(
-    ...league.backbones.map(({ name }, b) => {
+    ...group.backbones.map(({ name }, b) => {
       const box = element("input", { type: "checkbox", value: name });
       box.checked = !hidden.has(name);
       return element("label", { class: "check" }, box, named(b));
@@ -168,9 +141,9 @@ function backboneBoxes() {
 
 /** What is chosen outlives a reload of the page, which the live view does by itself. */
 function keep() {
-  const { league, hidden, ...rest } = state;
+  const { group, hidden, ...rest } = state;
   try {
-    sessionStorage.setItem(KEPT, JSON.stringify({ ...rest, league: league.id, hidden: [...hidden], sorted }));
+    sessionStorage.setItem(KEPT, JSON.stringify({ ...rest, group: group.id, hidden: [...hidden], sorted }));
   } catch {
     // nothing is kept then
   }
@@ -178,14 +151,14 @@ function keep() {
 
 function recall() {
   try {
-    const { league, hidden, sorted: order, ...rest } = JSON.parse(sessionStorage.getItem(KEPT)) || {};
-    const of = report.leagues.find(({ id }) => id === league);
+    const { group, hidden, sorted: order, ...rest } = JSON.parse(sessionStorage.getItem(KEPT)) || {};
+    const of = report.groups.find(({ id }) => id === group);
     if (!of) return;
     const known = Object.entries(rest).filter(([key, value]) => key in state && typeof value === typeof state[key]);
-    Object.assign(state, Object.fromEntries(known), { league: of, hidden: new Set(hidden) });
+    Object.assign(state, Object.fromEntries(known), { group: of, hidden: new Set(hidden) });
     Object.assign(sorted, order);
-    if (!(state.metric in METRICS)) state.metric = "top1";
-    if (!(state.costAxis in COSTS)) state.costAxis = "parameters";
+    if (!(state.metric in report.metrics)) state.metric = "top1";
+    if (!(state.costAxis in report.costs)) state.costAxis = "parameters";
   } catch {
     // the defaults then
   }
@@ -194,7 +167,7 @@ function recall() {
 function listen() {
   const on = (id, changes) => byId(id).addEventListener("change", (event) => choose(changes(event.target)));
   const number = (text) => (text === "" ? null : Number(text));
-  on("league", ({ value }) => ({ league: report.leagues[Number(value)] }));
+  on("group", ({ value }) => ({ group: report.groups[Number(value)] }));
   on("budget", ({ value }) => ({ budget: Number(value) }));
   on("metric", ({ value }) => ({ metric: value }));
   on("domain", ({ value }) => ({ domain: value }));
@@ -217,7 +190,7 @@ function listen() {
   });
   byId("backbones-all").addEventListener("click", () => choose({ hidden: new Set() }));
   byId("backbones-none").addEventListener("click", () =>
-    choose({ hidden: new Set(state.league.backbones.map(({ name }) => name)) }),
+    choose({ hidden: new Set(state.group.backbones.map(({ name }) => name)) }),
   );
   document
     .querySelectorAll("form")
@@ -273,12 +246,12 @@ function printing() {
   });
 }
 
-if (report.leagues.length) {
+if (report.groups.length) {
   recall();
   listen();
   update();
 } else {
-  for (const id of ["choose", "accuracy", "ranks", "cost", "low-data", "learning", "cell", "published", "made"])
+  for (const id of ["choose", "accuracy", "ranks", "cost", "low-data", "learning", "cell", "published", "provenance"])
     byId(id).hidden = true;
 }
 renderApart();

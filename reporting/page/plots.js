@@ -12,7 +12,7 @@ const SHAPES = {
 };
 const PAPER_PX = { width: 680, square: 400, height: 320 }; // of an A4 page within its margins
 const plots = new Map(); // by the box's id: what builds it, and whether it shows that
-const names = [...new Set(report.leagues.flatMap((league) => league.backbones.map((backbone) => backbone.name)))];
+const names = [...new Set(report.groups.flatMap((group) => group.backbones.map(({ name }) => name)))];
 let colours = null;
 
 const seen = new IntersectionObserver(

@@ -1,29 +1,24 @@
-// Beside the published ranking; how each number was made; what is in no ranking.
+// Beside the published ranking; how each number came about; what is in no ranking.
 
 function renderPublished() {
-  const { published } = state.league;
+  const { published } = state.group;
   byId("published").hidden = !published;
   if (!published) return;
+  const name = (title, key) => ({
+    name: title,
+    kind: "name",
+    up: true,
+    value: (row) => row[key],
+    show: (row) => row[key] ?? "not read",
+  });
   byId("published-body").replaceChildren(
     element("p", { class: "note" }, published.note),
     sortable("published-table", {
       caption: "The published ranking and ours, from these records under the paper protocol",
       columns: [
         { name: "Domain", head: true, up: true, value: ({ domain }) => capital(domain) },
-        {
-          name: "Published best",
-          kind: "name",
-          up: true,
-          value: ({ best }) => best,
-          show: ({ best }) => best ?? "not read",
-        },
-        {
-          name: "Published second",
-          kind: "name",
-          up: true,
-          value: ({ better }) => better,
-          show: ({ better }) => better ?? "not read",
-        },
+        name("Published best", "best"),
+        name("Published second", "better"),
         {
           name: "Ours, best first",
           kind: "name",
@@ -37,35 +32,21 @@ function renderPublished() {
   );
 }
 
-function renderMade() {
-  const { league } = state;
-  const used = new Map();
-  for (const cell of league.cells) {
-    if (!used.has(cell.made)) used.set(cell.made, []);
-    used.get(cell.made).push(cell);
-  }
-  const span = (values) => [...new Set(values)].join(", ");
-  const rows = league.makings
-    .map((making, index) => ({ ...making, cells: used.get(index) || [] }))
-    .filter(({ cells }) => cells.length);
-  const text = (name, value, kind = "name") => ({ name, kind, up: true, value });
-  const versions = ({ versions: of }) =>
-    Object.entries(of || {})
-      .filter(([, version]) => present(version))
-      .map(([name, version]) => `${name} ${version}`)
-      .join(", ");
-  byId("made-body").replaceChildren(
+function renderProvenance() {
+  const { group } = state;
+  const rows = group.provenances.map((provenance) => ({ ...provenance, cells: [] }));
+  for (const cell of group.cells) rows[cell.provenance].cells.push(cell);
+  const facts = [
+    ["Protocol", group.protocol],
+    ["Recipe", [group.recipe, ...group.settings].join("; ")],
+    ["Weights", group.weights],
+    ["Notes", group.notes.join("; ")],
+  ].filter(([, value]) => value);
+  byId("provenance-body").replaceChildren(
     element(
       "dl",
       {},
-      [
-        ["Protocol", league.protocol],
-        ["Recipe", [league.recipe, ...league.settings].join("; ")],
-        ["Weights", league.weights],
-        ["Notes", league.notes.join("; ")],
-      ]
-        .filter(([, value]) => value)
-        .map(([term, value]) => [element("dt", {}, term), element("dd", {}, value)]),
+      facts.map(([term, value]) => [element("dt", {}, term), element("dd", {}, value)]),
     ),
     element(
       "details",
@@ -73,56 +54,45 @@ function renderMade() {
       element(
         "summary",
         {},
-        `${count(rows.length, "way", "ways")} in which the ${count(league.cells.length, "cell")} of this league were made`,
+        `${count(rows.length, "way")} in which these ${count(group.cells.length, "cell")} were made`,
       ),
-      sortable("made-table", {
+      sortable("provenance-table", {
         caption: "Weights, versions, hashes and hardware; a row where they differ",
         tall: true,
-        columns: [
-          {
-            name: "Datasets",
-            head: true,
-            up: true,
-            value: ({ cells }) => span(cells.map(({ d }) => league.datasets[d].name)),
-          },
-          text("Backbones", ({ cells }) => span(cells.map(({ b }) => league.backbones[b].name))),
-          { name: "Cells", value: ({ cells }) => cells.length },
-          text("Recipe", ({ recipe }) => recipe),
-          text(
-            "Weights",
-            ({ weights, weights_sha256: sha }) =>
-              `${weights}${
-                sha
-                  ? ` (sha256 ${sha
-                      .split(" and ")
-                      .map((hash) => hash.slice(0, 12))
-                      .join(" and ")})`
-                  : ""
-              }`,
-          ),
-          text("Hardware", ({ hardware }) => hardware),
-          text("Precision", ({ precision }) => [precision].flat().filter(Boolean).join(", ")),
-          text("Dataset version", ({ dataset_version: version }) => version),
-          text("Split", ({ split }) =>
-            [split]
-              .flat()
-              .filter(Boolean)
-              .map((hash) => hash.slice(0, 8))
-              .join(" "),
-          ),
-          text("Commit", ({ commit }) =>
-            [commit]
-              .flat()
-              .filter(Boolean)
-              .map((hash) => hash.slice(0, 8))
-              .join(" "),
-          ),
-          text("Versions", versions, "name long"),
-        ],
+        columns: provenanceColumns(),
         rows,
       }),
     ),
   );
+}
+
+function provenanceColumns() {
+  const { datasets, backbones } = state.group;
+  const span = (values) => [...new Set(values)].join(", ");
+  const text = (name, value, kind = "name") => ({ name, kind, up: true, value });
+  const start = (hash) => hash.slice(0, 12);
+  return [
+    { name: "Datasets", head: true, up: true, value: ({ cells }) => span(cells.map(({ d }) => datasets[d].name)) },
+    text("Backbones", ({ cells }) => span(cells.map(({ b }) => backbones[b].name))),
+    { name: "Cells", value: ({ cells }) => cells.length },
+    text("Recipe", ({ recipe }) => recipe),
+    text("Weights", ({ weights, weights_sha256: sha }) =>
+      sha ? `${weights} (sha256 ${sha.split(" and ").map(start).join(" and ")})` : weights,
+    ),
+    text("Hardware", ({ hardware }) => hardware),
+    text("Precision", ({ precision }) => precision.join(", ")),
+    text("Dataset version", ({ dataset_version: version }) => version),
+    text("Split", ({ split }) => split.join(" ")),
+    text("Commit", ({ commit }) => commit.join(" ")),
+    text(
+      "Versions",
+      ({ versions }) =>
+        Object.entries(versions)
+          .map(([name, version]) => `${name} ${version}`)
+          .join(", "),
+      "name long",
+    ),
+  ];
 }
 
 function renderApart() {

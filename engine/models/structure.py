@@ -1,0 +1,67 @@
+"""What can be asked of any model, and what is changed in one: its head, what of it is trained, what a pass costs."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from engine.errors import UserError
+
+
+def replace_head(model: nn.Module, head: str, num_classes: int) -> None:
+    """Put a freshly initialised linear layer with `num_classes` outputs in the place of the one named `head`."""
+    parent, _, name = head.rpartition(".")
+    old = model.get_submodule(head)
+    if not isinstance(old, nn.Linear):
+        raise TypeError(f"the head {head!r} is a {type(old).__name__}, not a linear layer")
+    setattr(model.get_submodule(parent), name, nn.Linear(old.in_features, num_classes))
+
+
+def freeze_body(model: nn.Module, head: str) -> None:
+    """For `--tune linear`: let only the layer named `head` be trained."""
+    model.requires_grad_(False)
+    model.get_submodule(head).requires_grad_(True)
+
+
+def set_train_mode(model: nn.Module) -> None:
+    """Ready for training. What is frozen stays in evaluation mode: its batch statistics must not drift either."""
+    whole = all(parameter.requires_grad for parameter in model.parameters())
+    model.train(whole)
+    for module in () if whole else model.modules():
+        if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+            module.train()
+
+
+def trains_batch_norm(model: nn.Module) -> bool:
+    """Whether training normalises over the batch, which takes at least two images a step: a frozen body does not."""
+    return any(
+        isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and all(parameter.requires_grad for parameter in module.parameters())
+        for module in model.modules()
+    )
+
+
+def macs(model: nn.Module, size: tuple[int, int]) -> int:
+    """Multiply-accumulates of one forward pass of one image of `size` (height, width), counted without computing.
+
+    Convolutions, matrix products and attention count, as in torchvision's own tables; element-wise work does not.
+    Raises UserError when the model can't take such images.
+    """
+    shapes = copy.deepcopy(model).to("meta").eval()
+    for module in shapes.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            # it keeps the shape, and was four fifths of what a dry run of densenet took
+            vars(module)["forward"] = lambda features: features
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            shapes(torch.empty(1, 3, *size, device="meta"))
+    # what layers raise when their input shrinks to nothing, does not divide, or is not the one size that they take
+    except (RuntimeError, ValueError, IndexError, AssertionError) as problem:
+        reason = str(problem).partition("\n")[0] or type(problem).__name__
+        raise UserError(
+            f"this backbone can't take images of {size[0]}x{size[1]} pixels: {reason}\nUse another --size."
+        ) from problem
+    return int(counter.get_total_flops()) // 2

@@ -1,0 +1,36 @@
+"""Folders that the user has not named: the project's own, the user's cache, and the nearest one that exists."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]  # where the dataset scripts lie
+
+
+def user_cache() -> Path:
+    """The folder in the user's cache folder that is ours; it need not exist."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "which-backbone"
+    except RuntimeError:  # a user that the system does not know, as in some containers
+        return Path(tempfile.gettempdir()) / f"which-backbone-{os.getuid()}"
+
+
+def cache_folder(data_dir: Path) -> Path:
+    """Where decoded images go if the user does not say: beside the data, or, where that can't be, in a cache folder
+    of the user's."""
+    return data_dir / ".cache" if writable(nearest_existing(data_dir)) else user_cache()
+
+
+def nearest_existing(path: Path) -> Path:
+    """`path` if it exists, else the nearest above it that does, even in a folder that may not be entered."""
+    above = path.absolute()
+    while not os.access(above, os.F_OK):
+        above = above.parent
+    return above
+
+
+def writable(folder: Path) -> bool:
+    """Whether this is a folder in which files can be made."""
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)

@@ -1,0 +1,54 @@
+"""checkpoint.pt: while a run lasts, all that a resume needs; afterwards the chosen weights with the record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.errors import UserError
+from engine.files import atomic
+from engine.training.loop import copy_of
+from engine.training.state import State
+
+NAME = "checkpoint.pt"
+NEEDED = ("model", "best", "optimizer", "scaler", "random")  # beside the state, to go on
+NEEDED_OF_FINISHED = ("model",)
+
+
+def write_checkpoint(folder: Path, content: Mapping[str, Any]) -> None:
+    """Put `content` into the folder's checkpoint, whole or not at all. Raises OSError or RuntimeError."""
+    with atomic(folder / NAME) as file:
+        torch.save(dict(content), file)
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """What the folder's checkpoint holds; None where there is none. Raises UserError where no run can go on from it."""
+    path = folder / NAME
+    if not path.exists():
+        return None
+    try:
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        State.restored(saved["state"], "val")
+        if lacking := [name for name in (NEEDED_OF_FINISHED if "run" in saved else NEEDED) if name not in saved]:
+            raise KeyError(*lacking)
+    except Exception as problem:  # whatever the bytes lead torch.load to
+        raise UserError(
+            f"{path} can't be read, so the run can't go on from it ({type(problem).__name__}).\n"
+            "Start the run over with --rerun."
+        ) from problem
+    return saved
+
+
+def finished(model: nn.Module, state: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the checkpoint of a finished run holds.
+
+    The state is in it, so that a run which is cut off before its record says "done" has only test left to do.
+    """
+    weights = copy_of(model)
+    for name, value in weights.items():
+        weights[name] = value.contiguous()
+    return {"model": weights, "state": state, **record}

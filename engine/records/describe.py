@@ -1,0 +1,151 @@
+"""What a record says of a run: of its data, its model and its training before it begins, and of what came of it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from engine.config import Config
+from engine.data.batches import Batches
+from engine.data.declaration import Dataset
+from engine.data.images import DECODER, resize
+from engine.data.part import PARTS, Part, RawSplits, Splits
+from engine.environment import environment
+from engine.models.backbone import Backbone
+from engine.models.weights import Weights
+from engine.records.metrics import Labels, Logits, evaluate
+from engine.training.plan import Plan
+from engine.training.recipe import Recipe
+from engine.training.state import State
+
+WORST = 12  # wrong predictions whose images are kept
+TILE = 64  # pixels: the longer side of such an image, at most
+
+
+def describe_data(dataset: Dataset, raw: RawSplits, splits: Splits, own_validation: bool) -> dict[str, Any]:
+    """What is trained and tested on."""
+    return {
+        "dataset": {
+            "key": dataset.key,
+            "name": dataset.name,
+            "version": dataset.version,
+            "domain": dataset.domain,
+            "published": dataset.published,
+            "subjects": dataset.subjects,
+            "partial": bool(raw.differences),
+            "differences": list(raw.differences),
+            "notes": list(raw.notes),
+            "classes": list(raw.classes),
+            "own_validation": own_validation,
+            "counts": {"available": len(raw.train)} | {part: len(getattr(splits, part)) for part in PARTS},
+            "checksums": dict(raw.checksums),
+            "split": splits.hash,
+        },
+        "decoder": DECODER,
+    }
+
+
+def describe_model(name: str, backbone: Backbone, weights: Weights, model: nn.Module, macs: int) -> dict[str, Any]:
+    """What is trained, and what is known of its costs; `macs` are those of one image."""
+    parameters = list(model.parameters())
+    return {
+        "backbone": {
+            "name": name,
+            "builder": backbone.builder_name,
+            "weights": weights.name,
+            "weights_sha256": weights.sha256,
+            "weights_run": weights.run,
+        },
+        "costs": {
+            "parameters": sum(parameter.numel() for parameter in parameters),
+            "trained_parameters": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+            "macs": macs,
+        },
+    }
+
+
+def describe_training(config: Config, recipe: Recipe, train: Batches, plan: Plan) -> dict[str, Any]:
+    """How it is trained, and where."""
+    return {
+        "protocol": config.protocol,
+        "recipe": config.recipe,
+        "lr": recipe.lr,
+        "epochs": recipe.epochs,
+        "sweep": None,
+        "seed": config.seed,
+        "batch_size": train.batch_size,
+        "normalisation": {"mean": list(train.mean), "std": list(train.std)},
+        "config": config.settings(),
+        "plan": asdict(plan),
+        "environment": environment(),
+    }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out of the test part, and how fast."""
+
+    test: Part
+    logits: Logits  # (N, classes), in the order of the part
+    speed: Mapping[str, float]  # as Clock.stop() has it
+
+
+def results(
+    record: Mapping[str, Any], state: State, outcome: Outcome
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """A finished run's `selection`, `test` and further `costs`."""
+    best = state.history[state.best_epoch - 1]
+    selection = {
+        "part": "test" if record["protocol"] == "paper" else "val",
+        "top1": state.best_score,
+        "epoch": state.best_epoch,
+        "stage": best["stage"],
+    }
+    median = {key: statistics.median(row[key] for row in state.history) for key in outcome.speed}
+    swept = record["sweep"] or []
+    joules = [state.energy_joules, *(row["energy_joules"] for row in swept)]
+    costs = {
+        "images": state.epochs * record["dataset"]["counts"]["train"] + sum(row["images"] for row in swept),
+        "epochs": state.epochs,
+        "train_seconds": sum(row["seconds"] for row in (*state.history, *swept)),
+        "epoch_seconds": median["seconds"],
+        "train_images_per_second": median["images_per_second"],
+        "train_compute_images_per_second": median["compute_images_per_second"],
+        "data_wait_share": median["data_wait_share"],
+        "test_images_per_second": outcome.speed["images_per_second"],
+        "test_compute_images_per_second": outcome.speed["compute_images_per_second"],
+        "peak_memory_mib": state.peak_memory_mib,
+        "energy_joules": None if None in joules else sum(filter(None, joules)),
+    }
+    return selection, evaluate(outcome.logits, outcome.test.labels), costs
+
+
+def worst_errors(test: Part, logits: Logits) -> dict[str, npt.NDArray[Any]] | None:
+    """The (at most WORST) wrong predictions with the highest probability, highest first; None where nothing is wrong.
+
+    `rows` are their places in the part, `tiles` their images, at most TILE pixels high and wide, uint8 (N, H, W, 3).
+    """
+    rows = worst_rows(logits, test.labels)
+    if not len(rows):
+        return None
+    pixels = test.pixels(rows)
+    height, width = (max(1, round(side * min(1.0, TILE / max(pixels.shape[1:3])))) for side in pixels.shape[1:3])
+    return {"tiles": np.stack([resize(image, (height, width)) for image in pixels]), "rows": rows}
+
+
+def worst_rows(logits: Logits, labels: Labels) -> Labels:
+    """The rows of the (at most WORST) wrong predictions with the highest probability, highest first.
+
+    logits: (N, C). labels: (N,).
+    """
+    wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
+    shifted = logits[wrong].astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    confidence = 1 / np.exp(shifted).sum(axis=1)
+    return wrong[np.argsort(-confidence, kind="stable")[:WORST]]

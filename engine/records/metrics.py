@@ -1,0 +1,199 @@
+"""The metrics of a run: one entry each, from which evaluate(), the record's schema and the report take them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Logits = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+BINS = 15  # of the expected calibration error
+
+
+class Predictions:
+    """Logits (N, C) and true labels (N,) in 0..C-1, and what follows from them.
+
+    The prediction is the first of the highest logits. Raises ValueError: no images, fewer than two classes, shapes or
+    labels that do not fit, logits that are not finite.
+    """
+
+    def __init__(self, logits: Logits, labels: Labels) -> None:
+        if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+            raise ValueError(f"expected logits (N, C) and labels (N,), found {logits.shape} and {labels.shape}")
+        self.images, self.classes = logits.shape
+        if self.images == 0 or self.classes < 2:
+            raise ValueError(f"nothing to evaluate: logits {logits.shape}")
+        if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= self.classes:
+            raise ValueError(f"labels must be integers from 0 to {self.classes - 1}")
+        if not np.isfinite(logits).all():
+            broken = int((~np.isfinite(logits).all(axis=1)).sum())
+            raise ValueError(f"the logits of {broken:,} of {self.images:,} images are not finite")
+        self.logits, self.labels = logits, labels
+        self.predicted: Labels = logits.argmax(axis=1)
+        self.correct: npt.NDArray[np.bool_] = self.predicted == labels
+
+    @cached_property
+    def log_probabilities(self) -> npt.NDArray[np.float64]:
+        """(N, C), natural logarithms."""
+        shifted = self.logits.astype(np.float64)
+        shifted -= shifted.max(axis=1, keepdims=True)
+        shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        return shifted
+
+    @cached_property
+    def probabilities(self) -> npt.NDArray[np.float64]:
+        """(N, C), which sum to 1 in each row."""
+        return np.exp(self.log_probabilities)
+
+    @cached_property
+    def confusion(self) -> npt.NDArray[np.int64]:
+        """(C, C) counts, a row per true class, a column per predicted one."""
+        places = self.labels * self.classes + self.predicted
+        return np.bincount(places, minlength=self.classes**2).reshape(self.classes, self.classes)
+
+    @cached_property
+    def present(self) -> Labels:
+        """The classes that some label names."""
+        return np.flatnonzero(self.confusion.sum(axis=1))
+
+    @cached_property
+    def recalls(self) -> npt.NDArray[np.float64]:
+        """Of the present classes."""
+        recalls: npt.NDArray[np.float64] = (
+            self.confusion.diagonal()[self.present] / self.confusion.sum(axis=1)[self.present]
+        )
+        return recalls
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that says how good predictions are, and how it is shown."""
+
+    label: str  # what tables and plots call it
+    description: str
+    compute: Callable[[Predictions], float | None]  # None: it can't be said of such predictions
+    digits: int  # that are shown
+    percent: bool = False
+    higher_is_better: bool = True
+    most: float = 1.0  # the least is 0
+    optional: bool = False  # whether compute() can give None
+    reported: bool = True
+
+
+def _top5(predictions: Predictions) -> float | None:
+    if predictions.classes <= 5:
+        return None
+    logits, labels = predictions.logits, predictions.labels
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    lower = np.arange(logits.shape[1]) < labels[:, None]
+    ahead = (logits > own) | ((logits == own) & lower)
+    return float((ahead.sum(axis=1) < 5).mean())
+
+
+def _macro_f1(predictions: Predictions) -> float:
+    from sklearn.metrics import f1_score
+
+    labels, predicted, present = predictions.labels, predictions.predicted, predictions.present
+    return float(f1_score(labels, predicted, labels=present, average="macro", zero_division=0.0))
+
+
+def _auroc(predictions: Predictions) -> float | None:
+    from sklearn.metrics import roc_auc_score
+
+    if len(predictions.present) < 2:
+        return None
+    labels, probabilities = predictions.labels, predictions.probabilities
+    scored = [1] if predictions.classes == 2 else predictions.present
+    return float(np.mean([roc_auc_score(labels == index, probabilities[:, index]) for index in scored]))
+
+
+def _nll(predictions: Predictions) -> float:
+    return float(-predictions.log_probabilities[np.arange(predictions.images), predictions.labels].mean())
+
+
+def _ece(predictions: Predictions) -> float:
+    """sum over m of |B_m| / N * |accuracy(B_m) - confidence(B_m)|, with bin m of images in ((m-1)/15, m/15]."""
+    confidence = predictions.probabilities.max(axis=1)
+    bins = np.digitize(confidence, np.arange(1, BINS) / BINS, right=True)
+    gap = np.bincount(bins, weights=predictions.correct.astype(np.float64) - confidence, minlength=BINS)
+    return float(np.abs(gap).sum() / len(confidence))
+
+
+METRICS: dict[str, Metric] = {
+    "top1": Metric(
+        "top-1",
+        "share of images whose highest logit is the label's",
+        lambda predictions: float(predictions.correct.mean()),
+        digits=2,
+        percent=True,
+    ),
+    "top5": Metric(
+        "top-5",
+        "share of images whose label is among the five highest logits, of equals the lower class first; null unless "
+        "there are more than five classes",
+        _top5,
+        digits=2,
+        percent=True,
+        optional=True,
+        reported=False,
+    ),
+    "balanced_accuracy": Metric(
+        "balanced accuracy",
+        "mean recall over the classes that the test part has",
+        lambda predictions: float(predictions.recalls.mean()),
+        digits=2,
+        percent=True,
+    ),
+    "macro_f1": Metric("macro-F1", "mean F1 over the classes that the test part has", _macro_f1, digits=4),
+    "auroc": Metric(
+        "AUROC",
+        "the chance that a random image of the class scores above one of the rest, ties counting half: of class 1 for "
+        "two classes, else the mean of one class against the rest; null if all labels are equal",
+        _auroc,
+        digits=4,
+        optional=True,
+    ),
+    "nll": Metric(
+        "NLL", "mean negative log-likelihood, nats per image", _nll, digits=3, higher_is_better=False, most=math.inf
+    ),
+    "ece": Metric(
+        "ECE",
+        "expected calibration error: the probability of the predicted class against accuracy, in 15 equal-width bins "
+        "(Guo et al. 2017, arXiv:1706.04599, equation 3)",
+        _ece,
+        digits=2,
+        percent=True,
+        higher_is_better=False,
+    ),
+}
+
+
+def evaluate(logits: Logits, labels: Labels) -> dict[str, Any]:
+    """Every metric of `logits` (N, C) against true `labels` (N,), and what it rests on, ready for JSON.
+
+    `per_class_recall` has None for a class that no label names (partial data). `confusion` has the entries of the
+    confusion matrix that are not 0: true class, predicted class and images, each a list. Raises ValueError as
+    Predictions does.
+    """
+    predictions = Predictions(logits, labels)
+    recalls: list[float | None] = [None] * predictions.classes
+    for index, recall in zip(predictions.present.tolist(), predictions.recalls.tolist(), strict=True):
+        recalls[index] = recall
+    rows, columns = np.nonzero(predictions.confusion)
+    return {
+        "images": predictions.images,
+        **{name: metric.compute(predictions) for name, metric in METRICS.items()},
+        "per_class_recall": recalls,
+        "confusion": {
+            "true": rows.tolist(),
+            "predicted": columns.tolist(),
+            "images": predictions.confusion[rows, columns].tolist(),
+        },
+    }

@@ -1,0 +1,296 @@
+"""record.json: its fields, its costs, and the one reader that every command uses, of today's records and older ones.
+
+`python -m engine.records.schema` prints the JSON schema in full; schema.json beside this file lacks what metrics.py and
+COSTS say.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from engine.config import asked
+from engine.data.declaration import Protocol
+from engine.records.metrics import METRICS
+
+SCHEMA = 2  # raised when a field of record.json changes its meaning
+OLDEST = 1  # that can be read
+LARGEST_BYTES = 64 << 20  # of a file that can be a record
+
+BUSY = "another process is at this run already"  # how a run says so, for whoever reads its last lines
+
+Status = Literal["running", "done", "failed"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One entry of a record's `costs`, and how it is shown."""
+
+    description: str
+    label: str = ""  # what tables and plots call it; "": no report shows it
+    unit: str = ""
+    scale: float = 1.0  # of the unit that it is shown in
+    digits: int = 0  # that a mean is rounded to, in the record's own unit
+    better: Literal["less", "more", ""] = "less"  # "": neither, so that no front is drawn
+    of_machine: bool = True  # whether another machine costs something else
+    known_before: bool = False  # whether it is known before the run has ended
+    whole: bool = False  # whether it is a whole number
+    optional: bool = False  # whether it is null where nobody reports it
+
+
+COSTS: dict[str, Cost] = {
+    "parameters": Cost(
+        "of the model with its new head", "parameters", "million", 1e-6, of_machine=False, known_before=True, whole=True
+    ),
+    "trained_parameters": Cost("those that training changes", of_machine=False, known_before=True, whole=True),
+    "macs": Cost(
+        "multiply-accumulates of one forward pass of one image",
+        "multiply-accumulates",
+        "billion an image",
+        1e-9,
+        of_machine=False,
+        known_before=True,
+        whole=True,
+    ),
+    "train_seconds": Cost(
+        "training alone, all epochs, a sweep included", "training time", "hours a run", 1 / 3600, digits=1
+    ),
+    "epoch_seconds": Cost("training alone, median over epochs"),
+    "train_images_per_second": Cost(
+        "end to end, median over epochs", "training speed", "images/s", digits=1, better="more"
+    ),
+    "train_compute_images_per_second": Cost("without waiting for data, median over epochs"),
+    "data_wait_share": Cost("of training time, 0 to 1, median over epochs"),
+    "test_images_per_second": Cost("end to end", "test speed", "images/s", digits=1, better="more"),
+    "test_compute_images_per_second": Cost("without waiting for data"),
+    "peak_memory_mib": Cost(
+        "of the CUDA device's allocator, else resident memory of the process; null where nobody reports it",
+        "peak memory",
+        "GiB",
+        1 / 1024,
+        optional=True,
+    ),
+    "energy_joules": Cost("of the CUDA device while training, by NVML; null where nobody reports it", optional=True),
+    "images": Cost(
+        "that training went through, each as often as it did, a sweep included",
+        "images processed",
+        better="",
+        of_machine=False,
+        whole=True,
+    ),
+    "epochs": Cost("trained in all, without a sweep", "epochs", digits=1, better="", of_machine=False, whole=True),
+}
+
+
+class DatasetRecord(TypedDict):
+    """What was trained and tested on."""
+
+    key: str
+    name: str
+    version: str
+    domain: str
+    published: bool
+    subjects: str
+    partial: bool
+    differences: list[str]
+    notes: list[str]
+    classes: list[str]
+    own_validation: bool
+    counts: dict[str, int]
+    checksums: dict[str, str]
+    split: str
+
+
+class BackboneRecord(TypedDict):
+    """What was trained."""
+
+    name: str
+    builder: str
+    weights: str
+    weights_sha256: str | None
+    weights_run: dict[str, Any] | None
+
+
+class Confusion(TypedDict):
+    """The entries of a confusion matrix that are not 0, parallel lists."""
+
+    true: Sequence[int]
+    predicted: Sequence[int]
+    images: Sequence[int]
+
+
+class Record(TypedDict, total=False):
+    """record.json, schema 2; schema.json describes every field. Those of a finished run alone come last."""
+
+    schema: int
+    run: str
+    status: Status
+    error: str | None
+    started: str
+    finished: str | None
+    resumed: list[dict[str, Any]]
+    dataset: DatasetRecord
+    backbone: BackboneRecord
+    protocol: Protocol
+    recipe: str
+    lr: float
+    epochs: int | None
+    sweep: list[dict[str, Any]] | None
+    seed: int
+    batch_size: int
+    decoder: int
+    normalisation: dict[str, list[float]]
+    config: dict[str, Any]
+    plan: dict[str, Any]
+    costs: dict[str, Any]
+    environment: dict[str, Any]
+    selection: dict[str, Any]
+    test: dict[str, Any]
+
+
+# what every command may rely on
+NEEDED = ("status", "started", "resumed", "environment", "plan", "dataset", "backbone", "protocol", "recipe", "config")
+NEEDED_OF_DONE = ("test", "selection", "costs", "finished")
+
+
+RESOLVED = ("batch_size", "epochs", "lr", "weights")  # flags of which what they came to tells runs apart
+
+
+class RecordError(Exception):
+    """The file is no record that can be used; the message says why."""
+
+
+def read_record(path: Path) -> Record | None:
+    """The record at `path`, as one of schema 2 whatever it was written as; None where there is no file.
+
+    A metric or a cost that a record lacks is absent: it is younger than the record. Raises RecordError.
+    """
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as problem:
+        raise RecordError(f"can't be read: {problem.strerror}") from problem
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for without end
+        raise RecordError("not a regular file")
+    if status.st_size > LARGEST_BYTES:
+        raise RecordError(f"too large to be a record: {status.st_size / 2**20:,.0f} MiB")
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as problem:
+        raise RecordError(f"can't be read: {problem.strerror}") from problem
+    except (ValueError, RecursionError) as problem:
+        raise RecordError(f"not readable JSON: {problem}") from problem
+    return as_record(content)
+
+
+def as_record(content: Any) -> Record:
+    """What a record's JSON holds, as a record of schema 2. Raises RecordError."""
+    if not isinstance(content, dict) or not {"schema", "run"} <= content.keys():
+        raise RecordError("no record of this project")
+    if content["schema"] not in range(OLDEST, SCHEMA + 1):
+        raise RecordError(f"has schema {content['schema']}; this version reads {OLDEST} to {SCHEMA}")
+    needed = NEEDED + (NEEDED_OF_DONE if content.get("status") == "done" else ())
+    if lacking := [name for name in needed if content.get(name) is None]:
+        raise RecordError(f"a damaged record: lacks {', '.join(lacking)}")
+    try:
+        record: Record = _upgraded(content) if content["schema"] < SCHEMA else content  # type: ignore[assignment]
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as problem:
+        what = f"lacks {problem}" if isinstance(problem, KeyError) else f"a field is not what it should be: {problem}"
+        raise RecordError(f"a damaged record: {what}") from problem
+    return record
+
+
+def _upgraded(old: dict[str, Any]) -> dict[str, Any]:
+    """A record of schema 1 as one of schema 2."""
+    dataset, config = dict(old["dataset"]), dict(old["config"])
+    counts = dataset["counts"]
+    dataset["counts"] = {
+        "available": counts["train"],
+        "train": counts["fit"],
+        "val": counts["select"],
+        "test": counts["test"],
+    }
+    dataset.setdefault("subjects", "breakhis" if dataset["key"].startswith("breakhis_") else "")
+    if "lr" not in old and old["recipe"] == "adamw-sgd" and config["lr"] == 1e-3:  # the default, spelled out
+        config["lr"] = None
+    new = {"lr": old["config"]["lr"], "sweep": None, **old, "schema": SCHEMA, "dataset": dataset, "config": config}
+    if config["epochs"] or old["recipe"] == "adamw-sgd":
+        new["epochs"] = config["epochs"]
+    if "selection" in old:
+        selection = dict(old["selection"])
+        new["costs"] = {**old["costs"], "epochs": selection.pop("epochs")}
+        new.setdefault("epochs", new["costs"]["epochs"])  # of cosine, which has a single stage
+        selection["part"] = {"select": "val"}.get(selection["part"], selection["part"])
+        new["selection"] = selection
+    if "test" in old:
+        test = dict(old["test"])
+        test["confusion"] = _sparse(test.pop("confusion_matrix"), len(dataset["classes"]))
+        new["test"] = test
+    return new
+
+
+def _sparse(matrix: Sequence[Sequence[int]], classes: int) -> Confusion:
+    if len(matrix) != classes or any(len(row) != classes for row in matrix):
+        raise ValueError(f"the confusion matrix is not one of {classes} classes")
+    entries = [
+        (true, predicted, images) for true, row in enumerate(matrix) for predicted, images in enumerate(row) if images
+    ]
+    true, predicted, images = zip(*entries, strict=True) if entries else ((), (), ())
+    return {"true": true, "predicted": predicted, "images": images}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of record.json, with every metric and every cost."""
+    schema: dict[str, Any] = json.loads(Path(__file__).with_name("schema.json").read_text("utf-8"))
+    test, costs = schema["properties"]["test"], schema["properties"]["costs"]
+    for name, metric in METRICS.items():
+        number: dict[str, Any] = {"type": ["number", "null"] if metric.optional else "number", "minimum": 0}
+        limit = {} if metric.most == float("inf") else {"maximum": metric.most}
+        test["properties"][name] = number | limit | {"description": metric.description}
+    for name, cost in COSTS.items():
+        kind = "integer" if cost.whole else "number"
+        costs["properties"][name] = {
+            "type": [kind, "null"] if cost.optional else kind,
+            "minimum": 0,
+            "description": cost.description,
+        }
+    test["required"] = list(test["properties"])
+    costs["required"] = [name for name, cost in COSTS.items() if cost.known_before]
+    schema["then"]["properties"]["costs"] = {"required": list(COSTS)}
+    return schema
+
+
+def matches(record: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
+    """Whether `record` is of the run with that identity; what an older record does not say is not held against it."""
+    own = identity_of(record)
+    return all(own.get(name, value) == value for name, value in identity.items())
+
+
+def identity_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells the run of a record from every other, as far as the record says."""
+    own = {name: record[name] for name in ("batch_size", "decoder", "epochs", "lr") if name in record}
+    if record.get("sweep") is not None:
+        own.pop("lr", None)  # that which the sweep chose, not that which it began with
+    dataset = record["dataset"]
+    own |= {"dataset": dataset["key"], "version": dataset["version"], "split": dataset["split"]}
+    return own | {"weights": record["backbone"]["weights_sha256"], "asked": asked_beyond_result(record["config"])}
+
+
+def asked_beyond_result(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for, without the flags of which an identity holds what they came to."""
+    return {name: value for name, value in asked(config).items() if name not in RESOLVED}
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2))

@@ -1,0 +1,218 @@
+"""fine_tune(): one run of a dataset's script, from its flags to a finished record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.config import Config
+from engine.console import head_lines, result_line, say
+from engine.data.batches import Batches, usable_batch_size
+from engine.data.declaration import Dataset
+from engine.data.images import DECODER
+from engine.data.load import DecodeOptions, decode, decode_few, divide, read
+from engine.data.part import RawSplits, Splits
+from engine.device import prepare
+from engine.models.backbone import Backbone
+from engine.models.structure import freeze_body, macs, trains_batch_norm
+from engine.models.weights import Weights, build, find_weights
+from engine.records.describe import Outcome, describe_data, describe_model, describe_training
+from engine.records.run_folder import Run
+from engine.records.schema import asked_beyond_result
+from engine.records.tensorboard import require_tensorboard
+from engine.training.autotune import TuningRequest, fastest_plan
+from engine.training.check import check
+from engine.training.loop import fit, predict
+from engine.training.lr_sweep import best_lr
+from engine.training.plan import Plan, choose_plan, keep_plan
+from engine.training.recipe import RECIPES, Recipe, default_epochs, make_recipe
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images of a run."""
+
+    dataset: Dataset
+    raw: RawSplits  # what the dataset's files hold
+    splits: Splits  # what the protocol makes of it
+
+    @property
+    def train_images(self) -> int:
+        """How many are trained on in an epoch."""
+        return len(self.splits.train)
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """What is trained."""
+
+    backbone: Backbone
+    weights: Weights  # that it begins from
+    model: nn.Module
+    macs: int  # multiply-accumulates of one image
+
+
+def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
+    """Do what one command asks for: finish a run, or print the record of one that an earlier command finished.
+
+    First the data, then the model and its recipe, then the run. What can be refused is refused before the images are
+    decoded, which may take an hour.
+    """
+    if config.tensorboard:
+        require_tensorboard()
+    plan = choose_plan(config.device, config.precision)
+
+    listed = list_images(dataset, config)
+    trainee = make_model(config, backbone, listed)
+    data = decode_images(listed, config)
+
+    batch_size = usable_batch_size(config.batch_size, data.train_images, trains_batch_norm(trainee.model))
+    counted = listed if config.check else data  # a check has decoded no more than it takes
+    recipe = resolve_recipe(config, backbone, ceil(counted.train_images / batch_size))
+
+    run = Run(config.out, identity(config, data, trainee, recipe, batch_size), config.rerun, config.tensorboard)
+    if run.done and not config.check:
+        say(f"record     {run.folder}", result_line(run.record))
+        return
+    if run.interrupted:
+        plan = keep_plan(run.record["plan"])
+    train = make_batches(config, data, trainee.weights, batch_size, plan)
+    description = describe(config, counted, trainee, recipe, train, plan)
+    if run.interrupted:
+        description["lr"] = run.record["lr"]  # that of a sweep, if there was one
+    say(*head_lines(description, recipe.summary, None if config.check else run.folder, run.interrupted))
+    if config.check:
+        check_run(config, data, trainee, recipe, train, plan)
+    else:
+        with run.writing(description, data.splits.listing(config.protocol, config.seed)):
+            train_and_test(config, data, trainee, recipe, train, plan, run)
+        say(f"record     {run.folder}", result_line(run.record))
+
+
+def list_images(dataset: Dataset, config: Config) -> Data:
+    """Which images there are, and in which part of the split; none of them is decoded yet."""
+    raw = read(dataset, config.data_dir, config.allow_partial, config.protocol, fetch=not config.check)
+    return Data(dataset, raw, divide(raw, config.protocol, config.seed, config.budget))
+
+
+def make_model(config: Config, backbone: Backbone, listed: Data) -> Trainee:
+    """The model with its weights and a new head. Raises UserError where it can't take such images, or so few."""
+    weights = find_weights(backbone, config.weights)
+    torch.manual_seed(config.seed)
+    model = build(backbone, config.model, len(listed.raw.classes), weights)
+    if config.tune == "linear":
+        freeze_body(model, backbone.head)
+    usable_batch_size(config.batch_size, listed.train_images, trains_batch_norm(model))
+    return Trainee(backbone, weights, model, macs(model, config.size))
+
+
+def decode_images(listed: Data, config: Config) -> Data:
+    """The images as pixels; for `--check` a batch of each part."""
+    dataset, splits = listed.dataset, listed.splits
+    size, cache_dir = dataset.cached_size or config.size, None if config.no_cache else config.cache_dir
+    options = DecodeOptions(size, cache_dir, config.protocol, config.allow_partial)
+    if config.check:
+        return replace(listed, splits=decode_few(dataset, splits, config.batch_size, options))
+    return Data(dataset, *decode(dataset, listed.raw, splits, options))
+
+
+def resolve_recipe(config: Config, backbone: Backbone, steps: int) -> Recipe:
+    """The recipe as this run follows it; `steps` are those of an epoch."""
+    lr = config.lr or RECIPES[config.recipe].lr or backbone.lr
+    epochs = config.epochs or default_epochs(config.recipe, steps)
+    return make_recipe(config.recipe, lr, epochs, config.patience, config.seed)
+
+
+def identity(config: Config, data: Data, trainee: Trainee, recipe: Recipe, batch_size: int) -> dict[str, Any]:
+    """All that can change the run's numbers."""
+    return {
+        "asked": asked_beyond_result(vars(config)),
+        "dataset": data.dataset.key,
+        "version": data.dataset.version,
+        "decoder": DECODER,
+        "split": data.splits.hash,
+        "weights": trainee.weights.sha256,
+        "batch_size": batch_size,
+        "lr": recipe.lr,
+        "epochs": recipe.epochs,
+    }
+
+
+def make_batches(config: Config, data: Data, weights: Weights, batch_size: int, plan: Plan) -> Batches:
+    """The training images as the model takes them, on the device."""
+    prepare(plan.device)
+    # the original normalises by its training set's statistics; pretrained weights expect what they were trained with
+    normalisation = data.dataset if config.protocol == "paper" else weights
+    train = Batches(
+        "train",
+        data.splits.train,
+        batch_size,
+        config.size,
+        normalisation.mean,
+        normalisation.std,
+        plan.device,
+        augment=config.augment == "trivial",
+    )
+    return train.cached_on_device()
+
+
+def validation(config: Config, data: Data, train: Batches) -> Batches:
+    """The images that choose the epoch."""
+    return train.for_evaluation("test" if config.protocol == "paper" else "val", data.splits.val)
+
+
+def describe(
+    config: Config, data: Data, trainee: Trainee, recipe: Recipe, train: Batches, plan: Plan
+) -> dict[str, Any]:
+    """What the record says of the run before it begins."""
+    own_validation = data.raw.val is not None and config.budget is None
+    return {
+        **describe_data(data.dataset, data.raw, data.splits, own_validation),
+        **describe_model(config.model, trainee.backbone, trainee.weights, trainee.model, trainee.macs),
+        **describe_training(config, recipe, train, plan),
+    }
+
+
+def tuning_request(config: Config, backbone: Backbone, recipe: Recipe) -> TuningRequest:
+    """What the plan is to be measured for."""
+    return TuningRequest(
+        config.model,
+        backbone.head,
+        config.tune,
+        config.precision,
+        config.compile,
+        measure=config.plan == "measure",
+        epochs=recipe.fewest_epochs,
+    )
+
+
+def check_run(config: Config, data: Data, trainee: Trainee, recipe: Recipe, train: Batches, plan: Plan) -> None:
+    """`--check`: one step of everything."""
+    request = replace(tuning_request(config, trainee.backbone, recipe), measure=False)
+    plan = fastest_plan(plan, trainee.model, train, request)
+    plan.place(trainee.model)
+    check(trainee.model, train, validation(config, data, train), recipe, plan, config.out)
+
+
+def train_and_test(
+    config: Config, data: Data, trainee: Trainee, recipe: Recipe, train: Batches, plan: Plan, run: Run
+) -> None:
+    """Train, from what an interrupted run left or from the start; score test once, from the best epoch."""
+    model = trainee.model
+    if not run.interrupted:
+        plan = fastest_plan(plan, model, train, tuning_request(config, trainee.backbone, recipe))
+        run.change_plan(plan)
+    say(*plan.lines)
+    plan.place(model)
+    train = replace(train, memory_format=plan.memory_format)
+    val = validation(config, data, train)
+    if config.lr_sweep:
+        lr, plan = best_lr(model, train, val, recipe, plan, run)
+        recipe = replace(recipe, lr=lr)
+    state = fit(model, train, val, recipe, plan, run)
+    logits, speed = predict(model, train.for_evaluation("test", data.splits.test), plan)
+    run.finish(model, state, Outcome(data.splits.test, logits, speed))

@@ -1,0 +1,241 @@
+"""What may be compared: records in groups, a group's records in cells, and what is listed apart, with the reason."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from common import BACKBONES
+from datasets import DATASETS, PUBLISHED
+from engine.config import in_words
+from engine.training.recipe import RECIPES
+from reporting.entry import ALL_IMAGES, Entry, Setting, Version
+
+Apart = list[dict[str, str]]  # run, reason
+MOST_NOTES = 20  # of a group's datasets
+LONGEST_REASON = 300  # characters
+DOMAINS = tuple(dict.fromkeys(dataset.domain for dataset in PUBLISHED))
+
+
+@dataclass(frozen=True, eq=False)
+class Repeats:
+    """The runs of one backbone on one dataset with one budget, a run a seed, in the order of the seeds."""
+
+    dataset: str
+    backbone: str
+    budget: str
+    runs: tuple[Entry, ...]
+
+    def scores(self, metric: str = "top1") -> dict[int, float]:
+        """Seed -> value, where there is one."""
+        results = {entry.seed: entry.results.values.get(metric) for entry in self.runs if entry.results}
+        return {seed: value for seed, value in results.items() if value is not None}
+
+    def mean(self, metric: str = "top1") -> float:
+        """Over seeds."""
+        return float(np.mean(list(self.scores(metric).values())))
+
+
+@dataclass(frozen=True, eq=False)
+class ComparableGroup:
+    """Records that may be ranked together."""
+
+    setting: Setting
+    cells: Mapping[tuple[str, str, str], Repeats]  # by dataset, backbone, budget
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """Those of all cells."""
+        return [entry for cell in self.cells.values() for entry in cell.runs]
+
+    @cached_property
+    def datasets(self) -> list[str]:
+        """Their keys, in the published order, others after them."""
+        return in_order({cell.dataset for cell in self.cells.values()}, DATASETS)
+
+    @cached_property
+    def backbones(self) -> list[str]:
+        """Their names, in the published order, others after them."""
+        return in_order({cell.backbone for cell in self.cells.values()}, BACKBONES)
+
+    @property
+    def scopes(self) -> list[str]:
+        """What is answered for: all datasets, and those of each domain."""
+        return ["overall", *self.domains]
+
+    @cached_property
+    def budgets(self) -> list[str]:
+        """All data first, then the larger before the smaller."""
+        sizes = defaultdict(list)
+        for entry in self.entries:
+            sizes[entry.budget].append(entry.used_images / max(1, entry.available_images))
+        return sorted(sizes, key=lambda budget: (budget != ALL_IMAGES, -float(np.mean(sizes[budget])), budget))
+
+    @cached_property
+    def examples(self) -> dict[str, Entry]:
+        """Dataset's key, in the order of `datasets` -> one of its records."""
+        records = {cell.dataset: cell.runs[0] for cell in self.cells.values()}
+        return {key: records[key] for key in self.datasets}
+
+    @cached_property
+    def domains(self) -> list[str]:
+        """Of its datasets, in the published order, others after them."""
+        return in_order({entry.domain for entry in self.examples.values()}, DOMAINS)
+
+    def in_scope(self, scope: str) -> list[str]:
+        """The keys of all datasets ("overall") or of those of a domain."""
+        return [key for key, entry in self.examples.items() if scope in ("overall", entry.domain)]
+
+    def independent(self, datasets: Iterable[str]) -> list[list[str]]:
+        """The datasets in their order, those that show the same subjects together."""
+        together: dict[tuple[str, bool], list[str]] = {}
+        for key in datasets:
+            subjects = self.examples[key].subjects
+            together.setdefault((subjects or key, bool(subjects)), []).append(key)
+        return list(together.values())
+
+
+def in_order(names: Iterable[str], order: Iterable[str]) -> list[str]:
+    """The names as `order` has them; those that it lacks follow, by name."""
+    place = {name: index for index, name in enumerate(order)}
+    return sorted(names, key=lambda name: (place.get(name, len(place)), name))
+
+
+def divide(entries: Iterable[Entry]) -> tuple[list[ComparableGroup], Apart]:
+    """The groups, that with most cells first, and the records that are in none or may not be ranked."""
+    apart: Apart = []
+    by_setting: dict[Setting, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        if reason := not_to_be_ranked(entry):
+            apart.append({"run": entry.run, "reason": reason})
+        else:
+            by_setting[entry.setting].append(entry)
+    groups = []
+    for setting, members in by_setting.items():
+        members = _newest(_one_version(members, apart), apart)
+        cells: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
+        for entry in members:
+            cells[entry.version.key, entry.backbone, entry.budget].append(entry)
+        repeats = {key: Repeats(*key, tuple(sorted(runs, key=lambda run: run.seed))) for key, runs in cells.items()}
+        groups.append(ComparableGroup(setting, repeats))
+    groups.sort(
+        key=lambda group: (-len(group.cells), group.setting.protocol, title(group.setting), repr(group.setting))
+    )
+    return groups, sorted(apart, key=lambda line: line["run"])
+
+
+def not_to_be_ranked(entry: Entry) -> str | None:
+    """Why this record may be ranked with no other, or None."""
+    if entry.status == "failed":
+        return f"failed: {(entry.error or 'no reason given').splitlines()[0][:LONGEST_REASON]}"
+    if entry.status != "done" or entry.results is None:
+        return "not finished"
+    if entry.partial:
+        return "partial data: not the published images"
+    if entry.seen:
+        return "its weights were trained on this dataset before, and may have seen the test images"
+    return None
+
+
+def _one_version(entries: Sequence[Entry], apart: Apart) -> list[Entry]:
+    """The records of the version of each dataset that has most of them, of several such the one with the newest."""
+    versions: dict[str, dict[Version, list[Entry]]] = defaultdict(lambda: defaultdict(list))
+    for entry in entries:
+        versions[entry.version.key][entry.version].append(entry)
+    kept = []
+    for several in versions.values():
+        best = max(several, key=lambda version: (len(several[version]), max(e.time for e in several[version])))
+        for version, members in several.items():
+            if version == best:
+                kept += members
+            else:
+                reason = f"another version of {best.key} than the one compared: {_differences(version, best)}"
+                apart += [{"run": entry.run, "reason": reason} for entry in members]
+    return kept
+
+
+def _differences(version: Version, other: Version) -> str:
+    def size(of: Version) -> str:
+        return "x".join(map(str, of.size))
+
+    parts = [
+        f"version {version.version} instead of {other.version}" if version.version != other.version else "",
+        _class_differences(version, other) if version.classes != other.classes else "",
+        f"{version.test_images:,} test images instead of {other.test_images:,}"
+        if version.test_images != other.test_images
+        else "",
+        f"input {size(version)} instead of {size(other)}" if version.size != other.size else "",
+        f"augmentation {version.augment} instead of {other.augment}" if version.augment != other.augment else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _class_differences(version: Version, other: Version) -> str:
+    if len(version.classes) != len(other.classes):
+        return f"{len(version.classes)} classes instead of {len(other.classes)}"
+    return "other class names"
+
+
+def _newest(entries: Sequence[Entry], apart: Apart) -> list[Entry]:
+    """Of the records of one cell and seed, the newest."""
+    places: dict[tuple[str, str, str, int], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        places[entry.version.key, entry.backbone, entry.budget, entry.seed].append(entry)
+    kept = []
+    for several in places.values():
+        *older, newest = sorted(several, key=lambda entry: (entry.time, entry.run))
+        kept.append(newest)
+        reason = f"older than {newest.run}, which is the same cell and seed"
+        apart += [{"run": entry.run, "reason": reason} for entry in older]
+    return kept
+
+
+def identity(setting: Setting) -> str:
+    """A name for a group that does not depend on the others."""
+    return f"{setting.protocol}-{setting.recipe}-{hashlib.sha256(repr(setting).encode()).hexdigest()[:8]}"
+
+
+def title(setting: Setting) -> str:
+    """What a group is, with the settings that are not the usual ones."""
+    weights = {"imagenet": "ImageNet weights", "none": "random weights"}.get(
+        setting.weights, f"weights {setting.weights}"
+    )
+    return ", ".join([f"{setting.protocol} protocol", f"recipe {setting.recipe}", weights, *_flags(setting)])
+
+
+def settings(setting: Setting) -> list[str]:
+    """What the recipe does, and which settings are not the usual ones."""
+    known = RECIPES.get(setting.recipe)
+    return [*([known.help] if known else []), *_flags(setting)]
+
+
+def _flags(setting: Setting) -> list[str]:
+    return [in_words(name, value) for name, value in setting.flags]
+
+
+def warnings(setting: Setting) -> list[str]:
+    """What must be said beside a group's answer."""
+    lines = []
+    if setting.protocol == "paper":
+        lines.append(
+            "paper protocol: test chose the epoch, so these numbers are optimistic, for comparison with published ones "
+            "alone"
+        )
+    if setting.weights == "none":
+        lines.append("random weights: these numbers say nothing of fine-tuning pretrained backbones")
+    if setting.weights.startswith("checkpoint"):
+        lines.append("weights of earlier runs: what those were trained on is part of the result")
+    return lines
+
+
+def notes(group: ComparableGroup) -> list[str]:
+    """What whoever reads a group's numbers must know: the warnings, and what records say of their datasets."""
+    of_records = {f"{entry.name}: {note}": None for entry in group.entries for note in entry.notes}
+    more = len(of_records) - MOST_NOTES
+    rest = [f"and {more:,} more notes, in the records"] if more > 0 else []
+    return [*warnings(group.setting), *list(of_records)[:MOST_NOTES], *rest]

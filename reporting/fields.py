@@ -1,0 +1,54 @@
+"""The values of a record's fields, held to be what they should be."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+# C0, C1, the marks that turn the direction of text around, and the separators of lines and paragraphs
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def clean(raw: str, lines: bool = False) -> str:
+    """The text without what UTF-8 can't hold (halves of characters, bytes of file names that are no text), and without
+    control characters, of which U+FFFD takes the place. With `lines` it keeps ends of lines, as \\n, and tabs.
+    """
+    if raw.isprintable():  # nearly every text, and much the fastest
+        return raw
+    raw = raw.encode("utf-8", "replace").decode()
+    if lines:
+        raw = raw.replace("\r\n", "\n")
+    return CONTROLS.sub(lambda match: match[0] if lines and match[0] in "\n\t" else "\N{REPLACEMENT CHARACTER}", raw)
+
+
+def text(value: Any, lines: bool = False) -> str:
+    """The value, which must be a text, as `clean` leaves it. Raises TypeError."""
+    if not isinstance(value, str):
+        raise TypeError(f"expected a text, found {value!r:.40}")
+    return clean(value, lines)
+
+
+def whole(value: Any) -> int:
+    """The value, which must be a whole number and not negative. Raises TypeError."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(f"expected a whole number, found {value!r:.40}")
+    return value
+
+
+def number(value: Any) -> float:
+    """The value, which must be a finite number. Raises TypeError."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        raise TypeError(f"expected a number, found {value!r:.40}")
+    return float(value)
+
+
+def option(value: Any) -> Any:
+    """The value of a command's flag, such that it can be compared and hashed. Raises TypeError."""
+    if isinstance(value, list):
+        return tuple(option(each) for each in value)
+    if isinstance(value, str):
+        return clean(value)
+    if not isinstance(value, bool) and value is not None:
+        number(value)
+    return value

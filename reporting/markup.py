@@ -1,0 +1,151 @@
+"""What of the page is written here, as HTML: the answers, what is said of ranks, and a table of accuracy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+
+from reporting.statistics import FEWEST_DATASETS, FEWEST_SEEDS, TESTS_OF_MEANS
+from reporting.words import capital
+
+Group = Mapping[str, Any]
+Ranking = Mapping[str, Any]
+
+ABSENT = "\N{EN DASH}"
+SURER = "What would make it surer:"
+# page.js hides those that do not hold of what is chosen
+LEGEND = (
+    '<p class="legend"><span><b>Bold</b>: best of the dataset</span> '
+    f'<span id="legend-tied"><u>underlined</u>: not significantly below it ({TESTS_OF_MEANS})</span> '
+    f'<span id="legend-few" hidden>No tie is claimed under {FEWEST_SEEDS} seeds.</span> '
+    '<span id="legend-no-ties" hidden>Ties are told for top-1 only.</span> '
+    '<span class="on-screen needs-script">Choose a cell to see it in detail.</span> '
+    '<span id="legend-average" hidden>Average: over the datasets shown, only where all are there.</span> '
+    '<span id="legend-hidden" hidden>Marks are among all backbones, hidden ones too.</span></p>'
+)
+DIAGRAM = (
+    '<figure class="diagram"><div class="scroll" role="region" tabindex="0" aria-label="Critical-difference diagram">'
+    "{}</div><figcaption>Critical-difference diagram: average ranks, joined where the Nemenyi test finds no "
+    "difference.</figcaption></figure>"
+)
+
+
+def facts(report: Mapping[str, Any]) -> str:
+    """What the report was made of, and when."""
+    made = report["made"]
+    parts = [
+        f"{report['records']:,} records of <code>{escape(report['runs'])}</code>",
+        f'<time datetime="{escape(made)}">{escape(made[:16].replace("T", " "))} UTC</time>',
+    ]
+    if report["commit"]:
+        parts.append(f"commit <code>{escape(report['commit'][:8])}</code>")
+    return ", ".join(parts)
+
+
+def no_answer(report: Mapping[str, Any]) -> str:
+    """What stands for an answer where there is no comparable group."""
+    line = (
+        f"Finished runs on whole data. Of {report['records']:,} records, {len(report['apart']):,} are listed apart "
+        "below, with the reason."
+    )
+    missing = _missing("What is missing:", [line])
+    return f'<p class="answer open">Not enough evidence: no record can be ranked.</p>{missing}'
+
+
+def answer(group: Group, budget: int) -> str:
+    """The answers of a comparable group and a budget, for all data and for each domain."""
+    words, rankings = group["budgets"][budget]["words"], group["budgets"][budget]["rankings"]
+    text = f'<p class="group">{escape(capital(group["title"]))}. {escape(capital(words))}.</p>'
+    text += "".join(f'<p class="warning">{escape(capital(warning))}.</p>' for warning in group["warnings"])
+    text += _finding(rankings["overall"], "answer")
+    domains = "".join(
+        f'<section class="{"domain" if rankings[domain]["enough"] else "domain open"}">'
+        f"<h2>{escape(capital(domain))}</h2>{_finding(rankings[domain], 'domain-answer')}</section>"
+        for domain in group["domains"]
+    )
+    return f'{text}<div class="domains">{domains}</div>'
+
+
+def _finding(ranking: Ranking, name: str) -> str:
+    split = re.match(r"(.+?\.) (.+)$", ranking["answer"], re.DOTALL)
+    said = escape(ranking["answer"])
+    if split:
+        said = f'{escape(split[1])}<span class="rest"> {escape(split[2])}</span>'
+    enough = ranking["enough"]
+    evidence = f'<ul class="evidence">{_items(ranking["evidence"])}</ul>' if ranking["evidence"] else ""
+    missing = _missing(SURER if enough else "What is missing:", ranking["missing"])
+    text = f'<p class="{name if enough else name + " open"}">{said}</p>'
+    if name == "answer":
+        return text + evidence + missing
+    # of a domain with an answer, what it rests on comes on request
+    folded = evidence + (missing if enough else "")
+    details = f"<details><summary>Evidence</summary>{folded}</details>" if folded else ""
+    return text + ("" if enough else missing) + details
+
+
+def _missing(head: str, lines: Iterable[str]) -> str:
+    items = _items(lines)
+    return f'<div class="missing"><p>{escape(head)}</p><ul>{items}</ul></div>' if items else ""
+
+
+def _items(texts: Iterable[str]) -> str:
+    return "".join(f"<li>{escape(text)}</li>" for text in texts)
+
+
+def ranks(group: Group, budget: int) -> str:
+    """What is said of the ranks of each scope, a div each: the diagram, the tests, what is missing and left out."""
+    rankings = group["budgets"][budget]["rankings"]
+    return "".join(
+        f'<div data-scope="{escape(scope)}">{_ranks(rankings[scope])}</div>' for scope in ("overall", *group["domains"])
+    )
+
+
+def _ranks(ranking: Ranking) -> str:
+    text = DIAGRAM.format(ranking["svg"]) if ranking["svg"] else ""
+    if ranking["tests"]:
+        text += "".join(f"<p>{escape(test)}</p>" for test in ranking["tests"])
+    elif ranking["ranks"]:
+        text += (
+            f'<p class="note">No test of significance: it takes {FEWEST_SEEDS} seeds in every cell and '
+            f"{FEWEST_DATASETS} datasets.</p>"
+        )
+    text += _missing(SURER if ranking["enough"] else ranking["answer"], ranking["missing"])
+    if left_out := ranking["left_out"]:
+        items = _items(f"{line['what']}: {line['why']}" for line in left_out)
+        summary = f"Left out of these ranks: {len(left_out)}"
+        text += f"<details><summary>{summary}</summary><ul>{items}</ul></details>"
+    return text
+
+
+def accuracy(group: Group) -> str:
+    """The accuracy table of the first budget, which the scripts replace by one that sorts, and its legend."""
+    budget = group["budgets"][0]
+    cells = {(cell["d"], cell["b"]): cell for cell in group["cells"] if cell["budget"] == 0}
+    datasets = sorted({d for d, _ in cells})
+    head = "".join(f'<th scope="col" class="number">{escape(group["datasets"][d]["name"])}</th>' for d in datasets)
+    average = len(datasets) > 1
+    rows = []
+    for b, backbone in enumerate(group["backbones"]):
+        boxes = "".join(f'<td class="number">{_cell(cells.get((d, b)), budget["seeds"])}</td>' for d in datasets)
+        if average:
+            mean = budget["averages"]["overall"]["top1"][b]
+            boxes += f'<td class="number average">{ABSENT if mean is None else f"{100 * mean:.2f}"}</td>'
+        rows.append(f'<tr><th scope="row" class="name">{escape(backbone["name"])}</th>{boxes}</tr>')
+    last = '<th scope="col" class="number average">Average</th>' if average else ""
+    return (
+        '<div id="accuracy-body"><div class="scroll" role="region" tabindex="0" aria-label="Accuracy table"><table>'
+        f'<caption>{escape(budget["captions"]["top1"])}</caption><thead><tr><th scope="col" class="name">Backbone</th>'
+        f"{head}{last}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></div>{LEGEND}"
+    )
+
+
+def _cell(cell: Mapping[str, Any] | None, seeds: int) -> str:
+    if cell is None:
+        return f'<span class="absent">{ABSENT}</span>'
+    tag = {"best": "b", "tied": "u"}.get(cell["marks"].get("top1"), "span")
+    text = f'<{tag} class="value">{100 * cell["mean"]["top1"]:.2f}</{tag}>'
+    if "top1" in cell["half"]:
+        text += f"<small> ± {100 * cell['half']['top1']:.2f}</small>"
+    return text + (f'<small class="seeds"> n = {len(cell["seeds"])}</small>' if len(cell["seeds"]) != seeds else "")

@@ -1,0 +1,235 @@
+"""The benchmarks run, on little, and say what they claim to say. What they measure here proves nothing."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+import benchmarks.accuracy
+import benchmarks.augment
+import benchmarks.cache
+import benchmarks.recipes
+import benchmarks.speed
+import digits
+from benchmarks.accuracy import compare, record_of
+from benchmarks.photographs import DISTINCT, make_photographs, raw_splits
+from benchmarks.recipes import lite0
+from common import BACKBONES, Backbone, WeightsFile
+from engine.config import Config, parse
+from engine.paths import PROJECT
+from tests.engine.records.kept import SCHEMA_1, SCHEMA_2
+
+Benchmark = Callable[..., str]
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Benchmark]:
+    """Runs a benchmark's command line in this process and returns what it prints."""
+
+    def run(script: ModuleType, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", [str(script.__file__), *arguments])
+        script.main()
+        return capsys.readouterr().out
+
+    threads = torch.get_num_threads()
+    yield run
+    torch.set_num_threads(threads)
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+SCRIPTS = ("accuracy", "augment", "cache", "recipes", "speed")
+
+
+def test_each_is_a_script() -> None:
+    """Where Python looks for modules in the script's folder, and not in this project's, each finds what it needs."""
+    code = f"""
+import runpy, sys
+before = [place for place in sys.path if place]
+for name in {SCRIPTS}:
+    sys.path[:] = [{str(PROJECT / "benchmarks")!r}, *before]
+    assert runpy.run_path(f"{PROJECT}/benchmarks/{{name}}.py", run_name="imported")["main"]
+    assert sys.path[0] == {str(PROJECT)!r}, name
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT.parent)
+    assert done.returncode == 0, done.stderr
+
+
+def test_speed(benchmark: Benchmark, tmp_path: Path) -> None:
+    line = "--models shufflenet --size 64 --batch-size 2 --rounds 1 --device cpu --out"
+    printed = benchmark(benchmarks.speed, *line.split(), str(tmp_path))
+    assert "geometric mean" in printed
+    found = read(tmp_path / "speed.json")["results"]["shufflenet"]
+    assert {column: len(values) for column, values in found["images_per_second"].items()} == dict.fromkeys(
+        ("plain", "step", "ours", "ceiling"), 1
+    )
+    ratios = found["ratios"]
+    assert ratios["gain"] == pytest.approx(ratios["loader"] * ratios["form"] * ratios["of_ceiling"])
+    assert 0 <= min(found["data_wait_share"]) <= max(found["data_wait_share"]) < 1
+    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_speed_is_of_the_published_backbones() -> None:
+    assert len(benchmarks.speed.PUBLISHED) == 11
+    assert "inception" not in benchmarks.speed.PUBLISHED
+    assert set(benchmarks.speed.QUICK) < set(benchmarks.speed.PUBLISHED)
+
+
+def test_augment(benchmark: Benchmark, tmp_path: Path) -> None:
+    out = tmp_path / "augment.json"
+    printed = benchmark(benchmarks.augment, "--sizes", "8", "--batch", "4", "--rounds", "1", "--out", str(out))
+    assert "8x8 same draws" in printed
+    assert {each["case"] for each in read(out)["times"]} == {"whole", "same draws"}
+
+
+def test_cache(benchmark: Benchmark, tmp_path: Path) -> None:
+    out = tmp_path / "cache.json"
+    printed = benchmark(benchmarks.cache, "--images", "40", "--size", "32", "--rounds", "1", "--out", str(out))
+    assert "cache made" in printed
+    assert all(min(read(out)[name]) > 0 for name in ("build", "load", "gather", "decode", "copy"))
+
+
+Recorded = list[Config]
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    """Stands for the runs of the digits that a benchmark starts: of each, what its command line asks for."""
+    asked: Recorded = []
+    lite = BACKBONES | {"lite0": Backbone(lite0, WeightsFile("lite0", "file:///nowhere"), "_fc")}
+
+    def made_up(command: Sequence[str], out: Path) -> dict[str, Any]:
+        words = list(command)
+        script = words.index("digits.py")
+        assert words[:script] in ([], [benchmarks.recipes.__file__, "--run"])
+        config = parse(digits.DATASET, lite, [*words[script + 1 :], "--out", str(out)])[1]
+        asked.append(config)
+        epochs = (config.epochs or 0) * (2 if config.recipe == "adamw-sgd" else 1)
+        return {
+            "test": {"top1": 0.5 + 0.01 * config.seed + 0.001 * len(asked)},
+            "costs": {"images": 30 * epochs, "epochs": epochs},
+            "plan": {"precision": config.precision, "layout": "NCHW"},
+        }
+
+    monkeypatch.setattr(benchmarks.accuracy, "record_of", made_up)
+    monkeypatch.setattr(benchmarks.recipes, "record_of", made_up)
+    return asked
+
+
+def test_accuracy(benchmark: Benchmark, recorded: Recorded, tmp_path: Path) -> None:
+    line = "--models shufflenet --seeds 2 --epochs 1 --size 32 --out"
+    printed = benchmark(benchmarks.accuracy, *line.split(), str(tmp_path))
+    assert "fast - fp32" in printed
+    (found,) = read(tmp_path / "accuracy.json")["results"]
+    assert list(found["top1"].values()) == [pytest.approx([0.501, 0.513]), pytest.approx([0.502, 0.514])]
+    assert found["difference"] == pytest.approx(0.001)
+    assert [(config.seed, config.plan, config.no_cache) for config in recorded] == [
+        (0, "off", True),
+        (0, "measure", False),
+        (1, "off", True),
+        (1, "measure", False),
+    ]
+    for config in recorded:
+        assert (config.model, config.weights, config.epochs, config.size) == ("shufflenet", "none", 1, (32, 32))
+
+
+def test_recipes(benchmark: Benchmark, recorded: Recorded, tmp_path: Path) -> None:
+    data = "digits.py --epochs 1 --shots 4 --plan off"
+    printed = benchmark(benchmarks.recipes, "--data", data, "--seeds", "2", "--size", "32", "--out", str(tmp_path))
+    assert "minus the first" in printed
+    plain, cosine = read(tmp_path / "recipes.json")["results"]
+    assert (plain["recipe"], cosine["recipe"]) == ("adamw-sgd", "cosine")
+    assert (plain["images"], cosine["images"]) == ([60, 60], [30, 30])
+    assert (plain["epochs"], cosine["epochs"]) == ([2, 2], [1, 1])
+    assert plain["top1"] == pytest.approx([0.501, 0.512])
+    assert cosine["difference"] == pytest.approx(0.002)
+    assert [(config.recipe, config.seed) for config in recorded] == [
+        ("adamw-sgd", 0),
+        ("adamw-sgd", 1),
+        ("cosine", 0),
+        ("cosine", 1),
+    ]
+    assert {config.model for config in recorded} == {"lite0"}
+    # the same command goes on with each run where it lies
+    places = [config.out for config in recorded]
+    assert len(set(places)) == 4
+    benchmark(benchmarks.recipes, "--data", data, "--seeds", "2", "--size", "32", "--out", str(tmp_path))
+    assert [config.out for config in recorded[4:]] == places
+
+
+@pytest.mark.slow
+def test_accuracy_for_real(benchmark: Benchmark, tmp_path: Path) -> None:
+    line = "--models shufflenet --seeds 2 --epochs 1 --size 32 --out"
+    benchmark(benchmarks.accuracy, "--data", "digits.py --device cpu", *line.split(), str(tmp_path))
+    (found,) = read(tmp_path / "accuracy.json")["results"]
+    assert [len(scores) for scores in found["top1"].values()] == [2, 2]
+
+
+@pytest.mark.slow
+def test_recipes_for_real(benchmark: Benchmark, tmp_path: Path) -> None:
+    data = "digits.py --epochs 1 --shots 4 --plan off --device cpu"
+    benchmark(benchmarks.recipes, "--data", data, "--seeds", "2", "--size", "32", "--out", str(tmp_path))
+    plain, cosine = read(tmp_path / "recipes.json")["results"]
+    # 40 images, of which 10 val: one epoch, and one of either stage
+    assert (plain["images"], cosine["images"]) == ([60, 60], [30, 30])
+    assert len(plain["top1"]) == len(cosine["top1"]) == 2
+
+
+LEAVES_A_RECORD = """
+import shutil, sys
+from pathlib import Path
+
+kept, out = sys.argv[1], Path(sys.argv[sys.argv.index("--out") + 1])
+if kept == "none":
+    sys.exit("no data here")
+(out / "digits" / "shufflenet" / "x").mkdir(parents=True)
+shutil.copy(kept, out / "digits" / "shufflenet" / "x" / "record.json")
+"""
+
+
+@pytest.mark.parametrize("kept", [SCHEMA_1, SCHEMA_2], ids=["schema 1", "schema 2"])
+def test_the_record_that_a_command_leaves(tmp_path: Path, kept: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(LEAVES_A_RECORD)
+    found = record_of([str(script), str(kept)], tmp_path / "runs")
+    assert found["costs"]["epochs"] == 4
+    assert found["test"]["top1"] == pytest.approx(0.98055, abs=1e-4)
+
+
+def test_a_command_that_fails_ends_the_benchmark_with_its_message(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(LEAVES_A_RECORD)
+    with pytest.raises(SystemExit, match=r"script\.py none failed:\nno data here"):
+        record_of([str(script), "none"], tmp_path / "runs")
+
+
+def test_the_interval_of_paired_differences() -> None:
+    """Differences 1, 2, 3: mean 2, deviation 1, and Student's t of two degrees of freedom is 4.303."""
+    found = compare([1.0, 1.0, 1.0], [2.0, 3.0, 4.0])
+    half = 4.30265 / 3**0.5
+    assert found == pytest.approx({"difference": 2.0, "low": 2 - half, "high": 2 + half}, rel=1e-5)
+
+
+def test_photographs_are_as_large_as_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    assert DISTINCT >= 100
+    monkeypatch.setattr("benchmarks.photographs.DISTINCT", 12)
+    make_photographs(tmp_path, 16)
+    paths = sorted(tmp_path.rglob("*.jpg"))
+    assert len(paths) == 16
+    assert len({path.stat().st_ino for path in paths}) == 12
+    assert all(30_000 < path.stat().st_size < 100_000 for path in paths)
+    with Image.open(paths[0]) as image:
+        assert image.size == (500, 375)
+    listed = raw_splits(tmp_path, 10)
+    assert len(listed.train) + len(listed.test) == 10
+    assert listed.classes == ("0", "1")

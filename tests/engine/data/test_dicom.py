@@ -1,0 +1,296 @@
+"""DICOM images decoded to the RGB pixels that a viewer shows, or refused with a reason."""
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.pixels.decoders.base import JPEGLSLosslessDecoder
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    SecondaryCaptureImageStorage,
+)
+
+from engine.data.images import decode
+from engine.data.part import Pixels
+from tests.engine.data.pictures import (
+    COLOURS,
+    GREY,
+    PALETTE_COLOURS,
+    PLACES,
+    SMOOTH,
+    TABLE,
+    WIDE,
+    encoded,
+    three,
+    unreadable,
+)
+
+
+def dicom(stored: npt.NDArray[Any], **attributes: Any) -> FileDataset:
+    """A header with `stored` (H, W), (H, W, 3) or, with NumberOfFrames, (N, H, W) as its uncompressed pixels."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    header = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    colour = stored.ndim == 3 and "NumberOfFrames" not in attributes
+    header.Rows, header.Columns = stored.shape[:2] if colour else stored.shape[-2:]
+    header.SamplesPerPixel = 3 if colour else 1
+    header.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
+    header.BitsAllocated = header.BitsStored = stored.dtype.itemsize * 8
+    header.PixelRepresentation = int(stored.dtype.kind == "i")
+    if colour:
+        header.PlanarConfiguration = 0
+    for name, value in attributes.items():
+        setattr(header, name, value)
+    header.HighBit = header.BitsStored - 1
+    header.PixelData = stored.tobytes() + b"\0" * (stored.nbytes % 2)
+    header["PixelData"].VR = "OB" if header.BitsAllocated == 8 else "OW"
+    return header
+
+
+def table(bits: int, first: int, entries: npt.NDArray[Any], signed: bool = False, dtype: str = "<u2") -> Dataset:
+    """An item of a LUT sequence."""
+    item, data = Dataset(), entries.astype(dtype).tobytes()
+    item.add_new("LUTDescriptor", "SS" if signed else "US", [len(entries), first, bits])
+    item.add_new("LUTData", "OW", data + b"\0" * (len(data) % 2))
+    return item
+
+
+Show = Callable[[FileDataset], Pixels]
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> Show:
+    """Decodes a DICOM header and its pixels from a file."""
+
+    def run(header: FileDataset) -> Pixels:
+        header.save_as(tmp_path / "image.DCM", enforce_file_format=True)
+        return decode(tmp_path / "image.DCM")
+
+    return run
+
+
+TWELVE = (np.arange(35, dtype=np.uint16).reshape(5, 7) * 120).astype(np.uint16)
+TWELVE[0, 0], TWELVE[-1, -1] = 0, 4095
+UNITS = np.array([[-1024, -160, -100, 40, 41], [100, 200, 240, 241, 3000]])  # Hounsfield's
+
+
+def windowed(values: npt.NDArray[Any], centre: float, width: float) -> npt.NDArray[Any]:
+    """PS3.3 C.11.2.1.2.1, onto 0 to 255."""
+    return np.round(((values - (centre - 0.5)) / (width - 1) + 0.5).clip(0, 1) * 255)
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        pytest.param(dicom(GREY), GREY, id="8 bits"),
+        pytest.param(dicom(GREY, PhotometricInterpretation="MONOCHROME1"), 255 - GREY, id="inverted"),
+        pytest.param(dicom(TWELVE, BitsStored=12), np.round(TWELVE / 4095 * 255), id="12 bits in 16, no window"),
+        pytest.param(dicom(WIDE), np.round(WIDE / 257), id="16 bits"),
+        pytest.param(
+            dicom(TWELVE, BitsStored=12, WindowCenter=1000, WindowWidth=800), windowed(TWELVE, 1000, 800), id="window"
+        ),
+        pytest.param(
+            dicom(TWELVE, BitsStored=12, WindowCenter=[1000, 9], WindowWidth=[800, 9]),
+            windowed(TWELVE, 1000, 800),
+            id="the first of two windows",
+        ),
+        pytest.param(
+            dicom(TWELVE, BitsStored=12, WindowCenter=None, WindowWidth=None),
+            np.round(TWELVE / 4095 * 255),
+            id="an empty window",
+        ),
+        pytest.param(
+            dicom(TWELVE, BitsStored=12, WindowCenter=None, WindowWidth=400),
+            np.round(TWELVE / 4095 * 255),
+            id="half a window",
+        ),
+        pytest.param(
+            dicom(TWELVE, BitsStored=12, PhotometricInterpretation="MONOCHROME1", WindowCenter=1000, WindowWidth=800),
+            255 - windowed(TWELVE, 1000, 800),
+            id="inverted window",
+        ),
+        pytest.param(
+            dicom(
+                (UNITS // 2 + 512).astype(np.int16),
+                BitsStored=12,
+                RescaleSlope=2,
+                RescaleIntercept=-1024,
+                WindowCenter=40,
+                WindowWidth=400,
+            ),
+            windowed(UNITS // 2 * 2, 40, 400),
+            id="signed, rescaled, window",
+        ),
+        pytest.param(
+            dicom(UNITS.astype(np.int16), BitsStored=13, RescaleSlope=1, RescaleIntercept=-24),
+            np.round((UNITS + 4096) / 8191 * 255),
+            id="signed, rescaled, no window",
+        ),
+        pytest.param(
+            dicom(TWELVE, BitsStored=12, RescaleSlope="0.0001", RescaleIntercept=3),
+            np.round(TWELVE / 4095 * 255),
+            id="a slope that leaves less than 1",
+        ),
+        pytest.param(
+            dicom(TWELVE, BitsStored=12, RescaleSlope=-1, RescaleIntercept=4095),
+            255 - np.round(TWELVE / 4095 * 255),
+            id="a slope that inverts",
+        ),
+        pytest.param(
+            dicom(TWELVE, BitsStored=12, RescaleSlope=-1, RescaleIntercept=4095, WindowCenter=1000, WindowWidth=800),
+            windowed(4095 - TWELVE.astype(int), 1000, 800),
+            id="a slope that inverts, and a window",
+        ),
+        pytest.param(
+            dicom(TWELVE, BitsStored=12, RescaleSlope=None, RescaleIntercept=None),
+            np.round(TWELVE / 4095 * 255),
+            id="an empty slope",
+        ),
+        pytest.param(dicom(np.full((2, 2), 7, np.uint8), RescaleSlope=0, RescaleIntercept=0), [[0] * 2] * 2, id="flat"),
+        pytest.param(
+            dicom(TWELVE, BitsStored=12, VOILUTSequence=[table(12, 0, 4095 - np.arange(4096))]),
+            np.round((4095 - TWELVE) / 4095 * 255),
+            id="VOI table",
+        ),
+        pytest.param(
+            dicom(TWELVE, BitsStored=12, VOILUTSequence=[table(8, 1000, np.arange(1000) // 4)]),
+            (TWELVE.astype(int) - 1000).clip(0, 999) // 4,
+            id="VOI table of 8 bits",
+        ),
+        pytest.param(
+            dicom(GREY, VOILUTSequence=[table(8, 100, np.arange(101) + 50, dtype="u1")]),
+            (GREY.astype(int) - 100).clip(0, 100) + 50,
+            id="VOI table of single bytes, and one to make them even",
+        ),
+        pytest.param(
+            dicom(
+                UNITS.astype(np.int16),
+                RescaleSlope=1,
+                RescaleIntercept=0,
+                VOILUTSequence=[table(16, -200, np.arange(500) * 100, signed=True)],
+                WindowCenter=1,
+                WindowWidth=2,
+            ),
+            np.round((UNITS + 200).clip(0, 499) * 100 / 257),
+            id="VOI table before a window, signed",
+        ),
+        pytest.param(
+            dicom(TWELVE, BitsStored=12, VOILUTSequence=[]), np.round(TWELVE / 4095 * 255), id="an empty VOI sequence"
+        ),
+        pytest.param(
+            dicom(TWELVE, BitsStored=12, ModalityLUTSequence=[table(16, 0, np.arange(4096) * 5)]),
+            np.round(TWELVE.astype(int) * 5 / 257),
+            id="modality table",
+        ),
+        pytest.param(
+            dicom(
+                TWELVE,
+                BitsStored=12,
+                ModalityLUTSequence=[table(16, 0, np.arange(4096) * 5)],
+                WindowCenter=9000,
+                WindowWidth=6001,
+            ),
+            windowed(TWELVE.astype(int) * 5, 9000, 6001),
+            id="modality table and window",
+        ),
+        pytest.param(
+            dicom(np.stack([GREY, 255 - GREY, GREY // 2]), NumberOfFrames=3), GREY, id="the first of several frames"
+        ),
+    ],
+)
+def test_dicom_grey(header: FileDataset, expected: npt.NDArray[Any], shown: Show) -> None:
+    np.testing.assert_array_equal(shown(header), three(np.asarray(expected)))
+
+
+@pytest.mark.parametrize("planes", [0, 1])
+def test_dicom_rgb(planes: int, shown: Show) -> None:
+    header = dicom(COLOURS, PlanarConfiguration=planes)
+    header.PixelData = (COLOURS.transpose(2, 0, 1) if planes else COLOURS).tobytes() + b"\0"
+    np.testing.assert_array_equal(shown(header), COLOURS)
+
+
+def test_dicom_ybr(shown: Show) -> None:
+    ybr = np.asarray(Image.fromarray(COLOURS).convert("YCbCr"))
+    pixels = shown(dicom(ybr, PhotometricInterpretation="YBR_FULL"))
+    np.testing.assert_allclose(pixels.astype(int), COLOURS, atol=3)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_dicom_palette(bits: int, shown: Show) -> None:
+    header = dicom(PLACES, PhotometricInterpretation="PALETTE COLOR")
+    for name, column in zip(("Red", "Green", "Blue"), TABLE.T.astype(int), strict=True):
+        setattr(header, f"{name}PaletteColorLookupTableDescriptor", [4, 0, bits])
+        entries = (column * 257).astype("<u2") if bits == 16 else column.astype(np.uint8)
+        header.add_new(f"{name}PaletteColorLookupTableData", "OW", entries.tobytes())
+    np.testing.assert_array_equal(shown(header), PALETTE_COLOURS)
+
+
+@pytest.mark.parametrize("pixels", [SMOOTH[..., 0], SMOOTH], ids=["grey", "colour"])
+def test_dicom_with_a_jpeg_inside(pixels: Pixels, shown: Show) -> None:
+    header = dicom(pixels, PhotometricInterpretation="MONOCHROME2" if pixels.ndim == 2 else "YBR_FULL_422")
+    jpeg = encoded(Image.fromarray(pixels), "JPEG", quality=95)
+    header.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    header.PixelData = encapsulate([jpeg])
+    expected = np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")).astype(int)
+    np.testing.assert_allclose(shown(header).astype(int), expected, atol=2)
+
+
+def test_a_real_radiograph(shared_data: Path) -> None:
+    (path,) = (shared_data / "rsna" / "format_sample_not_rsna").glob("*.dcm")
+    pixels = decode(path)
+    assert pixels.shape == (1024, 1024, 3)
+    np.testing.assert_array_equal(pixels, three(pydicom.dcmread(path).pixel_array))
+    assert pixels.std() > 20
+
+
+def test_dicom_without_pixels(tmp_path: Path) -> None:
+    header = dicom(GREY)
+    del header.PixelData
+    header.save_as(tmp_path / "image.dcm", enforce_file_format=True)
+    assert unreadable(tmp_path / "image.dcm") == "a DICOM file without pixels"
+
+
+@pytest.mark.parametrize(("data", "reason"), [(b"", "empty"), (b"a text\n" * 99, "not a DICOM file")])
+def test_not_dicom(data: bytes, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "image.dcm").write_bytes(data)
+    assert unreadable(tmp_path / "image.dcm") == reason
+
+
+@pytest.mark.parametrize("left", [0.5, 0.95])
+def test_truncated_dicom(left: float, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    dicom(WIDE.repeat(20, 0)).save_as(buffer, enforce_file_format=True)
+    data = buffer.getvalue()
+    (tmp_path / "image.dcm").write_bytes(data[: int(len(data) * left)])
+    unreadable(tmp_path / "image.dcm")
+
+
+def test_dicom_of_a_coding_that_is_not_what_it_says(tmp_path: Path) -> None:
+    header = dicom(GREY)
+    header.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    header.PixelData = encapsulate([b"no such stream"])
+    header.save_as(tmp_path / "image.dcm", enforce_file_format=True)
+    assert "cannot identify image file" in unreadable(tmp_path / "image.dcm")
+
+
+def test_dicom_that_takes_a_package_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(JPEGLSLosslessDecoder, "_available", {})
+    header = dicom(GREY)
+    header.file_meta.TransferSyntaxUID = JPEGLSLossless
+    header.PixelData = encapsulate([b"a stream"])
+    header.save_as(tmp_path / "image.dcm", enforce_file_format=True)
+    assert re.search("missing dependencies: .*pylibjpeg>=", unreadable(tmp_path / "image.dcm"))

@@ -1,0 +1,499 @@
+"""Every image format decoded to the RGB pixels that a viewer shows, or refused with a reason."""
+
+import io
+import os
+import struct
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image, ImageCms, __version__
+from torchvision.transforms.v2 import functional
+
+from engine.data.images import decode, digest, resize
+from engine.data.part import HDF5Image, Pixels
+from engine.errors import UnreadableError, UserError
+from tests.engine.data.pictures import (
+    COLOURS,
+    GREY,
+    PALETTE_COLOURS,
+    PLACES,
+    SMOOTH,
+    TABLE,
+    WIDE,
+    encoded,
+    three,
+    unreadable,
+    without_rights,
+)
+
+NEW_PILLOW = pytest.mark.skipif(int(__version__.partition(".")[0]) < 13, reason="Pillow before 13 refuses it")
+
+ALPHA = np.where(np.arange(7) < 3, 0, 255).astype(np.uint8) + np.zeros((5, 1), np.uint8)
+BITS = np.arange(35).reshape(5, 7) % 3 == 0
+PALETTE = Image.fromarray(PLACES).convert("P")
+PALETTE.putdata(PLACES.ravel().tolist())
+PALETTE.putpalette(TABLE.tobytes())
+NARROWED = np.round(WIDE / 257)
+
+
+def png(bits: int, kind: int, values: list[int]) -> bytes:
+    """A PNG one pixel high, for what Pillow reads and does not write. kind: 0 grey, 2 RGB, 4 grey + alpha, 6 RGBA."""
+    width = len(values) // {0: 1, 2: 3, 4: 2, 6: 4}[kind]
+    row = struct.pack(f">B{len(values)}{'H' if bits == 16 else 'B'}", 0, *values)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, 1, bits, kind, 0, 0, 0)),
+        (b"IDAT", zlib.compress(row)),
+        (b"IEND", b""),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+
+
+@pytest.fixture
+def decoded(tmp_path: Path) -> Callable[..., Pixels]:
+    """Decodes bytes as a file of some name."""
+
+    def run(data: bytes, name: str = "image.png") -> Pixels:
+        (tmp_path / name).write_bytes(data)
+        pixels = decode(tmp_path / name)
+        assert pixels.dtype == np.uint8
+        assert pixels.shape[2:] == (3,)
+        return pixels
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF"])
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        pytest.param(Image.fromarray(GREY), three(GREY), id="grey"),
+        pytest.param(Image.fromarray(BITS), three(BITS * 255), id="1-bit"),
+        pytest.param(PALETTE, PALETTE_COLOURS, id="palette"),
+    ],
+)
+def test_grey_bits_and_palettes(
+    kind: str, image: Image.Image, expected: Pixels, decoded: Callable[..., Pixels]
+) -> None:
+    np.testing.assert_array_equal(decoded(encoded(image, kind)), expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("PNG", {}),
+        ("BMP", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("TIFF", {"compression": "tiff_adobe_deflate"}),
+        ("WEBP", {"lossless": True}),
+        ("PPM", {}),
+        ("TGA", {}),
+    ],
+)
+def test_colours_come_out_as_they_went_in(kind: str, options: dict[str, Any], decoded: Callable[..., Pixels]) -> None:
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(COLOURS), kind, **options)), COLOURS)
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "opaque"),
+    [
+        pytest.param(Image.fromarray(np.stack([GREY, ALPHA], 2)), "PNG", three(GREY), id="LA"),
+        pytest.param(Image.fromarray(np.stack([GREY, ALPHA], 2)), "TIFF", three(GREY), id="LA in TIFF"),
+        pytest.param(Image.fromarray(np.dstack([COLOURS, ALPHA])), "PNG", COLOURS, id="RGBA"),
+        pytest.param(Image.fromarray(np.dstack([COLOURS, ALPHA])), "TIFF", COLOURS, id="RGBA in TIFF"),
+        pytest.param(Image.fromarray(np.dstack([COLOURS, ALPHA])), "WEBP", COLOURS, id="RGBA in WebP"),
+    ],
+)
+def test_what_is_transparent_is_white(
+    image: Image.Image, kind: str, opaque: Pixels, decoded: Callable[..., Pixels]
+) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    expected = np.where(ALPHA[..., None] == 0, 255, opaque)
+    np.testing.assert_array_equal(decoded(encoded(image, kind, **options)), expected)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_a_palettes_transparent_colour_is_white(kind: str, decoded: Callable[..., Pixels]) -> None:
+    pixels = decoded(encoded(PALETTE, kind, transparency=1))
+    np.testing.assert_array_equal(pixels, np.where(PLACES[..., None] == 1, 255, PALETTE_COLOURS))
+
+
+def test_a_palette_with_an_alpha_of_each_colour(decoded: Callable[..., Pixels]) -> None:
+    pixels = decoded(encoded(PALETTE, "PNG", transparency=bytes([255, 0, 255, 255])))
+    np.testing.assert_array_equal(pixels, np.where(PLACES[..., None] == 1, 255, PALETTE_COLOURS))
+
+
+@NEW_PILLOW
+def test_a_palette_whose_own_colours_have_alpha(decoded: Callable[..., Pixels]) -> None:
+    """TGA: 35 places in a table of 256 BGRA colours, from the top."""
+    header = struct.pack("<BBBHHBHHHHBB", 0, 1, 1, 0, 4, 32, 0, 0, 7, 5, 8, 0x20)
+    table = bytes([0, 0, 0, 255, 3, 20, 250, 0, 40, 200, 4, 255, 255, 255, 255, 255])
+    pixels = decoded(header + table + PLACES.astype(np.uint8).tobytes())
+    np.testing.assert_array_equal(pixels, np.where(PLACES[..., None] == 1, 255, PALETTE_COLOURS))
+
+
+def test_a_palette_beside_an_alpha_channel(decoded: Callable[..., Pixels]) -> None:
+    image = PALETTE.convert("PA")
+    image.putalpha(Image.fromarray(ALPHA))
+    assert image.mode == "PA"
+    pixels = decoded(encoded(image, "TIFF"), "image.tif")
+    np.testing.assert_array_equal(pixels, np.where(ALPHA[..., None] == 0, 255, PALETTE_COLOURS))
+
+
+def test_half_transparent_is_halfway_to_white(decoded: Callable[..., Pixels]) -> None:
+    pixels = decoded(encoded(Image.new("RGBA", (2, 2), (0, 100, 200, 128)), "PNG"))
+    np.testing.assert_allclose(pixels[0, 0], [127, 177, 227], atol=1)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg(progressive: bool, decoded: Callable[..., Pixels]) -> None:
+    data = encoded(Image.fromarray(SMOOTH), "JPEG", quality=95, subsampling=0, progressive=progressive)
+    pixels = decoded(data, "image.jpg")
+    assert Image.open(io.BytesIO(data)).mode == "RGB"
+    assert np.abs(pixels.astype(int) - SMOOTH).mean() < 2
+
+
+def test_cmyk_jpeg(decoded: Callable[..., Pixels]) -> None:
+    """Adobe stores the inks inverted: a decoder that misses it gives the negative."""
+    data = encoded(Image.fromarray(SMOOTH).convert("CMYK"), "JPEG", quality=95)
+    assert Image.open(io.BytesIO(data)).mode == "CMYK"
+    assert np.abs(decoded(data, "image.jpg").astype(int) - SMOOTH).mean() < 3
+
+
+@pytest.mark.parametrize("mode", ["CMYK", pytest.param("YCbCr", marks=NEW_PILLOW)])
+def test_other_colour_spaces_in_tiff(mode: str, decoded: Callable[..., Pixels]) -> None:
+    pixels = decoded(encoded(Image.fromarray(COLOURS).convert(mode), "TIFF"), "image.tif")
+    np.testing.assert_allclose(pixels.astype(int), COLOURS, atol=3)
+
+
+def test_lab_tiff_is_converted(decoded: Callable[..., Pixels]) -> None:
+    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    lab = ImageCms.applyTransform(Image.fromarray(SMOOTH // 2 + 60), to_lab)
+    assert lab is not None
+    pixels = decoded(encoded(lab, "TIFF"), "image.tif")
+    assert np.abs(pixels.astype(int) - (SMOOTH // 2 + 60)).mean() < 3
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(encoded(Image.fromarray(WIDE), "PNG"), id="PNG"),
+        pytest.param(encoded(Image.fromarray(WIDE), "TIFF"), id="little-endian TIFF"),
+        pytest.param(encoded(Image.frombytes("I;16B", (7, 5), WIDE.astype(">u2").tobytes()), "TIFF"), id="big-endian"),
+        pytest.param(encoded(Image.fromarray(WIDE.astype(np.int32)), "TIFF"), id="32 bits that 16 would hold"),
+        pytest.param(b"P5 7 5 65535\n" + WIDE.astype(">u2").tobytes(), id="PGM"),
+    ],
+)
+def test_16_bit_grey_is_scaled_by_what_the_type_holds(data: bytes, decoded: Callable[..., Pixels]) -> None:
+    np.testing.assert_array_equal(decoded(data), three(NARROWED))
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "expected"),
+    [
+        (2, [0, 200, 65_535, 33_023, 1285, 256], [[0, 0, 255], [128, 5, 1]]),
+        (4, [1285, 65_535, 1285, 0], [[5, 5, 5], [255, 255, 255]]),
+        (6, [256, 512, 1024, 65_535, 0, 0, 0, 0], [[1, 2, 4], [255, 255, 255]]),
+    ],
+)
+def test_16_bit_colours_keep_their_higher_byte(
+    kind: int, values: list[int], expected: list[list[int]], decoded: Callable[..., Pixels]
+) -> None:
+    assert decoded(png(16, kind, values)).tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (np.array([[0, 65_536]], np.int32), "go from 0 to 65536, more than 16 bits hold"),
+        (np.array([[-1, 5]], np.int32), "go from -1 to 5"),
+        (np.array([[0.0, 1.0]], np.float32), "floating-point"),
+    ],
+)
+def test_numbers_without_a_white(values: npt.NDArray[Any], reason: str, tmp_path: Path) -> None:
+    Image.fromarray(values).save(tmp_path / "image.tif")
+    assert reason in unreadable(tmp_path / "image.tif")
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "PNG"])
+def test_of_several_frames_the_first(kind: str, decoded: Callable[..., Pixels]) -> None:
+    frames = [Image.new("RGB", (4, 3), colour) for colour in ((10, 200, 30), (255, 0, 0), (0, 0, 255))]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert getattr(Image.open(io.BytesIO(data)), "n_frames", 1) == 3
+    assert (decoded(data) == (10, 200, 30)).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("PNG", "image.jpg"), ("PNG", "image.dat"), ("BMP", "image.JPEG"), ("TIFF", "image.png"), ("PNG", "image")],
+)
+def test_the_content_tells_the_format(kind: str, name: str, decoded: Callable[..., Pixels]) -> None:
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(COLOURS), kind), name), COLOURS)
+
+
+@pytest.mark.parametrize("name", ["image.JPEG", "image.tif", "image.PNG"])
+def test_a_jpeg_of_any_name(name: str, decoded: Callable[..., Pixels]) -> None:
+    data = encoded(Image.fromarray(SMOOTH), "JPEG")
+    np.testing.assert_array_equal(decoded(data, name), np.asarray(Image.open(io.BytesIO(data))))
+
+
+@pytest.mark.parametrize("shape", [(247, 254), (254, 247)])
+def test_odd_tiff_tiles(shape: tuple[int, int], decoded: Callable[..., Pixels]) -> None:
+    """The size of some of UC Merced's."""
+    tile = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(tile), "TIFF"), "image.tif"), tile)
+
+
+STORED_AS = {  # orientation -> how the upright picture has to be turned for it to say so
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.transpose(1, 0, 2),
+    6: lambda upright: np.rot90(upright),
+    7: lambda upright: upright[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda upright: np.rot90(upright, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", STORED_AS)
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
+def test_exif_orientation(kind: str, orientation: int, decoded: Callable[..., Pixels]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = COLOURS if kind != "JPEG" else SMOOTH
+    stored = Image.fromarray(np.ascontiguousarray(STORED_AS[orientation](upright)))
+    options = {"lossless": True} if kind == "WEBP" else {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
+    pixels = decoded(encoded(stored, kind, exif=exif, **options))
+    assert pixels.shape == upright.shape
+    assert np.abs(pixels.astype(int) - upright).mean() < (2 if kind == "JPEG" else 1e-9)
+
+
+def exif_of(*entries: tuple[int, int, int, int]) -> bytes:
+    """EXIF of raw (tag, type, count, value) entries, whole or not."""
+    listed = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + listed + b"\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"Exif\0\0",
+        b"Exif\0\0MM",
+        b"Exif\0\0nonsense that is no TIFF header",
+        b"Exif\0\0II*\0\xff\xff\xff\xff",
+        b"Exif\0\0II*\0\x08\0\0\0\xff\xff",
+        exif_of((0x0112, 3, 1, 0)),
+        exif_of((0x0112, 3, 1, 99)),
+        exif_of((0x0112, 2, 4, 0x00787878)),
+        exif_of((0x0112, 5, 1, 99_999)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_broken_exif_beside_good_pixels(exif: bytes, decoded: Callable[..., Pixels]) -> None:
+    assert (decoded(encoded(Image.fromarray(COLOURS), "PNG", exif=exif)) == COLOURS).all()
+    data = encoded(Image.fromarray(SMOOTH), "JPEG", exif=exif)
+    plain = encoded(Image.fromarray(SMOOTH), "JPEG")
+    np.testing.assert_array_equal(decoded(data), decoded(plain))
+
+
+@pytest.mark.parametrize("damaged", [(0x8769, 4, 1, 99_999), (0x011A, 2, 3, 0x00FFFEFD), (0xA217, 13, 1, 7)])
+def test_the_orientation_counts_beside_damaged_tags(
+    damaged: tuple[int, int, int, int], decoded: Callable[..., Pixels]
+) -> None:
+    exif = exif_of((0x0112, 3, 1, 6), damaged)
+    stored = Image.fromarray(np.ascontiguousarray(STORED_AS[6](COLOURS)))
+    np.testing.assert_array_equal(decoded(encoded(stored, "PNG", exif=exif)), COLOURS)
+
+
+@pytest.fixture
+def hdf5(tmp_path: Path) -> Path:
+    """Seven images, three in a chunk, and what is no image."""
+    with h5py.File(tmp_path / "images.h5", "w") as file:
+        images = np.random.default_rng(2).integers(0, 256, (7, 6, 5, 3), dtype=np.uint8)
+        file.create_dataset("images", data=images, chunks=(3, 6, 5, 3), compression="gzip")
+        file["floats"] = np.zeros((7, 6, 5, 3), np.float32)
+        file["grey"] = np.zeros((7, 6, 5), np.uint8)
+        file["four"] = np.zeros((7, 6, 5, 4), np.uint8)
+        file["number"] = 7
+        file.create_group("group")
+    return tmp_path / "images.h5"
+
+
+def test_hdf5(hdf5: Path) -> None:
+    with h5py.File(hdf5) as file:
+        expected = file["images"][:]
+    for index in (0, 6, 2, 3, 2):
+        np.testing.assert_array_equal(decode(HDF5Image(hdf5, "images", index)), expected[index])
+
+
+@pytest.mark.parametrize(
+    ("array", "index", "reason"),
+    [
+        ("images", 7, r"Index \(7\) out of range"),
+        ("floats", 0, r"float32 \(6, 5, 3\) instead of uint8"),
+        ("grey", 0, r"uint8 \(6, 5\) instead of uint8"),
+        ("four", 0, r"uint8 \(6, 5, 4\) instead of uint8"),
+        ("number", 0, "scalar"),
+        ("group", 0, "group is not an array"),
+        ("none", 0, "^Unable to .*'none' doesn't exist"),
+    ],
+)
+def test_no_image_in_hdf5(array: str, index: int, reason: str, hdf5: Path) -> None:
+    with pytest.raises(UnreadableError, match=reason):
+        decode(HDF5Image(hdf5, array, index))
+
+
+def test_a_damaged_chunk_spoils_its_images_alone(hdf5: Path) -> None:
+    with h5py.File(hdf5) as file:
+        expected, chunk = file["images"][:], file["images"].id.get_chunk_info(1)
+    data = bytearray(hdf5.read_bytes())
+    data[chunk.byte_offset : chunk.byte_offset + chunk.size] = b"\xaa" * chunk.size
+    hdf5.write_bytes(data)
+    unreadable(HDF5Image(hdf5, "images", 3))
+    np.testing.assert_array_equal(decode(HDF5Image(hdf5, "images", 6)), expected[6])
+
+
+@pytest.mark.parametrize("damage", ["half", "empty", "text", "folder", "absent"])
+def test_not_hdf5(damage: str, hdf5: Path) -> None:
+    data = hdf5.read_bytes()
+    hdf5.unlink()
+    if damage == "folder":
+        hdf5.mkdir()
+    elif damage != "absent":
+        hdf5.write_bytes({"half": data[: len(data) // 2], "empty": b"", "text": b"a text\n" * 999}[damage])
+    with pytest.raises(UserError) as caught:
+        decode(HDF5Image(hdf5, "images", 0))
+    assert str(caught.value).startswith(f"{hdf5} can't be read as HDF5: ")
+    assert "\n" not in str(caught.value)
+    assert "0x" not in str(caught.value)
+
+
+def test_a_replaced_hdf5_file_is_read_again(hdf5: Path) -> None:
+    decode(HDF5Image(hdf5, "images", 0))
+    other = hdf5.with_name("other.h5")
+    with h5py.File(other, "w") as file:
+        file["images"] = np.full((1, 2, 2, 3), 9, np.uint8)
+    os.utime(other, ns=(1, 1))
+    other.replace(hdf5)
+    assert (decode(HDF5Image(hdf5, "images", 0)) == np.full((2, 2, 3), 9)).all()
+
+
+NOISE = Image.fromarray(np.random.default_rng(4).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+JPEG = encoded(NOISE, "JPEG")
+PNG = encoded(NOISE, "PNG")
+
+
+@pytest.mark.parametrize("left", [2, 10, 300, len(JPEG) // 2, len(JPEG) - 100])
+def test_truncated_jpeg(left: int, tmp_path: Path) -> None:
+    (tmp_path / "image.jpg").write_bytes(JPEG[:left])
+    unreadable(tmp_path / "image.jpg")
+
+
+@pytest.mark.parametrize("left", [4, 8, 20, 33, 60, len(PNG) // 2, len(PNG) - 100])
+def test_truncated_png(left: int, tmp_path: Path) -> None:
+    (tmp_path / "image.png").write_bytes(PNG[:left])
+    unreadable(tmp_path / "image.png")
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "BMP", "WEBP"])
+def test_other_truncated_files(kind: str, tmp_path: Path) -> None:
+    data = encoded(NOISE, kind)
+    (tmp_path / "image").write_bytes(data[: len(data) * 3 // 4])
+    unreadable(tmp_path / "image")
+
+
+def test_damaged_pixels(tmp_path: Path) -> None:
+    damaged = bytearray(PNG)
+    damaged[len(PNG) // 2 : len(PNG) // 2 + 500] = b"\xff" * 500
+    (tmp_path / "image.png").write_bytes(damaged)
+    unreadable(tmp_path / "image.png")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"<html>404</html>", "not an image of a known format"),
+        (b"\0" * 5000, "not an image of a known format"),
+    ],
+)
+def test_no_image(data: bytes, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "image.png").write_bytes(data)
+    assert unreadable(tmp_path / "image.png") == reason
+
+
+def test_a_picture_too_large_to_be_one(tmp_path: Path) -> None:
+    """A header of 50 bytes that asks for 16 GB."""
+    data = png(8, 2, [1, 2, 3]).replace(struct.pack(">II", 1, 1), struct.pack(">II", 73_000, 73_000))
+    header = data[12:29]
+    (tmp_path / "image.png").write_bytes(data[:29] + struct.pack(">I", zlib.crc32(header)) + data[33:])
+    assert "exceeds limit" in unreadable(tmp_path / "image.png")
+
+
+@pytest.mark.parametrize("name", ["image.png", "image.dcm"])
+def test_no_file(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    assert unreadable(path) == "no such file or directory"
+    path.symlink_to(tmp_path / "nothing")
+    assert unreadable(path) == "no such file or directory"
+    path.unlink()
+    path.mkdir()
+    assert unreadable(path) == "is a directory"
+
+
+def test_no_permission(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(PNG)
+    decode(path)  # Pillow's plugins lie where only this user may read, perhaps
+    with without_rights(path):
+        assert unreadable(path) == "permission denied"
+    decode(path)
+
+
+@pytest.mark.parametrize(
+    ("package", "reference", "line"),
+    [
+        ("h5py", HDF5Image(Path("a.h5"), "images", 0), "pip install 'h5py>="),
+        ("pydicom", Path("a.dcm"), "pip install 'pydicom>="),
+    ],
+)
+def test_a_package_that_is_missing(
+    package: str, reference: Path | HDF5Image, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=line):
+        decode(reference)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (33, 57), (96, 20), (40, 48), (64, 128)])
+def test_resize(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(3).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    found = resize(noise, size)
+    assert found.shape == (*size, 3)
+    expected = functional.resize(functional.to_image(noise.copy()), list(size), antialias=True)
+    torch.testing.assert_close(functional.to_image(found.copy()), expected, atol=1, rtol=0)
+    pillow = Image.fromarray(noise).resize(size[::-1], Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(found, np.asarray(pillow))
+
+
+def test_digests_differ_where_pixels_or_shape_do() -> None:
+    images = [COLOURS, COLOURS[::-1], COLOURS.reshape(7, 5, 3), COLOURS.copy(), np.asfortranarray(COLOURS)]
+    images[3][0, 0, 0] ^= 1
+    found = [digest(image) for image in images]
+    assert len(set(found)) == 4
+    assert found[0] == found[4]
+    assert all(len(text) == 32 for text in found)

@@ -1,0 +1,30 @@
+"""Folders that the user has not named."""
+
+from pathlib import Path
+
+import pytest
+
+from engine.paths import cache_folder, nearest_existing, user_cache, writable
+
+
+def test_a_user_without_a_home_has_a_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", fail)
+    assert user_cache().name.startswith("which-backbone-")
+
+
+def test_the_nearest_folder_that_exists(tmp_path: Path) -> None:
+    assert nearest_existing(tmp_path / "a" / "b") == tmp_path
+    assert nearest_existing(tmp_path) == tmp_path
+    assert writable(tmp_path)
+    assert not writable(tmp_path / "a")
+
+
+def test_decoded_images_go_beside_the_data_where_they_can(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert cache_folder(tmp_path / "data") == tmp_path / "data" / ".cache"
+    (tmp_path / "file").touch()
+    assert cache_folder(tmp_path / "file" / "data") == tmp_path / "cache" / "which-backbone"

@@ -1,0 +1,474 @@
+"""The plan by measurement: what is tried, what is chosen, what is remembered."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from engine.data.batches import Batches
+from engine.errors import UserError
+from engine.models.structure import freeze_body, replace_head
+from engine.training import autotune
+from engine.training.autotune import TuningRequest, TuningResult, fastest_plan, remembered
+from engine.training.plan import Plan
+from engine.training.step import Step
+from tests import toy
+from tests.conftest import Command, only_run
+
+PLAN = Plan("cpu", "a processor", "bf16", "the processor has bf16 instructions", 1)
+TRAIN = Batches("train", toy.part(16, 1, "train"), 8, (8, 8), (0.4,) * 3, (0.2,) * 3, "cpu")
+REQUEST = TuningRequest("tiny", "6", "full", "auto", "auto", measure=True)
+LONG = replace(REQUEST, epochs=400_000)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def chosen(
+    request: TuningRequest = REQUEST, plan: Plan = PLAN, model: nn.Module | None = None, train: Batches = TRAIN
+) -> Plan:
+    torch.manual_seed(0)
+    return fastest_plan(plan, model or toy.tiny(), train, request)
+
+
+class Watch:
+    """Stands for the clock: a pass of a model takes as long as `seconds` says of its form, for 8 images."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.seconds: dict[str, float] = {}
+        self.first: dict[str, float] = {}  # what the first step of a form takes beside
+        self.steps: list[str] = []  # the form of every step
+        self._form, self._compiled = "", ""
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    @contextmanager
+    def compiled(self) -> Iterator[None]:
+        """What runs inside is compiled."""
+        self._compiled = " compiled"
+        try:
+            yield
+        finally:
+            self._compiled = ""
+
+    def pass_through(self, layer: nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        """Every model here has one convolution, whose output tells the dtype."""
+        if isinstance(layer, nn.Conv2d):
+            layout = "NHWC" if given[0].is_contiguous(memory_format=torch.channels_last) else "NCHW"
+            dtype = {torch.float32: "fp32", torch.bfloat16: "bf16"}[output.dtype]
+            self._form = f"{dtype} {layout}{self._compiled}"
+            more = 0.0 if self._form in self.steps else self.first.get(self._form, 0.0)
+            self.now += self.seconds[self._form] * len(given[0]) / 8 + more
+
+    def step(self, *_: object) -> None:
+        self.steps.append(self._form)
+
+
+Timed = Callable[[dict[str, float]], list[str]]
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
+    watch = Watch()
+    monkeypatch.setattr("engine.training.autotune.time", SimpleNamespace(perf_counter=watch.perf_counter))
+    hooks = (register_module_forward_hook(watch.pass_through), register_optimizer_step_post_hook(watch.step))
+    yield watch
+    for hook in hooks:
+        hook.remove()
+
+
+@pytest.fixture
+def timed(watch: Watch) -> Timed:
+    """Lets a test dictate the seconds of a step of each form; returns the steps that were taken."""
+
+    def dictate(seconds: dict[str, float]) -> list[str]:
+        watch.seconds = seconds
+        return watch.steps
+
+    return dictate
+
+
+FORMS = {"bf16 NCHW": 0.03, "bf16 NHWC": 0.02, "fp32 NCHW": 0.05, "fp32 NHWC": 0.04}
+
+
+@pytest.mark.parametrize("best", FORMS)
+def test_the_fastest_form_is_chosen_and_the_others_are_named(timed: Timed, best: str) -> None:
+    timed(FORMS | {best: 0.01})
+    plan = chosen()
+    assert plan.form == best
+    assert (plan.device, plan.device_name, plan.threads) == ("cpu", "a processor", 1)
+    rate, _, others = plan.reason.partition("; ")
+    assert rate == "800.0 images/s (8 a step)"
+    for form, seconds in FORMS.items():
+        assert (f"{form} {8 / seconds:.1f}" in others) is (form != best)
+
+
+def test_the_hopeless_are_not_tried_again(timed: Timed) -> None:
+    seen = timed({"bf16 NCHW": 0.02, "bf16 NHWC": 0.025, "fp32 NCHW": 0.05, "fp32 NHWC": 0.029})
+    chosen()
+    counts = {form: seen.count(form) for form in FORMS}
+    # a warm-up, five rounds, and two steps that tell how many images to try with
+    assert counts == {"bf16 NCHW": 8, "bf16 NHWC": 6, "fp32 NHWC": 6, "fp32 NCHW": 3}
+
+
+def test_time_is_limited(timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = timed(FORMS)
+    monkeypatch.setattr(autotune, "BUDGET", 0.0)
+    assert chosen().form == "bf16 NHWC"
+    assert sorted(seen[2:]) == sorted(FORMS)  # the warm-up decides
+
+
+def test_a_first_step_does_not_count_where_there_is_a_second(
+    watch: Watch, timed: Timed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed(FORMS)
+    watch.first = {"bf16 NHWC": 0.3}
+    monkeypatch.setattr(autotune, "ROUNDS", 1)
+    assert chosen().form == "bf16 NHWC"
+
+
+def test_precision_that_was_asked_for_is_kept(timed: Timed) -> None:
+    seen = timed({"fp32 NCHW": 0.05, "fp32 NHWC": 0.04})
+    assert chosen(replace(REQUEST, precision="fp32"), replace(PLAN, precision="fp32")).form == "fp32 NHWC"
+    assert set(seen) == {"fp32 NCHW", "fp32 NHWC"}
+
+
+class Wrong(nn.Module):
+    """Computes something else in half precision, as a broken kernel would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = toy.tiny()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.inner(images)
+        return logits if logits.dtype == torch.float32 else logits.flip(1) * 3
+
+
+def test_a_form_that_is_not_what_fp32_computes_is_not_chosen(timed: Timed) -> None:
+    timed(FORMS)
+    plan = chosen(replace(REQUEST, head="inner.6"), model=Wrong())
+    assert plan.form == "fp32 NHWC"
+    assert plan.reason.endswith("; fp32 NCHW 160.0, bf16 NHWC is inaccurate, bf16 NCHW is inaccurate")
+
+
+def test_where_no_form_is_sound_nothing_is_claimed_and_nothing_remembered(timed: Timed, own_cache: Path) -> None:
+    timed(FORMS)
+    model = toy.tiny()
+    nn.init.constant_(model.get_submodule("6").bias, float("nan"))  # type: ignore[arg-type]
+    plan = chosen(model=model)
+    assert plan.form == "fp32 NCHW"
+    assert plan.reason == "no other form could be measured and agreed with fp32"
+    assert not list(own_cache.rglob("*.json"))
+
+
+def test_what_was_found_is_remembered_for_the_same_run(timed: Timed, own_cache: Path) -> None:
+    seen = timed(FORMS)
+    first = chosen()
+    seen.clear()
+    assert chosen() == first
+    assert seen == []
+    # another number of classes changes no step's time, another size or batch size does
+    other_classes = toy.tiny()
+    replace_head(other_classes, "6", 7)
+    assert chosen(model=other_classes) == first
+    assert seen == []
+    linear = toy.tiny()
+    freeze_body(linear, "6")
+    chosen(replace(REQUEST, tune="linear"), model=linear)
+    assert seen
+    seen.clear()
+    chosen(replace(REQUEST, precision="bf16"))
+    assert seen
+    for other in (replace(TRAIN, size=(16, 16)), replace(TRAIN, batch_size=4)):
+        seen.clear()
+        chosen(train=other)
+        assert seen
+    seen.clear()
+    chosen(plan=replace(PLAN, device_name="another processor"))
+    assert seen
+
+
+WHOLE: dict[str, Any] = {
+    "precision": "fp32",
+    "layout": "NCHW",
+    "micro_batch": None,
+    "memory": None,
+    "reason": "x",
+    "step_seconds": 1.0,
+}
+DAMAGED = [
+    *({**WHOLE, **change} for change in ({"precision": "fp8"}, {"memory": ["x"]}, {"reason": "\ud800"}, {"reason": 3})),
+    *({**WHOLE, "step_seconds": seconds} for seconds in (float("nan"), None, "1")),
+    {**WHOLE, "compile_gain": float("inf")},
+    {**WHOLE, "more": 1},
+]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"\xff", b"[" * 200_000, *(json.dumps(damaged).encode() for damaged in DAMAGED)]
+)
+def test_a_damaged_result_is_none(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(WHOLE))
+    assert remembered(path) == TuningResult(**WHOLE)
+    path.write_bytes(content)
+    assert remembered(path) is None
+
+
+def test_no_file_is_no_result(tmp_path: Path) -> None:
+    assert remembered(tmp_path / "nowhere" / "result.json") is None
+    assert remembered(tmp_path) is None
+
+
+def test_where_memory_ran_short_is_not_gone_by_another_time(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(WHOLE | {"micro_batch": 2}))
+    assert remembered(path) is None
+
+
+def test_after_a_damage_it_is_measured_anew(timed: Timed, own_cache: Path) -> None:
+    seen = timed(FORMS)
+    first = chosen()
+    (path,) = own_cache.rglob("*.json")
+    path.write_text("[]")
+    seen.clear()
+    assert chosen() == first
+    assert seen
+    assert TuningResult(**json.loads(path.read_text())).layout == "NHWC"
+
+
+def test_a_cache_folder_that_cannot_be_written_is_no_obstacle(timed: Timed, own_cache: Path) -> None:
+    timed(FORMS)
+    own_cache.write_text("a file")
+    assert chosen().form == "bf16 NHWC"
+
+
+def test_nothing_is_measured_if_not_wanted(timed: Timed, own_cache: Path) -> None:
+    seen = timed(FORMS)
+    unmeasured = replace(REQUEST, measure=False)
+    assert chosen(unmeasured) == PLAN
+    assert chosen(replace(unmeasured, compile="on")) == replace(PLAN, compiled=True)
+    assert seen == []
+    assert not own_cache.exists()
+
+
+def test_weights_statistics_and_random_numbers_stay_as_they_are() -> None:
+    torch.manual_seed(0)
+    model = toy.tiny()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    training = model.training
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    fastest_plan(PLAN, model, TRAIN, REQUEST)
+    assert torch.equal(torch.rand(3), expected)
+    assert model.training is training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+        assert value.is_contiguous(), name
+
+
+def test_a_slow_backbone_is_tried_on_few_images(watch: Watch, timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image takes 0.05 s in every form, so that four take a step's time."""
+    seen = timed(dict.fromkeys(FORMS, 0.4))
+    monkeypatch.setattr(autotune, "STEP_SECONDS", 0.2)
+    monkeypatch.setattr(autotune, "BUDGET", 3.5)
+    plan = chosen()
+    assert plan.reason.startswith("20.0 images/s (4 a step); ")
+    # two steps that tell how many images to try with; then time suffices for a warm-up and two rounds
+    assert len(seen) == 2 + 3 * len(FORMS)
+    assert watch.now < 5
+
+
+def test_out_of_memory_smaller_micro_batches_are_tried(timed: Timed, own_cache: Path) -> None:
+    timed(FORMS)
+    sizes: list[int] = []
+
+    class Greedy(nn.Sequential):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(images))
+            if len(images) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            logits: torch.Tensor = super().forward(images)
+            return logits
+
+    plan = chosen(model=Greedy(*toy.tiny().children()))
+    assert (plan.micro_batch, max(sizes)) == (2, 8)
+    assert plan.memory is not None
+    assert "8 images is added up from 2 at a time" in plan.memory
+    assert plan.form == "bf16 NHWC"
+    # another time there may be more memory
+    assert not list(own_cache.rglob("*.json"))
+
+
+class Picky(nn.Sequential):
+    """Raises `problem` when it trains on more than `most` images in the dtype `dtype`."""
+
+    dtype, most, problem = torch.float32, 0, RuntimeError("no such kernel")
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = super().forward(images)
+        if logits.dtype == self.dtype and len(images) > self.most:
+            raise self.problem
+        return logits
+
+
+def test_a_form_that_fails_is_left_out(timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed(FORMS)
+    monkeypatch.setattr(Picky, "dtype", torch.bfloat16)
+    plan = chosen(model=Picky(*toy.tiny().children()))
+    assert plan.form == "fp32 NHWC"
+    assert plan.reason.endswith("fp32 NCHW 160.0, bf16 NCHW fails, bf16 NHWC fails")
+
+
+def test_a_form_that_does_not_fit_shrinks_no_other(timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed(FORMS)
+    monkeypatch.setattr(Picky, "dtype", torch.bfloat16)
+    monkeypatch.setattr(Picky, "most", 2)
+    monkeypatch.setattr(Picky, "problem", torch.OutOfMemoryError("CUDA out of memory."))
+    plan = chosen(model=Picky(*toy.tiny().children()))
+    assert (plan.form, plan.micro_batch) == ("fp32 NHWC", None)
+    assert plan.reason.endswith("fp32 NCHW 160.0, bf16 NCHW does not fit, bf16 NHWC does not fit")
+
+
+class Poisoned(nn.Sequential):
+    """In half precision, its logits are not numbers."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = super().forward(images)
+        return logits if logits.dtype == torch.float32 else logits * float("nan")
+
+
+def test_half_precision_that_overflows_leaves_fp32_sound(timed: Timed) -> None:
+    """Its gradients reach the weights that the forms share, even at a rate of 0."""
+    timed(FORMS)
+    assert chosen(model=Poisoned(*toy.tiny().children())).form == "fp32 NHWC"
+
+
+COMPILED = FORMS | {"bf16 NHWC compiled": 0.01}
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch, watch: Watch) -> list[int]:
+    """Stands in for torch.compile, which takes a minute; counts its calls."""
+    calls: list[int] = []
+
+    def compiled(model: nn.Module, dynamic: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+        calls.append(1)
+
+        def forward(images: torch.Tensor) -> torch.Tensor:
+            with watch.compiled():
+                logits: torch.Tensor = model(images)
+            return logits
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    return calls
+
+
+def test_a_long_run_is_compiled_where_that_is_faster(timed: Timed, compiler: list[int], own_cache: Path) -> None:
+    # 2 steps of 0.02 s an epoch
+    seen = timed(COMPILED)
+    assert not chosen(replace(REQUEST, epochs=20)).compiled
+    assert compiler == []
+    long = chosen(LONG)
+    assert long.compiled
+    assert long.reason.endswith("; compiled it is 2.00 times as fast")
+    seen.clear()
+    assert chosen(LONG) == long
+    assert seen == []
+    assert not chosen(replace(LONG, epochs=10)).compiled
+    assert not chosen(replace(LONG, compile="off")).compiled
+    asked = chosen(replace(REQUEST, compile="on"))
+    assert asked.compiled
+    assert asked.reason.endswith("; compiled, as asked for, it is 2.00 times as fast")
+
+
+def test_what_compilation_does_not_speed_up_is_left(timed: Timed, compiler: list[int]) -> None:
+    timed(FORMS | {"bf16 NHWC compiled": 0.021})
+    plan = chosen(LONG)
+    assert not plan.compiled
+    assert plan.reason.endswith("; compiled it is 0.95 times as fast")
+    assert chosen(replace(REQUEST, compile="on")).compiled
+
+
+def test_a_compiler_that_fails(timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed(COMPILED)
+
+    error = type("InductorError", (Exception,), {"__module__": "torch._inductor.exc"})
+
+    def compiled(model: nn.Module, dynamic: bool) -> Any:
+        def fail(images: torch.Tensor) -> torch.Tensor:
+            raise error("no C++ compiler\nand much more")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    plan = chosen(LONG)
+    assert plan.form == "bf16 NHWC"
+    assert "; torch.compile fails here: no C++ compiler. --compile off" in plan.reason
+    for measure in (True, False):
+        with pytest.raises(UserError, match=r"^torch.compile fails here: no C\+\+ compiler\. --compile off does"):
+            step_of(chosen(replace(REQUEST, compile="on", measure=measure)))
+
+
+def step_of(plan: Plan) -> None:
+    model = toy.tiny()
+    step = Step(model, torch.optim.SGD(model.parameters(), 0.1), plan, 8)
+    step(torch.zeros(8, 3, 8, 8), torch.zeros(8, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(("gain", "form"), [(0.98, "bf16 NCHW"), (0.96, "fp32 NHWC")])
+def test_what_may_be_noise_decides_nothing(timed: Timed, gain: float, form: str) -> None:
+    timed({"bf16 NCHW": 0.02, "bf16 NHWC": 0.02, "fp32 NCHW": 0.02, "fp32 NHWC": 0.02 * gain})
+    assert chosen().form == form
+
+
+def test_a_compiler_that_computes_something_else(timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed(COMPILED)
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: lambda images: model(images).flip(1) * 3)
+    plan = chosen(LONG)
+    assert not plan.compiled
+    assert "; torch.compile gives other numbers than the model itself." in plan.reason
+
+
+def test_a_run_records_its_plan(command: Command, tmp_path: Path, timed: Timed, capsys: Any) -> None:
+    timed({form: 0.01 if form == "fp32 NHWC" else 0.02 for form in FORMS})
+    assert command("-model tiny -bs 16 --weights none --epochs 1") == 0
+    record = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())
+    plan = record["plan"]
+    assert (plan["precision"], plan["layout"], plan["compiled"], plan["micro_batch"]) == ("fp32", "NHWC", False, None)
+    printed = capsys.readouterr().out
+    assert f"fp32 NHWC: {plan['reason']}" in printed
+    assert printed.count("measuring") == 1
+    # in the checkpoint, too, weights are as any program expects them
+    checkpoint = torch.load(only_run(tmp_path / "runs") / "checkpoint.pt", weights_only=True)
+    assert all(value.is_contiguous() for value in checkpoint["model"].values())
+
+
+@pytest.mark.slow
+def test_compiled_for_real_it_trains_as_it_does_otherwise(command: Command, tmp_path: Path) -> None:
+    for flag in ("on", "off"):
+        assert (
+            command(f"-model tiny -bs 16 --weights none --epochs 3 --compile {flag} --precision fp32 --out {flag}") == 0
+        )
+    on, off = (json.loads((only_run(tmp_path / flag) / "record.json").read_text()) for flag in ("on", "off"))
+    assert on["plan"]["compiled"]
+    assert on["test"]["nll"] == pytest.approx(off["test"]["nll"], rel=0.05)  # dropout draws other numbers

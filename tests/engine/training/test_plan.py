@@ -1,0 +1,95 @@
+"""How the run computes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.errors import UserError
+from engine.training.plan import Plan, choose_plan, cpu_has_bf16
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("fpu vme avx512f avx512_bf16 avx512_vnni", True),
+        ("fpu vme amx_tile amx_bf16", True),
+        ("fp asimd bf16 i8mm", True),  # ARM
+        ("fpu vme avx2 avx512f", False),
+        ("not_bf16", False),
+    ],
+)
+def test_bf16_of_a_processor(tmp_path: Path, flags: str, expected: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    assert cpu_has_bf16(tmp_path / "cpuinfo") is expected
+
+
+def test_bf16_of_a_machine_without_cpuinfo(tmp_path: Path) -> None:
+    assert cpu_has_bf16(tmp_path / "cpuinfo") is False
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_auto_on_a_processor(monkeypatch: pytest.MonkeyPatch, native: bool, precision: str) -> None:
+    monkeypatch.setattr("engine.training.plan.cpu_has_bf16", lambda _: native)
+    plan = choose_plan("cpu", "auto")
+    assert (plan.device, plan.precision) == ("cpu", precision)
+    assert "bf16" in plan.reason
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "fp16")])
+def test_auto_on_a_card(monkeypatch: pytest.MonkeyPatch, native: bool, precision: str) -> None:
+    """The choice alone: whether the card then computes so is for the tests marked cuda."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: native)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    plan = choose_plan("auto", "auto")
+    assert (plan.device, plan.device_name, plan.precision) == ("cuda", "a card", precision)
+    if not native:
+        with pytest.raises(UserError, match="fp16"):
+            choose_plan("cuda", "bf16")
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UserError, match=f"--device {device}.*only cpu"):
+        choose_plan(device, "auto")
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_autocast_computes_in_the_dtype_that_it_says(precision: str, dtype: torch.dtype) -> None:
+    layer = torch.nn.Linear(4, 4)
+    with Plan("cpu", "", precision, "").autocast():
+        assert layer(torch.ones(2, 4)).dtype is dtype
+    assert layer.weight.dtype is torch.float32
+
+
+@pytest.mark.parametrize(
+    ("layout", "memory_format"), [("NCHW", torch.contiguous_format), ("NHWC", torch.channels_last)]
+)
+def test_a_model_is_placed_in_the_layout(layout: str, memory_format: torch.memory_format) -> None:
+    model = torch.nn.Conv2d(3, 8, 3)
+    Plan("cpu", "", "fp32", "", layout=layout).place(model)
+    assert model.weight.is_contiguous(memory_format=memory_format)
+
+
+def test_micro_batches_are_halved_down_to_the_floor() -> None:
+    plan, sizes = Plan("cpu", "", "fp32", ""), []
+    while smaller := plan.halved(33, batch_norm=True):
+        plan = smaller
+        sizes.append(plan.micro_batch)
+        assert plan.memory is not None
+        assert f"33 images is added up from {plan.micro_batch} at a time" in plan.memory
+        assert "batch normalisation" in plan.memory
+    assert sizes == [16, 8, 4, 2]
+    without = Plan("cpu", "", "fp32", "").halved(8, batch_norm=False)
+    assert without is not None
+    assert without.memory is not None
+    assert "normalisation" not in without.memory
+    assert Plan("cpu", "", "fp32", "").halved(3, batch_norm=False) is None
+
+
+def test_only_fp16_scales_gradients() -> None:
+    scaled = {name: Plan("cpu", "", name, "").gradient_scaler().is_enabled() for name in ("fp32", "bf16", "fp16")}
+    assert scaled == {"fp32": False, "bf16": False, "fp16": True}

@@ -1,0 +1,230 @@
+"""One step: micro-batches, compilation, running out of memory."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import common
+from engine.data.batches import Batches
+from engine.errors import out_of_memory
+from engine.training import loop
+from engine.training.loop import predict
+from engine.training.plan import Plan
+from engine.training.step import Step
+from tests import toy
+from tests.conftest import Command, only_run
+from tests.engine.records.test_resume import outcome
+
+PLAN = Plan("cpu", "", "fp32", "")
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 5))
+
+
+def gradients(plan: Plan, images: int, batch_size: int) -> tuple[torch.Tensor, list[int], torch.Tensor]:
+    """The gradient of the toy network's step on so many images, the sizes of its forward passes, and its loss."""
+    model = network()
+    sizes: list[int] = []
+    model.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    random = torch.Generator().manual_seed(1)
+    batch = torch.randn(images, 3, 8, 8, generator=random), torch.arange(images) % 5
+    step = Step(model, torch.optim.SGD(model.parameters(), 0.1), plan, batch_size)
+    loss = step.add_gradient(*batch)
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]), sizes, loss
+
+
+@pytest.mark.parametrize(
+    ("images", "micro", "sizes"),
+    [
+        (32, None, [32]),
+        (32, 16, [16, 16]),
+        (32, 2, [2] * 16),
+        (33, 16, [11, 11, 11]),
+        (7, 2, [3, 2, 2]),
+        (5, 4, [3, 2]),
+        (3, 2, [3]),  # no micro-batch of a single image, which batch normalisation can't train on
+        (2, 2, [2]),
+        (1, 2, [1]),
+    ],
+)
+def test_micro_batches_add_up_to_the_gradient_of_the_batch(images: int, micro: int | None, sizes: list[int]) -> None:
+    plan = Plan("cpu", "", "fp32", "", micro_batch=micro)
+    found, seen, loss = gradients(plan, images, 32)
+    expected, _, whole = gradients(PLAN, images, 32)
+    assert seen == sizes
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(loss, whole)
+
+
+def test_a_step_moves_the_weights_and_leaves_no_gradient() -> None:
+    model = network()
+    before = [parameter.clone() for parameter in model.parameters()]
+    step = Step(model, torch.optim.SGD(model.parameters(), 0.1), PLAN, 4)
+    assert step(torch.randn(4, 3, 8, 8), torch.arange(4)).shape == ()
+    assert all((old != new).any() for old, new in zip(before, model.parameters(), strict=True))
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_only_whole_batches_go_through_the_compiled_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another size would be compiled anew, a minute for the last batch of an epoch."""
+    calls: list[int] = []
+
+    def compiled(model: nn.Module, dynamic: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+        assert dynamic is False
+
+        def forward(images: torch.Tensor) -> torch.Tensor:
+            calls.append(len(images))
+            logits: torch.Tensor = model(images)
+            return logits
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    model = network()
+    for plan, expected in ((Plan("cpu", "", "fp32", "", compiled=True), [8, 8]), (PLAN, [])):
+        calls.clear()
+        step = Step(model, torch.optim.SGD(model.parameters(), 0.1), plan, 8)
+        for images in (8, 3, 8):
+            step(torch.randn(images, 3, 8, 8), torch.arange(images) % 5)
+        assert calls == expected
+
+
+@pytest.mark.parametrize(
+    ("problem", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes."), True),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_out_of_memory(problem: BaseException, expected: bool) -> None:
+    assert out_of_memory(problem) is expected
+
+
+class Greedy(nn.Sequential):
+    """A network for which memory suffices for `most` images and no more, when it trains and when it does not."""
+
+    most = 1000
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > (self.most if self.training else 2 * self.most):
+            raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {len(images)} GiB.")
+        logits: torch.Tensor = super().forward(images)
+        return logits
+
+
+@pytest.fixture
+def greedy(monkeypatch: pytest.MonkeyPatch, command: Command) -> Command:
+    def tiny() -> nn.Module:
+        return Greedy(*toy.tiny().children())
+
+    monkeypatch.setitem(common.BACKBONES, "tiny", replace(toy.TINY, builder=tiny))
+    return command
+
+
+LINE = "-model tiny -bs 16 --weights none --epochs 2 --plan off --precision fp32"
+
+
+def test_out_of_memory_the_same_batches_are_added_up(
+    greedy: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    monkeypatch.setattr(Greedy, "most", 5)
+    assert greedy(f"{LINE} --out little") == 0
+    assert "16 images is added up from 4 at a time" in capsys.readouterr().out
+    record = json.loads((only_run(tmp_path / "little") / "record.json").read_text())
+    assert (record["batch_size"], record["plan"]["micro_batch"]) == (16, 4)
+    assert "batch normalisation's statistics" in record["plan"]["memory"]
+    # the run is the one that began with this micro-batch, to the last bit: no step of a failed attempt is in it
+    monkeypatch.setattr(Greedy, "most", 1000)
+    monkeypatch.setattr("engine.run.choose_plan", lambda *_: Plan("cpu", "", "fp32", "", micro_batch=4))
+    assert greedy(f"{LINE} --out much") == 0
+    assert outcome(tmp_path / "little") == outcome(tmp_path / "much")
+
+
+def test_out_of_memory_in_the_middle_it_goes_on_from_the_last_epoch(
+    greedy: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plain, epochs = loop.train_epoch, []
+
+    def shrinking(*given: Any) -> Any:
+        epochs.append(given[-1].epochs)
+        Greedy.most = 1000 if len(epochs) < 3 else 8
+        return plain(*given)
+
+    monkeypatch.setattr(Greedy, "most", 1000)
+    monkeypatch.setattr(loop, "train_epoch", shrinking)
+    assert greedy(LINE) == 0
+    assert epochs == [0, 1, 2, 2, 3]
+    record = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())
+    assert record["plan"]["micro_batch"] == 8
+    assert record["plan"]["memory"].endswith(", from epoch 3 on")
+    assert record["costs"]["epochs"] == 4
+
+
+def test_images_that_are_held_on_the_device_go_first(
+    greedy: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    """That costs speed; micro-batches may cost numbers."""
+    held: list[bool] = []
+    plain = Batches.shuffled
+
+    def shuffled(self: Batches, seed: int, epoch: int) -> Any:
+        held.append(self.on_device is not None)
+        Greedy.most = 4 if held[-1] else 1000
+        return plain(self, seed, epoch)
+
+    monkeypatch.setattr(Greedy, "most", 1000)
+    monkeypatch.setattr(Batches, "cached_on_device", lambda self: self.on("cpu"))
+    monkeypatch.setattr(Batches, "shuffled", shuffled)
+    assert greedy(LINE) == 0
+    assert held == [True, False, False, False, False]
+    assert "not kept on the device any more" in capsys.readouterr().out
+    record = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())
+    assert record["plan"]["micro_batch"] is None
+
+
+def test_below_the_floor_it_is_an_error(
+    greedy: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    monkeypatch.setattr(Greedy, "most", 1)
+    assert greedy(LINE) == 3
+    assert "out of memory. Try a smaller -bs or --size." in capsys.readouterr().err
+    record = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())
+    assert record["status"] == "failed"
+
+
+def test_out_of_memory_while_evaluating_smaller_batches_are_tried() -> None:
+    sizes: list[int] = []
+
+    class Evaluated(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(images))
+            if len(images) > 5:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return images.mean((2, 3))
+
+    part = toy.part(10, 1, "test")
+    batches = Batches("test", part, 16, (8, 8), (0.0,) * 3, (1.0,) * 3, "cpu")
+    logits, _ = predict(Evaluated(), batches, PLAN)
+    assert sizes == [10, 8, 4, 4, 2]
+    np.testing.assert_allclose(logits, part.pixels().mean((1, 2)) / 255, atol=1e-6)
+    with pytest.raises(torch.OutOfMemoryError):
+        predict(Broken(), batches, PLAN)
+
+
+class Broken(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")

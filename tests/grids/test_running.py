@@ -1,0 +1,425 @@
+"""grid.py at work: cells that end well, fail, hang, are stopped and are shared between grids."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import grid
+from common import BACKBONES
+from grids.ledger import grid_folder, take
+from grids.view import LiveTable, Progress
+from grids.worker import Worker
+from tests import toy
+
+# a script of one's own, named by its path, that declares what digits.py does
+SCRIPT = """
+if __name__ == "__main__":
+    import cell
+else:
+    from digits import DATASET
+"""
+
+# what it does: it leaves the record that the test prepared, or ends otherwise, as behaviour.json says
+CELL = r"""
+import json, os, signal, sys, time
+from pathlib import Path
+
+here = Path(__file__).parent
+
+def lines(name):
+    return (here / name).read_text().splitlines() if (here / name).exists() else []
+
+def add(name, line):
+    with (here / name).open("a") as file:
+        file.write(line + "\n")
+
+behaviour = json.loads((here / "behaviour.json").read_text())
+given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+name = f"{given['-model']} {given['--seed']}"
+running = len(lines("started.txt")) - len(lines("ended.txt")) + 1
+add("started.txt", f"{name} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')} {running}")
+do = behaviour["cells"].get(name) or behaviour["cells"].get(given["-model"], "done")
+heartbeat = Path(os.environ["WHICH_BACKBONE_HEARTBEAT"])
+folder = Path("runs/digits") / given["-model"] / f"honest-seed{given['--seed']}-x"
+
+def leave(status):
+    folder.mkdir(parents=True, exist_ok=True)
+    record = behaviour["record"] | {"status": status}
+    config = record["config"] | {"model": given["-model"], "seed": int(given["--seed"])}
+    temporary = folder / "new"
+    temporary.write_text(json.dumps(record | {"config": config}))
+    temporary.replace(folder / "record.json")
+
+def stop(*_):
+    leave("running")
+    print("interrupted", flush=True)
+    sys.exit(130)
+
+if do == "user":
+    print("error: no data here\nGet them.", file=sys.stderr)
+    sys.exit(2)
+if do == "diverged":
+    print(*(f"line {number}" for number in range(70)), sep="\n")
+    print("0 %\r50 %\r100 %\r", end="\n", flush=True)
+    print("error: the loss became nan in epoch 3", file=sys.stderr)
+    sys.exit(3)
+if do == "raised":
+    raise ValueError("odd")
+if do == "segfault":
+    os.kill(os.getpid(), signal.SIGSEGV)
+if do == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+if do == "nothing":
+    sys.exit(0)
+if do == "hang":
+    heartbeat.write_text("epoch 1: 3/9 batches")
+    time.sleep(1000)
+if do == "deaf":
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    (here / "deaf").touch()
+    time.sleep(1000)
+if do in ("slow", "busy") and not (folder / "record.json").exists():
+    signal.signal(signal.SIGUSR1, stop)
+    leave("running")
+    for beat in range(600):
+        heartbeat.write_text(f"epoch 1: {beat}/600 batches")
+        time.sleep(0.05)
+        if do == "busy" and beat == 40:
+            break
+at_once = behaviour["at_once"]
+mine = lines("started.txt").index(next(line for line in lines("started.txt") if f" {os.getpid()} " in line))
+for beat in range(6000):  # as many as are to run at once wait for each other
+    if len(lines("started.txt")) >= (mine // at_once + 1) * at_once:
+        break
+    time.sleep(0.01)
+else:
+    sys.exit("error: it was left alone")
+leave("done")
+print("done")
+add("ended.txt", name)
+"""
+
+LINE = "--datasets digits.py --models resnet swin --device cpu"
+
+Behave = Callable[..., None]
+
+
+@pytest.fixture
+def behave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Behave:
+    """Sets what the cells do: {"<backbone> <seed>" or "<backbone>": ...}; and how many wait for each other."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("grids.running.LOOK_AGAIN", 0.1)
+    monkeypatch.setattr("grids.running.MOMENT", 0.02)
+    (tmp_path / "digits.py").write_text(SCRIPT)
+    (tmp_path / "cell.py").write_text(CELL)
+
+    def set_behaviour(at_once: int = 1, line: str = LINE, **cells: str) -> None:
+        config = grid.cells_of(grid.parser().parse_args(line.split()))[0].config
+        record = {
+            "schema": 2,
+            "run": "x",
+            "dataset": {"key": "digits", "version": "1", "partial": False},
+            "backbone": {"name": config.model},
+            "protocol": config.protocol,
+            "recipe": config.recipe,
+            "config": config.settings(),
+            "plan": {"device_name": "a processor"},
+            "environment": {"command": ["digits.py"]},
+            "selection": {"part": "val"},
+            "test": {"top1": 0.25},
+            "costs": {"epochs": 4},
+            "resumed": [],
+            "started": "2026-01-01T00:00:00+00:00",
+            "finished": "2026-01-01T00:00:01+00:00",
+        }
+        named = {name.replace("_", " "): what for name, what in cells.items()}
+        content = {"cells": named, "record": record, "at_once": at_once}
+        (tmp_path / "behaviour.json").write_text(json.dumps(content))
+
+    set_behaviour()
+    return set_behaviour
+
+
+def run(line: str = LINE) -> int:
+    return grid.main(shlex.split(line))
+
+
+def started() -> list[str]:
+    """The cells whose process ran, in order."""
+    path = Path("started.txt")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [" ".join(line.split()[:2]) for line in lines]
+
+
+def pids() -> list[int]:
+    return [int(line.split()[2]) for line in Path("started.txt").read_text().splitlines()]
+
+
+def failure(name: str) -> dict[str, Any]:
+    (path,) = Path("runs/grid").glob(f"digits-{name}-*.json")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def meanwhile(*actions: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=lambda: [action() for action in actions], daemon=True)
+    thread.start()
+    return thread
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def in_another_process(line: str = LINE) -> Any:
+    """The same grid, forked, with what this test has set."""
+
+    def work() -> None:
+        with Path(f"grid-{os.getpid()}.txt").open("w") as sys.stdout:
+            code = run(line)
+        os._exit(code)
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    return process
+
+
+def test_each_cell_runs_once(behave: Behave, capsys: Any) -> None:
+    assert run(f"{LINE} --seeds 0-1") == 0
+    assert started() == ["resnet 0", "swin 0", "resnet 1", "swin 1"]
+    printed = capsys.readouterr().out
+    assert re.search(r"^\[0/4\] started  digits resnet, seed 0$", printed, re.MULTILINE)
+    assert re.search(r"^\[4/4\] done     digits swin, seed 1: top-1 25.00% in \d+ s; left: ", printed, re.MULTILINE)
+    assert printed.splitlines()[-1] == "4 of 4 cells done, 0 failed, 0 left"
+    assert run(f"{LINE} --seeds 0-2") == 0
+    assert started()[4:] == ["resnet 2", "swin 2"]
+    assert not list(Path("runs/grid").glob("*.json"))
+    assert not list(Path("runs/grid").glob("*.heartbeat"))
+
+
+def test_a_failure_costs_one_cell(behave: Behave, capsys: Any) -> None:
+    line = "--datasets digits.py --models resnet swin regnet mobilenet densenet convnext --device cpu"
+    kinds = {"resnet": "diverged", "swin": "segfault", "regnet": "killed", "mobilenet": "raised", "densenet": "nothing"}
+    behave(**kinds)
+    assert run(line) == 3
+    assert len(started()) == 6
+    reasons = {name: failure(name)["reason"] for name in kinds}
+    assert reasons["resnet"] == "the loss became nan in epoch 3"
+    assert reasons["swin"] == "killed by SIGSEGV"
+    assert reasons["regnet"] == "killed by SIGKILL: by the system, if memory ran out"
+    assert reasons["mobilenet"] == "exit code 1: ValueError: odd"
+    assert "no record under runs says that this cell is done" in reasons["densenet"]
+    kept = failure("resnet")
+    assert len(kept["tail"]) == 50
+    assert kept["tail"][-3:] == ["line 69", "100 %", "error: the loss became nan in epoch 3"]
+    assert kept["exit_code"] == 3
+    assert failure("regnet")["exit_code"] == -9
+    assert kept["command"][0] == "python"
+    assert "digits.py" in kept["command"][1]
+    assert "Segmentation fault" in " ".join(failure("swin")["tail"])
+    summary = capsys.readouterr().out.partition("1 of 6 cells done, 5 failed, 0 left")[2]
+    assert "failed     digits resnet, seed 0: the loss became nan in epoch 3" in summary
+    assert f"log {Path('runs/grid')}" in summary
+
+    assert run(line) == 3
+    assert len(started()) == 6
+    behave(resnet="diverged")
+    assert run(f"{line} --retry-failed") == 3
+    assert len(started()) == 11
+    assert len(list(Path("runs/grid").glob("*.json"))) == 1
+    behave()
+    assert run(f"{line} --retry-failed") == 0
+    assert not list(Path("runs/grid").glob("*.json"))
+
+
+def test_a_hang_is_ended_and_says_where(behave: Behave) -> None:
+    """A cell that gives signs of life is left alone, though it lasts longer than that."""
+    behave(resnet="hang", swin="busy")
+    assert run(f"{LINE} --stall-minutes 0.02") == 3
+    kept = failure("resnet")
+    assert kept["reason"] == "no sign of life for 0.02 minutes; the last was: epoch 1: 3/9 batches"
+    assert any("digits.py" in line and "line" in line for line in kept["tail"]), "no trace of where it hung"
+    assert not list(Path("runs/grid").glob("digits-swin*.json"))
+    assert not any(map(alive, pids()))
+
+
+def test_what_all_would_end_with_is_found_out_by_few(behave: Behave, capsys: Any) -> None:
+    behave(**dict.fromkeys(BACKBONES, "user"))
+    assert run("--datasets digits.py --models all --seeds 0-2 --device cpu") == 3
+    assert started() == ["resnet 0", "wavemix 0"]
+    assert len(list(Path("runs/grid").glob("*.json"))) == 33
+    kept = failure("swin-seed2")
+    assert kept["tail"] == ["error: no data here", "Get them."]
+    assert kept["reason"].startswith("not tried: digits resnet, seed 0 and digits wavemix, seed 0 ended with the same")
+    summary = capsys.readouterr().out.partition("0 of 33 cells done, 33 failed, 0 left")[2]
+    assert "failed     digits resnet, seed 0 and 32 more: no data here\n           Get them.\n" in summary
+
+
+def test_a_mistake_of_one_backbone_is_not_laid_on_others(behave: Behave) -> None:
+    behave(resnet="user")
+    assert run(f"{LINE} --seeds 0-4") == 3
+    assert Counter(name.split()[0] for name in started()) == {"resnet": 2, "swin": 5}
+    assert len(list(Path("runs/grid").glob("*.json"))) == 5
+
+
+def test_ctrl_c_lets_the_epoch_end_and_the_same_command_goes_on(behave: Behave, capsys: Any) -> None:
+    behave(resnet="slow")
+    before = signal.getsignal(signal.SIGINT)
+    thread = meanwhile(lambda: wait_for(lambda: list(Path("runs/digits").rglob("record.json"))), interrupt)
+    assert run() == 130
+    thread.join()
+    assert started() == ["resnet 0"]
+    assert not any(map(alive, pids()))
+    printed = capsys.readouterr().out
+    assert "Ctrl-C again stops at once" in printed
+    assert "stopped  digits resnet, seed 0: the same command goes on with it" in printed
+    assert printed.endswith("0 of 2 cells done, 0 failed, 2 left\nthe same command continues\n")
+    assert not list(Path("runs/grid").glob("*.json"))
+    (log,) = Path("runs/grid").glob("digits-resnet*.log")
+    assert "interrupted" in log.read_text()
+
+    assert run() == 0
+    assert "interrupted  to do" in (printed := capsys.readouterr().out)
+    assert re.search(r"^digits +2 +0 +0 +1 +2 ", printed, re.MULTILINE)
+    assert started() == ["resnet 0", "resnet 0", "swin 0"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.timeout(120)
+def test_ctrl_c_twice_ends_even_what_does_not_listen(behave: Behave, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grids.worker.GRACE_SECONDS", 0.5)
+    behave(resnet="deaf")
+    thread = meanwhile(lambda: wait_for(Path("deaf").exists), interrupt, lambda: time.sleep(0.4), interrupt)
+    assert run() == 130
+    thread.join()
+    assert not any(map(alive, pids()))
+    assert not list(Path("runs/grid").glob("*.json"))
+
+
+def test_output_that_nobody_reads_leaves_no_process_behind(behave: Behave, monkeypatch: pytest.MonkeyPatch) -> None:
+    behave(resnet="slow")
+
+    def refresh(*_: object) -> None:
+        if list(Path("runs/digits").rglob("record.json")):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("grids.view.Lines.refresh", refresh)
+    assert run() == 130
+    assert not any(map(alive, pids()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the process lives on, and holds the lock")
+def test_a_killed_grid_takes_its_processes_along(behave: Behave) -> None:
+    behave(resnet="slow")
+    process = in_another_process()
+    wait_for(lambda: list(Path("runs/digits").rglob("record.json")))
+    assert take(grid.cells_of(grid.parser().parse_args(LINE.split()))[0]) is None
+    process.kill()
+    process.join()
+    wait_for(lambda: not any(map(alive, pids())), 5)
+    assert run() == 0
+    assert started() == ["resnet 0", "resnet 0", "swin 0"]
+
+
+def test_a_run_that_outlives_its_grid_is_waited_for(behave: Behave, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where processes can't be told to die with their parent: the lock is the process's too."""
+    monkeypatch.setattr("grids.worker.die_with", lambda _: None)
+    behave(resnet="busy")
+    process = in_another_process()
+    wait_for(lambda: list(Path("runs/digits").rglob("record.json")))
+    process.kill()
+    process.join()
+    assert alive(pids()[0])
+    assert run() == 0
+    assert started() == ["resnet 0", "swin 0"]
+
+
+def test_two_grids_share_the_work(behave: Behave, capsys: Any) -> None:
+    """Two cells wait for each other, and a grid runs one at a time: neither grid could do all of it."""
+    behave(at_once=2, regnet="diverged")
+    line = "--datasets digits.py --models resnet swin regnet --seeds 0-3 --device cpu"
+    process = in_another_process(line)
+    assert run(line) == 3
+    process.join()
+    assert process.exitcode == 3
+    assert Counter(started()) == {f"{model} {seed}": 1 for model in ("resnet", "swin", "regnet") for seed in range(4)}
+    assert "(by another grid)" in capsys.readouterr().out
+    assert len(list(Path("runs/grid").glob("*.json"))) == 4
+
+
+def test_a_card_has_as_many_cells_at_a_time_as_it_may(behave: Behave, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four run at once, and no more: else some would wait in vain, or find a fifth."""
+    monkeypatch.setattr("grid.find_slots", lambda *_: ["3", "GPU-a", "3", "GPU-a"])
+    monkeypatch.setattr("grid.device_name", lambda *_: None)
+    behave(at_once=4)
+    assert run(f"{LINE} --seeds 0-3") == 0
+    lines = [line.split() for line in Path("started.txt").read_text().splitlines()]
+    assert Counter(card for *_, card, _ in lines) == {"3": 4, "GPU-a": 4}
+    assert max(int(running) for *_, running in lines) == 4
+
+
+def test_the_live_table(behave: Behave, tmp_path: Path) -> None:
+    (cell, *_) = grid.cells_of(grid.parser().parse_args(LINE.split()))
+    heartbeat = tmp_path / "heartbeat"
+    heartbeat.write_text("epoch 3: 41 of 120 batches [/]\n")
+    process: Any = None
+    worker = Worker(cell, "0", process, 0, tmp_path / "log", heartbeat, 0, started=time.monotonic() - 65)
+    progress = Progress(54, 12, 1, 2, "about 3.2 h (40 from other seeds)", [worker])
+    with (tmp_path / "shown").open("w") as file:
+        console = Console(file=file, force_terminal=True, width=100, height=30, color_system=None)
+        with LiveTable(console) as view:
+            view.ended(cell, "failed", "out of memory [red] " * 20, progress)
+            view.note("stopping after the epochs that are running")
+            view.refresh(progress)
+    shown = (tmp_path / "shown").read_text()
+    assert re.search(r"digits resnet, seed 0 +0 +65 s +epoch 3: 41 of 120 batches \[/\]", shown)
+    assert re.search(r"failed  digits resnet, seed 0  out of memory \[red\].*…", shown)
+    assert "12 of 54 cells done, 1 failed, 41 to do, 2 of them with another grid: about 3.2 h" in shown
+    assert "stopping after" in shown
+
+
+def test_a_real_run_stops_after_its_epoch_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(BACKBONES, "tiny", toy.TINY)
+    flags = "--models tiny -bs 8 --weights none --plan off --epochs 15 --patience 15 --device cpu"
+    history = tmp_path / "runs/toy/tiny"
+    thread = meanwhile(lambda: wait_for(lambda: list(history.rglob("history.csv")), 60), interrupt)
+    assert run(f"--datasets {toy.__file__} {flags}") == 130
+    thread.join()
+    (record,) = history.rglob("record.json")
+    assert json.loads(record.read_text())["status"] == "running"
+    assert "Traceback" not in next(grid_folder(Path("runs")).glob("*.log")).read_text()
+    assert run(f"--datasets {toy.__file__} {flags}") == 0
+    content = json.loads(record.read_text())
+    assert content["status"] == "done"
+    assert len(content["resumed"]) == 1

@@ -1,0 +1,512 @@
+"""The page in a real browser: it works, says nothing in the console, and asks no other host for anything."""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reporting.render import render
+from reporting.serve import BuildStatus, open_server
+from tests.reporting import pages
+from tests.reporting.test_page import HOSTILE
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+QUIET = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
+
+Page = Any  # playwright.sync_api.Page, of a package that need not be there
+Opens = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def usual() -> str:
+    return render(pages.report(groups=2))
+
+
+@pytest.fixture
+def opens(browser: Any, tmp_path: Path, usual: str) -> Iterator[Opens]:
+    """Opens a page from its file, by its text; at the end, nothing may have gone wrong or out in any of them."""
+    troubles: list[str] = []
+    contexts = []
+
+    def watch(page: Page, allowed: str = "file:") -> None:
+        page.on("console", lambda message: troubles.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+
+        def asked(request: Any) -> None:
+            if not request.url.startswith(("data:", "blob:", allowed)):
+                troubles.append(f"asked for {request.url}")
+
+        page.on("request", asked)
+
+    def open_page(text: str = usual, url: str = "", **options: Any) -> Page:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        watch(page, url or "file:")
+        file = tmp_path / "report.html"
+        file.write_text(text, "utf-8")
+        page.goto(url or file.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert troubles == []
+
+
+def cells(page: Page, table: str = "accuracy-table", column: int = 0) -> list[str]:
+    rows = page.locator(f"#{table} tbody tr").all()
+    return [" ".join(row.locator("th, td").nth(column).inner_text().split()) for row in rows]
+
+
+def drawn(page: Page, name: str) -> Any:
+    """The plot, scrolled to and waited for."""
+    plot = page.locator(f"#plot-{name}")
+    plot.scroll_into_view_if_needed()
+    plot.locator(".main-svg").first.wait_for()
+    return plot
+
+
+def shared_text(page: Page) -> tuple[str, list[str]]:
+    """What stands in the page and what the scripts put in its place: the answers, and the table's body."""
+    rows = page.locator("#accuracy-body tbody tr").all()
+    return page.locator("#answer-body").inner_text(), [" ".join(row.inner_text().split()) for row in rows]
+
+
+def test_without_scripts_it_says_the_same(opens: Opens) -> None:
+    with_scripts, without = opens(), opens(java_script_enabled=False)
+    assert shared_text(with_scripts) == shared_text(without)
+    assert without.locator("noscript").is_visible()
+    assert not without.locator("#choose").is_visible()
+
+
+def test_sorting_by_mouse_and_keyboard(opens: Opens) -> None:
+    page = opens()
+    names = cells(page)
+    head = page.locator("#accuracy-table thead th", has_text="CIFAR-10").first
+    head.get_by_role("button").click()
+    values = [float(text.split()[0]) for text in cells(page, column=1)]
+    assert head.get_attribute("aria-sort") == "descending"
+    assert values == sorted(values, reverse=True)
+    page.keyboard.press("Enter")
+    values = [float(text.split()[0]) for text in cells(page, column=1)]
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert values == sorted(values)
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Space")
+    assert page.locator("#accuracy-table [aria-sort]").count() == 1
+    assert cells(page) == sorted(names)
+    page.locator("#accuracy-table thead th", has_text="Average").get_by_role("button").click()
+    averages = [float(text) for text in cells(page, column=9)]
+    assert averages == sorted(averages, reverse=True)
+
+
+def test_all_that_are_equal_are_bold_and_round_as_the_sentences_do(opens: Opens) -> None:
+    report = pages.report(budgets=("all",))
+    for cell in report["groups"][0]["cells"]:
+        if cell["d"] == 0:
+            cell["marks"] = ({"top1": "best"} if cell["b"] < 2 else {}) | ({"ece": "best"} if cell["b"] < 3 else {})
+            cell["mean"] |= {"top1": 0.83125}
+    text = render(report)
+    page, plain = opens(text), opens(text, java_script_enabled=False)
+    assert shared_text(page) == shared_text(plain)
+    first = "tbody tr > :nth-child(2)"
+    assert page.locator(f"#accuracy-table {first} b").all_text_contents() == [f"{83.125:.2f}"] * 2
+    page.select_option("#metric", "ece")
+    assert page.locator(f"#accuracy-table {first} b").count() == 3
+    assert not page.locator("#accuracy-body .sideways").is_visible()
+
+
+def test_a_row_that_lacks_the_value_sorts_last(opens: Opens) -> None:
+    report = pages.report(budgets=("all",))
+    group = report["groups"][0]
+    group["cells"].remove(next(cell for cell in group["cells"] if (cell["d"], cell["b"]) == (0, 2)))
+    group["budgets"][0]["averages"]["overall"]["top1"][2] = None
+    page = opens(render(report))
+    button = page.locator("#accuracy-table thead th", has_text="CIFAR-10").first.get_by_role("button")
+    for _ in range(2):
+        button.click()
+        assert cells(page)[-1] == "convnext"
+    assert cells(page, column=9)[-1] == "–"  # noqa: RUF001 (the page's dash)
+
+
+def test_filters_act_on_all_below(opens: Opens) -> None:
+    page = opens()
+    page.select_option("#domain", "natural")
+    assert page.locator("#accuracy-table thead tr").last.locator("th").count() == 1 + 3 + 1
+    assert "natural data" in page.locator("#ranks-table caption").inner_text()
+    assert page.locator("#cell-dataset option").count() == 3
+    assert "mean over 3 datasets" in page.locator("#cost-caption").inner_text()
+
+    page.locator("#backbones summary").click()
+    page.locator("#backbones-list input[value=resnet]").uncheck()
+    page.locator("#backbones-list input[value=swin]").uncheck()
+    assert cells(page) == ["wavemix", "convnext", "swinv2", "efficientnet"]
+    assert "resnet" not in cells(page, "ranks-table")
+    assert "only not listed" in page.locator("#ranks-body").inner_text()
+    assert "Marks are among all backbones" in page.locator("#accuracy .legend").inner_text()
+    assert "It is that of all backbones" in page.locator("#cost-caption").inner_text()
+    assert page.locator("#cell-backbone option").count() == 4
+    plot = drawn(page, "cost")
+    assert plot.locator(".scatterlayer .textpoint").all_text_contents() == cells(page)
+    page.keyboard.press("Escape")
+    page.select_option("#domain", "")
+    assert page.locator("#accuracy-table thead tr").last.locator("th").count() == 1 + 8 + 1
+
+
+def test_no_backbone_left(opens: Opens) -> None:
+    page = opens()
+    page.locator("#backbones summary").click()
+    page.locator("#backbones-none").click()
+    assert "No cell is left" in page.locator("#accuracy-body").inner_text()
+    for name in ("pairs", "cost", "low-data", "learning"):
+        page.locator(f"#plot-{name}").scroll_into_view_if_needed()
+        page.locator(f"#plot-{name} .note").wait_for()
+    page.locator("#backbones-all").click()
+    assert len(cells(page)) == 6
+
+
+def test_metric_budget_and_group(opens: Opens) -> None:
+    page = opens()
+    page.select_option("#metric", "nll")
+    assert "lower is better" in page.locator("#accuracy-table caption").inner_text()
+    page.locator("#accuracy-table thead th", has_text="DTD").get_by_role("button").click()
+    values = [float(text.split()[0]) for text in cells(page, column=4)]
+    assert values == sorted(values)
+    best = page.locator("#accuracy-table tbody tr").first.locator("td").nth(3).locator("b")
+    assert float(best.inner_text()) == values[0]
+    assert page.locator("#accuracy-table u").count() == 0
+
+    page.select_option("#metric", "top1")
+    before = cells(page, column=1)
+    page.select_option("#budget", "1")
+    assert "10 shots a class" in page.locator("#answer-body .group").inner_text()
+    assert cells(page, column=1) != before
+
+    assert not page.locator("#published").is_visible()
+    page.select_option("#group", "1")
+    assert page.locator("#answer-body .group").inner_text().startswith("Paper protocol")
+    assert "optimistic" in page.locator("#group-note").inner_text()
+    assert cells(page, "published-table", 3)[-1] == "efficientnet, swinv2, swin"
+    assert cells(page, "published-table", 3)[3] == "Not enough evidence: no finished run on plant data."
+
+
+def test_the_first_answer_comes_back(opens: Opens) -> None:
+    page = opens()
+    first = shared_text(page)
+    assert "All training images" in first[0]
+    page.select_option("#budget", "1")
+    page.select_option("#group", "1")
+    assert shared_text(page) != first
+    page.select_option("#group", "0")
+    page.select_option("#budget", "0")
+    assert shared_text(page) == first
+
+
+def test_the_pareto_front_is_the_reports(opens: Opens) -> None:
+    report = pages.report(budgets=("all",))
+    costs = report["groups"][0]["budgets"][0]["costs"]
+    page = opens(render(report))
+
+    def bold() -> list[str]:
+        names = drawn(page, "cost").locator(".textpoint text")
+        return [name.text_content() for name in names.all() if "bold" in (name.inner_html() or "")]
+
+    def named(front: list[int]) -> list[str]:
+        return [report["groups"][0]["backbones"][b]["name"] for b in front]
+
+    assert bold() == named(costs["scopes"]["overall"]["front"]["parameters"]["top1"])
+    page.select_option("#domain", "natural")
+    page.select_option("#metric", "nll")
+    page.select_option("#cost-axis", "train_images_per_second")
+    assert bold() == named(costs["scopes"]["natural"]["front"]["train_images_per_second"]["nll"])
+    page.select_option("#cost-dataset", "1")
+    assert bold() == named(costs["datasets"][1]["front"]["train_images_per_second"]["nll"])
+    page.select_option("#cost-axis", "images")  # of which neither less nor more is better
+    assert bold() == []
+    assert "Pareto" not in page.locator("#cost-caption").inner_text()
+
+
+def test_a_cell_in_detail(opens: Opens) -> None:
+    page = opens()
+    button = page.locator("#accuracy-table tbody tr").nth(3).locator("td").nth(5).get_by_role("button")
+    button.click()
+    page.locator("#cell-summary caption", has_text="swin on EuroSAT").wait_for()
+    assert page.locator("#cell-summary table tr").count() == 1 + 6
+    assert cells(page, "confusions-table", 2) == sorted(cells(page, "confusions-table", 2), reverse=True)
+    recall = [float(text.split()[0]) for text in cells(page, "recall-table", 1)]
+    assert recall == sorted(recall)
+    assert len(recall) == 10
+    page.locator(".errors li").nth(3).wait_for()
+    assert "98 %" in page.locator(".errors li").first.inner_text()
+    assert drawn(page, "confusion").locator(".heatmaplayer image").count() == 1
+    page.select_option("#cell-backbone", "0")
+    page.locator("#cell-summary caption", has_text="resnet on EuroSAT").wait_for()
+
+
+def test_a_matrix_of_which_only_the_largest_confusions_are_kept(opens: Opens) -> None:
+    report = pages.report(names=("resnet",), domains={"natural": ["cifar10"]}, budgets=("all",))
+    report["groups"][0]["cells"][0] |= {
+        "confusion": [[0, 0, 150], [0, 1, 30], [1, 1, 300]],
+        "recall": [0.5, 1.0, *[None] * 8],
+        "confusion_rest": {"pairs": 1200, "images": 1300},
+    }
+    page = opens(render(report))
+    page.locator("#confusion-caption", has_text="Without 1,200 rarer confusions, of 1,300 images").wait_for()
+    row = page.locator("#confusions-table tbody tr")
+    assert row.count() == 1
+    assert "10.0 %" in row.inner_text()  # of 300 images, not of the 180 that are kept
+    assert "no test images" in page.locator("#recall-table").inner_text()
+
+
+def test_cells_by_the_keyboard(opens: Opens) -> None:
+    page = opens()
+    assert page.locator("#accuracy-table tbody button[tabindex='0']").count() == 1
+    page.locator("#accuracy-table tbody button").first.focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    page.locator("#cell-summary caption", has_text="wavemix on Flowers-102").wait_for()
+
+
+def test_two_backbones_compared(opens: Opens) -> None:
+    page = opens()
+    pair = pages.report(groups=2)["groups"][0]["budgets"][0]["pairs"][0]
+    page.select_option("#pair-a", pair["a"])
+    page.select_option("#pair-b", pair["b"])
+    said = page.locator("#pair-answer").inner_text()
+    assert f"{abs(100 * pair['difference']):.2f} points" in said
+    excludes = pair["low"] > 0 or pair["high"] < 0
+    assert said.startswith(f"The 95 % interval of the bootstrap {'excludes' if excludes else 'includes'} 0: ")
+    assert "not corrected for their number" in said
+    straight = "top-1 above" in said
+    page.select_option("#pair-b", pair["a"])
+    assert "two different" in page.locator("#pair-answer").inner_text()
+    page.select_option("#pair-a", pair["b"])
+    turned = page.locator("#pair-answer").inner_text()
+    assert ("top-1 above" in turned) != straight
+    assert drawn(page, "pairs").locator(".errorbar").count() == 5
+
+
+def test_no_claim_without_evidence(opens: Opens) -> None:
+    page = opens(render(pages.report(seeds=2)))
+    assert page.locator("#answer .answer").inner_text().startswith("Not enough evidence")
+    assert page.locator("#answer-body > .missing").is_visible()
+    assert page.locator("#pair-answer").inner_text().startswith("Not enough evidence for a claim: 2 shared seeds of 3")
+    assert "No test of significance" in page.locator("#ranks-body").inner_text()
+    assert page.locator("#accuracy-table u").count() == 0
+
+
+def test_plots_are_drawn_when_scrolled_to(opens: Opens) -> None:
+    page = opens()
+    assert page.locator("#plot-learning .main-svg").count() == 0
+    plot = drawn(page, "learning")
+    assert plot.locator(".scatterlayer .trace").count() == 6
+    page.locator("#learning-seeds").check()
+    page.wait_for_function("document.querySelectorAll('#plot-learning .scatterlayer .trace').length === 18")
+    page.select_option("#learning-curve", "loss")
+    page.locator("#plot-learning .ytitle", has_text="training loss").wait_for()
+    assert drawn(page, "low-data").locator(".scatterlayer .trace").count() == 12  # lines and bands
+    drawn(page, "cost")
+    for axis in ("macs", "train_seconds", "train_images_per_second", "peak_memory_mib", "epochs"):
+        page.select_option("#cost-axis", axis)
+        page.locator("#plot-cost .scatterlayer .textpoint").first.wait_for()
+    page.locator("#cost-log").uncheck()
+    assert "Measured on NVIDIA H100" not in page.locator("#cost-caption").inner_text()
+    assert page.locator("a[href*='plotly'], .modebar-btn--logo").count() == 0
+
+
+def test_costs_of_different_hardware_are_not_compared(opens: Opens) -> None:
+    report = pages.report(budgets=("all",))
+    report["groups"][0]["budgets"][0]["costs"]["scopes"]["overall"]["machines"] = ["AMD EPYC", "NVIDIA H100"]
+    page = opens(render(report))
+    assert page.locator("#cost-caption strong").count() == 0
+    page.select_option("#cost-axis", "train_seconds")
+    assert "AMD EPYC; NVIDIA H100" in page.locator("#cost-caption strong").inner_text()
+    assert not page.locator("#low-data").is_visible()  # one budget only
+
+
+def test_dark_and_light(opens: Opens) -> None:
+    page = opens(color_scheme="dark")
+    background = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(background)
+    ink = "getComputedStyle(document.querySelector('#plot-pairs .xtitle')).fill"
+    drawn(page, "pairs")
+    dark_ink = page.evaluate(ink)
+    page.locator("#theme").click()
+    light = page.evaluate(background)
+    assert sum(map(int, light[4:-1].split(","))) > 700
+    assert sum(map(int, dark[4:-1].split(","))) < 100
+    drawn(page, "pairs")
+    page.wait_for_function(f"{ink} !== '{dark_ink}'")
+    page.reload()
+    assert page.evaluate(background) == light
+    page.emulate_media(color_scheme="light")
+    page.locator("#theme").click()
+    assert page.evaluate(background) == dark
+    assert page.locator("#theme").inner_text() == "Light"
+    page.locator("#theme").click()
+    assert page.locator("#theme").inner_text() == "Dark"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone(opens: Opens, scheme: str) -> None:
+    page = opens(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, color_scheme=scheme)
+    for name in ("pairs", "cost", "low-data", "learning", "confusion"):
+        drawn(page, name)
+    for details in page.locator("main details").all():
+        details.evaluate("details => (details.open = true)")
+    wide = page.evaluate("[document.documentElement.scrollWidth, document.body.scrollWidth, innerWidth]")
+    assert wide == [390, 390, 390]
+    assert page.locator("#accuracy-body .sideways").is_visible()
+    diagram = page.locator(".diagram .scroll")
+    assert page.locator(".diagram .sideways").is_visible()
+    assert diagram.evaluate("box => (box.scrollLeft = 1000) && box.scrollLeft + box.clientWidth") >= diagram.evaluate(
+        "box => box.scrollWidth - 1"
+    )
+    box = page.locator("#accuracy-body .scroll")
+    assert box.evaluate("box => box.scrollWidth > box.clientWidth")
+    box.evaluate("box => (box.scrollLeft = 300)")
+    name = page.locator("#accuracy-table tbody th").first.bounding_box()
+    assert 0 <= name["x"] < 40
+    assert float(page.evaluate("parseFloat(getComputedStyle(document.body).fontSize)")) >= 16
+
+
+def test_on_paper(opens: Opens) -> None:
+    page = opens(color_scheme="dark")
+    page.evaluate("""() => {
+        window.opened = [];
+        addEventListener("beforeprint", () => {
+            window.opened.push(document.querySelectorAll("main details:not([open]):not(.menu)").length,
+                getComputedStyle(document.body).color, document.querySelectorAll(".plot .main-svg").length > 0);
+        });
+    }""")
+    page.locator("#cell-summary caption").wait_for()
+    assert page.pdf(prefer_css_page_size=True).startswith(b"%PDF")
+    closed, ink, plots = page.evaluate("opened")
+    assert closed == 0
+    assert ink == "rgb(28, 28, 26)"
+    assert plots
+    assert page.locator("main details[open]").count() == 0
+    assert not page.evaluate("document.documentElement.classList.contains('printing')")
+
+
+def test_text_of_records_is_never_markup(opens: Opens) -> None:
+    names, domains = (HOSTILE, "resnet", "swin"), {HOSTILE: ["cifar10", "dtd"], "own": ["a", "b", HOSTILE]}
+    report = pages.report(names, domains, groups=2)
+    for group in report["groups"]:
+        assert group["budgets"][0]["rankings"]["overall"]["svg"]
+        group |= {"title": HOSTILE, "settings": [HOSTILE], "notes": [HOSTILE], "warnings": [HOSTILE]}
+        for dataset in group["datasets"]:
+            dataset |= {"name": dataset["name"] + HOSTILE, "classes": [HOSTILE] * 10}
+        for budget in group["budgets"]:
+            budget |= {"name": HOSTILE, "words": HOSTILE, "captions": dict.fromkeys(report["metrics"], HOSTILE)}
+            for ranking in budget["rankings"].values():
+                ranking |= {part: [HOSTILE] for part in ("evidence", "missing", "tests")}
+                ranking |= {"answer": HOSTILE, "left_out": [{"what": HOSTILE, "why": HOSTILE}]}
+        for cell in group["cells"]:
+            cell["runs"] = [HOSTILE] * len(cell["runs"])
+            for tile in cell["errors"]["tiles"]:
+                tile["name"] = HOSTILE
+        provenance = group["provenances"][0]
+        provenance |= dict.fromkeys(("recipe", "weights", "weights_sha256", "hardware", "dataset_version"), HOSTILE)
+        provenance["versions"] = {HOSTILE: HOSTILE}
+        if group["published"]:
+            row: dict[str, Any] = dict.fromkeys(("domain", "best", "better", "why"), HOSTILE)
+            group["published"] = {"note": HOSTILE, "rows": [row | {"ours": [HOSTILE]}]}
+    report["failed"] = [{"cell": HOSTILE, "reason": HOSTILE, "tail": HOSTILE}]
+    report["apart"] = [{"run": HOSTILE, "reason": HOSTILE}]
+    page = opens(render(report))
+    for index in ("1", "0"):
+        page.select_option("#group", index)
+        page.locator(".errors li").first.wait_for()
+        for name in ("pairs", "cost", "low-data", "learning", "confusion"):
+            drawn(page, name)
+    page.select_option("#domain", HOSTILE)
+    assert page.evaluate("window.bad") is None
+    assert page.locator("main img, main script, main a, main image[href^=http]").count() == 0
+    assert HOSTILE in page.locator("#answer .answer").inner_text()
+    assert HOSTILE in page.locator("#plot-cost .textpoint").all_text_contents()
+    assert cells(page, "confusions-table")[0] == " ".join(HOSTILE.split())
+    page.select_option("#domain", "")
+    assert " ".join(HOSTILE.split()) in (page.locator(".diagram svg").text_content() or "")
+
+
+def test_nothing_that_can_be_ranked(opens: Opens) -> None:
+    page = opens(render(pages.report(groups=0)))
+    assert page.locator("#answer .answer").is_visible()
+    assert not page.locator("#accuracy").is_visible()
+    page.locator("#apart summary").first.click()
+    assert page.locator("#apart-body code").first.is_visible()
+
+
+def test_one_record(opens: Opens) -> None:
+    report = pages.report(names=("resnet",), domains={"natural": ["cifar10"]}, seeds=1, budgets=("all",))
+    report["groups"][0]["cells"][0] |= {"curve": [], "loss": [], "confusion": [], "recall": [], "errors": None}
+    page = opens(render(report))
+    assert "one seed: no interval" in page.locator("#accuracy-table caption").inner_text()
+    assert "Only one backbone" in page.locator("#pair-answer").inner_text()
+    page.locator("#plot-learning").scroll_into_view_if_needed()
+    page.locator("#plot-learning .note", has_text="No learning curves").wait_for()
+    page.locator("#plot-confusion").scroll_into_view_if_needed()
+    page.locator("#plot-confusion .note", has_text="no confusion matrix").wait_for()
+
+
+def test_the_live_view_reloads_and_keeps_what_is_chosen(opens: Opens, tmp_path: Path, usual: str) -> None:
+    out = tmp_path / "report"
+    out.mkdir()
+    (out / "report.html").write_text(usual, "utf-8")
+    status = BuildStatus(version=1)
+    server = open_server(out, 0, status)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        page = opens(url=f"http://127.0.0.1:{server.server_port}/")
+        page.select_option("#metric", "ece")
+        page.select_option("#domain", "medical")
+        status.change(error="ValueError: <b>bad</b>")
+        page.locator(
+            "#live", has_text="could not be rebuilt, so this is the last good one: ValueError: <b>bad</b>"
+        ).wait_for()
+        changed = usual.replace("Which backbone should be fine-tuned?", "Changed")
+        (out / "report.html").write_text(changed, "utf-8")
+        status.change(version=2, error=None)
+        page.locator("#answer h1", has_text="Changed").wait_for()
+        assert page.locator("#metric").input_value() == "ece"
+        assert page.locator("#domain").input_value() == "medical"
+        assert not page.locator("#live").is_visible()
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.slow
+def test_ten_thousand_records_react_at_once(opens: Opens) -> None:
+    domains = {domain: [f"{domain} {number}" for number in range(4)] for domain in ("natural", "plant", "medical")}
+    domains |= {"texture": ["dtd"], "remote sensing": ["ucmerced", "eurosat"], "astronomy": [*"abcd"]}
+    names = tuple(f"backbone{number}" for number in range(11))
+    budgets = ("all", "20 shots", "5 shots", "0.1 of train")
+    page = opens(render(pages.report(names, domains, 12, budgets, classes=100, epochs=40)))
+    for name in ("pairs", "cost", "low-data", "learning", "confusion"):
+        drawn(page, name)
+    page.evaluate("scrollTo(0, 0)")
+    for select, value in (("budget", "2"), ("metric", "auroc"), ("domain", "medical"), ("domain", ""), ("budget", "0")):
+        began = time.monotonic()
+        page.select_option(f"#{select}", value)
+        page.evaluate("new Promise(requestAnimationFrame)")
+        assert time.monotonic() - began < 1, (select, value)

@@ -1,0 +1,169 @@
+"""reporting/comparable.py: what is compared with what, and every reason not to."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.training.recipe import RECIPES
+from reporting import comparable
+from reporting.collect import collect
+from reporting.comparable import Apart, ComparableGroup, divide
+from tests.reporting import synthetic
+
+
+def divided(folder: Path, *records: dict[str, Any]) -> tuple[list[ComparableGroup], Apart]:
+    for record in records:
+        synthetic.write(folder, record)
+    return divide(collect(folder).entries)
+
+
+def changed(seed: int = 1, **changes: Any) -> dict[str, Any]:
+    return synthetic.record("ucmerced", "swin", seed, **changes)
+
+
+def test_one_group(tmp_path: Path) -> None:
+    (group,), apart = divided(
+        tmp_path, *(synthetic.record("ucmerced", name, seed) for name in ("swin", "resnet") for seed in (1, 0))
+    )
+    assert apart == []
+    assert group.backbones == ["resnet", "swin"]
+    assert [entry.seed for entry in group.cells["ucmerced", "swin", "all"].runs] == [0, 1]
+    assert comparable.title(group.setting) == "honest protocol, recipe adamw-sgd, ImageNet weights"
+    assert comparable.settings(group.setting) == [RECIPES["adamw-sgd"].help]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"protocol": "paper"}, "paper protocol"),
+        ({"recipe": "cosine", "config": {"patience": None}}, "recipe cosine"),
+        ({"config": {"lr": 3e-4}}, "learning rate 0.0003"),
+        ({"config": {"epochs": 3}}, "3 epochs a stage"),
+        ({"config": {"patience": 5}}, "patience 5"),
+        ({"config": {"tune": "linear"}}, "the head only"),
+        ({"config": {"layer_decay": 0.8}}, "layer decay 0.8"),  # of an older record: there is no such flag any more
+        ({"config": {"lr_sweep": True}}, "learning rate chosen by a sweep"),
+        ({"config": {"batch_size": 32}}, "batches of 32"),
+        ({"config": {"weights": "none"}, "backbone": {"weights": "none"}}, "random weights"),
+        ({"config": {"weights": "IMAGENET1K_V2"}, "backbone": {"weights": "X_Weights.IMAGENET1K_V2"}}, "IMAGENET1K_V2"),
+        ({"config": {"weights": "a/my.pth"}, "backbone": {"weights": "my.pth"}}, "weights my.pth"),
+    ],
+)
+def test_what_splits_groups(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    found, apart = divided(tmp_path, synthetic.record("ucmerced", "swin"), changed(**changes))
+    assert len(found) == 2
+    assert apart == []
+    titles = [comparable.title(group.setting) for group in found]
+    assert titles[0] != titles[1]
+    assert sum(told in title for title in titles) == 1
+    assert len({comparable.identity(group.setting) for group in found}) == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"config": {"precision": "fp32", "compile": "on", "plan": "off", "device": "cpu", "no_cache": True}},
+        {"plan": {"precision": "fp32", "device": "cpu"}},
+        {"batch_size": 17},
+        {"config": {"weights": "auto"}},
+        {"config": {"ema": False, "layer_decay": None}},  # flags of older records that were off
+    ],
+)
+def test_what_does_not_split_groups(tmp_path: Path, changes: dict[str, Any]) -> None:
+    found, apart = divided(tmp_path, synthetic.record("ucmerced", "swin"), changed(**changes))
+    assert (len(found), apart) == (1, [])
+    assert len(found[0].cells) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"status": "failed", "error": "RunError: nan"}, "failed: RunError: nan"),
+        ({"status": "running", "finished": None}, "not finished"),
+        ({"dataset": {"partial": True}}, "partial data"),
+        (
+            {
+                "backbone": {
+                    "weights_run": {
+                        "run": "r",
+                        "dataset": "ucmerced",
+                        "protocol": "honest",
+                        "seed": 0,
+                        "weights": "none",
+                    }
+                }
+            },
+            "trained on this dataset before",
+        ),
+    ],
+)
+def test_what_is_ranked_with_nothing(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    (group,), (line,) = divided(tmp_path, synthetic.record("ucmerced", "swin"), changed(**changes))
+    assert [entry.seed for entry in group.entries] == [0]
+    assert reason in line["reason"]
+    assert line["run"].startswith("ucmerced/swin/honest-seed1-")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"dataset": {"version": "2"}}, "version 2 instead of 1"),
+        ({"dataset": {"classes": [f"c{index}" for index in range(21)]}}, "other class names"),
+        ({"dataset": {"counts": {"available": 9, "train": 8, "val": 1, "test": 5}}}, "5 test images instead of 420"),
+        ({"config": {"size": [64, 96]}}, "input 64x96 instead of 256x256"),
+        ({"config": {"augment": "trivial"}}, "augmentation trivial instead of none"),
+    ],
+)
+def test_one_version_of_a_dataset_in_a_group(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    two = [synthetic.record("ucmerced", "swin", seed) for seed in (0, 2)]
+    (group,), (line,) = divided(tmp_path, *two, changed(9, **changes))
+    assert [entry.seed for entry in group.entries] == [0, 2]
+    assert line["reason"] == f"another version of ucmerced than the one compared: {reason}"
+
+
+def test_of_two_versions_with_as_many_records_the_newest_stays(tmp_path: Path) -> None:
+    old, new = changed(0), changed(5, dataset={"version": "2"})
+    assert old["finished"] < new["finished"]
+    (group,), (line,) = divided(tmp_path, old, new)
+    assert [entry.seed for entry in group.entries] == [5]
+    assert line["reason"].endswith("version 1 instead of 2")
+
+
+def test_of_one_cell_and_seed_the_newest_stays(tmp_path: Path) -> None:
+    old = changed(0, dataset={"split": "0" * 64})
+    new = changed(0, dataset={"split": "1" * 64}, finished="2027-01-01T00:00:00+00:00")
+    (group,), (line,) = divided(tmp_path, new, old)
+    assert [entry.provenance.split for entry in group.entries] == ["1" * 8]
+    assert line["run"].endswith(old["run"])
+    assert line["reason"] == f"older than ucmerced/swin/{new['run']}, which is the same cell and seed"
+
+
+def test_budgets_are_cells_of_their_own(tmp_path: Path) -> None:
+    budgets = ("5 shots", "all", "20 shots", "0.1 of train")
+    (group,), apart = divided(tmp_path, *(synthetic.record("ucmerced", "swin", 0, budget) for budget in budgets))
+    assert apart == []
+    assert group.budgets == ["all", "20 shots", "0.1 of train", "5 shots"]
+    assert len(group.cells) == 4
+
+
+def test_the_largest_group_comes_first_and_honest_before_paper(tmp_path: Path) -> None:
+    paper = [synthetic.record("ucmerced", name, protocol="paper") for name in ("swin", "resnet")]
+    honest = [synthetic.record("ucmerced", name) for name in ("swin", "resnet")]
+    linear = [changed(config={"tune": "linear"})]
+    found, _ = divided(tmp_path, *linear, *paper, *honest)
+    assert [(group.setting.protocol, len(group.cells)) for group in found] == [
+        ("honest", 2),
+        ("paper", 2),
+        ("honest", 1),
+    ]
+
+
+def test_notes(tmp_path: Path) -> None:
+    record = synthetic.record("ucmerced", "swin", protocol="paper", backbone={"weights": "none"})
+    record["dataset"]["notes"] = ["12 images twice"]
+    (group,), _ = divided(tmp_path, record)
+    first, second, third = comparable.notes(group)
+    assert first.startswith("paper protocol: test chose the epoch")
+    assert second.startswith("random weights")
+    assert third == "UCMerced: 12 images twice"

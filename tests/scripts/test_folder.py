@@ -1,0 +1,460 @@
+# mypy: disable-error-code="func-returns-value"
+"""folder.py: a user's own images, in the layouts that it takes, and what it says of those that it does not."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+import breakhis
+import datasets
+import folder
+import split
+from common import Choice, RawSplits, ReadOptions
+from tests.conftest import Command, only_run
+
+QUICK = "-model tiny -bs 4 --weights none --epochs 1 --size 16 --plan off"
+
+
+def picture(path: Path, seed: int, size: tuple[int, int] = (20, 16)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def tree(root: Path, *folders: str, images: int = 6) -> None:
+    """Class folders with so many different images each."""
+    for number, name in enumerate(folders):
+        for index in range(images):
+            picture(root / name / f"{index}.png", 1000 * number + index)
+
+
+def parted(root: Path, *parts: str) -> None:
+    tree(root, *(f"{part}/{name}" for part in parts or ("train", "test") for name in ("cat", "dog")))
+
+
+def read(root: Path) -> RawSplits:
+    return folder.dataset(root).read(ReadOptions(root))
+
+
+def record(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((only_run(out) / "record.json").read_text())
+    return found
+
+
+def test_what_split_made(command: Command, tmp_path: Path) -> None:
+    tree(tmp_path / "pets", "cat", "dog", images=20)
+    assert split.main(["--input_dir", "pets", "--output_dir", "parts", "--val_size", "0.1"]) == 0
+    assert command(f"parts {QUICK}", folder.DATASET) == 0
+    found = record(tmp_path / "runs")
+    assert found["dataset"]["counts"] == {"available": 26, "train": 26, "val": 4, "test": 10}
+    assert found["dataset"]["classes"] == ["cat", "dog"]
+    assert (found["dataset"]["partial"], found["dataset"]["published"], found["dataset"]["notes"]) == (False, False, [])
+    made = json.loads((only_run(tmp_path / "runs") / "split.json").read_text())["parts"]
+    listed = json.loads((tmp_path / "parts" / "split.json").read_text())["files"]
+    for ours, theirs in (("train", "train"), ("val", "val"), ("test", "test")):
+        assert {name for name, _ in made[ours]} == {f"{theirs}/{name}" for name in listed[theirs]}
+    assert command(f"parts {QUICK}", folder.DATASET) == 0
+    only_run(tmp_path / "runs")
+
+
+def test_groups_of_split_stay_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """split.py keeps patients on one side of its split, and the hold-out of a run does the same."""
+    monkeypatch.chdir(tmp_path)
+    for patient in range(12):
+        for shot in range(4):
+            picture(tmp_path / "scans" / "ab"[patient % 2] / f"p{patient:02}_{shot}.png", patient * 10 + shot)
+    line = ["--input_dir", "scans", "--output_dir", "parts", "--group_regex", r"^(p\d+)_"]
+    assert split.main(line) == 0
+    found = read(tmp_path / "parts")
+    assert found.train.groups is not None
+    assert {re.match(r"p\d+", Path(n).name)[0] for n in found.train.names} == set(found.train.groups)  # type: ignore[index]
+    from engine.data.load import divide
+
+    parts = divide(found, "honest", 0)
+    assert not set(parts.train.groups or ()) & set(parts.val.groups or ())
+    assert not set(parts.train.groups or ()) & set(parts.test.groups or ())
+
+
+@pytest.mark.parametrize("validation", ["val", "valid", "validation"])
+def test_a_tree_of_other_making(tmp_path: Path, validation: str) -> None:
+    parted(tmp_path, "train", validation, "test")
+    (tmp_path / "README.md").write_text("words")
+    others: list[Any] = [{"of": "another program"}, {}, [], None]
+    for other in others:
+        (tmp_path / "split.json").write_text(json.dumps(other))
+        found = read(tmp_path)
+    assert found.val is not None
+    assert (len(found.train), len(found.val), len(found.test)) == (12, 12, 12)
+    assert found.val.names[0] == f"{validation}/cat/0.png"
+    assert found.notes == ()
+    (tmp_path / "extra").mkdir()
+    assert read(tmp_path).notes == ("extra/ is none of the parts and is not used",)
+    assert found.train.labels.tolist() == [0] * 6 + [1] * 6
+
+
+def test_class_folders_alone_are_split(command: Command, tmp_path: Path, capsys: Any) -> None:
+    tree(tmp_path / "pets", "cat", "dog", "a class, (with) ünusual name", images=10)
+    assert command(f"pets {QUICK}", folder.DATASET) == 0
+    assert "note       no test/ folder: 20% of each class was held out" in capsys.readouterr().out
+    found = record(tmp_path / "runs")
+    assert found["dataset"]["counts"]["available"] == 24
+    assert found["dataset"]["counts"]["test"] == 6
+    assert found["dataset"]["classes"] == ["a class, (with) ünusual name", "cat", "dog"]
+    assert found["dataset"]["name"] == "pets"
+
+
+def test_the_folder_stays_as_it_was(command: Command, tmp_path: Path) -> None:
+    parted(tmp_path / "pets")
+    before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "pets").rglob("*"))
+    assert command(f"{tmp_path / 'pets'} {QUICK}", folder.DATASET) == 0
+    assert sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "pets").rglob("*")) == before
+
+
+def test_an_image_added_makes_another_run(command: Command, tmp_path: Path) -> None:
+    parted(tmp_path / "pets")
+    assert command(f"pets {QUICK}", folder.DATASET) == 0
+    picture(tmp_path / "pets" / "train" / "cat" / "new.png", 77)
+    assert command(f"pets {QUICK}", folder.DATASET) == 0
+    assert len(list((tmp_path / "runs").glob("*/*/*/record.json"))) == 2
+
+
+def test_check_says_so_in_moments(command: Command, tmp_path: Path, capsys: Any) -> None:
+    parted(tmp_path / "pets")
+    assert command(f"pets {QUICK} --check", folder.DATASET) == 0
+    printed = capsys.readouterr().out
+    assert "pets: train 12 (10 to train + 2 val), test 12, 2 classes" in printed
+    assert "ok: data: 4 + 2 images" in printed
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "torch") == ["pets"]
+
+
+def test_unreadable_images_are_all_named_or_left_out(command: Command, tmp_path: Path, capsys: Any) -> None:
+    parted(tmp_path / "pets")
+    bad = {"train/cat/bad.jpg": b"", "train/dog/cut.png": b"", "test/dog/text.jpg": b"no image"}
+    bad["train/dog/cut.png"] = (tmp_path / "pets" / "train" / "dog" / "0.png").read_bytes()[:-40]
+    for name, content in bad.items():
+        (tmp_path / "pets" / name).write_bytes(content)
+    assert command(f"pets {QUICK}", folder.DATASET) == 2
+    message = capsys.readouterr().err
+    assert all(name in message for name in bad)
+    assert "3 of 27 images can't be read" in message
+    assert not (tmp_path / "runs").exists()
+    assert command(f"pets {QUICK} --allow-partial", folder.DATASET) == 0
+    found = record(tmp_path / "runs")
+    assert found["dataset"]["partial"] is True
+    assert found["dataset"]["counts"]["test"] == 12
+    total, *said = found["dataset"]["differences"]
+    assert total == "3 images left out: they can't be read"
+    assert sorted(line.partition(" can't be read: ")[0] for line in said) == sorted(bad)
+
+
+def test_copies_across_parts_are_refused_or_left_out(command: Command, tmp_path: Path, capsys: Any) -> None:
+    parted(tmp_path / "pets")
+    shutil.copy(tmp_path / "pets/test/cat/3.png", tmp_path / "pets/train/cat/same.png")
+    assert command(f"pets {QUICK}", folder.DATASET) == 2
+    message = capsys.readouterr().err
+    assert "train/cat/same.png = test/cat/3.png" in message
+    assert not (tmp_path / "runs").exists()
+    assert command(f"pets {QUICK} --allow-partial", folder.DATASET) == 0
+    found = record(tmp_path / "runs")["dataset"]
+    assert found["counts"]["train"] + found["counts"]["val"] == 12
+    assert found["partial"] is True
+    assert found["differences"][0].endswith("image left out: the same pixels as a test image")
+
+
+def test_the_paper_protocol_tells_of_copies(command: Command, tmp_path: Path, capsys: Any) -> None:
+    parted(tmp_path / "pets")
+    shutil.copy(tmp_path / "pets/test/cat/3.png", tmp_path / "pets/train/cat/same.png")
+    assert command(f"pets {QUICK} --protocol paper", folder.DATASET) == 2
+    assert "train/cat/same.png = test/cat/3.png" in capsys.readouterr().err
+    assert command(f"pets {QUICK} --protocol paper --allow-partial", folder.DATASET) == 0
+    assert "leakage: 1 of 12 test images (8.3%) are tied to training images" in capsys.readouterr().out
+    assert record(tmp_path / "runs")["dataset"]["differences"][0].startswith("leakage: ")
+
+
+Prepare = Callable[[Path], object]
+
+
+def remove(root: Path, *names: str) -> None:
+    for name in names:
+        shutil.rmtree(root / name)
+
+
+def note(root: Path, content: object) -> None:
+    parted(root)
+    (root / "split.json").write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+# what lies in the folder, what else is on the command line, what the message says
+BAD: list[tuple[Prepare, str, str]] = [
+    (lambda r: None, "", "does not exist"),
+    (lambda r: r.write_text("x"), "", "is a file"),
+    (lambda r: r.mkdir(), "", "no class folders"),
+    (lambda r: picture(r / "1.png", 1), "", "1 images but no class folders"),
+    (lambda r: tree(r, "cat"), "", "a single class folder"),
+    (lambda r: (r / "a").mkdir(parents=True), "", "no images in 1 of the 1 class folders"),
+    (lambda r: (tree(r, "cat", "dog"), (r / "cow").mkdir()), "", "cow"),
+    (lambda r: parted(r, "train"), "", "but no test"),
+    (lambda r: parted(r, "test"), "", "but no train"),
+    (lambda r: parted(r, "train", "val"), "", "but no test"),
+    (lambda r: parted(r, "train", "test", "val", "valid"), "", "Expected one validation folder"),
+    (lambda r: (parted(r), remove(r, "test/dog")), "", "dog: in train/, not in test/"),
+    (lambda r: (parted(r), remove(r, "test/dog", "train/dog")), "", "a single class, cat"),
+    (lambda r: (parted(r), remove(r, "train/dog")), "", "dog: in test/, not in train/"),
+    (lambda r: (parted(r), tree(r, "test/cow")), "", "cow: in test/, not in train/"),
+    (lambda r: (parted(r, "train", "val", "test"), tree(r, "val/cow")), "", "cow: in val/, not in train/"),
+    (lambda r: (parted(r), (r / "train/cow").mkdir()), "", "cow"),
+    (lambda r: (parted(r), (r / "train/cat/a.png").symlink_to("nothing")), "", "a link to nothing"),
+    (lambda r: (tree(r, "cat", "dog"), (r / "cow").symlink_to("cat")), "", "the same folder"),
+    (lambda r: (parted(r), os.link(r / "train/cat/0.png", r / "train/dog/x.png")), "", "the same file"),
+    (lambda r: (parted(r), (r / "train/cat/x.png").mkdir()), "--allow-partial --bad", "--bad"),
+    (lambda r: (parted(r), os.mkfifo(r / "train/cat/pipe.png")), "", "not a regular file"),
+    (lambda r: (parted(r), (r / "test/cat/0.png").write_bytes(b"\x89PNG\r\n")), "", "test/cat/0.png: "),
+    (lambda r: (parted(r), (r / "test/cat/0.png").write_bytes(b"")), "--check", "test/cat/0.png can't be read: empty"),
+    (lambda r: note(r, {"format": 1, "hash": "", "files": 3}), "", "split.json is not as split.py"),
+    (
+        lambda r: note(r, {"format": 1, "hash": "", "files": {"train": 3}, "groups": None}),
+        "",
+        "split.json is not as split.py",
+    ),
+    (
+        lambda r: note(r, {"format": 1, "hash": "", "files": {"train": {"a": 1}}}),
+        "",
+        "split.json is not as split.py",
+    ),
+    (lambda r: note(r, "{"), "", "split.json is not as split.py"),
+    (
+        lambda r: note(r, {"format": 1, "hash": "", "files": {"train": {"cat/9.png": 1}}, "groups": None}),
+        "",
+        "missing of the listed images: 1: train/cat/9.png",
+    ),
+    (lambda r: tree(r, "cat", "dog", images=1), "", "Too few images to hold any out for testing"),
+    (lambda r: tree(r, "cat", "dog", images=2), "", "Nothing can be held out"),
+    (lambda r: parted(r), "--cache-dir ''", "the path is empty"),
+    (lambda r: parted(r), "--cache-dir pets/train", "--cache-dir pets/train lies in"),
+    (lambda r: (parted(r), (r.parent / "f").touch()), "--cache-dir f", "--cache-dir chooses another folder"),
+    (lambda r: parted(r), "--cache-dir /proc/nowhere", "--cache-dir chooses another folder"),
+    (lambda r: parted(r), "--magnification 40", "--magnification"),
+    (lambda r: parted(r), "second", "second"),
+    (lambda r: parted(r), "--size 0", "--size"),
+    (lambda r: parted(r), "--size 1", "can't take images of 1x1"),
+    (lambda r: parted(r), "-bs 1", "batch normalisation"),
+    (lambda r: parted(r), "--data-dir elsewhere", "--data-dir"),
+    (lambda r: parted(r, "Train", "Test"), "", "has Test, Train. Expected train/, test/"),
+    (lambda r: parted(r, "train", "test", "Val"), "", "has Val. Expected train/, test/"),
+    (lambda r: parted(r, "training", "testing"), "", "has testing, training. Expected train/, test/"),
+    (lambda r: tree(r, "train", "bus", "tram"), "", "but no test"),
+    (lambda r: parted(r, "val"), "", "a single class folder"),
+]
+
+
+@pytest.mark.parametrize(("prepare", "flags", "expected"), BAD)
+def test_a_folder_that_can_not_be_used(
+    command: Command, tmp_path: Path, capsys: Any, prepare: Prepare, flags: str, expected: str
+) -> None:
+    prepare(tmp_path / "pets")
+    before = sorted(path for path in (tmp_path / "pets").rglob("*"))
+    assert command(f"pets {QUICK} {flags}", folder.DATASET) == 2
+    printed = capsys.readouterr()
+    assert expected in printed.err
+    assert printed.err.count("error: ") == 1
+    assert "Traceback" not in printed.err
+    assert not (tmp_path / "runs").exists()
+    assert sorted(path for path in (tmp_path / "pets").rglob("*")) == before
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("line", "choice", "expected"),
+    [
+        ("-model tiny", folder.DATASET, "DIR"),
+        ("'' -model tiny", folder.DATASET, "the path is empty"),
+        ("-model tiny --magnification", breakhis.DATASET, "--magnification"),
+        ("-model tiny --magnification 50", breakhis.DATASET, "40, 100, 200, 400"),
+        ("-model tiny --magnification 40x", breakhis.DATASET, "--magnification"),
+        (
+            "-model tiny --magnification 200 --data-dir absent/deep --weights none",
+            breakhis.DATASET,
+            "BreaKHis_v1.tar.gz",
+        ),
+        ("DIR -model tiny", breakhis.DATASET, "DIR"),
+    ],
+)
+def test_a_wrong_choice(
+    command: Command, capsys: Any, monkeypatch: pytest.MonkeyPatch, line: str, choice: Choice, expected: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    assert command(line, choice) == 2
+    printed = capsys.readouterr().err
+    assert expected in printed
+    assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["nosuch"], "unknown dataset 'nosuch'"),
+        (["food"], "Did you mean food101?"),
+        (["--data-dir", ""], "the path is empty"),
+        (["--nosuch"], "--nosuch"),
+    ],
+)
+def test_datasets_with_a_wrong_command_line(capsys: Any, arguments: list[str], expected: str) -> None:
+    assert datasets.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert expected in printed.err
+    assert not printed.out
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({}, "lacks ans, images"),
+        ({"images": np.zeros((3, 4, 4, 3), np.uint8)}, "lacks ans"),
+        ({"images": np.zeros((3, 4, 4, 3), np.uint8), "ans": np.zeros(2, np.uint8)}, "labels"),
+        (b"no HDF5", "can't be read as HDF5"),
+        (b"", "can't be read as HDF5"),
+    ],
+)
+def test_galaxies_in_another_file(tmp_path: Path, content: Any, expected: str) -> None:
+    import galaxy10
+    from engine.errors import UserError
+
+    path = tmp_path / "Galaxy10_DECals.h5"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        with h5py.File(path, "w") as file:
+            for name, array in content.items():
+                file[name] = array
+    with pytest.raises(UserError, match=expected):
+        galaxy10.DATASET.read(ReadOptions(tmp_path))
+
+
+def test_no_test_image_can_be_read(command: Command, tmp_path: Path, capsys: Any) -> None:
+    parted(tmp_path / "pets")
+    for path in (tmp_path / "pets" / "test").rglob("*.png"):
+        path.write_bytes(b"no image")
+    assert command(f"pets {QUICK} --allow-partial", folder.DATASET) == 2
+    assert "no image of the test part can be read" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_image_that_split_placed_is_gone(command: Command, tmp_path: Path, capsys: Any) -> None:
+    tree(tmp_path / "pets", "cat", "dog", images=20)
+    assert split.main(["--input_dir", "pets", "--output_dir", "parts"]) == 0
+    gone = sorted((tmp_path / "parts" / "train" / "cat").iterdir())[0]
+    gone.unlink()
+    assert command(f"parts {QUICK}", folder.DATASET) == 2
+    message = capsys.readouterr().err
+    assert f"parts in {tmp_path / 'parts'} is not as split.py left it" in message
+    assert f"train/cat/{gone.name}" in message
+    assert "published" not in message
+    assert "delete" not in message
+
+
+def test_folders_of_the_same_name_do_not_share_a_cache(command: Command, tmp_path: Path) -> None:
+    for number, place in enumerate(("a", "b")):
+        tree(tmp_path / place / "pets", "cat", "dog", images=8 + number)
+        assert command(f"{place}/pets {QUICK}", folder.DATASET) == 0
+    assert len(list((tmp_path / "data" / "folder" / ".cache").glob("*.npy"))) == 2
+
+
+def test_check_fetches_nothing(command: Command, tmp_path: Path, capsys: Any) -> None:
+    """Food-101 has 5 GB: whoever asks whether a run would work does not ask for that."""
+    assert command("-model tiny --weights none --check", breakhis.DATASET) == 2
+    printed = capsys.readouterr().err
+    assert "BreakHis 40x is not in" in printed
+    assert "without --check" in printed
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_patient_in_two_parts_is_refused(command: Command, tmp_path: Path, capsys: Any) -> None:
+    """An image that came after the split belongs to its group as those before it do."""
+    for patient in range(12):
+        for shot in range(4):
+            picture(tmp_path / "scans" / "ab"[patient % 2] / f"p{patient:02}_{shot}.png", patient * 10 + shot)
+    assert split.main(["--input_dir", "scans", "--output_dir", "parts", "--group_regex", r"^(p\d+)_"]) == 0
+    assert command(f"parts {QUICK}", folder.DATASET) == 0
+    shutil.rmtree(tmp_path / "runs")
+    held = sorted((tmp_path / "parts" / "test" / "a").iterdir())[0].name.partition("_")[0]
+    picture(tmp_path / "parts" / "train" / "a" / f"{held}_9.png", 999)
+    for flags in ("", "--allow-partial", "--check"):
+        assert command(f"parts {QUICK} {flags}", folder.DATASET) == 2
+        assert "of the same group as one in the test part" in capsys.readouterr().err
+    (tmp_path / "parts" / "train" / "a" / f"{held}_9.png").rename(tmp_path / "parts" / "train" / "a" / "new.png")
+    assert command(f"parts {QUICK}", folder.DATASET) == 2
+    assert "1 images have no group" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_pixels_changed_in_place_are_noticed(command: Command, tmp_path: Path) -> None:
+    """Same name, same size, same time of change, as unpacked archives often have."""
+    for name in ("cat", "dog"):
+        for index in range(8):
+            picture(tmp_path / "pets" / name / f"{index}.bmp", index + 100 * (name == "cat"))
+            os.utime(tmp_path / "pets" / name / f"{index}.bmp", (0, 0))
+    assert command(f"pets {QUICK}", folder.DATASET) == 0
+    picture(tmp_path / "pets" / "cat" / "0.bmp", 77)
+    os.utime(tmp_path / "pets" / "cat" / "0.bmp", (0, 0))
+    assert command(f"pets {QUICK}", folder.DATASET) == 0
+    assert len(list((tmp_path / "runs").glob("*/*/*/record.json"))) == 2
+
+
+def test_contradicting_labels_are_told(command: Command, tmp_path: Path) -> None:
+    parted(tmp_path / "pets")
+    shutil.copy(tmp_path / "pets/train/cat/3.png", tmp_path / "pets/train/dog/same.png")
+    assert command(f"pets {QUICK}", folder.DATASET) == 0
+    assert "1 image of the same pixels under different classes" in record(tmp_path / "runs")["dataset"]["notes"]
+
+
+def test_a_class_that_cannot_be_learnt_is_told(command: Command, tmp_path: Path) -> None:
+    parted(tmp_path / "pets")
+    for path in (tmp_path / "pets" / "train" / "cat").iterdir():
+        path.write_bytes(b"")
+    assert command(f"pets {QUICK} --allow-partial", folder.DATASET) == 0
+    found = record(tmp_path / "runs")["dataset"]
+    assert "class cat: no training image is left" in found["notes"]
+    assert found["partial"] is True
+
+
+def test_records_and_caches_do_not_go_among_the_images(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """They would be classes the next time."""
+    tree(tmp_path / "pets", "cat", "dog")
+    monkeypatch.chdir(tmp_path / "pets")
+    for place in (".", str(tmp_path / "pets")):
+        assert command(f"{place} {QUICK}", folder.DATASET) == 2
+        assert "--out runs lies in" in capsys.readouterr().err
+    assert command(f". {QUICK} --out ../runs", folder.DATASET) == 2
+    assert "--cache-dir data/folder/.cache lies in" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "pets").iterdir()) == ["cat", "dog"]
+    assert command(f". {QUICK} --out ../runs --cache-dir ../cache", folder.DATASET) == 0
+    assert record(tmp_path / "runs")["dataset"]["name"] == "pets"
+
+
+def test_a_long_name_and_loose_images(command: Command, tmp_path: Path) -> None:
+    root = tmp_path / ("\u6570\u636e" * 40)
+    tree(root, "cat", "dog")
+    picture(root / "loose.png", 5)
+    assert command(f"{root} {QUICK}", folder.DATASET) == 0
+    assert "1 images in no class folder are not used" in record(tmp_path / "runs")["dataset"]["notes"]
+
+
+def test_allow_partial_alone_marks_nothing_partial(command: Command, tmp_path: Path) -> None:
+    """A copy within training and validation is left out of the one with or without the flag."""
+    parted(tmp_path / "pets", "train", "val", "test")
+    shutil.copy(tmp_path / "pets/train/cat/3.png", tmp_path / "pets/val/cat/same.png")
+    assert command(f"pets {QUICK} --allow-partial", folder.DATASET) == 0
+    found = record(tmp_path / "runs")["dataset"]
+    assert found["partial"] is False
+    assert found["notes"] == ["1 validation image left out: the same pixels as a training image"]

@@ -1,0 +1,83 @@
+"""`--help` and a mistake in a command are answered before anything is imported that takes seconds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import datasets
+from engine.paths import PROJECT
+
+SLOW = {"torch", "torchvision", "sklearn", "scipy", "plotly", "matplotlib", "pandas", "wavemix", "h5py", "pydicom"}
+
+# in one process, since a start is what takes longest: the exit code of each command, and what has been imported
+PROGRAM = """
+import contextlib, importlib, io, sys
+
+def run(script, *arguments):
+    module = importlib.import_module(script)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as problems:
+        try:
+            if hasattr(module, "DATASET"):
+                common.main(module.DATASET, arguments)
+            code = module.main(arguments)
+        except SystemExit as end:
+            code = end.code or 0
+    print(script, *arguments, "->", code, problems.getvalue().partition(chr(10))[0][:60])
+
+import common
+for line in sys.stdin.read().splitlines():
+    run(*line.split())
+print("imported", *sorted(set(sys.argv[1:]) & set(sys.modules)))
+"""
+
+MISTAKES = {
+    "cifar10 -model resnt": "error: unknown backbone",
+    "cifar10": "error: the following arguments are required",
+    "cifar10 -model resnet -bs 0": "error: argument -bs",
+    "cifar10 -model resnet --weights nowhere.pth": "error: --weights nowhere.pth",
+    "cifar10 -model wavemix --size 33": "error: wavemix can't take",
+    "cifar10 -model resnet --recipe cosine --patience 3": "error: --patience can't be used",
+    "breakhis -model resnet --magnification 41": "error: argument --magnification",
+    "folder nowhere -model resnet": "error: nowhere does not exist",
+    "grid --datasets cifar11": "error: unknown dataset",
+    "grid --datasets cifar10 --models resnt": "error: unknown backbone",
+    "grid --datasets cifar10 --seeds 4-1": "error: --seeds 4-1",
+    "datasets cifar11": "error: unknown dataset",
+    "report nowhere": "error: there is no folder",
+    "split --input_dir nowhere --output_dir out": "error: --input_dir nowhere",
+}
+
+
+def test_nothing_slow_is_imported() -> None:
+    helps = [f"{script} --help" for script in (*datasets.SCRIPTS, "folder", "datasets", "grid", "report", "split")]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *SLOW],
+        input="\n".join([*helps, *MISTAKES]),
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *answers, imported = done.stdout.splitlines()
+    assert imported == "imported"
+    for line, answer in zip(helps, answers, strict=False):
+        assert answer.strip() == f"{line} -> 0"
+    for (line, message), answer in zip(MISTAKES.items(), answers[len(helps) :], strict=True):
+        assert answer.startswith(f"{line} -> 2 {message}"), answer
+
+
+def test_a_command_can_be_interrupted_while_it_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    import common
+    from tests import toy
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("engine.run.fine_tune", interrupt)
+    monkeypatch.setitem(common.BACKBONES, "tiny", toy.TINY)
+    with pytest.raises(SystemExit) as end:
+        common.main(toy.dataset(), ["-model", "tiny"])
+    assert end.value.code == 130
