@@ -1,0 +1,151 @@
+"""Every command in the README and in docs/ is run here; the longest of them on little, or as far as a plan."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import common
+import datasets
+import grid
+import report
+import split
+from engine.paths import PROJECT
+from tests import fakes, toy
+
+PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
+LINE = re.compile(r"^(?:\$ )?((?:PYTHONPATH=\. )?(?:python3?|make|pip) .*)$", re.MULTILINE)
+MOST_BYTES_OF_README = 9_000
+
+
+def commands() -> dict[str, str]:
+    """Every command that a page names, in a block or between backticks -> the page."""
+    found: dict[str, str] = {}
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        blocks = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        lines = [line for block in blocks for line in LINE.findall(block)]
+        lines += re.findall(r"`((?:python|make|pip) [^`]+)`", re.sub(r"^```\n.*?^```", "", text, flags=re.M | re.S))
+        found |= {re.split(r"\s+#", line)[0].strip(): page.name for line in lines}
+    return found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with what the commands name, where every backbone is a tiny one with weights that are at hand."""
+    folder = tmp_path_factory.mktemp("docs")
+    random = np.random.default_rng(0)
+    for name in ("pets", "IN", "DIR"):
+        for label in ("cat", "dog"):
+            (folder / name / label).mkdir(parents=True)
+            for number in range(12):
+                pixels = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / name / label / f"{number}.png")
+    torch.save(toy.tiny().state_dict(), folder / "tiny.pth")
+    weights = common.WeightsFile("tiny", (folder / "tiny.pth").as_uri())
+    (folder / "mine.py").write_text("from common import main\nfrom digits import DATASET\n")
+    with pytest.MonkeyPatch.context() as patch:
+        cifar = fakes.fake("cifar10", patch)
+        for path, body in cifar.extracted.items():
+            target = folder / "data" / "cifar10" / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(body)
+        patch.chdir(folder)
+        patch.setenv("HOME", str(folder))
+        patch.setattr("cifar10.DATASET", cifar.dataset)
+        for name, backbone in common.BACKBONES.items():
+            patch.setitem(common.BACKBONES, name, replace(toy.TINY, weights=weights, published=backbone.published))
+        yield folder
+
+
+def run_script(script: str, arguments: list[str]) -> int:
+    """The exit code of a dataset's script, on the processor and for an epoch."""
+    few = [] if "--epochs" in arguments else ["--epochs", "1"]
+    dataset = importlib.import_module(script.removesuffix(".py")).DATASET
+    with pytest.raises(SystemExit) as end:
+        common.main(dataset, [*arguments, "--size", "32", "--device", "cpu", "--plan", "off", *few])
+    return int(end.value.code or 0)
+
+
+def run_report(arguments: list[str], patch: pytest.MonkeyPatch) -> int:
+    """The exit code of report.py; a server is not started."""
+    served: list[int] = []
+    patch.setattr("reporting.serve.serve", lambda build, runs, out, port: served.append(port))
+    run_script("digits.py", ["-model", "resnet"])  # so that there is something to report
+    code = report.main([argument if argument != "DIR" else "runs" for argument in arguments])
+    assert bool(served) == ("--serve" in arguments)
+    return code
+
+
+@pytest.mark.parametrize("command", commands())
+@pytest.mark.usefixtures("place")
+def test_the_command_works(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(Path(word).expanduser()) for word in shlex.split(command.removeprefix("PYTHONPATH=. "))]
+    program, script, *arguments = words
+    if program == "make":
+        subprocess.run(["make", "-n", script], cwd=PROJECT, check=True, capture_output=True)
+    elif "pip" in words:
+        assert (PROJECT / words[-1]).is_file()
+        assert f"pip install --disable-pip-version-check -r {words[-1]}" in (PROJECT / "Makefile").read_text()
+    elif script == "-m":
+        monkeypatch.delitem(sys.modules, arguments[0])
+        runpy.run_module(arguments[0], run_name="__main__")
+        assert capsys.readouterr().out.startswith("{")
+    elif script.startswith("benchmarks/"):
+        # each is run on little by its own test
+        tests = (PROJECT / "tests" / "benchmarks" / "test_benchmarks.py").read_text("utf-8")
+        assert f"import benchmarks.{Path(script).stem}\n" in tests
+        text = (PROJECT / script).read_text("utf-8")
+        assert all(f'"{argument}"' in text for argument in arguments if re.fullmatch(r"--[a-z-]+", argument))
+    elif script == "split.py":
+        assert split.main([*arguments, "--overwrite"]) == 0
+    elif script == "grid.py":
+        if "folder:pets-split" in arguments:
+            split.main(["--input_dir", "pets", "--output_dir", "pets-split", "--overwrite"])
+        assert grid.main([*arguments, *([] if "--dry-run" in arguments else ["--dry-run"])]) == 0
+    elif script == "datasets.py":
+        assert datasets.main(arguments) == 0
+    elif script == "report.py":
+        assert run_report(arguments, monkeypatch) == 0
+    else:
+        if "pets-split" in arguments:
+            split.main(["--input_dir", "pets", "--output_dir", "pets-split", "--overwrite"])
+        assert run_script("digits.py" if script.endswith("mine.py") else script, arguments) == 0
+
+
+def test_commands_are_found() -> None:
+    assert {"make demo", "make test", "python report.py", "python cifar10.py -model convnext -bs 64"} <= set(commands())
+    assert len(commands()) > 25
+
+
+def test_the_readme_is_a_door() -> None:
+    assert (PROJECT / "README.md").stat().st_size <= MOST_BYTES_OF_README
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (PROJECT / "docs" / "README.md").read_text("utf-8")
+    for page in (PROJECT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"({page.name})" in index
+
+
+def test_the_list_of_backbones_is_whole() -> None:
+    rows = re.findall(r"`(\w+)` \|", (PROJECT / "README.md").read_text("utf-8").partition("`-model`")[2])
+    assert [name for name in rows if name != "model"] == list(common.BACKBONES)
