@@ -14,7 +14,6 @@ mend in the command, 3 some failed, 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections import Counter
@@ -23,7 +22,7 @@ from contextlib import contextmanager
 
 from engine.cli import INTERRUPTED, Parser, folder, positive, run_command, whole
 from engine.console import say, table
-from engine.errors import RunError, UserError
+from engine.errors import RunError
 from grids.cells import (
     Cell,
     add_script_flags,
@@ -35,7 +34,8 @@ from grids.cells import (
     make_cells,
     script_flags,
 )
-from grids.estimate import Speeds, device_name, total
+from grids.devices import device_name, find_slots
+from grids.estimate import Speeds, total
 from grids.faults import message_of
 from grids.ledger import Standing, all_records, by_key, grid_folder, make_folder, standing
 from grids.running import Grid
@@ -126,20 +126,6 @@ def cells_of(options: argparse.Namespace) -> list[Cell]:
     cells = make_cells(chosen, models, seeds, budgets, flags, options.data_dir)
     check_members((cell.config.model for cell in cells), cells[0].config.weights)
     return cells
-
-
-def find_slots(device: str, per_gpu: int) -> list[str | None]:
-    """Where cells can run at the same time: cards, as CUDA_VISIBLE_DEVICES names them, or None for anything else."""
-    if device == "cpu" and per_gpu > 1:
-        raise UserError(f"--per-gpu {per_gpu}: cells run on the processor here, one at a time with all of its cores.")
-    if device != "cuda":
-        return [None] * per_gpu
-    import torch
-
-    count = torch.cuda.device_count()  # makes no context: the cards' memory is the cells'
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    cards = [name.strip() for name in listed.split(",") if name.strip()] or [str(number) for number in range(count)]
-    return [card for _ in range(per_gpu) for card in cards[:count]]
 
 
 def plan_lines(

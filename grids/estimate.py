@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import statistics
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cache
 from math import ceil
 from typing import Any
 
 from engine.config import Config
 from engine.data.load import HELD_OUT
-from engine.paths import PROJECT
 from engine.training.recipe import RECIPES, default_epochs
 from grids.cells import Cell, key_of
 
@@ -139,28 +134,6 @@ def _recipe(config: Mapping[str, Any]) -> tuple[Any, ...]:
 def _wall(record: Record) -> float:
     started, finished = (datetime.fromisoformat(record[name]) for name in ("started", "finished"))
     return (finished - started).total_seconds()
-
-
-@cache
-def device_name(device: str, visible: str | None) -> str | None:
-    """What records call the device ("cuda", "cpu" or "mps"); None where it does not say.
-
-    `visible`: the first card that may be used. Another process asks for a card's name: asking makes a context in the
-    card's memory, which lasts as long as the process.
-    """
-    from engine.training.plan import choose_plan
-
-    if device != "cuda":
-        return choose_plan(device, "fp32").device_name
-    code = "from engine.training.plan import choose_plan; print(choose_plan('cuda', 'fp32').device_name)"
-    environment = {**os.environ, **({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})}
-    try:
-        answer = subprocess.run(  # noqa: S603 (its own code)
-            [sys.executable, "-c", code], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=300
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None
 
 
 def total(estimates: Iterable[Estimate | None], at_once: int) -> str:

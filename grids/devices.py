@@ -1,0 +1,47 @@
+"""The cards that cells run on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import cache
+
+from engine.errors import UserError
+from engine.paths import PROJECT
+
+
+def find_slots(device: str, per_gpu: int) -> list[str | None]:
+    """Where cells can run at the same time: cards, as CUDA_VISIBLE_DEVICES names them, or None for anything else."""
+    if device == "cpu" and per_gpu > 1:
+        raise UserError(f"--per-gpu {per_gpu}: cells run on the processor here, one at a time with all of its cores.")
+    if device != "cuda":
+        return [None] * per_gpu
+    import torch
+
+    count = torch.cuda.device_count()  # makes no context: the cards' memory is the cells'
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    cards = [name.strip() for name in listed.split(",") if name.strip()] or [str(number) for number in range(count)]
+    return [card for _ in range(per_gpu) for card in cards[:count]]
+
+
+@cache
+def device_name(device: str, visible: str | None) -> str | None:
+    """What records call the device ("cuda", "cpu" or "mps"); None where it does not say.
+
+    `visible`: the first card that may be used. Another process asks for a card's name: asking makes a context in the
+    card's memory, which lasts as long as the process.
+    """
+    from engine.training.plan import choose_plan
+
+    if device != "cuda":
+        return choose_plan(device, "fp32").device_name
+    code = "from engine.training.plan import choose_plan; print(choose_plan('cuda', 'fp32').device_name)"
+    environment = {**os.environ, **({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})}
+    try:
+        answer = subprocess.run(  # noqa: S603 (its own code)
+            [sys.executable, "-c", code], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=300
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None

@@ -1,0 +1,108 @@
+"""What is done, what failed and what another grid is at."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from grids.ledger import Failure, by_key, keep_failure, make_folder, mark_retried, standing, standing_now, take
+from tests.grids.cells import cells, record_of, write
+
+
+def test_what_is_done(tmp_path: Path) -> None:
+    (cell,) = cells("--datasets digits --models resnet")
+    make_folder(cell.config.out)
+    assert standing_now(cell).status == "new"
+    others = [
+        record_of(cell, dataset=record_of(cell)["dataset"] | change)
+        for change in ({"key": "eurosat"}, {"version": "0"}, {"partial": True})
+    ]
+    others += [
+        record_of(cell, config=cell.config.settings() | change)
+        for change in ({"model": "swin"}, {"seed": 1}, {"batch_size": 8}, {"size": [32, 32]}, {"shots": 5})
+    ]
+    for number, record in enumerate(others):
+        write(cell, record, str(number))
+    assert standing_now(cell).status == "new"
+    write(cell, record_of(cell, "running"), "own")
+    assert standing_now(cell).status == "interrupted"
+    keep_failure(cell, Failure.of(cell, 3, "no memory", ["a"]))
+    assert standing_now(cell).status == "failed"
+    (path,) = (tmp_path / "runs" / "grid").glob("*.json")
+    kept = json.loads(path.read_text())
+    assert kept.keys() == {
+        *("cell", "dataset", "model", "seed", "budget", "exit_code", "reason", "tail", "at", "command", "retried")
+    }
+    assert path.stem == kept["cell"] == cell.id
+    settings = cell.config.settings() | {"data_dir": "elsewhere", "out": "other", "no_cache": True}
+    write(cell, record_of(cell, config=settings), "finished")
+    assert standing_now(cell).status == "done"
+
+
+def test_a_retry_that_was_cut_off_goes_on_by_itself() -> None:
+    """The script has not got as far as to say that it runs: its record still says "failed"."""
+    (cell,) = cells("--datasets digits --models resnet")
+    make_folder(cell.config.out)
+    write(cell, record_of(cell, "failed", error="RunError: the loss"), "own")
+    failure = Failure.of(cell, 3, "the loss", [])
+    keep_failure(cell, failure)
+    assert standing_now(cell).status == "failed"
+    mark_retried(cell, failure)
+    assert standing_now(cell).status == "interrupted"
+
+
+def test_a_weights_file_that_changed_is_another_run(tmp_path: Path) -> None:
+    weights = tmp_path / "some.pt"
+    weights.write_bytes(b"first")
+    (cell,) = cells(f"--datasets digits --models resnet --weights {weights}")
+    make_folder(cell.config.out)
+    backbone = {"name": "resnet", "weights_sha256": hashlib.sha256(b"first").hexdigest()}
+    write(cell, record_of(cell, backbone=backbone), "own")
+    assert standing_now(cell).status == "done"
+    write(cell, record_of(cell, backbone=backbone | {"weights_sha256": "0" * 64}), "own")
+    assert standing_now(cell).status == "new"
+
+
+def test_a_record_that_lacks_a_newer_flag_had_its_default() -> None:
+    (cell,) = cells("--datasets digits --models resnet")
+    settings = {name: value for name, value in cell.config.settings().items() if name != "shots"}
+    assert standing(cell, by_key([record_of(cell, config=settings)]).get(cell.key, ())).status == "done"
+
+
+def test_partial_data_count_where_they_were_asked_for() -> None:
+    (cell,) = cells("--datasets digits --models resnet --allow-partial")
+    record = record_of(cell, dataset=record_of(cell)["dataset"] | {"partial": True})
+    assert standing(cell, [record]).status == "done"
+
+
+def test_a_run_that_failed_without_a_grid() -> None:
+    (cell,) = cells("--datasets digits --models resnet")
+    now = standing(cell, [record_of(cell, "failed", error="RunError: nan")])
+    assert now.status == "failed"
+    assert now.failure is not None
+    assert now.failure.reason == "RunError: nan"
+
+
+def test_folders_of_one_name_are_told_apart_by_the_command(tmp_path: Path) -> None:
+    for place in ("a/pets", "b/pets"):
+        (tmp_path / place).mkdir(parents=True)
+    a, b = (cells(f"--models resnet --datasets folder:{place}/pets")[0] for place in "ab")
+    assert a.key == b.key
+    assert standing(a, [record_of(a)]).status == "done"
+    assert standing(b, [record_of(a)]).status == "new"
+    by_hand = record_of(a, environment={"command": ["folder.py", "-model", "resnet", "a/pets"]})
+    assert standing(a, [by_hand]).status == "done"
+
+
+def test_a_cell_is_taken_once() -> None:
+    (cell,) = cells("--datasets digits --models resnet")
+    make_folder(cell.config.out)
+    held = take(cell)
+    assert held is not None
+    assert take(cell) is None
+    os.close(held)
+    again = take(cell)
+    assert again is not None
+    os.close(again)
