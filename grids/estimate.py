@@ -12,10 +12,9 @@ from typing import Any
 
 from engine.config import Config
 from engine.data.load import HELD_OUT
+from engine.records.schema import Record
 from engine.training.recipe import RECIPES, default_epochs
 from grids.cells import Cell, key_of
-
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def _recipe(config: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _wall(record: Record) -> float:
-    started, finished = (datetime.fromisoformat(record[name]) for name in ("started", "finished"))
+    started, finished = (datetime.fromisoformat(str(time)) for time in (record["started"], record["finished"]))
     return (finished - started).total_seconds()
 
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from engine.errors import UserError, reason_of
 from engine.files import digest, write_json
 from engine.paths import writable
-from engine.records.schema import RecordError, now, read_record
+from engine.records.schema import GRID_FOLDER, RECORD, Record, RecordError, now, read_record
 from grids.cells import Cell, key_of
-
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Standing:
 
 def grid_folder(out: Path) -> Path:
     """Where the grid keeps its own files: failures, logs, locks."""
-    return out / "grid"
+    return out / GRID_FOLDER
 
 
 def make_folder(out: Path) -> None:
@@ -85,14 +82,14 @@ def read_records(paths: Iterable[Path]) -> list[Record]:
 
 def all_records(out: Path) -> list[Record]:
     """Those of every run under `out`."""
-    return read_records(sorted(out.glob("*/*/*/record.json")))
+    return read_records(sorted(out.glob(f"*/*/*/{RECORD}")))
 
 
 def own_records(cell: Cell) -> list[Record]:
     """Those of the cell's own dataset, backbone and seed."""
     config = cell.config
     folder = config.out / cell.dataset.key / config.model
-    return read_records(sorted(folder.glob(f"*-seed{config.seed}-*/record.json")))
+    return read_records(sorted(folder.glob(f"*-seed{config.seed}-*/{RECORD}")))
 
 
 def record_key(record: Record) -> str:

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from engine.errors import RunError, UserError
-from engine.records.schema import BUSY
+from engine.records.schema import BUSY, Record
 from grids.cells import Cell
 from grids.estimate import Speeds, duration, total
 from grids.faults import Fault, shared_fault
 from grids.ledger import (
     Failure,
-    Record,
     Standing,
     drop_failure,
     keep_failure,

@@ -11,23 +11,23 @@ from torch import nn
 
 from engine.errors import UserError
 from engine.files import atomic
+from engine.records.schema import CHECKPOINT
 from engine.training.loop import copy_of
 from engine.training.state import State
 
-NAME = "checkpoint.pt"
 NEEDED = ("model", "best", "optimizer", "scaler", "random")  # beside the state, to go on
 NEEDED_OF_FINISHED = ("model",)
 
 
 def write_checkpoint(folder: Path, content: Mapping[str, Any]) -> None:
     """Put `content` into the folder's checkpoint, whole or not at all. Raises OSError or RuntimeError."""
-    with atomic(folder / NAME) as file:
+    with atomic(folder / CHECKPOINT) as file:
         torch.save(dict(content), file)
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     """What the folder's checkpoint holds; None where there is none. Raises UserError where no run can go on from it."""
-    path = folder / NAME
+    path = folder / CHECKPOINT
     if not path.exists():
         return None
     try:

@@ -20,12 +20,25 @@ from engine.errors import RunError, UserError
 from engine.files import atomic, write_json, write_text
 from engine.records import checkpoint
 from engine.records.describe import Outcome, results, worst_errors
-from engine.records.schema import BUSY, SCHEMA, RecordError, matches, now, read_record
+from engine.records.schema import (
+    BUSY,
+    CHECKPOINT,
+    ERRORS,
+    HISTORY,
+    PREDICTIONS,
+    RECORD,
+    SCHEMA,
+    SPLIT,
+    RecordError,
+    matches,
+    now,
+    read_record,
+)
 from engine.records.tensorboard import EVENTS, Events
 from engine.training.plan import Plan
 from engine.training.state import State
 
-FILES = ("record.json", checkpoint.NAME, "history.csv", "predictions.npz", "errors.npz", "split.json")
+FILES = (RECORD, CHECKPOINT, HISTORY, PREDICTIONS, ERRORS, SPLIT)
 
 
 class Run:
@@ -57,7 +70,7 @@ class Run:
 
     def _read(self) -> dict[str, Any]:
         """The record that lies in the folder; {} where there is none."""
-        path = self.folder / "record.json"
+        path = self.folder / RECORD
         try:
             return {**(read_record(path) or {})}
         except RecordError as problem:
@@ -72,7 +85,7 @@ class Run:
     @property
     def interrupted(self) -> bool:
         """Whether an earlier command left epochs, or learning rates that were tried, to go on from."""
-        left = (self.folder / checkpoint.NAME).exists() or bool(self.record.get("sweep"))
+        left = (self.folder / CHECKPOINT).exists() or bool(self.record.get("sweep"))
         return not self.rerun and bool(self.record) and not self.done and left
 
     @property
@@ -100,7 +113,7 @@ class Run:
             self.record = {"schema": SCHEMA, "run": self.id, "status": "running", "error": None, "finished": None}
             self.record |= description
             self.record |= {key: earlier[key] for key in ("started", "resumed", "environment", "sweep", "lr")}
-            self._write(lambda: write_json(self.folder / "split.json", split))
+            self._write(lambda: write_json(self.folder / SPLIT, split))
             self._write_record()
             try:
                 yield
@@ -171,7 +184,7 @@ class Run:
         self._write_record()
 
     def _write_record(self) -> None:
-        self._write(lambda: write_json(self.folder / "record.json", self.record))
+        self._write(lambda: write_json(self.folder / RECORD, self.record))
 
     def _add_event(self, history: Sequence[Mapping[str, Any]]) -> None:
         if self._events is None:
@@ -183,18 +196,18 @@ class Run:
         writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
-        write_text(self.folder / "history.csv", text.getvalue())
+        write_text(self.folder / HISTORY, text.getvalue())
 
     def _save_predictions(self, outcome: Outcome) -> None:
-        with atomic(self.folder / "predictions.npz") as file:
+        with atomic(self.folder / PREDICTIONS) as file:
             names = np.array(outcome.test.names)
             np.savez_compressed(file, names=names, labels=outcome.test.labels, logits=outcome.logits)
 
     def _save_errors(self, outcome: Outcome) -> None:
         errors = worst_errors(outcome.test, outcome.logits)
         if errors is None:
-            return self._remove("errors.npz")
-        with atomic(self.folder / "errors.npz") as file:
+            return self._remove(ERRORS)
+        with atomic(self.folder / ERRORS) as file:
             np.savez_compressed(file, tiles=errors["tiles"], rows=errors["rows"])
         return None
 
@@ -212,7 +225,7 @@ class Run:
 
 def _earlier(siblings: Path, name: str, identity: Mapping[str, Any]) -> Path | None:
     """The folder in which a run with that identity lies already, under another name; None: there is none."""
-    for path in sorted(siblings.glob(f"{name}-*/record.json")):
+    for path in sorted(siblings.glob(f"{name}-*/{RECORD}")):
         try:
             record = read_record(path)
             if record and matches(record, identity):

@@ -22,6 +22,11 @@ SCHEMA = 2  # raised when a field of record.json changes its meaning
 OLDEST = 1  # that can be read
 LARGEST_BYTES = 64 << 20  # of a file that can be a record
 
+# the files of a run's folder, and the folder under --out that is the grid's own
+RECORD, HISTORY, SPLIT = "record.json", "history.csv", "split.json"
+CHECKPOINT, PREDICTIONS, ERRORS = "checkpoint.pt", "predictions.npz", "errors.npz"
+GRID_FOLDER = "grid"
+
 BUSY = "another process is at this run already"  # how a run says so, for whoever reads its last lines
 
 Status = Literal["running", "done", "failed"]

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import grid
+from engine.records.schema import RECORD, Record, as_record
 from grids.cells import Cell
 
 
@@ -13,7 +14,7 @@ def cells(line: str) -> list[Cell]:
     return grid.cells_of(grid.parser().parse_args(line.split()))
 
 
-def record_of(cell: Cell, status: str = "done", **changes: Any) -> dict[str, Any]:
+def record_of(cell: Cell, status: str = "done", **changes: Any) -> Record:
     """What a run of `cell` might have left."""
     config = cell.config
     record = {
@@ -45,11 +46,11 @@ def record_of(cell: Cell, status: str = "done", **changes: Any) -> dict[str, Any
         },
         "environment": {"command": list(cell.command)},
     }
-    return record | changes
+    return as_record(record | changes)
 
 
-def write(cell: Cell, record: dict[str, Any], name: str = "x") -> None:
+def write(cell: Cell, record: Record, name: str = "x") -> None:
     config = cell.config
-    path = config.out / cell.dataset.key / config.model / f"honest-seed{config.seed}-{name}" / "record.json"
+    path = config.out / cell.dataset.key / config.model / f"honest-seed{config.seed}-{name}" / RECORD
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record))

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from engine.errors import UserError
-from engine.records.checkpoint import NAME, NEEDED, finished, read_checkpoint, write_checkpoint
+from engine.records.checkpoint import NEEDED, finished, read_checkpoint, write_checkpoint
+from engine.records.schema import CHECKPOINT
 from engine.training.state import State
 from tests import toy
 
@@ -21,7 +22,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path) is None
     write_checkpoint(tmp_path, unfinished())
     assert read_checkpoint(tmp_path) == unfinished()
-    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
 
 
 @pytest.mark.parametrize("name", ["state", *NEEDED])
@@ -33,7 +34,7 @@ def test_what_is_needed_to_go_on(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("content", [[1], {"state": 3}, {"state": {"history": [], "more": 1}}])
 def test_something_else_is_refused(tmp_path: Path, content: Any) -> None:
-    torch.save(content, tmp_path / NAME)
+    torch.save(content, tmp_path / CHECKPOINT)
     with pytest.raises(UserError, match="--rerun"):
         read_checkpoint(tmp_path)
 
