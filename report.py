@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             from reporting.serve import serve
 
-            serve(lambda: _make_quietly(runs, out, thumbnails), runs, out, options.serve)
+            serve(lambda: make(runs, out, thumbnails), runs, out, options.serve)
 
     return run_command(command)
 
@@ -128,10 +128,6 @@ def lines(report: dict[str, Any], out: Path) -> list[str]:
     if len(report["groups"]) > 1:
         said.append(f"           {len(report['groups']) - 1:,} more in the report, each ranked by itself")
     return [*said, f"report     {out / 'report.html'}"]
-
-
-def _make_quietly(runs: Path, out: Path, thumbnails: bool) -> None:
-    make(runs, out, thumbnails)
 
 
 if __name__ == "__main__":

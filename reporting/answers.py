@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from datasets import PUBLISHED
 from reporting.complete import CompleteBlock
-from reporting.entry import ALL_IMAGES
+from reporting.entry import ALL_IMAGES, Budget
 from reporting.statistics import EQUAL, FEWEST_DATASETS, FEWEST_SEEDS, LEVEL, TESTS_OF_MEANS, Friedman
 from reporting.words import OWN, budget_words, count, data_words, listed, p_text
 
@@ -20,14 +20,14 @@ class Answer(TypedDict):
     tests: list[str]
 
 
-def of_tests(
+def answer_from_rank_tests(
     block: CompleteBlock,
     average: Mapping[str, float],
     tests: Friedman,
     difference: float,
     cliques: Sequence[Sequence[str]],
 ) -> Answer:
-    """That of rank tests over datasets; `difference` is the critical one, `cliques` are those it makes."""
+    """Return the answer of rank tests over datasets; `difference` is the critical one, which makes the `cliques`."""
     names = _by_rank(block, average)
     friedman = _friedman_sentence(block, tests)
     nemenyi = f"Nemenyi: average ranks that differ by less than {difference:.2f} can't be told apart at {LEVEL}."
@@ -73,8 +73,8 @@ def _friedman_sentence(block: CompleteBlock, tests: Friedman) -> str:
     )
 
 
-def of_two(block: CompleteBlock, average: Mapping[str, float], p: float) -> Answer:
-    """That of a signed-rank test of two backbones."""
+def answer_from_signed_ranks(block: CompleteBlock, average: Mapping[str, float], p: float) -> Answer:
+    """Return the answer of a signed-rank test of two backbones, whose p-value is `p`."""
     best, other = _by_rank(block, average)
     test = f"{p_text(p)} by Wilcoxon's signed-rank test over {_datasets(block)}"
     if p < LEVEL:
@@ -85,10 +85,13 @@ def of_two(block: CompleteBlock, average: Mapping[str, float], p: float) -> Answ
     return {"answer": answer, "evidence": evidence, "tests": [f"{best} against {other}: {test}."]}
 
 
-def of_means(
+def answer_from_means(
     block: CompleteBlock, scope: str, ordered: Sequence[str], marks: Mapping[str, Mapping[str, str]]
 ) -> Answer:
-    """That where there are too few datasets for rank tests, but seeds enough on each; `marks` are by dataset."""
+    """Return the answer where there are too few datasets for rank tests, but seeds enough on each.
+
+    `marks` has those of statistics.marks() by dataset.
+    """
     first = _highest(block.means, ordered)
     others = [name for name in ordered if name not in first]
     tied = [name for name in others if all(marks[dataset][name] for dataset in block.datasets)]
@@ -122,8 +125,8 @@ def _best_sentence(block: CompleteBlock, dataset: str, ordered: Sequence[str], m
     return f"{dataset}: best {listed(top)}{equal}, {block.cells[dataset, top[0]].mean():.2%}{also}."
 
 
-def none(block: CompleteBlock, scope: str, budget: str, ordered: Sequence[str]) -> Answer:
-    """That there is not enough evidence, why, and what there is."""
+def answer_without_evidence(block: CompleteBlock, scope: str, budget: Budget, ordered: Sequence[str]) -> Answer:
+    """Say that there is not enough evidence, why, and what there is."""
     data = data_words(scope)
     where = f" on {data}" if data else ""
     part = "" if budget == ALL_IMAGES else f" with {budget_words(budget)}"
@@ -158,7 +161,7 @@ def none(block: CompleteBlock, scope: str, budget: str, ordered: Sequence[str]) 
 
 
 def missing(block: CompleteBlock, scope: str, kind: str, cliques: bool) -> list[str]:
-    """What it would take to say more, in numbers; `cliques`: whether some backbones can't be told apart."""
+    """List what it would take to say more, in numbers; `cliques`: whether some backbones can't be told apart."""
     lines = []
     if not block.asked:
         known = [dataset.key for dataset in PUBLISHED if scope in ("overall", dataset.domain)]
@@ -181,8 +184,8 @@ def missing(block: CompleteBlock, scope: str, kind: str, cliques: bool) -> list[
     return lines
 
 
-def of_pair(datasets: int, seeds: int) -> str:
-    """Why two backbones can't be compared."""
+def missing_of_pair(datasets: int, seeds: int) -> str:
+    """Say why two backbones can't be compared that share so many datasets, and on each so many seeds at least."""
     if not datasets:
         return "no dataset and seed that both were run with"
     parts = [f"{count(datasets, 'shared dataset')} of {FEWEST_DATASETS}"] if datasets < FEWEST_DATASETS else []

@@ -13,10 +13,11 @@ from engine.environment import git_commit
 from reporting import cells, comparable, published, ranking
 from reporting.collect import Collected
 from reporting.comparable import DOMAINS, ComparableGroup, in_order
-from reporting.costs import Cells, averages, costs
-from reporting.entry import reported_costs, reported_metrics
+from reporting.costs import ShownCells, averages, costs
+from reporting.entry import Budget, reported_costs, reported_metrics
 from reporting.fields import clean
-from reporting.statistics import FEWEST_SEEDS
+from reporting.low_data import low_data
+from reporting.statistics import FEWEST_DATASETS, FEWEST_SEEDS
 from reporting.words import budget_words, capital, count
 
 SMALL = 250  # cells of a report that shows the learning curves of every budget
@@ -24,7 +25,7 @@ MOST_CONFUSIONS = 600_000  # pairs of classes in all confusion matrices together
 
 
 def build(collected: Collected, runs: Path, thumbnails: bool = True) -> dict[str, Any]:
-    """The whole report. Of a run's further files, `skipped` has what can't be read, `no_curve` the runs without one."""
+    """Return the report. Of runs' further files, `skipped` has what can't be read, `no_curve` the runs without one."""
     groups, apart = comparable.divide(collected.entries)
     number = sum(len(group.cells) for group in groups)
     limits = cells.Limits(
@@ -45,10 +46,12 @@ def build(collected: Collected, runs: Path, thumbnails: bool = True) -> dict[str
             for name, metric in reported_metrics().items()
         },
         "costs": {
-            name: {part: getattr(cost, part) for part in ("label", "unit", "scale", "better", "of_machine")}
+            name: {part: getattr(cost, part) for part in ("label", "unit", "better", "of_machine")}
             | {"of_model": cost.known_before}
             for name, cost in reported_costs().items()
         },
+        "fewest": {"seeds": FEWEST_SEEDS, "datasets": FEWEST_DATASETS},  # of a claim
+        "most_curves": cells.MOST_CURVES,
         "groups": [_group(group, limits, skipped, no_curve) for group in groups],
         "apart": apart,
         "skipped": sorted(skipped, key=lambda line: line["path"]),
@@ -61,6 +64,7 @@ def _group(
     group: ComparableGroup, limits: cells.Limits, skipped: list[dict[str, str]], no_curve: list[dict[str, str]]
 ) -> dict[str, Any]:
     setting = group.setting
+    paper = setting.protocol == "paper"
     shown, provenances = cells.shown(group, limits, skipped, no_curve)
     models = [_model_costs(group, name) for name in group.backbones]
     budgets = []
@@ -71,28 +75,31 @@ def _group(
         "id": comparable.identity(setting),
         "title": comparable.title(setting),
         "protocol": setting.protocol,
+        "selection": "test" if paper else "val",  # the part that chooses the epoch
+        "use": "to train" if paper else "to train and to choose the epoch",  # of images that are not in test
         "recipe": setting.recipe,
         "weights": setting.weights,
         "settings": comparable.settings(setting),
         "warnings": comparable.warnings(setting),
         "notes": comparable.notes(group),
         "budgets": budgets,
+        "low_data": low_data(group, {(cell["budget"], cell["d"], cell["b"]): cell for cell in shown}),
         "domains": group.domains,
         "datasets": [_dataset(group, key) for key in group.datasets],
         "backbones": [{"name": name, "costs": of} for name, of in zip(group.backbones, models, strict=True)],
         "cells": shown,
         "provenances": provenances,
-        "published": published.beside_ours(budgets[0]["rankings"]) if setting.protocol == "paper" else None,
+        "published": published.beside_ours(budgets[0]["rankings"]) if paper else None,
     }
 
 
-def _budget(group: ComparableGroup, budget: str, shown: Cells, models: list[dict[str, Any]]) -> dict[str, Any]:
+def _budget(group: ComparableGroup, budget: Budget, shown: ShownCells, models: list[dict[str, Any]]) -> dict[str, Any]:
     """What is said of a group's runs with one budget."""
     scopes = ("overall", *in_order({*DOMAINS, *group.domains}, DOMAINS))
     several = Counter(len(cell["seeds"]) for cell in shown.values())
     seeds = max(several, key=lambda seeds: (several[seeds], seeds))
     return {
-        "name": budget,
+        "name": str(budget),
         "words": budget_words(budget),
         "seeds": seeds,  # of most cells
         "ties": seeds >= FEWEST_SEEDS,  # whether any can be claimed
@@ -104,8 +111,8 @@ def _budget(group: ComparableGroup, budget: str, shown: Cells, models: list[dict
     }
 
 
-def _caption(name: str, seeds: int, differ: bool, budget: str) -> str:
-    """That of the accuracy table; `differ`: whether some cells have other numbers of seeds."""
+def _caption(name: str, seeds: int, differ: bool, budget: Budget) -> str:
+    """Return the caption of the accuracy table; `differ`: whether some cells have other numbers of seeds."""
     metric = reported_metrics()[name]
     what = f"Test {metric.label}{' in %' if metric.percent else ''}"
     what += "" if metric.higher_is_better else " (lower is better)"
@@ -126,7 +133,7 @@ def _dataset(group: ComparableGroup, key: str) -> dict[str, Any]:
 
 
 def _model_costs(group: ComparableGroup, backbone: str) -> dict[str, float | None]:
-    """Medians over datasets, on which models differ by their heads and the size of their input alone."""
+    """Return medians over datasets, on which models differ by their heads and the size of their input alone."""
     results = [entry.results for entry in group.entries if entry.backbone == backbone and entry.results]
     known = {
         name: [result.costs[name] for result in results if name in result.costs]

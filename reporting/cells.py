@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.records.schema import ERRORS, HISTORY
 from reporting import statistics
 from reporting.comparable import ComparableGroup, Repeats
 from reporting.entry import Entry, reported_costs, reported_metrics
 from reporting.fields import clean
 from reporting.mistakes import side_pixels, worst_errors
+from reporting.words import Shown, capital, metric_text, number_text, three_digits
 
 # of a metric: that of each seed, their mean, the ends of its 95 % interval, the longer side of that
 PARTS = ("values", "mean", "low", "high", "half")
 MOST_CURVES = 5  # seeds of a cell
-SCORE_COLUMNS = (
-    "val_top1",
-    "test_top1",
-    "select_top1",
-)  # of a history: today's, that of the paper protocol, schema 1's
+# of a history: today's, that of the paper protocol, schema 1's
+SCORE_COLUMNS = ("val_top1", "test_top1", "select_top1")
+ELEMENTS = {"best": "b", "tied": "u"}  # of HTML, by mark
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,14 @@ def _spread(cell: Repeats, metric: str, most: float) -> dict[str, Any]:
         return {}
     mean = round(float(np.mean(numbers)), statistics.DIGITS)
     spread = {"values": [round(value, statistics.DIGITS) for value in numbers], "mean": mean}
-    if interval := statistics.interval(numbers, high=most):
+    if interval := statistics.interval(numbers, most):
         low, high = (round(end, statistics.DIGITS) for end in interval)
         spread |= {"low": low, "high": high, "half": round(max(mean - low, high - mean), statistics.DIGITS)}
     return spread
 
 
 def _mean(values: Sequence[float | None], digits: int) -> float | None:
-    """Of those that are known."""
+    """Return the mean of the values that are known."""
     known = [value for value in values if value is not None]
     return round(float(np.mean(known)), digits or None) if known else None
 
@@ -161,7 +161,7 @@ def _files(
                 classes = len(entry.version.classes)
                 errors = worst_errors(entry.folder, entry.seed, classes, side_pixels(limits.pictures))
             except ValueError as problem:
-                skipped.append({"path": f"{entry.run}/errors.npz", "reason": str(problem)})
+                skipped.append({"path": f"{entry.run}/{ERRORS}", "reason": str(problem)})
             if errors:
                 break
     return {"curve": [top1 for top1, _ in curves], "loss": [loss for _, loss in curves], "errors": errors}
@@ -170,9 +170,9 @@ def _files(
 def _history(
     entry: Entry, skipped: list[dict[str, str]], no_curve: list[dict[str, str]]
 ) -> tuple[list[float], list[float]]:
-    path: Path = entry.folder / "history.csv"
+    path: Path = entry.folder / HISTORY
     if not path.exists():
-        no_curve.append({"run": entry.run, "reason": "history.csv is missing"})
+        no_curve.append({"run": entry.run, "reason": f"{HISTORY} is missing"})
         return [], []
     try:
         if not path.is_file():  # a pipe would be waited for without end
@@ -183,7 +183,7 @@ def _history(
         top1, loss = ([_plotted(row[names.index(name)]) for row in rows] for name in (score, "train_loss"))
     except (OSError, ValueError, IndexError, csv.Error) as problem:
         reason = f"can't be read: {clean(str(problem))}"
-        skipped.append({"path": f"{entry.run}/history.csv", "reason": reason})
+        skipped.append({"path": f"{entry.run}/{HISTORY}", "reason": reason})
         return [], []
     return top1, loss
 
@@ -193,6 +193,51 @@ def _plotted(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text} is no number to plot")
     return round(value, 4)
+
+
+def mean_and_half(cell: Shown, metric: str) -> list[str]:
+    """Return the texts of a metric's mean and, where there is an interval, of half of that."""
+    half = [f" ± {metric_text(metric, cell['half'][metric])}"] if metric in cell["half"] else []
+    return [metric_text(metric, cell["mean"][metric]), *half]
+
+
+def parts(cell: Shown, seeds: int) -> dict[str, list[tuple[str, str]]]:
+    """Return what stands in a cell of the accuracy table, by metric: HTML elements' names and their texts.
+
+    `seeds` is the number that goes without saying.
+    """
+    other = [] if len(cell["seeds"]) == seeds else [f" n = {len(cell['seeds'])}"]
+    made = {}
+    for metric in cell["mean"]:
+        mean, *rest = mean_and_half(cell, metric) + other
+        made[metric] = [(ELEMENTS.get(cell["marks"].get(metric), "span"), mean), *(("small", text) for text in rest)]
+    return made
+
+
+def metric_rows(cell: Shown) -> list[tuple[str, str, str]]:
+    """Return each metric's label, its mean, and its value for each seed, as texts."""
+    return [
+        (
+            metric.label,
+            f"{''.join(mean_and_half(cell, name))}{' %' if metric.percent else ''}",
+            "  ".join(metric_text(name, value) for value in cell["values"][name]),
+        )
+        for name, metric in reported_metrics().items()
+        if name in cell["mean"]
+    ]
+
+
+def fact_rows(cell: Shown, use: str, test: int) -> list[tuple[str, str]]:
+    """Return what a cell cost, and how many images it had, each with its name; `use` says what for, beside the test."""
+    known = [(cost, cell["costs"].get(name)) for name, cost in reported_costs().items()]
+    return [
+        *(
+            (capital(cost.label), f"{number_text(three_digits(cost.scale * value))} {cost.unit}".rstrip())
+            for cost, value in known
+            if value is not None
+        ),
+        ("Images", f"{cell['images']:,} {use}, {test:,} to test"),
+    ]
 
 
 def _provenance(entries: Sequence[Entry]) -> dict[str, Any]:

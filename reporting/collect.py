@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
-from engine.records.schema import RecordError
+from engine.records.schema import CHECKPOINT, GRID_FOLDER, HISTORY, RECORD, SPLIT, RecordError
 from reporting.entry import Entry, read_entry
 from reporting.fields import clean
 
@@ -42,10 +42,10 @@ def collect(runs: Path, ignore: Path | None = None) -> Collected:
     collected = Collected()
     shared: dict[Any, Any] = {}
     for folder, files in _folders(runs, ignore, collected):
-        if folder == runs / "grid":
+        if folder == runs / GRID_FOLDER:
             _read_failures(folder, files, collected)
-        elif "record.json" in files:
-            path = folder / "record.json"
+        elif RECORD in files:
+            path = folder / RECORD
             try:
                 entry = read_entry(path, _name(folder, runs), shared)
             except RecordError as problem:
@@ -75,15 +75,15 @@ def _folders(runs: Path, ignore: Path | None, collected: Collected) -> Iterator[
             folders.clear()
             continue
         seen.add((state.st_dev, state.st_ino))
-        if "record.json" in files:
+        if RECORD in files:
             folders.clear()
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield Path(place), sorted(name for name in files if not name.startswith("."))
 
 
 def _name_strangers(folder: Path, files: list[str], runs: Path, collected: Collected) -> None:
-    if {"split.json", "history.csv", "checkpoint.pt"} & set(files):
-        collected.skipped.append({"path": _name(folder, runs), "reason": "a run without record.json"})
+    if {SPLIT, HISTORY, CHECKPOINT} & set(files):
+        collected.skipped.append({"path": _name(folder, runs), "reason": f"a run without {RECORD}"})
     elif len(files) > MOST_NAMED:
         reason = f"{len(files):,} files that are no records"
         collected.skipped.append({"path": _name(folder, runs), "reason": reason})
@@ -101,7 +101,8 @@ def _read_failures(folder: Path, files: list[str], collected: Collected) -> None
                 raise ValueError("not a regular file")
             content = json.loads((folder / file).read_bytes())
         except (OSError, ValueError, RecursionError) as problem:
-            collected.skipped.append({"path": f"grid/{clean(file)}", "reason": clean(f"can't be read: {problem}")})
+            reason = clean(f"can't be read: {problem}")
+            collected.skipped.append({"path": f"{GRID_FOLDER}/{clean(file)}", "reason": reason})
             continue
         if isinstance(content, dict) and content.get("reason"):
             cell = clean(str(content.get("cell") or file.removesuffix(".json")))

@@ -14,7 +14,7 @@ from common import BACKBONES
 from datasets import DATASETS, PUBLISHED
 from engine.config import in_words
 from engine.training.recipe import RECIPES
-from reporting.entry import ALL_IMAGES, Entry, Setting, Version
+from reporting.entry import ALL_IMAGES, Budget, Entry, Setting, Version
 
 Apart = list[dict[str, str]]  # run, reason
 MOST_NOTES = 20  # of a group's datasets
@@ -28,17 +28,17 @@ class Repeats:
 
     dataset: str
     backbone: str
-    budget: str
+    budget: Budget
     runs: tuple[Entry, ...]
 
     def scores(self, metric: str = "top1") -> dict[int, float]:
-        """Seed -> value, where there is one."""
+        """Return the metric of each seed whose record says it."""
         results = {entry.seed: entry.results.values.get(metric) for entry in self.runs if entry.results}
         return {seed: value for seed, value in results.items() if value is not None}
 
-    def mean(self, metric: str = "top1") -> float:
-        """Over seeds."""
-        return float(np.mean(list(self.scores(metric).values())))
+    def mean(self) -> float:
+        """Return the mean top-1 over seeds."""
+        return float(np.mean(list(self.scores().values())))
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,45 +46,45 @@ class ComparableGroup:
     """Records that may be ranked together."""
 
     setting: Setting
-    cells: Mapping[tuple[str, str, str], Repeats]  # by dataset, backbone, budget
+    cells: Mapping[tuple[str, str, Budget], Repeats]  # by dataset, backbone, budget
 
     @cached_property
     def entries(self) -> list[Entry]:
-        """Those of all cells."""
+        """Return the entries of all cells."""
         return [entry for cell in self.cells.values() for entry in cell.runs]
 
     @cached_property
     def datasets(self) -> list[str]:
-        """Their keys, in the published order, others after them."""
+        """Return the datasets' keys, in the published order, others after them."""
         return in_order({cell.dataset for cell in self.cells.values()}, DATASETS)
 
     @cached_property
     def backbones(self) -> list[str]:
-        """Their names, in the published order, others after them."""
+        """Return the backbones' names, in the published order, others after them."""
         return in_order({cell.backbone for cell in self.cells.values()}, BACKBONES)
 
     @property
     def scopes(self) -> list[str]:
-        """What is answered for: all datasets, and those of each domain."""
+        """Return what is answered for: all datasets, and those of each domain."""
         return ["overall", *self.domains]
 
     @cached_property
-    def budgets(self) -> list[str]:
-        """All data first, then the larger before the smaller."""
+    def budgets(self) -> list[Budget]:
+        """Return the budgets, that of all images first, then the larger before the smaller."""
         sizes = defaultdict(list)
         for entry in self.entries:
             sizes[entry.budget].append(entry.used_images / max(1, entry.available_images))
-        return sorted(sizes, key=lambda budget: (budget != ALL_IMAGES, -float(np.mean(sizes[budget])), budget))
+        return sorted(sizes, key=lambda budget: (budget != ALL_IMAGES, -float(np.mean(sizes[budget])), str(budget)))
 
     @cached_property
     def examples(self) -> dict[str, Entry]:
-        """Dataset's key, in the order of `datasets` -> one of its records."""
+        """Return one record of each dataset, by its key, in the order of `datasets`."""
         records = {cell.dataset: cell.runs[0] for cell in self.cells.values()}
         return {key: records[key] for key in self.datasets}
 
     @cached_property
     def domains(self) -> list[str]:
-        """Of its datasets, in the published order, others after them."""
+        """Return the domains of the datasets, in the published order, others after them."""
         return in_order({entry.domain for entry in self.examples.values()}, DOMAINS)
 
     def in_scope(self, scope: str) -> list[str]:
@@ -118,7 +118,7 @@ def divide(entries: Iterable[Entry]) -> tuple[list[ComparableGroup], Apart]:
     groups = []
     for setting, members in by_setting.items():
         members = _newest(_one_version(members, apart), apart)
-        cells: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
+        cells: dict[tuple[str, str, Budget], list[Entry]] = defaultdict(list)
         for entry in members:
             cells[entry.version.key, entry.backbone, entry.budget].append(entry)
         repeats = {key: Repeats(*key, tuple(sorted(runs, key=lambda run: run.seed))) for key, runs in cells.items()}
@@ -183,7 +183,7 @@ def _class_differences(version: Version, other: Version) -> str:
 
 def _newest(entries: Sequence[Entry], apart: Apart) -> list[Entry]:
     """Of the records of one cell and seed, the newest."""
-    places: dict[tuple[str, str, str, int], list[Entry]] = defaultdict(list)
+    places: dict[tuple[str, str, Budget, int], list[Entry]] = defaultdict(list)
     for entry in entries:
         places[entry.version.key, entry.backbone, entry.budget, entry.seed].append(entry)
     kept = []

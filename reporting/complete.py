@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from reporting.comparable import ComparableGroup, Repeats
+from reporting.entry import Budget
 from reporting.statistics import FEWEST_SEEDS, Numbers
 from reporting.words import listed
 
@@ -47,7 +48,7 @@ class CompleteBlock:
         return {key: len(cell.runs) for key, cell in self.cells.items() if len(cell.runs) < FEWEST_SEEDS}
 
 
-def complete_block(group: ComparableGroup, budget: str, datasets: Sequence[str]) -> CompleteBlock:
+def complete_block(group: ComparableGroup, budget: Budget, datasets: Sequence[str]) -> CompleteBlock:
     """Leave out backbones that lack more than half of the datasets, then datasets that one of the others lacks."""
     cells = {(d, b): cell for (d, b, of), cell in group.cells.items() if of == budget and d in datasets}
     asked = [dataset for dataset in datasets if any(d == dataset for d, _ in cells)]

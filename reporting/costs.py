@@ -8,36 +8,43 @@ from typing import Any
 
 from reporting.comparable import ComparableGroup
 from reporting.complete import complete_block
-from reporting.entry import reported_costs, reported_metrics
-from reporting.statistics import DIGITS, pareto
+from reporting.entry import Budget, reported_costs, reported_metrics
+from reporting.statistics import pareto
+from reporting.words import Shown, metric_text, three_digits
 
-Cells = Mapping[tuple[int, int], Mapping[str, Any]]  # as shown, of one budget, by places of dataset and backbone
-SIGNIFICANT = 6  # digits of a mean cost
+ShownCells = Mapping[tuple[int, int], Shown]  # of one budget, by places of dataset and backbone
 
 
-def average(cells: Cells, datasets: Sequence[int], b: int, metric: str) -> float | None:
+def average(cells: ShownCells, datasets: Sequence[int], b: int, metric: str) -> float | None:
     """The mean over datasets of a backbone's means over seeds; None where it lacks one of them."""
-    means = [cells[d, b]["mean"].get(metric) if (d, b) in cells else None for d in datasets]
-    known = [mean for mean in means if mean is not None]
-    return round(math.fsum(known) / len(known), DIGITS) if known and len(known) == len(means) else None
+    means = [cells[d, b]["mean"][metric] for d in datasets if (d, b) in cells and metric in cells[d, b]["mean"]]
+    return math.fsum(means) / len(means) if means and len(means) == len(datasets) else None
 
 
-def averages(group: ComparableGroup, cells: Cells) -> dict[str, dict[str, list[float | None]]]:
-    """Scope -> metric -> the average of each backbone over all datasets of the scope that anybody was run on."""
+def averages(group: ComparableGroup, cells: ShownCells) -> dict[str, dict[str, list[str | None]]]:
+    """Scope -> metric -> the average of each backbone over all datasets of the scope that anybody was run on, as text.
+
+    A scope of one dataset has none.
+    """
     ran = {group.datasets[d]: d for d, _ in cells}
+    places = {scope: [ran[key] for key in group.in_scope(scope) if key in ran] for scope in group.scopes}
     return {
         scope: {
-            metric: [
-                average(cells, [ran[key] for key in group.in_scope(scope) if key in ran], b, metric)
-                for b in range(len(group.backbones))
-            ]
+            metric: [_text(metric, average(cells, datasets, b, metric)) for b in range(len(group.backbones))]
             for metric in reported_metrics()
         }
-        for scope in group.scopes
+        for scope, datasets in places.items()
+        if len(datasets) > 1
     }
 
 
-def costs(group: ComparableGroup, budget: str, cells: Cells, models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _text(metric: str, value: float | None) -> str | None:
+    return None if value is None else metric_text(metric, value)
+
+
+def costs(
+    group: ComparableGroup, budget: Budget, cells: ShownCells, models: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """What `_compared` gives for the complete block of each scope, and for each dataset alone; None where nobody ran.
 
     `models` has, for each backbone, the costs that are the same on every dataset.
@@ -59,16 +66,16 @@ def costs(group: ComparableGroup, budget: str, cells: Cells, models: Sequence[Ma
 
 def _compared(
     group: ComparableGroup,
-    budget: str,
-    cells: Cells,
+    budget: Budget,
+    cells: ShownCells,
     models: Sequence[Mapping[str, Any]],
     datasets: Sequence[int],
     backbones: Sequence[int],
 ) -> dict[str, Any]:
     """Means over `datasets`, on all of which all `backbones` were run; lists are in the order of `backbones`.
 
-    `front` has, for each cost and metric, the backbones that no other one beats in both. Costs are in the record's
-    units, and None where a cell lacks one.
+    `accuracy` has texts, `half` numbers for the intervals of one dataset. `front` has, for each cost and metric, the
+    backbones that no other one beats in both. Costs are as they are shown, and None where a cell lacks one.
     """
     accuracy = {metric: [average(cells, datasets, b, metric) for b in backbones] for metric in reported_metrics()}
     means = {
@@ -78,23 +85,27 @@ def _compared(
         ]
         for name, cost in reported_costs().items()
     }
-    runs = [run for d in datasets for b in backbones for run in group.cells[_key(group, d, b, budget)].runs]
+    keys = [(group.datasets[d], group.backbones[b], budget) for d in datasets for b in backbones]
     return {
         "datasets": list(datasets),
         "backbones": list(backbones),
-        "accuracy": accuracy,
-        "costs": means,
+        "accuracy": {metric: [_text(metric, value) for value in values] for metric, values in accuracy.items()},
+        "half": {metric: [_half(cells, datasets, b, metric) for b in backbones] for metric in accuracy},
+        "costs": {
+            name: [None if value is None else three_digits(cost.scale * value) for value in means[name]]
+            for name, cost in reported_costs().items()
+        },
         "front": {
             name: {metric: _front(name, metric, means[name], accuracy[metric], backbones) for metric in accuracy}
             for name, cost in reported_costs().items()
             if cost.better
         },
-        "machines": sorted({run.provenance.hardware for run in runs}),
+        "machines": sorted({run.provenance.hardware for key in keys for run in group.cells[key].runs}),
     }
 
 
-def _key(group: ComparableGroup, d: int, b: int, budget: str) -> tuple[str, str, str]:
-    return group.datasets[d], group.backbones[b], budget
+def _half(cells: ShownCells, datasets: Sequence[int], b: int, metric: str) -> float:
+    return float(metric_text(metric, cells[datasets[0], b]["half"].get(metric, 0))) if len(datasets) == 1 else 0
 
 
 def _front(
@@ -110,8 +121,8 @@ def _negated(values: Sequence[float | None]) -> list[float | None]:
 
 
 def geometric_mean(values: Sequence[float | None]) -> float | None:
-    """None where a value is not known, or not above 0."""
+    """Return the geometric mean, or None where a value is not known, or not above 0."""
     known = [value for value in values if value is not None and value > 0]
     if not values or len(known) < len(values):
         return None
-    return float(f"{math.exp(math.fsum(map(math.log, known)) / len(known)):.{SIGNIFICANT}g}")
+    return math.exp(math.fsum(map(math.log, known)) / len(known))

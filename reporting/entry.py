@@ -7,17 +7,31 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.config import asked_settings, in_words
 from engine.records.metrics import METRICS, Metric
-from engine.records.schema import COSTS, Cost, RecordError, read_record
+from engine.records.schema import COSTS, Cost, RecordError, Status, read_record
 from reporting.fields import clean, number, option, text, whole
 
-ALL_IMAGES = "all"  # the budget of a run that was given every training image
+
+@dataclass(frozen=True)
+class Budget:
+    """How many of the training images a run was given: so many of each class, a share of them, or all."""
+
+    shots: int | None = None
+    fraction: float | None = None
+
+    def __str__(self) -> str:
+        if self.shots is not None:
+            return f"{self.shots} shots"
+        return "all" if self.fraction is None else f"{self.fraction:g} of train"
+
+
+ALL_IMAGES = Budget()
 
 
 @dataclass(frozen=True)
@@ -73,7 +87,7 @@ class Entry:
 
     run: str  # its folder, from the folder of all runs
     folder: Path
-    status: str
+    status: Status
     error: str | None
     time: str  # when it ended, or began; ISO 8601
     partial: bool
@@ -87,24 +101,24 @@ class Entry:
     backbone: str
     setting: Setting
     seed: int
-    budget: str
+    budget: Budget
     seen: bool  # the weights were trained on this dataset before
     provenance: Provenance
     results: Results | None  # None unless the run is done
 
 
 def reported_metrics() -> dict[str, Metric]:
-    """Those that a report shows."""
+    """The metrics that a report shows, by name."""
     return {name: metric for name, metric in METRICS.items() if metric.reported}
 
 
 def reported_costs() -> dict[str, Cost]:
-    """Those that a report shows."""
+    """The costs that a report shows, by name."""
     return {name: cost for name, cost in COSTS.items() if cost.label}
 
 
 def read_entry(path: Path, run: str, shared: dict[Any, Any] | None = None) -> Entry | None:
-    """What a report keeps of the record at `path`; None where there is no file.
+    """Return what a report keeps of the record at `path`, or None where there is no file.
 
     `shared` lets equal parts of several records be the same object. Raises RecordError.
     """
@@ -121,7 +135,9 @@ def read_entry(path: Path, run: str, shared: dict[Any, Any] | None = None) -> En
 def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, Any]) -> Entry:
     dataset, backbone, config = (record[part] for part in ("dataset", "backbone", "config"))
     counts = dataset["counts"]
-    status = text(record["status"])
+    status = record["status"]
+    if status not in get_args(Status):
+        raise ValueError(f"status is {status!r:.40}")
     version, setting = _version(dataset, config, shared), _setting(record)
     earlier = backbone["weights_run"]
     return Entry(
@@ -141,7 +157,7 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
         backbone=text(backbone["name"]),
         setting=shared.setdefault(setting, setting),
         seed=whole(record["seed"]),
-        budget=_budget(config),
+        budget=Budget(_maybe(whole, config.get("shots")), _maybe(number, config.get("fraction"))),
         seen=bool(earlier) and earlier["dataset"] == dataset["key"],
         provenance=_provenance(record, shared),
         results=_results(record["test"], record["costs"], len(version.classes)) if status == "done" else None,
@@ -183,15 +199,6 @@ def _kind_of_weights(record: Mapping[str, Any]) -> str:
 
 def _maybe(kind: Callable[[Any], Any], value: Any) -> Any:
     return None if value is None else kind(value)
-
-
-def _budget(config: Mapping[str, Any]) -> str:
-    parts = []
-    if config.get("shots") is not None:
-        parts.append(f"{whole(config['shots'])} shots")
-    if config.get("fraction") is not None:
-        parts.append(f"{number(config['fraction']):g} of train")
-    return ", ".join(parts) or ALL_IMAGES
 
 
 def _provenance(record: Mapping[str, Any], shared: dict[Any, Any]) -> Provenance:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from html import escape
-from typing import Any
 
+from reporting.cells import parts
 from reporting.statistics import FEWEST_DATASETS, FEWEST_SEEDS, TESTS_OF_MEANS
-from reporting.words import capital
+from reporting.words import Shown, capital
 
-Group = Mapping[str, Any]
-Ranking = Mapping[str, Any]
-
-ABSENT = "\N{EN DASH}"
+ABSENT = '<span class="absent">\N{EN DASH}</span>'
 SURER = "What would make it surer:"
 # page.js hides those that do not hold of what is chosen
 LEGEND = (
     '<p class="legend"><span><b>Bold</b>: best of the dataset</span> '
     f'<span id="legend-tied"><u>underlined</u>: not significantly below it ({TESTS_OF_MEANS})</span> '
     f'<span id="legend-few" hidden>No tie is claimed under {FEWEST_SEEDS} seeds.</span> '
-    '<span id="legend-no-ties" hidden>Ties are told for top-1 only.</span> '
+    '<span id="legend-no-ties" hidden>Ties are claimed for top-1 only.</span> '
     '<span class="on-screen needs-script">Choose a cell to see it in detail.</span> '
     '<span id="legend-average" hidden>Average: over the datasets shown, only where all are there.</span> '
     '<span id="legend-hidden" hidden>Marks are among all backbones, hidden ones too.</span></p>'
@@ -32,7 +29,7 @@ DIAGRAM = (
 )
 
 
-def facts(report: Mapping[str, Any]) -> str:
+def facts(report: Shown) -> str:
     """What the report was made of, and when."""
     made = report["made"]
     parts = [
@@ -44,7 +41,7 @@ def facts(report: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def no_answer(report: Mapping[str, Any]) -> str:
+def no_answer(report: Shown) -> str:
     """What stands for an answer where there is no comparable group."""
     line = (
         f"Finished runs on whole data. Of {report['records']:,} records, {len(report['apart']):,} are listed apart "
@@ -54,7 +51,7 @@ def no_answer(report: Mapping[str, Any]) -> str:
     return f'<p class="answer open">Not enough evidence: no record can be ranked.</p>{missing}'
 
 
-def answer(group: Group, budget: int) -> str:
+def answer(group: Shown, budget: int) -> str:
     """The answers of a comparable group and a budget, for all data and for each domain."""
     words, rankings = group["budgets"][budget]["words"], group["budgets"][budget]["rankings"]
     text = f'<p class="group">{escape(capital(group["title"]))}. {escape(capital(words))}.</p>'
@@ -68,7 +65,7 @@ def answer(group: Group, budget: int) -> str:
     return f'{text}<div class="domains">{domains}</div>'
 
 
-def _finding(ranking: Ranking, name: str) -> str:
+def _finding(ranking: Shown, name: str) -> str:
     split = re.match(r"(.+?\.) (.+)$", ranking["answer"], re.DOTALL)
     said = escape(ranking["answer"])
     if split:
@@ -94,7 +91,7 @@ def _items(texts: Iterable[str]) -> str:
     return "".join(f"<li>{escape(text)}</li>" for text in texts)
 
 
-def ranks(group: Group, budget: int) -> str:
+def ranks(group: Shown, budget: int) -> str:
     """What is said of the ranks of each scope, a div each: the diagram, the tests, what is missing and left out."""
     rankings = group["budgets"][budget]["rankings"]
     return "".join(
@@ -102,7 +99,7 @@ def ranks(group: Group, budget: int) -> str:
     )
 
 
-def _ranks(ranking: Ranking) -> str:
+def _ranks(ranking: Shown) -> str:
     text = DIAGRAM.format(ranking["svg"]) if ranking["svg"] else ""
     if ranking["tests"]:
         text += "".join(f"<p>{escape(test)}</p>" for test in ranking["tests"])
@@ -119,21 +116,20 @@ def _ranks(ranking: Ranking) -> str:
     return text
 
 
-def accuracy(group: Group) -> str:
+def accuracy(group: Shown) -> str:
     """The accuracy table of the first budget, which the scripts replace by one that sorts, and its legend."""
     budget = group["budgets"][0]
     cells = {(cell["d"], cell["b"]): cell for cell in group["cells"] if cell["budget"] == 0}
     datasets = sorted({d for d, _ in cells})
     head = "".join(f'<th scope="col" class="number">{escape(group["datasets"][d]["name"])}</th>' for d in datasets)
-    average = len(datasets) > 1
+    averages = budget["averages"].get("overall")
     rows = []
     for b, backbone in enumerate(group["backbones"]):
         boxes = "".join(f'<td class="number">{_cell(cells.get((d, b)), budget["seeds"])}</td>' for d in datasets)
-        if average:
-            mean = budget["averages"]["overall"]["top1"][b]
-            boxes += f'<td class="number average">{ABSENT if mean is None else f"{100 * mean:.2f}"}</td>'
+        if averages:
+            boxes += f'<td class="number average">{averages["top1"][b] or ABSENT}</td>'
         rows.append(f'<tr><th scope="row" class="name">{escape(backbone["name"])}</th>{boxes}</tr>')
-    last = '<th scope="col" class="number average">Average</th>' if average else ""
+    last = '<th scope="col" class="number average">Average</th>' if averages else ""
     return (
         '<div id="accuracy-body"><div class="scroll" role="region" tabindex="0" aria-label="Accuracy table"><table>'
         f'<caption>{escape(budget["captions"]["top1"])}</caption><thead><tr><th scope="col" class="name">Backbone</th>'
@@ -141,11 +137,5 @@ def accuracy(group: Group) -> str:
     )
 
 
-def _cell(cell: Mapping[str, Any] | None, seeds: int) -> str:
-    if cell is None:
-        return f'<span class="absent">{ABSENT}</span>'
-    tag = {"best": "b", "tied": "u"}.get(cell["marks"].get("top1"), "span")
-    text = f'<{tag} class="value">{100 * cell["mean"]["top1"]:.2f}</{tag}>'
-    if "top1" in cell["half"]:
-        text += f"<small> ± {100 * cell['half']['top1']:.2f}</small>"
-    return text + (f'<small class="seeds"> n = {len(cell["seeds"])}</small>' if len(cell["seeds"]) != seeds else "")
+def _cell(cell: Shown | None, seeds: int) -> str:
+    return "".join(f"<{tag}>{text}</{tag}>" for tag, text in parts(cell, seeds)["top1"]) if cell else ABSENT

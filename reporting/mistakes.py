@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from engine.records.metrics import Predictions
+from engine.records.schema import ERRORS, PREDICTIONS
 from reporting.fields import clean
 
-MOST = 12
 QUALITY = 70  # of WebP
 SIDES_PIXELS = ((40, 96), (120, 64), (10**9, 48))  # up to so many pictures in a report: the longer side of a tile
 
@@ -25,34 +26,28 @@ def side_pixels(pictures: int) -> int:
 
 
 def worst_errors(folder: Path, seed: int, classes: int, side: int) -> dict[str, Any] | None:
-    """The errors of a run's errors.npz, worst first, with their picture; None where there is no such file.
+    """Return the errors of a run's errors.npz, worst first, with their picture; None where there is no such file.
 
     `tile` is the width and height of each of them in the picture, `side` the longer of both, in pixels. Raises
     ValueError where the files are damaged or don't fit each other.
     """
-    if not (folder / "errors.npz").is_file():
+    if not (folder / ERRORS).is_file():
         return None
     try:
-        if not (folder / "predictions.npz").is_file():  # a pipe would be waited for without end
-            raise ValueError("predictions.npz is missing, or not a regular file")
-        with np.load(folder / "errors.npz", allow_pickle=False) as errors:
-            tiles, rows = errors["tiles"][:MOST], errors["rows"][:MOST]
-        with np.load(folder / "predictions.npz", allow_pickle=False) as predictions:
-            names, labels, logits = (predictions[part][rows] for part in ("names", "labels", "logits"))
-        if (
-            tiles.ndim != 4
-            or tiles.shape[3] != 3
-            or tiles.dtype != np.uint8
-            or len(tiles) != len(rows)
-            or not len(rows)
-        ):
+        if not (folder / PREDICTIONS).is_file():  # a pipe would be waited for without end
+            raise ValueError(f"{PREDICTIONS} is missing, or not a regular file")
+        with np.load(folder / ERRORS, allow_pickle=False) as errors:
+            tiles, rows = errors["tiles"], errors["rows"]
+        with np.load(folder / PREDICTIONS, allow_pickle=False) as content:
+            names, labels, logits = (content[part][rows] for part in ("names", "labels", "logits"))
+        predictions = Predictions(logits, labels)
+        if tiles.shape[:1] + tiles.shape[3:] != (len(rows), 3) or tiles.dtype != np.uint8:
             raise ValueError(f"tiles {tiles.shape} for {len(rows)} rows")
-        if logits.shape != (len(rows), classes) or not (labels.min() >= 0 and labels.max() < classes):
-            raise ValueError(f"logits {logits.shape} and labels of {classes} classes")
-        powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-        confidence = powers.max(axis=1) / powers.sum(axis=1)
+        if predictions.classes != classes:
+            raise ValueError(f"logits {logits.shape} of {classes} classes")
+        confidence = predictions.probabilities.max(axis=1)
         wide, high = _tile_size(tiles.shape[2], tiles.shape[1], side)
-        shown = zip(labels.tolist(), logits.argmax(axis=1).tolist(), confidence.tolist(), names.tolist(), strict=True)
+        shown = zip(labels.tolist(), predictions.predicted.tolist(), confidence.tolist(), names.tolist(), strict=True)
         return {
             "sprite": f"data:image/webp;base64,{_row(tiles, wide, high)}",
             "tile": [wide, high],
@@ -67,9 +62,9 @@ def worst_errors(folder: Path, seed: int, classes: int, side: int) -> dict[str, 
 
 
 def _tile_size(width: int, height: int, side: int) -> tuple[int, int]:
-    scale = side / max(width, height)
     # in steps of the blocks in which WebP loses detail, so that no tile's colours run into the next
-    return tuple(max(16, round(length * scale / 16) * 16) for length in (width, height))  # type: ignore[return-value]
+    wide, high = (max(16, round(length * side / max(width, height) / 16) * 16) for length in (width, height))
+    return wide, high
 
 
 def _row(tiles: npt.NDArray[np.uint8], wide: int, high: int) -> str:

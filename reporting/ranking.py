@@ -12,11 +12,12 @@ from reporting import answers, statistics
 from reporting.cd_diagram import diagram
 from reporting.comparable import ComparableGroup
 from reporting.complete import CompleteBlock, complete_block
-from reporting.statistics import DIGITS, FEWEST_DATASETS, FEWEST_SEEDS
-from reporting.words import count, data_words
+from reporting.entry import Budget
+from reporting.statistics import FEWEST_DATASETS, FEWEST_SEEDS
+from reporting.words import count, data_words, metric_text, points
 
 
-def ranking(group: ComparableGroup, budget: str, scope: str) -> dict[str, Any]:
+def ranking(group: ComparableGroup, budget: Budget, scope: str) -> dict[str, Any]:
     """What can be said of a group's backbones on all datasets ("overall") or on those of a domain.
 
     `kind` says how: "tested" (rank tests over datasets), "means" (fewer datasets, but ties by seeds on each of them),
@@ -33,9 +34,9 @@ def ranking(group: ComparableGroup, budget: str, scope: str) -> dict[str, Any]:
         said = _tested(block, average)
     elif kind == "means":
         marks = {d: statistics.marks({b: block.cells[d, b].scores() for b in ordered}) for d in block.datasets}
-        said = {**answers.of_means(block, scope, ordered, marks)}
+        said = {**answers.answer_from_means(block, scope, ordered, marks)}
     else:
-        said = {**answers.none(block, scope, budget, ordered)}
+        said = {**answers.answer_without_evidence(block, scope, budget, ordered)}
     ranks = {
         "kind": kind,
         "enough": kind == "tested",
@@ -43,8 +44,8 @@ def ranking(group: ComparableGroup, budget: str, scope: str) -> dict[str, Any]:
         "datasets": block.datasets,
         "independent": len(block.independent),
         "left_out": block.left_out,
-        "ranks": {name: round(average[name], 5) for name in ordered} if average else {},
-        "mean": {name: round(means[name], DIGITS) for name in ordered} if means else {},
+        "ranks": {name: f"{average[name]:.2f}" for name in ordered} if average else {},
+        "mean": {name: metric_text("top1", means[name]) for name in ordered} if means else {},
         "caption": f"Average ranks by top-1 over {count(len(block.independent), 'dataset')} "
         f"({data_words(scope) or 'all domains'}); 1 is best.",
         "cliques": [],
@@ -66,17 +67,17 @@ def _tested(block: CompleteBlock, average: Mapping[str, float]) -> dict[str, Any
     scores = block.scores
     backbones, datasets = len(block.backbones), len(block.independent)
     if backbones == 2:  # a rank test of two is the sign test, which has next to no power
-        return {**answers.of_two(block, average, statistics.signed_rank(scores[:, 0], scores[:, 1]))}
+        return {**answers.answer_from_signed_ranks(block, average, statistics.signed_rank(scores[:, 0], scores[:, 1]))}
     tests = statistics.friedman(scores)
     difference = statistics.critical_difference(backbones, datasets)
     # a post-hoc test means something only where the ranks differ at all
     cliques = statistics.cliques(average, difference if tests.p_f < statistics.LEVEL else float("inf"))
-    said = answers.of_tests(block, average, tests, difference, cliques)
+    said = answers.answer_from_rank_tests(block, average, tests, difference, cliques)
     return {**said, "cliques": cliques, "svg": diagram(average, difference, cliques)}
 
 
-def pairs(group: ComparableGroup, budget: str) -> list[dict[str, Any]]:
-    """Every two backbones, over the datasets and seeds that both have."""
+def pairs(group: ComparableGroup, budget: Budget) -> list[dict[str, Any]]:
+    """Compare every two backbones over the datasets and seeds that both have, in percentage points of top-1."""
     cells = {(d, b): cell.scores() for (d, b, of), cell in group.cells.items() if of == budget}
     return [_pair(group, cells, a, b) for a, b in combinations(group.backbones, 2)]
 
@@ -98,13 +99,10 @@ def _pair(
     enough = seeds >= FEWEST_SEEDS and len(differences) >= FEWEST_DATASETS
     pair: dict[str, Any] = {"a": a, "b": b, "difference": None, "low": None, "high": None, "better": None}
     if differences:
-        pair["difference"] = round(float(np.mean([np.mean(values) for values in differences])), DIGITS)
+        pair["difference"] = points(float(np.mean([np.mean(values) for values in differences])))
     if enough:
         sampled = statistics.paired_bootstrap(differences)
-        pair |= {
-            "low": round(sampled.low, DIGITS),
-            "high": round(sampled.high, DIGITS),
-            "better": round(sampled.better, 4),
-        }
-    why = "" if enough else answers.of_pair(len(differences), seeds)
-    return pair | {"datasets": len(differences), "seeds": seeds, "enough": enough, "why": why}
+        pair |= {"low": points(sampled.low), "high": points(sampled.high), "better": round(sampled.better, 4)}
+        pair["differs"] = sampled.low > 0 or sampled.high < 0
+    why = "" if enough else answers.missing_of_pair(len(differences), seeds)
+    return pair | {"datasets": len(differences), "enough": enough, "why": why}

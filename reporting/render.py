@@ -15,13 +15,14 @@ from typing import Any
 
 from engine.errors import UserError
 from reporting import markup
+from reporting.cells import fact_rows, metric_rows, parts
 
 PAGE = Path(__file__).resolve().parent / "page"
 # one scope; what the earlier define the later use
 SCRIPTS = ("data", "plots", "tables", "answer", "cost", "figures", "cell", "provenance", "live", "page")
 # of a cell; the page unpacks them when it looks at one cell
 CURVES = ("curve", "loss")
-DETAIL = ("values", "runs", "recall", "errors", "confusion_rest")
+DETAIL = ("runs", "recall", "errors", "confusion_rest")
 RANKING = ("backbones", "ranks", "mean", "caption")  # what the scripts use of one; markup.py has said the rest
 QUESTION = "Which backbone should be fine-tuned?"
 
@@ -42,7 +43,7 @@ def render(report: Mapping[str, Any]) -> str:
         "connect-src 'self'; base-uri 'none'; form-action 'none'"
     )
     groups = report["groups"]
-    parts = {
+    filled = {
         "policy": policy,
         "title": escape(f"{report['records']:,} records of {report['runs']}"),
         "style": _read("page.css"),
@@ -56,7 +57,7 @@ def render(report: Mapping[str, Any]) -> str:
         "plotly": f'<script type="text/plain" id="plotly">{scripts[1]}</script>',
         "script": _script(scripts[2]),
     }
-    text = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _read("page.html"))
+    text = re.sub(r"\{\{(\w+)\}\}", lambda match: filled[match[1]], _read("page.html"))
     return text.encode("utf-8", "replace").decode()  # file names need not be text, a page must be
 
 
@@ -118,11 +119,14 @@ def _packed(report: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     for group in report["groups"]:
         cells = []
         for cell in group["cells"]:
-            slim = {key: value for key, value in cell.items() if key not in (*CURVES, *DETAIL, "confusion")}
+            slim = {key: cell[key] for key in ("d", "b", "budget", "seeds", "provenance")}
+            slim["parts"] = parts(cell, group["budgets"][cell["budget"]]["seeds"])
             curves = {key: cell[key] for key in CURVES}
             slim["curves"] = pack(curves) if any(curves.values()) else None
-            gaps, counts = _gaps(cell["confusion"], len(group["datasets"][cell["d"]]["classes"]))
-            slim["detail"] = pack({key: cell[key] for key in DETAIL} | {"gaps": gaps, "counts": counts})
+            dataset = group["datasets"][cell["d"]]
+            texts = {"metrics": metric_rows(cell), "facts": fact_rows(cell, group["use"], dataset["test"])}
+            gaps, counts = _gaps(cell["confusion"], len(dataset["classes"]))
+            slim["detail"] = pack({key: cell[key] for key in DETAIL} | texts | {"gaps": gaps, "counts": counts})
             cells.append(slim)
         groups.append({**group, "cells": cells, "budgets": [_slim_budget(group, of) for of in group["budgets"]]})
     return {**report, "groups": groups}, packs

@@ -44,20 +44,24 @@ class BuildStatus:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def change(self, **values: Any) -> None:
+        """Set these fields, all at once."""
         with self.lock:
             for name, value in values.items():
                 setattr(self, name, value)
 
     def values(self) -> dict[str, Any]:
+        """Return what the page asks for, all of one moment."""
         with self.lock:
             return {"version": self.version, "building": self.building, "error": self.error}
 
 
-def serve(build: Callable[[], None], runs: Path, out: Path, port: int) -> None:
+def serve(
+    build: Callable[[], object], runs: Path, out: Path, port: int, pauses: Callable[[float], None] = time.sleep
+) -> None:
     """Build the report into `out`, serve it at `port` of this machine (0: any), and build anew when `runs` changes.
 
     Ends by KeyboardInterrupt only, with the server closed. Raises UserError when the port can't be had, and whatever
-    the first build raises; a later build that fails is told on stderr and on the page, which stays as it was.
+    the first build raises; a later build that fails is reported on stderr and on the page, which stays as it was.
     """
     status = BuildStatus()
     server = open_server(out, port, status)
@@ -70,7 +74,7 @@ def serve(build: Callable[[], None], runs: Path, out: Path, port: int) -> None:
         status.change(version=version_now())
         thread.start()
         say(f"serving    http://{ADDRESS}:{server.server_port}/ (this machine only; Ctrl-C ends it)")
-        watch(build, runs, out, status, before, time.monotonic() + pause)
+        watch(build, runs, out, status, before, time.monotonic() + pause, pauses)
     finally:
         if thread.is_alive():
             server.shutdown()
@@ -96,13 +100,13 @@ def open_server(out: Path, port: int, status: BuildStatus) -> ThreadingHTTPServe
 
 
 def watch(
-    build: Callable[[], None],
+    build: Callable[[], object],
     runs: Path,
     out: Path,
     status: BuildStatus,
     before: int,
     not_before: float,
-    pauses: Callable[[float], None] = time.sleep,
+    pauses: Callable[[float], None],
 ) -> None:
     """Rebuild when `runs` differs from the snapshot `before`, but no sooner than `not_before` (monotonic seconds)."""
     while True:
@@ -117,8 +121,8 @@ def watch(
         pauses(max(LEAST_PAUSE_SECONDS, looking / LOOKING_SHARE))
 
 
-def rebuild(build: Callable[[], None], status: BuildStatus) -> None:
-    """One build; what goes wrong is told, and changes nothing."""
+def rebuild(build: Callable[[], object], status: BuildStatus) -> None:
+    """Build once; what goes wrong is reported, and changes nothing."""
     status.change(building=True)
     try:
         build()
@@ -173,13 +177,14 @@ class Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
+        """Send the page, a table or the build's status."""
         # a page of another host, whose name was made to lead here, would send that name
         port = self.server.server_port
         if self.headers.get("Host") not in (f"{ADDRESS}:{port}", f"localhost:{port}"):
             self._send(HTTPStatus.FORBIDDEN, f"open http://{ADDRESS}:{port}/\n".encode())
             return
         path = self.path.partition("?")[0].removeprefix("/") or PAGE
-        if path == "state":
+        if path == "status":
             self._send(HTTPStatus.OK, json.dumps(self.status.values()).encode(), "application/json")
         elif path in TYPES:
             self._send_file(path)
@@ -189,6 +194,7 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 (the name is http.server's)
 
     def refuse(self) -> None:
+        """Say that nothing can be changed here."""
         self._send(HTTPStatus.METHOD_NOT_ALLOWED, b"read only\n")
 
     do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = refuse  # noqa: N815 (names of http.server)

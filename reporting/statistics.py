@@ -26,18 +26,28 @@ Numbers = npt.NDArray[np.float64]
 Scores = Mapping[int, float]  # seed -> value
 
 
-def interval(values: Sequence[float], low: float = 0.0, high: float = 1.0) -> tuple[float, float] | None:
-    """Student's 95 % confidence interval of the mean, clipped to what the metric can be; None under two values."""
+def interval(values: Sequence[float], most: float = 1.0) -> tuple[float, float] | None:
+    """Student's 95 % confidence interval of the mean, clipped to 0 and `most`; None under two values."""
     if len(values) < 2:
         return None
     mean, half = _mean(values), student(len(values)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return max(low, mean - half), min(high, mean + half)
+    return max(0.0, mean - half), min(most, mean + half)
 
 
 @lru_cache
 def student(values: int) -> float:
     """The 97.5 % point of Student's t distribution for the mean of so many values."""
     return float(stats.t.ppf(1 - LEVEL / 2, values - 1))
+
+
+def half_of_mean(halves: Sequence[float]) -> float:
+    """Half the interval of the mean of independent means, of half the interval of each.
+
+    Standard errors add up in quadrature: JCGM 100:2008, "Guide to the expression of uncertainty in measurement",
+    section 5.1.2. Here each has Student's factor for its own seeds; with the effective degrees of freedom of
+    section G.4, the interval of means over equally many seeds would be no wider.
+    """
+    return math.hypot(*halves) / len(halves)
 
 
 def same_mean(a: Scores, b: Scores) -> float:
@@ -121,17 +131,17 @@ def friedman(scores: Numbers) -> Friedman:
     return Friedman(chi2, p, f, float(stats.f.sf(f, backbones - 1, (backbones - 1) * (datasets - 1))))
 
 
-def critical_difference(backbones: int, datasets: int, level: float = LEVEL) -> float:
+def critical_difference(backbones: int, datasets: int) -> float:
     """Average ranks that differ by less are not distinguishable: Nemenyi's test. Demšar 2006, section 3.2.2.
 
     CD = q sqrt(k (k + 1) / (6 N)), with q the studentised range's point for k groups divided by sqrt(2).
     """
-    return _studentised_range(backbones, level) * math.sqrt(backbones * (backbones + 1) / (6 * datasets))
+    return _studentised_range(backbones) * math.sqrt(backbones * (backbones + 1) / (6 * datasets))
 
 
 @lru_cache
-def _studentised_range(groups: int, level: float) -> float:
-    return float(stats.studentized_range.ppf(1 - level, groups, np.inf)) / math.sqrt(2)
+def _studentised_range(groups: int) -> float:
+    return float(stats.studentized_range.ppf(1 - LEVEL, groups, np.inf)) / math.sqrt(2)
 
 
 def cliques(average: Mapping[str, float], difference: float) -> list[list[str]]:
@@ -155,14 +165,13 @@ def signed_rank(a: Numbers, b: Numbers) -> float:
 class Bootstrap:
     """A difference of two backbones, a - b."""
 
-    difference: float
     low: float  # 95 % interval
     high: float
     better: float  # share of the samples in which a is ahead; draws count half
 
 
-def paired_bootstrap(differences: Sequence[Sequence[float]], seed: int = 0) -> Bootstrap:
-    """Differences by dataset and shared seed -> the mean over datasets, by a percentile bootstrap of 2,000 samples.
+def paired_bootstrap(differences: Sequence[Sequence[float]]) -> Bootstrap:
+    """Differences by dataset and shared seed -> their mean over datasets, by a percentile bootstrap of 2,000 samples.
 
     Two levels, since datasets differ more than seeds do: datasets are drawn with replacement, and then, within each
     that was drawn, seeds. Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapters 8 and 13.
@@ -171,20 +180,20 @@ def paired_bootstrap(differences: Sequence[Sequence[float]], seed: int = 0) -> B
     padded = np.zeros((len(counts), counts.max()))
     for index, values in enumerate(differences):
         padded[index, : len(values)] = values
-    which, where = _draws(len(counts), int(counts.max()), seed)
+    which, where = _draws(len(counts), int(counts.max()))
     drawn = counts[which]
     inside = np.arange(padded.shape[1]) < drawn[..., None]
     picked = padded[which[..., None], (where * drawn[..., None]).astype(np.int64)]
     samples = ((picked * inside).sum(axis=2) / drawn).mean(axis=1)
     low, high = np.percentile(samples, [100 * LEVEL / 2, 100 * (1 - LEVEL / 2)])
     ahead = float((samples > EQUAL).mean() + (np.abs(samples) <= EQUAL).mean() / 2)
-    return Bootstrap(_mean([_mean(values) for values in differences]), float(low), float(high), ahead)
+    return Bootstrap(float(low), float(high), ahead)
 
 
 @lru_cache(maxsize=8)
-def _draws(datasets: int, seeds: int, seed: int) -> tuple[npt.NDArray[np.int64], Numbers]:
+def _draws(datasets: int, seeds: int) -> tuple[npt.NDArray[np.int64], Numbers]:
     """Datasets (SAMPLES, N), and numbers from 0 to 1 (SAMPLES, N, S) that choose seeds: the same for every pair."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     return random.integers(0, datasets, (SAMPLES, datasets)), random.random((SAMPLES, datasets, seeds))
 
 

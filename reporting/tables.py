@@ -8,12 +8,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from reporting.cells import mean_and_half
 from reporting.statistics import TESTS_OF_MEANS
-from reporting.words import capital, count, three_digits
-
-Report = Mapping[str, Any]
-Group = Mapping[str, Any]
-Cell = Mapping[str, Any]
+from reporting.words import Shown, capital, count, number_text
 
 LEGEND = (
     "Test top-1 in percent, mean over seeds, with the half-width of Student's 95 % confidence interval. Bold: the "
@@ -28,7 +25,7 @@ LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textascii
 LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''"}
 
 
-def csv_text(report: Report) -> str:
+def csv_text(report: Shown) -> str:
     """A row a cell, with every metric and cost; fractions from 0 to 1, costs in the records' units."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -53,7 +50,7 @@ def _no_formula(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
-def markdown_text(report: Report) -> str:
+def markdown_text(report: Shown) -> str:
     """The answers, the accuracy of every comparable group and budget, and what it costs."""
     lines = [f"# {report['records']:,} records of {_plain(report['runs'])}"]
     for group in report["groups"]:
@@ -85,27 +82,27 @@ def _markdown_answer(scope: str, ranking: Mapping[str, Any]) -> list[str]:
     return lines + [f"  - Left out: {_plain(out['what'])}, {_plain(out['why'])}." for out in ranking["left_out"]]
 
 
-def _markdown_table(group: Group, budget: int) -> list[str]:
+def _markdown_table(group: Shown, budget: int) -> list[str]:
     marks = {"best": "**{}**", "tied": "<u>{}</u>", "": "{}"}
     head, *rows = _accuracy(group, budget, lambda mark, text: marks[mark].format(text), "±", _plain)
     return _rows([head, *rows])
 
 
-def _markdown_costs(report: Report, group: Group, compared: Mapping[str, Any]) -> list[str]:
+def _markdown_costs(report: Shown, group: Shown, compared: Mapping[str, Any]) -> list[str]:
     """Accuracy and costs of the backbones that can be compared, the best first."""
     if not compared["backbones"]:
         return []
     costs, top1 = report["costs"], compared["accuracy"]["top1"]
     units = [f"{cost['label']}{cost['unit'] and ', ' + cost['unit']}" for cost in costs.values()]
     rows = [["backbone", "mean top-1", *units]]
-    for place in sorted(range(len(top1)), key=lambda place: -top1[place]):
+    for place in sorted(range(len(top1)), key=lambda place: -float(top1[place])):
         b = compared["backbones"][place]
         cells = []
-        for name, cost in costs.items():
+        for name in costs:
             value, front = compared["costs"][name][place], compared["front"].get(name, {}).get("top1", [])
-            text = "" if value is None else three_digits(value * cost["scale"])
+            text = "" if value is None else number_text(value)
             cells.append(text + ("*" if b in front else ""))
-        rows.append([_plain(group["backbones"][b]["name"]), f"{100 * top1[place]:.2f}", *cells])
+        rows.append([_plain(group["backbones"][b]["name"]), top1[place], *cells])
     return [*_rows(rows), "", FRONT.format(count(len(compared["datasets"]), "dataset"))]
 
 
@@ -114,7 +111,7 @@ def _rows(rows: Sequence[Sequence[str]]) -> list[str]:
     return [head, f"|---|{'---:|' * (len(rows[0]) - 1)}", *body]
 
 
-def latex_text(report: Report) -> str:
+def latex_text(report: Shown) -> str:
     """A booktabs table for every comparable group and budget."""
     lines = ["% needs \\usepackage{booktabs} and \\usepackage{graphicx}"]
     marks = {"best": r"\textbf{{{}}}", "tied": r"\underline{{{}}}", "": "{}"}
@@ -147,7 +144,7 @@ def latex(text: str) -> str:
 
 
 def _accuracy(
-    group: Group, budget: int, marked: Callable[[str, str], str], plus_minus: str, plain: Callable[[str], str]
+    group: Shown, budget: int, marked: Callable[[str, str], str], plus_minus: str, plain: Callable[[str], str]
 ) -> Iterator[list[str]]:
     """Datasets in rows, backbones in columns, as texts; the head first."""
     cells = {(cell["d"], cell["b"]): cell for cell in group["cells"] if cell["budget"] == budget}
@@ -159,12 +156,10 @@ def _accuracy(
             yield [plain(dataset["name"]), *(_shown(cells.get((d, b)), same, marked, plus_minus) for b in columns)]
 
 
-def _shown(cell: Cell | None, same: bool, marked: Callable[[str, str], str], plus_minus: str) -> str:
+def _shown(cell: Shown | None, same: bool, marked: Callable[[str, str], str], plus_minus: str) -> str:
     if cell is None:
         return "--"
-    text = f"{100 * cell['mean']['top1']:.2f}"
-    if "top1" in cell["half"]:
-        text += f" {plus_minus} {100 * cell['half']['top1']:.2f}"
+    text = "".join(mean_and_half(cell, "top1")).replace("±", plus_minus)
     return marked(cell["marks"].get("top1", ""), text) + ("" if same else f" ({len(cell['seeds'])})")
 
 

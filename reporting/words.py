@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from reporting.entry import ALL_IMAGES
+from engine.records.metrics import METRICS
+from reporting.entry import ALL_IMAGES, Budget
+
+Shown = Mapping[str, Any]  # a part of the report that build.py makes
 
 MOST_NAMED = 5
 OWN = "own"  # the domain of datasets that whoever runs this brought along
@@ -32,11 +36,11 @@ def p_text(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def budget_words(budget: str) -> str:
+def budget_words(budget: Budget) -> str:
     """A budget as a sentence has it."""
     if budget == ALL_IMAGES:
         return "all training images"
-    return f"{budget} a class" if budget.endswith("shots") else f"{budget} images"
+    return f"{budget} images" if budget.shots is None else f"{budget} a class"
 
 
 def data_words(scope: str) -> str:
@@ -44,6 +48,22 @@ def data_words(scope: str) -> str:
     return {"overall": "", OWN: "your own data"}.get(scope, f"{scope} data")
 
 
-def three_digits(value: float) -> str:
-    """A number to three significant digits; a whole one from 1,000."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{float(f'{value:.3g}'):g}"
+def metric_text(name: str, value: float) -> str:
+    """A metric's value as it is shown: with its digits, a share in percent."""
+    metric = METRICS[name]
+    return f"{100 * value if metric.percent else value:.{metric.digits}f}"
+
+
+def points(share: float) -> float:
+    """A difference of shares in percentage points, as it is shown."""
+    return round(100 * share, 2)
+
+
+def three_digits(value: float) -> float:
+    """The number rounded to three significant digits; from 1,000, to a whole one."""
+    return float(f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}")
+
+
+def number_text(value: float) -> str:
+    """A number that has been rounded, with commas."""
+    return f"{value:,.15g}"

@@ -86,6 +86,10 @@ class Metric:
     optional: bool = False  # whether compute() can give None
     reported: bool = True
 
+    def text(self, value: float) -> str:
+        """The metric with its value, as a run prints it: top-1 97.50%."""
+        return f"{self.label} {value:.{self.digits}{'%' if self.percent else 'f'}}"
+
 
 def _top5(predictions: Predictions) -> float | None:
     if predictions.classes <= 5:

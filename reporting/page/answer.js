@@ -41,8 +41,8 @@ function rankTable({ caption, ranks, mean }, names) {
     caption,
     columns: [
       { name: "Backbone", head: true, up: true, value: (name) => name, show: (name) => named(place.get(name)) },
-      { name: "Average rank", up: true, value: (name) => ranks[name], show: (name) => fixed(ranks[name], 2) },
-      { name: "Mean top-1", value: (name) => mean[name], show: (name) => shown("top1", mean[name]) },
+      { name: "Average rank", up: true, value: (name) => numeric(ranks[name]), show: (name) => ranks[name] },
+      { name: "Mean top-1", value: (name) => numeric(mean[name]), show: (name) => mean[name] },
     ],
     rows: names,
   });
@@ -67,23 +67,27 @@ function pairOf(a, b) {
   };
 }
 
+/** A difference in percentage points, with its sign. */
+function signed(points) {
+  return `${points > 0 ? "+" : ""}${points.toFixed(2)}`.replace("-", "−");
+}
+
 function pairSentence(a, b) {
   if (a === b) return "Choose two different backbones.";
   const pair = pairOf(a, b);
   if (!pair || !present(pair.difference))
     return `Not enough evidence: ${pair?.why || `${a} and ${b} share no dataset`}.`;
-  const points = shown("top1", Math.abs(pair.difference));
+  const points = Math.abs(pair.difference).toFixed(2);
   const side = pair.difference < 0 ? "below" : "above";
   const interval = present(pair.low)
-    ? ` (95 % interval of the difference ${shown("top1", pair.low, "+")} to ${shown("top1", pair.high, "+")})`
+    ? ` (95 % interval of the difference ${signed(pair.low)} to ${signed(pair.high)})`
     : "";
   const measured = `on average, ${a} is ${points} points of top-1 ${side} ${b} over ${count(pair.datasets, "shared dataset")}${interval}`;
   if (!pair.enough) return `Not enough evidence for a claim: ${pair.why}. ${capital(measured)}.`;
   const better =
     pair.better > 0.999 ? "more than 99.9" : pair.better < 0.001 ? "less than 0.1" : (100 * pair.better).toFixed(1);
-  const excluded = pair.low > 0 || pair.high < 0;
   return (
-    `The 95 % interval of the bootstrap ${excluded ? "excludes" : "includes"} 0: ${measured}; ` +
+    `The 95 % interval of the bootstrap ${pair.differs ? "excludes" : "includes"} 0: ${measured}; ` +
     `${a} is ahead in ${better} % of the samples. Intervals of many pairs are not corrected for their number; ` +
     "the rank tests above are stricter."
   );

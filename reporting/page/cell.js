@@ -58,14 +58,14 @@ function cellSummary(cell, detail) {
   return element(
     "div",
     { class: "pair" },
-    element("div", { class: "scroll" }, metricTable(cell, detail.values)),
+    element("div", { class: "scroll" }, metricTable(cell, detail.metrics)),
     element(
       "div",
       {},
       element(
         "dl",
         {},
-        cellFacts(cell).map(([term, text]) => [element("dt", {}, term), element("dd", {}, text)]),
+        cellFacts(cell, detail.facts).map(([term, text]) => [element("dt", {}, term), element("dd", {}, text)]),
       ),
       element(
         "details",
@@ -81,20 +81,8 @@ function cellSummary(cell, detail) {
 }
 
 /** Every metric of a cell: the mean, and each seed. */
-function metricTable(cell, values) {
+function metricTable(cell, rows) {
   const { group, budget } = state;
-  const rows = Object.entries(report.metrics)
-    .filter(([key]) => present(cell.mean[key]))
-    .map(([key, { label, percent }]) => {
-      const around = present(cell.half[key]) ? ` ± ${shown(key, cell.half[key])}` : "";
-      return element(
-        "tr",
-        {},
-        element("th", { scope: "row", class: "name" }, label),
-        element("td", { class: "number" }, `${shown(key, cell.mean[key])}${around}${percent ? " %" : ""}`),
-        element("td", { class: "number each" }, values[key].map((value) => shown(key, value)).join("  ")),
-      );
-    });
   const heads = ["Metric", "Mean", `Seeds ${cell.seeds.join(", ")}`];
   const where = `${group.backbones[cell.b].name} on ${group.datasets[cell.d].name}`;
   return element(
@@ -110,34 +98,26 @@ function metricTable(cell, values) {
         heads.map((name) => element("th", { scope: "col" }, name)),
       ),
     ),
-    element("tbody", {}, rows),
+    element(
+      "tbody",
+      {},
+      rows.map(([label, mean, each]) =>
+        element(
+          "tr",
+          {},
+          element("th", { scope: "row", class: "name" }, label),
+          element("td", { class: "number" }, mean),
+          element("td", { class: "number each" }, each),
+        ),
+      ),
+    ),
   );
 }
 
-/** What a cell cost, of what it was made and by what: [term, text]. */
-function cellFacts({ d, costs, images, provenance }) {
-  const { group } = state;
-  const { recipe, weights, hardware } = group.provenances[provenance];
-  const amount = (key, { scale, unit } = report.costs[key]) =>
-    present(costs[key]) ? `${round(scale * costs[key])} ${unit}` : null;
-  const training = [
-    present(costs.epochs) ? `${round(costs.epochs)} epochs` : null,
-    present(costs.train_seconds) ? duration(costs.train_seconds) : null,
-    amount("train_images_per_second"),
-  ];
-  const size = (number) => number.toLocaleString("en");
-  return [
-    ["Training", training.filter(Boolean).join(", ")],
-    ["Testing", amount("test_images_per_second")],
-    ["Peak memory", amount("peak_memory_mib")],
-    ["Images", `${size(images)} to train and to choose the epoch, ${size(group.datasets[d].test)} to test`],
-    ["Made by", [recipe, weights, hardware].filter(Boolean).join("; ")],
-  ].filter(([, text]) => text);
-}
-
-function duration(seconds) {
-  if (seconds < 90) return `${Math.round(seconds)} s`;
-  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+/** What a cell cost, how many images it had, and by what it was made: [term, text]. */
+function cellFacts(cell, facts) {
+  const { recipe, weights, hardware } = state.group.provenances[cell.provenance];
+  return [...facts, ["Made by", [recipe, weights, hardware].filter(Boolean).join("; ")]];
 }
 
 function confusionPlot(box, images, totals, classes) {
@@ -229,7 +209,11 @@ function recallTable(recall, totals, classes, seeds) {
     columns: [
       { name: "Class", head: true, up: true, value: ({ name }) => name },
       { name: "Recall", up: true, kind: "bars", value: (row) => row.recall, show: (row) => bar(row.recall) },
-      { name: "Test images", value: ({ images }) => images, show: ({ images }) => round(images) },
+      {
+        name: "Test images",
+        value: ({ images }) => images,
+        show: ({ images }) => Math.round(images).toLocaleString("en"),
+      },
     ],
     rows,
   });

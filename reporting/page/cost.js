@@ -7,17 +7,17 @@ function compared() {
   return present(d) ? datasets[d] : scopes[scope()];
 }
 
-/** A point a backbone shown: its accuracy, and its cost in the unit it is shown in, or null. */
+/** A point a backbone shown: its accuracy as a text, and its costs. */
 function costPoints(of) {
-  const { group, metric, costAxis, costDataset: d, hidden } = state;
+  const { group, metric, costAxis, hidden } = state;
   return of.backbones
     .map((b, place) => ({
       b,
       name: group.backbones[b].name,
       accuracy: of.accuracy[metric][place],
-      half: present(d) ? (cellAt(d, b).half[metric] ?? 0) : 0,
+      half: of.half[metric][place],
       best: Boolean(of.front[costAxis]?.[metric].includes(b)),
-      cost: (key) => (present(of.costs[key][place]) ? report.costs[key].scale * of.costs[key][place] : null),
+      cost: (key) => of.costs[key][place],
     }))
     .filter(({ name, accuracy }) => present(accuracy) && !hidden.has(name));
 }
@@ -28,9 +28,9 @@ function renderCost() {
   byId("cost-caption").replaceChildren(...costCaption(of));
   byId("cost-table").replaceChildren(points.length ? costTable(points, of.datasets) : "");
   plot("plot-cost", (box) => {
-    const { costAxis: axis, metric } = state;
+    const { costAxis: axis } = state;
     const drawn = points
-      .map((point) => ({ ...point, x: point.cost(axis), y: factor(metric) * point.accuracy }))
+      .map((point) => ({ ...point, x: point.cost(axis), y: numeric(point.accuracy) }))
       .filter(({ x }) => present(x));
     if (drawn.length) return costPlot(box, drawn);
     return points.length
@@ -70,7 +70,7 @@ function costPlot(box, points) {
     0.14,
   );
   const rangeY = padded(
-    points.flatMap(({ y, half }) => [y - factor(metric) * half, y + factor(metric) * half]),
+    points.flatMap(({ y, half }) => [y - half, y + half]),
     0.1,
   );
   const width = widthOf(box) - 80;
@@ -144,7 +144,7 @@ function costMarkers(points, spots) {
     },
     error_y: {
       type: "data",
-      array: points.map(({ half }) => factor(metric) * half),
+      array: points.map(({ half }) => half),
       color: palette().muted,
       thickness: 1,
       width: 3,
@@ -169,15 +169,15 @@ function costTable(points, datasets) {
       {
         name: capital(label),
         up: !higher,
-        value: ({ accuracy }) => accuracy,
-        show: ({ accuracy }) => shown(metric, accuracy),
+        value: ({ accuracy }) => numeric(accuracy),
+        show: ({ accuracy }) => accuracy,
       },
       ...Object.entries(report.costs).map(([key, cost]) => ({
         name: capital(cost.label),
         note: cost.unit,
         up: cost.better !== "more",
         value: (point) => point.cost(key),
-        show: (point) => round(point.cost(key)),
+        show: (point) => point.cost(key)?.toLocaleString("en", { maximumFractionDigits: 20 }),
       })),
     ],
     rows: points,

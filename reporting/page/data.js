@@ -31,23 +31,9 @@ function present(value) {
   return value !== null && value !== undefined;
 }
 
-function shown(metric, value, sign = "") {
-  if (!present(value)) return "–";
-  return `${value > 0 ? sign : ""}${fixed(factor(metric) * value, report.metrics[metric].digits)}`.replace("-", "−");
-}
-
-/** As toFixed, but a value exactly between two is rounded to the even one, as the sentences of the report have it. */
-function fixed(value, digits) {
-  const text = value.toFixed(digits);
-  const between = Math.abs(value * 2 ** (digits + 1)) % 2 === 1;
-  return between && Number(text.slice(-1)) % 2
-    ? (value - (Math.sign(value) * 10 ** -digits) / 4).toFixed(digits)
-    : text;
-}
-
-/** What a metric is multiplied by to be shown. */
-function factor(metric) {
-  return report.metrics[metric].percent ? 100 : 1;
+/** A text of the report as the number that it says, to sort and to plot by; null where there is none. */
+function numeric(text) {
+  return present(text) ? Number(text) : null;
 }
 
 /** A metric's name on a plot's axis. */
@@ -56,19 +42,8 @@ function axisName(metric) {
   return `${label}${percent ? ", %" : ""}`;
 }
 
-function average(values) {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
-}
-
 function count(number, one, several = `${one}s`) {
   return `${number.toLocaleString("en")} ${number === 1 ? one : several}`;
-}
-
-function round(value, digits = 3) {
-  if (!present(value)) return "–";
-  const text =
-    Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : Number(value.toPrecision(digits)).toString();
-  return text.replace("-", "−");
 }
 
 function capital(text) {

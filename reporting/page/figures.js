@@ -1,5 +1,7 @@
 // The plots over many cells: paired differences, less data, learning curves.
 
+const NO_LINE = "No backbone shown has cells at more than one size on all of the same datasets.";
+
 function renderPairs() {
   const { group, pair } = state;
   const all = group.backbones.map(({ name }) => name);
@@ -8,7 +10,7 @@ function renderPairs() {
   byId("pairs-caption").textContent =
     `How many points of top-1 ${pair[0]} is above each other backbone: mean over the datasets both have, all domains, ` +
     "with the 95 % interval of a paired bootstrap, not corrected for the number of pairs. Filled: the interval excludes 0, " +
-    "with three shared seeds on five datasets at least.";
+    `with ${report.fewest.seeds} shared seeds on ${report.fewest.datasets} datasets at least.`;
   plot("plot-pairs", () => {
     const rows = shownBackbones()
       .map((b) => all[b])
@@ -22,13 +24,12 @@ function renderPairs() {
 
 function pairsPlot(rows) {
   const { ink, accent, paper } = palette();
-  const clear = rows.map(({ low, high, enough }) => enough && (low > 0 || high < 0));
   return {
     data: [
       {
         type: "scatter",
         mode: "markers",
-        x: rows.map(({ difference }) => 100 * difference),
+        x: rows.map(({ difference }) => difference),
         y: rows.map((_, index) => index),
         error_x: {
           type: "data",
@@ -36,13 +37,17 @@ function pairsPlot(rows) {
           color: accent,
           thickness: 1.5,
           width: 4,
-          array: rows.map(({ high, difference }) => (present(high) ? 100 * (high - difference) : 0)),
-          arrayminus: rows.map(({ low, difference }) => (present(low) ? 100 * (difference - low) : 0)),
+          array: rows.map(({ high, difference }) => (present(high) ? high - difference : 0)),
+          arrayminus: rows.map(({ low, difference }) => (present(low) ? difference - low : 0)),
         },
-        marker: { size: 10, color: clear.map((is) => (is ? accent : paper)), line: { width: 2, color: accent } },
+        marker: {
+          size: 10,
+          color: rows.map(({ differs }) => (differs ? accent : paper)),
+          line: { width: 2, color: accent },
+        },
         text: rows.map(
           ({ b, low, high, datasets }) =>
-            `${plain(b)}: ${shown("top1", low, "+")} to ${shown("top1", high, "+")}, ${count(datasets, "dataset")}`,
+            `${plain(b)}: ${present(low) ? `${signed(low)} to ${signed(high)}` : "no interval"}, ${count(datasets, "dataset")}`,
         ),
         hovertemplate: "%{x:+.2f} points<br>%{text}<extra></extra>",
       },
@@ -64,18 +69,17 @@ function pairsPlot(rows) {
 }
 
 function renderLowData() {
-  const { group, metric, lowDataDataset: d } = state;
+  const { group, metric, hidden, lowDataDataset: d } = state;
   byId("low-data").hidden = group.budgets.length < 2;
   if (group.budgets.length < 2) return;
-  const over = `, mean over those of the ${count(shownDatasets().length, "dataset")} shown that every backbone drawn has at every size`;
+  const of = present(d) ? group.low_data.datasets[d] : group.low_data.scopes[scope()];
+  const over = `, mean over the ${count(of.datasets, "dataset")} that can be compared at every size`;
   byId("low-data-caption").textContent =
     `Test ${report.metrics[metric].label} by training images${present(d) ? "" : over}. Bands: 95 % intervals over seeds.`;
   plot("plot-low-data", () => {
-    const lines = lowDataLines();
-    if (typeof lines === "string") return lines;
-    const sizes = [...new Set(lines.flatMap(({ points }) => points.map(({ x }) => Math.round(x))))].sort(
-      (a, b) => a - b,
-    );
+    const lines = of.lines[metric].filter(([b]) => !hidden.has(group.backbones[b].name));
+    if (!lines.length) return present(d) ? NO_LINE : `${NO_LINE} Choose one dataset.`;
+    const sizes = [...new Set(lines.flatMap(([, points]) => points.map(([x]) => x)))].sort((a, b) => a - b);
     const ticks =
       sizes.length < 9
         ? { tickvals: sizes, ticktext: sizes.map((x) => x.toLocaleString("en")) }
@@ -83,55 +87,18 @@ function renderLowData() {
     return {
       data: lines.flatMap(lowDataTraces),
       layout: {
-        xaxis: { type: "log", title: { text: "images to train and to choose the epoch" }, ...ticks },
+        xaxis: { type: "log", title: { text: `images ${group.use}` }, ...ticks },
         yaxis: { title: { text: axisName(metric) } },
       },
     };
   });
 }
 
-/** {name, points: [{x, mean, low, high}]} of each backbone shown that has cells at several sizes; or why there are none. */
-function lowDataLines() {
-  const { group, metric, lowDataDataset: d } = state;
-  const [datasets, backbones] = [present(d) ? [d] : shownDatasets(), shownBackbones()];
-  const budgets = group.budgets
-    .map((_, budget) => budget)
-    .filter((budget) => datasets.some((dataset) => backbones.some((b) => cellAt(dataset, b, budget))));
-  const usable = datasets.filter(
-    (dataset) => present(d) || budgets.every((budget) => backbones.every((b) => cellAt(dataset, b, budget))),
-  );
-  if (!usable.length)
-    return "No dataset has cells of every backbone shown at every size. Choose one dataset, or fewer backbones.";
-  const lines = backbones
-    .map((b) => ({
-      name: group.backbones[b].name,
-      points: budgets
-        .map((budget) => usable.map((dataset) => cellAt(dataset, b, budget)))
-        .filter((cells) => cells.every((cell) => present(cell?.mean[metric])))
-        .map(lowDataPoint)
-        .sort((one, other) => one.x - other.x),
-    }))
-    .filter(({ points }) => points.length > 1);
-  return lines.length ? lines : "No backbone shown has cells at more than one size.";
-}
-
-function lowDataPoint(cells) {
-  const { metric } = state;
-  const x = average(cells.map(({ images }) => images));
-  const mean = factor(metric) * average(cells.map((cell) => cell.mean[metric]));
-  const halves = cells.map(({ half }) => half[metric]);
-  if (!halves.every(present)) return { x, mean, low: null, high: null };
-  if (cells.length === 1)
-    return { x, mean, low: factor(metric) * cells[0].low[metric], high: factor(metric) * cells[0].high[metric] };
-  // the intervals of independent means add up by their squares
-  const joint = (factor(metric) * Math.hypot(...halves)) / cells.length;
-  return { x, mean, low: mean - joint, high: mean + joint };
-}
-
-/** A line, and its band where there is one. */
-function lowDataTraces({ name, points }) {
+/** A backbone's line, and its band where there is one; points are [images, mean] or [images, mean, low, high]. */
+function lowDataTraces([b, points]) {
+  const { name } = state.group.backbones[b];
   const { colour, dash, symbol } = style(name);
-  const banded = points.filter(({ low }) => present(low));
+  const banded = points.filter(([, , low]) => present(low));
   const back = [...banded].reverse();
   const band = {
     type: "scatter",
@@ -140,8 +107,8 @@ function lowDataTraces({ name, points }) {
     hoverinfo: "skip",
     showlegend: false,
     legendgroup: name,
-    x: [...banded, ...back].map(({ x }) => x),
-    y: [...banded.map(({ high }) => high), ...back.map(({ low }) => low)],
+    x: [...banded, ...back].map(([x]) => x),
+    y: [...banded.map(([, , , high]) => high), ...back.map(([, , low]) => low)],
     line: { width: 0 },
     fillcolor: faint(colour, 0.14),
   };
@@ -150,8 +117,8 @@ function lowDataTraces({ name, points }) {
     mode: "lines+markers",
     name: plain(name),
     legendgroup: name,
-    x: points.map(({ x }) => x),
-    y: points.map(({ mean }) => mean),
+    x: points.map(([x]) => x),
+    y: points.map(([, mean]) => mean),
     line: { color: colour, dash, width: 2 },
     marker: { symbol, size: 8, color: colour, line: { width: 2, color: colour } },
     hovertemplate: `${plain(name)}<br>%{x:,.0f} images: %{y:.${report.metrics[state.metric].digits}f}<extra></extra>`,
@@ -166,12 +133,10 @@ function renderLearning() {
         .map((b) => cellAt(d, b))
         .filter((cell) => present(cell?.curves))
     : [];
-  const part =
-    group.protocol === "paper" ? "the test images, which choose" : "the held-out training images that choose";
   byId("learning-caption").textContent =
-    `${kind === "loss" ? "Training loss" : `Top-1 on ${part} the epoch`}, by epoch, ` +
+    `${kind === "loss" ? "Training loss" : `Top-1 on ${group.selection}, which chooses the epoch`}, by epoch, ` +
     (each ? "a line a seed." : "mean over seeds, as far as all of them ran.") +
-    (cells.some((cell) => cell.seeds.length > 5) ? " The first five seeds." : "");
+    (cells.some((cell) => cell.seeds.length > report.most_curves) ? ` The first ${report.most_curves} seeds.` : "");
   cells.forEach((cell) => unpack(cell.curves).catch(() => null)); // ready before the plot is scrolled to, or printed
   plot("plot-learning", async () => {
     if (!cells.length)
@@ -196,7 +161,10 @@ function learningTraces(cell, curves, percent, each) {
   const runs = curves.map((run, index) => ({ run, seed: cell.seeds[index] })).filter(({ run }) => run.length);
   if (!runs.length) return [];
   const common = Math.min(...runs.map(({ run }) => run.length));
-  const mean = Array.from({ length: common }, (_, epoch) => average(runs.map(({ run }) => run[epoch])));
+  const mean = Array.from(
+    { length: common },
+    (_, epoch) => runs.reduce((sum, { run }) => sum + run[epoch], 0) / runs.length,
+  );
   return (each ? runs : [{ run: mean }]).map(({ run, seed }, index) => ({
     type: "scatter",
     mode: run.length > 1 ? "lines+markers" : "markers",

@@ -15,7 +15,7 @@ function live() {
   const ask = async () => {
     if (!document.hidden) {
       try {
-        const { version, building, error } = await (await fetch("/state", { cache: "no-store" })).json();
+        const { version, building, error } = await (await fetch("/status", { cache: "no-store" })).json();
         misses = 0;
         if (String(version) !== own) {
           location.reload();

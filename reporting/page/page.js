@@ -120,7 +120,8 @@ function fillSelects() {
   fillSelect("learning-dataset", datasets, state.learningDataset);
   fillSelect("cell-dataset", datasets, state.dataset);
   fillSelect("cell-backbone", backbones, state.backbone);
-  byId("learning-curve").value = state.learningCurve;
+  const curves = { curve: `top-1 on ${group.selection}`, loss: "training loss" };
+  fillSelect("learning-curve", Object.entries(curves), state.learningCurve);
   byId("cost-log").checked = state.costLog;
   byId("learning-seeds").checked = state.learningSeeds;
 }

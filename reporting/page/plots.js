@@ -85,19 +85,19 @@ function plain(text) {
 /** Let the box show what `build` gives: {data, layout}, or a sentence why there is nothing to draw; maybe later. */
 function plot(id, build) {
   if (!plots.has(id)) {
-    plots.set(id, { build, stale: true, near: false, turn: 0 });
+    plots.set(id, { build, outdated: true, near: false, turn: 0 });
     seen.observe(byId(id));
     return;
   }
-  Object.assign(plots.get(id), { build, stale: true });
+  Object.assign(plots.get(id), { build, outdated: true });
   if (plots.get(id).near) draw(id);
 }
 
 async function draw(id) {
   const entry = plots.get(id);
   const box = byId(id);
-  if (!entry.stale || box.closest("[hidden]")) return;
-  entry.stale = false;
+  if (!entry.outdated || box.closest("[hidden]")) return;
+  entry.outdated = false;
   entry.turn += 1;
   const turn = entry.turn;
   let made;
@@ -188,7 +188,7 @@ function layout(own, width) {
 function redraw(all = false) {
   colours = null;
   for (const [id, entry] of plots) {
-    entry.stale = true;
+    entry.outdated = true;
     if (all || entry.near) draw(id);
   }
 }
@@ -241,5 +241,8 @@ function logTicks(low, high) {
       .map(within)
       .find((values) => values.length > 3) ||
     within([1, 1.2, 1.4, 1.6, 1.8, 2, 2.2, 2.4, 2.6, 2.8, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9]);
-  return { tickvals, ticktext: tickvals.map((value) => round(value)) };
+  return {
+    tickvals,
+    ticktext: tickvals.map((value) => Number(value.toPrecision(3)).toLocaleString("en", { maximumFractionDigits: 20 })),
+  };
 }

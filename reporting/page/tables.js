@@ -114,8 +114,8 @@ function renderAccuracy() {
   const { group, metric, budget } = state;
   const [datasets, backbones] = [shownDatasets(), shownBackbones()];
   const { averages, captions } = group.budgets[budget];
-  const means = averages[scope()][metric];
-  legend(datasets.length > 1 && backbones.some((b) => !present(means[b])));
+  const means = averages[scope()]?.[metric];
+  legend(means && backbones.some((b) => !present(means[b])));
   if (!datasets.length || !backbones.length) {
     byId("accuracy-body").replaceChildren(element("p", { class: "note" }, "No cell is left by these filters."));
     return;
@@ -125,20 +125,20 @@ function renderAccuracy() {
     ...datasets.map((d) => ({
       name: group.datasets[d].name,
       up: !report.metrics[metric].higher_is_better,
-      value: (b) => cellAt(d, b)?.mean[metric],
+      value: (b) => numeric(cellAt(d, b)?.parts[metric]?.[0][1]),
       show: (b) => accuracyCell(cellAt(d, b)),
     })),
     {
       name: "Average",
       up: !report.metrics[metric].higher_is_better,
       kind: "number average",
-      value: (b) => means[b],
-      show: (b) => shown(metric, means[b]),
+      value: (b) => numeric(means[b]),
+      show: (b) => means[b],
     },
   ];
   const box = sortable("accuracy-table", {
     caption: captions[metric],
-    columns: datasets.length > 1 ? columns : columns.slice(0, -1),
+    columns: means ? columns : columns.slice(0, -1),
     rows: backbones,
     groups: domainGroups(datasets),
     many: datasets.length > 10,
@@ -161,20 +161,12 @@ function legend(gone) {
 
 function accuracyCell(cell) {
   const { group, metric, budget } = state;
-  if (!present(cell?.mean[metric])) return element("span", { class: "absent" }, "–");
-  const { name, seeds: usual } = group.budgets[budget];
-  const half = cell.half[metric];
-  const title = `${group.backbones[cell.b].name} on ${group.datasets[cell.d].name}, ${name}`;
+  if (!cell?.parts[metric]) return element("span", { class: "absent" }, "–");
+  const title = `${group.backbones[cell.b].name} on ${group.datasets[cell.d].name}, ${group.budgets[budget].name}`;
   const button = element(
     "button",
     { type: "button", class: "cell", title },
-    element(
-      { best: "b", tied: "u" }[cell.marks[metric]] || "span",
-      { class: "value" },
-      shown(metric, cell.mean[metric]),
-    ),
-    present(half) ? element("small", {}, ` ± ${shown(metric, half)}`) : null,
-    cell.seeds.length !== usual ? element("small", { class: "seeds" }, ` n = ${cell.seeds.length}`) : null,
+    cell.parts[metric].map(([tag, text]) => element(tag, {}, text)),
   );
   button.addEventListener("click", () => choose({ dataset: cell.d, backbone: cell.b }, "cell"));
   return button;

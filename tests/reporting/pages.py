@@ -15,7 +15,7 @@ from common import BACKBONES
 from datasets import DATASETS
 from reporting.build import build
 from reporting.collect import Collected
-from reporting.entry import Entry, Provenance, Results, Setting, Version, reported_metrics
+from reporting.entry import ALL_IMAGES, Budget, Entry, Provenance, Results, Setting, Version, reported_metrics
 
 DOMAINS = {
     "natural": ["cifar10", "cifar100", "flowers102"],
@@ -29,7 +29,7 @@ def report(
     names: tuple[str, ...] = tuple(BACKBONES)[:6],
     domains: dict[str, list[str]] | None = None,
     seeds: int = 3,
-    budgets: tuple[str, ...] = ("all", "10 shots"),
+    budgets: tuple[Budget, ...] = (ALL_IMAGES, Budget(10)),
     classes: int = 10,
     epochs: int = 12,
     groups: int = 1,
@@ -68,7 +68,7 @@ def entry(
     draw: random.Random,
     setting: Setting,
     dataset: tuple[str, str, int],
-    budget: tuple[str, int],
+    budget: tuple[Budget, int],
     backbone: tuple[str, int],
     seed: int,
     classes: int,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from reporting.entry import ALL_IMAGES, Budget
 from reporting.render import render
 from reporting.serve import BuildStatus, open_server
 from tests.reporting import pages
@@ -119,7 +120,7 @@ def test_sorting_by_mouse_and_keyboard(opens: Opens) -> None:
 
 
 def test_all_that_are_equal_are_bold_and_round_as_the_sentences_do(opens: Opens) -> None:
-    report = pages.report(budgets=("all",))
+    report = pages.report(budgets=(ALL_IMAGES,))
     for cell in report["groups"][0]["cells"]:
         if cell["d"] == 0:
             cell["marks"] = ({"top1": "best"} if cell["b"] < 2 else {}) | ({"ece": "best"} if cell["b"] < 3 else {})
@@ -135,7 +136,7 @@ def test_all_that_are_equal_are_bold_and_round_as_the_sentences_do(opens: Opens)
 
 
 def test_a_row_that_lacks_the_value_sorts_last(opens: Opens) -> None:
-    report = pages.report(budgets=("all",))
+    report = pages.report(budgets=(ALL_IMAGES,))
     group = report["groups"][0]
     group["cells"].remove(next(cell for cell in group["cells"] if (cell["d"], cell["b"]) == (0, 2)))
     group["budgets"][0]["averages"]["overall"]["top1"][2] = None
@@ -221,7 +222,7 @@ def test_the_first_answer_comes_back(opens: Opens) -> None:
 
 
 def test_the_pareto_front_is_the_reports(opens: Opens) -> None:
-    report = pages.report(budgets=("all",))
+    report = pages.report(budgets=(ALL_IMAGES,))
     costs = report["groups"][0]["budgets"][0]["costs"]
     page = opens(render(report))
 
@@ -262,7 +263,7 @@ def test_a_cell_in_detail(opens: Opens) -> None:
 
 
 def test_a_matrix_of_which_only_the_largest_confusions_are_kept(opens: Opens) -> None:
-    report = pages.report(names=("resnet",), domains={"natural": ["cifar10"]}, budgets=("all",))
+    report = pages.report(names=("resnet",), domains={"natural": ["cifar10"]}, budgets=(ALL_IMAGES,))
     report["groups"][0]["cells"][0] |= {
         "confusion": [[0, 0, 150], [0, 1, 30], [1, 1, 300]],
         "recall": [0.5, 1.0, *[None] * 8],
@@ -291,7 +292,7 @@ def test_two_backbones_compared(opens: Opens) -> None:
     page.select_option("#pair-a", pair["a"])
     page.select_option("#pair-b", pair["b"])
     said = page.locator("#pair-answer").inner_text()
-    assert f"{abs(100 * pair['difference']):.2f} points" in said
+    assert f"{abs(pair['difference']):.2f} points" in said
     excludes = pair["low"] > 0 or pair["high"] < 0
     assert said.startswith(f"The 95 % interval of the bootstrap {'excludes' if excludes else 'includes'} 0: ")
     assert "not corrected for their number" in said
@@ -333,7 +334,7 @@ def test_plots_are_drawn_when_scrolled_to(opens: Opens) -> None:
 
 
 def test_costs_of_different_hardware_are_not_compared(opens: Opens) -> None:
-    report = pages.report(budgets=("all",))
+    report = pages.report(budgets=(ALL_IMAGES,))
     report["groups"][0]["budgets"][0]["costs"]["scopes"]["overall"]["machines"] = ["AMD EPYC", "NVIDIA H100"]
     page = opens(render(report))
     assert page.locator("#cost-caption strong").count() == 0
@@ -457,7 +458,7 @@ def test_nothing_that_can_be_ranked(opens: Opens) -> None:
 
 
 def test_one_record(opens: Opens) -> None:
-    report = pages.report(names=("resnet",), domains={"natural": ["cifar10"]}, seeds=1, budgets=("all",))
+    report = pages.report(names=("resnet",), domains={"natural": ["cifar10"]}, seeds=1, budgets=(ALL_IMAGES,))
     report["groups"][0]["cells"][0] |= {"curve": [], "loss": [], "confusion": [], "recall": [], "errors": None}
     page = opens(render(report))
     assert "one seed: no interval" in page.locator("#accuracy-table caption").inner_text()
@@ -500,7 +501,7 @@ def test_ten_thousand_records_react_at_once(opens: Opens) -> None:
     domains = {domain: [f"{domain} {number}" for number in range(4)] for domain in ("natural", "plant", "medical")}
     domains |= {"texture": ["dtd"], "remote sensing": ["ucmerced", "eurosat"], "astronomy": [*"abcd"]}
     names = tuple(f"backbone{number}" for number in range(11))
-    budgets = ("all", "20 shots", "5 shots", "0.1 of train")
+    budgets = (ALL_IMAGES, Budget(20), Budget(5), Budget(fraction=0.1))
     page = opens(render(pages.report(names, domains, 12, budgets, classes=100, epochs=40)))
     for name in ("pairs", "cost", "low-data", "learning", "confusion"):
         drawn(page, name)

@@ -17,7 +17,7 @@ from engine.records.schema import RecordError
 from reporting import published
 from reporting.collect import collect
 from reporting.comparable import DOMAINS
-from reporting.entry import read_entry
+from reporting.entry import Budget, read_entry
 from tests.reporting import synthetic
 
 
@@ -31,7 +31,7 @@ def test_what_is_kept_of_a_record(tmp_path: Path) -> None:
     run = synthetic.write(tmp_path, record)
     (entry,) = collect(tmp_path).entries
     assert entry.run == str(run.relative_to(tmp_path))
-    assert (entry.backbone, entry.seed, entry.budget, entry.domain) == ("swin", 3, "20 shots", "medical")
+    assert (entry.backbone, entry.seed, entry.budget, entry.domain) == ("swin", 3, Budget(20), "medical")
     assert entry.subjects == record["dataset"]["subjects"] == "breakhis"
     assert entry.used_images == record["dataset"]["counts"]["train"] + record["dataset"]["counts"]["val"]
     assert entry.results

@@ -14,6 +14,7 @@ import pytest
 
 from engine.errors import UserError
 from reporting import markup
+from reporting.entry import ALL_IMAGES
 from reporting.render import PAGE, render
 from reporting.words import capital
 from tests.reporting import pages
@@ -71,8 +72,8 @@ def test_without_scripts_the_answer_and_the_accuracy_table_read() -> None:
     cell = next(cell for cell in group["cells"] if "top1" in cell["marks"])
     text = render(report)
     half = f"<small> ± {100 * cell['half']['top1']:.2f}</small>"
-    assert f'<b class="value">{100 * cell["mean"]["top1"]:.2f}</b>{half}' in text
-    assert '<u class="value">' in text
+    assert f'<td class="number"><b>{100 * cell["mean"]["top1"]:.2f}</b>{half}</td>' in text
+    assert '<td class="number"><u>' in text
     heads = [attributes for tag, attributes in found.found if tag == "th"]
     assert len(heads) == 1 + 8 + 1 + 6
     assert all(attributes["scope"] in ("row", "col") for attributes in heads)
@@ -124,14 +125,20 @@ def test_what_a_look_at_one_cell_needs_is_packed() -> None:
     report = pages.report(classes=5)
     found = embedded(outline(report))
     cell, slim = report["groups"][0]["cells"][7], found["report"]["groups"][0]["cells"][7]
-    assert not {"confusion", "recall", "curve", "runs", "errors", "values"} & slim.keys()
+    assert slim.keys() == {"d", "b", "budget", "seeds", "provenance", "parts", "curves", "detail"}
     detail, curves = (
         json.loads(gzip.decompress(base64.b64decode(found["packs"][slim[key]]))) for key in ("detail", "curves")
     )
     assert curves == {"curve": cell["curve"], "loss": cell["loss"]}
-    assert {key: detail[key] for key in ("runs", "recall", "errors", "values")} == {
-        key: cell[key] for key in ("runs", "recall", "errors", "values")
+    assert {key: detail[key] for key in ("runs", "recall", "errors")} == {
+        key: cell[key] for key in ("runs", "recall", "errors")
     }
+    label, mean, each = detail["metrics"][0]
+    values = [f"{100 * value:.2f}" for value in cell["values"]["top1"]]
+    assert (label, each) == ("top-1", "  ".join(values))
+    assert mean == f"{100 * cell['mean']['top1']:.2f} ± {100 * cell['half']['top1']:.2f} %"
+    assert ["Images", f"{cell['images']:,} to train and to choose the epoch, 200 to test"] in detail["facts"]
+    assert dict(detail["facts"])["Peak memory"].endswith(" GiB")
     place, unpacked = -1, []
     for gap, images in zip(detail["gaps"], detail["counts"], strict=True):
         place += gap
@@ -140,7 +147,7 @@ def test_what_a_look_at_one_cell_needs_is_packed() -> None:
 
 
 def test_cells_without_curves_intervals_or_neighbours() -> None:
-    report = pages.report(names=("resnet",), domains={"natural": ["cifar10"]}, seeds=1, budgets=("all",))
+    report = pages.report(names=("resnet",), domains={"natural": ["cifar10"]}, seeds=1, budgets=(ALL_IMAGES,))
     cell = report["groups"][0]["cells"][0]
     cell |= {"curve": [], "loss": [], "confusion": [], "recall": [], "errors": None}
     found = outline(report)
@@ -157,13 +164,13 @@ def test_no_record_that_can_be_ranked() -> None:
 
 
 def test_an_average_only_over_all_datasets() -> None:
-    report = pages.report(budgets=("all",))
+    report = pages.report(budgets=(ALL_IMAGES,))
     group = report["groups"][0]
     group["cells"].remove(next(cell for cell in group["cells"] if cell["b"] == 2))
     group["budgets"][0]["averages"]["overall"]["top1"][2] = None
     text = render(report)
     assert text.count(f'<td class="number average">{markup.ABSENT}</td>') == 1
-    assert text.count('<span class="absent">') == 1
+    assert text.count(markup.ABSENT) == 2  # and the cell's own
 
 
 def test_plotly_is_told_how_to_get(monkeypatch: pytest.MonkeyPatch) -> None:

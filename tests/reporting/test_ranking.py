@@ -13,6 +13,7 @@ from reporting.cd_diagram import diagram
 from reporting.collect import collect
 from reporting.comparable import ComparableGroup, divide
 from reporting.complete import complete_block
+from reporting.entry import ALL_IMAGES, Budget
 from tests.reporting import synthetic
 
 FIVE = ("ucmerced", "eurosat", "galaxy10", "breakhis_40x", "rsna")  # of four domains, with few classes
@@ -44,15 +45,15 @@ def grid(
     ]
 
 
-def ranked(folder: Path, *records: dict[str, Any], scope: str = "overall", budget: str = "all") -> dict[str, Any]:
-    return ranking.ranking(group_of(folder, *records), budget, scope)
+def ranked(folder: Path, *records: dict[str, Any], scope: str = "overall") -> dict[str, Any]:
+    return ranking.ranking(group_of(folder, *records), ALL_IMAGES, scope)
 
 
 def test_five_datasets_and_three_seeds_are_tested(tmp_path: Path) -> None:
     found = ranked(tmp_path, *grid())
     assert (found["kind"], found["enough"]) == ("tested", True)
     assert found["backbones"] == list(LEVELS)
-    assert found["ranks"] == {"convnext": 1, "swin": 2, "resnet": 3, "mobilenet": 4}
+    assert found["ranks"] == {"convnext": "1.00", "swin": "2.00", "resnet": "3.00", "mobilenet": "4.00"}
     friedman = "Friedman: χ²(3) = 15.00, p = 0.002; Iman-Davenport: F(3, 12) is infinite, the ranks being the same on"
     nemenyi = "Nemenyi: average ranks that differ by less than 2.10 can't be told apart at 0.05."
     assert found["tests"] == [
@@ -140,7 +141,7 @@ def test_a_domain_of_one_dataset_is_answered_by_seeds(tmp_path: Path) -> None:
     found = ranked(tmp_path, *records, scope="texture")
     assert found["kind"] == "means"
     assert found["answer"] == (
-        f"swin: best mean top-1 on dtd, {found['mean']['swin']:.2%}; convnext is not significantly below the best. "
+        f"swin: best mean top-1 on dtd, {found['mean']['swin']}%; convnext is not significantly below the best. "
         "Too few texture datasets for rank tests (1 of 5)."
     )
 
@@ -149,12 +150,12 @@ def test_equal_means_are_said_to_be_equal(tmp_path: Path) -> None:
     levels = {"convnext": 0.5, "swin": 0.5, "mobilenet": 0.2}
     found = ranked(tmp_path, *grid(("dtd",), levels), scope="texture")
     assert found["answer"].startswith(
-        f"convnext and swin are equal, {found['mean']['swin']:.2%}: the best mean top-1 on dtd; every other is "
+        f"convnext and swin are equal, {found['mean']['swin']}%: the best mean top-1 on dtd; every other is "
         "significantly below them. "
     )
     assert found["evidence"][0].startswith("dtd: best convnext and swin, equal, ")
     all_equal = ranked(tmp_path / "two", *grid(("dtd",), {"convnext": 0.5, "swin": 0.5}), scope="texture")
-    assert f"are equal, {found['mean']['swin']:.2%}: their mean top-1 on dtd. Too few" in all_equal["answer"]
+    assert f"are equal, {found['mean']['swin']}%: their mean top-1 on dtd. Too few" in all_equal["answer"]
 
 
 def test_another_backbone_was_run_too_seldom(tmp_path: Path) -> None:
@@ -217,9 +218,9 @@ def test_what_is_left_out_of_a_block(tmp_path: Path) -> None:
 def test_budgets_are_ranked_apart(tmp_path: Path) -> None:
     few = grid(seeds=1, budget="5 shots")
     group = group_of(tmp_path, *grid(), *few)
-    assert ranking.ranking(group, "all", "overall")["kind"] == "tested"
-    assert ranking.ranking(group, "5 shots", "overall")["kind"] == "none"
-    empty = ranking.ranking(group, "5 shots", "plant")
+    assert ranking.ranking(group, ALL_IMAGES, "overall")["kind"] == "tested"
+    assert ranking.ranking(group, Budget(5), "overall")["kind"] == "none"
+    empty = ranking.ranking(group, Budget(5), "plant")
     assert empty["answer"] == "Not enough evidence: no finished run on plant data with 5 shots a class."
 
 
@@ -236,22 +237,22 @@ def test_datasets_of_the_same_subjects_are_one_dataset(tmp_path: Path) -> None:
     )
     assert f"{same} dataset." in found["evidence"]
     group = group_of(tmp_path, *records)
-    block = complete_block(group, "all", rows)
+    block = complete_block(group, ALL_IMAGES, rows)
     of_rows = np.array([[block.cells[row, name].mean() for name in block.backbones] for row in rows])
     np.testing.assert_allclose(block.scores, [of_rows[:4].mean(axis=0), of_rows[4]])
-    pair = ranking.pairs(group, "all")[0]
+    pair = ranking.pairs(group, ALL_IMAGES)[0]
     assert (pair["datasets"], pair["enough"]) == (2, False)
     expected = np.diff(block.scores[:, [block.backbones.index(pair["b"]), block.backbones.index(pair["a"])]], axis=1)
-    assert pair["difference"] == pytest.approx(expected.mean(), abs=1e-5)
+    assert pair["difference"] == pytest.approx(100 * expected.mean(), abs=0.005)
 
 
 def test_pairs(tmp_path: Path) -> None:
-    pairs = {(pair["a"], pair["b"]): pair for pair in ranking.pairs(group_of(tmp_path, *grid()), "all")}
+    pairs = {(pair["a"], pair["b"]): pair for pair in ranking.pairs(group_of(tmp_path, *grid()), ALL_IMAGES)}
     assert len(pairs) == 6
     pair = pairs["resnet", "convnext"]
-    assert pair["difference"] == pytest.approx(-0.15, abs=0.005)
+    assert pair["difference"] == pytest.approx(-15, abs=0.5)
     assert pair["low"] <= pair["difference"] <= pair["high"] < 0
-    assert (pair["better"], pair["datasets"], pair["seeds"], pair["enough"], pair["why"]) == (0, 5, 3, True, "")
+    assert (pair["better"], pair["datasets"], pair["enough"], pair["differs"], pair["why"]) == (0, 5, True, True, "")
 
 
 @pytest.mark.parametrize(
@@ -267,14 +268,14 @@ def test_pairs(tmp_path: Path) -> None:
     ],
 )
 def test_pairs_that_can_not_be_compared(tmp_path: Path, records: list[dict[str, Any]], why: str) -> None:
-    (pair,) = ranking.pairs(group_of(tmp_path, *records), "all")
+    (pair,) = ranking.pairs(group_of(tmp_path, *records), ALL_IMAGES)
     assert (pair["enough"], pair["why"]) == (False, why)
     assert pair["low"] is pair["high"] is pair["better"] is None
 
 
 def test_beside_the_published_ranking(tmp_path: Path) -> None:
     group = group_of(tmp_path, *grid(FIVE, protocol="paper"))
-    found = published.beside_ours({scope: ranking.ranking(group, "all", scope) for scope in published.RANKING})
+    found = published.beside_ours({scope: ranking.ranking(group, ALL_IMAGES, scope) for scope in published.RANKING})
     rows = {row["domain"]: row for row in found["rows"]}
     assert (rows["astronomy"]["best"], rows["astronomy"]["better"]) == ("wavemix", "convnext")
     assert rows["astronomy"]["ours"] == list(LEVELS)

@@ -107,12 +107,12 @@ def test_a_build_that_fails_is_told_and_changes_nothing(
         raise ValueError("a <bad> record")
 
     rebuild(fails, status)
-    answer = json.loads(ask(served, "/state")[1])
+    answer = json.loads(ask(served, "/status")[1])
     assert answer == {"version": 7, "building": False, "error": "ValueError: a <bad> record"}
     assert "could not be rebuilt" in capsys.readouterr().err
     assert ask(served, "/")[0] == 200
     rebuild(lambda: None, status)
-    answer = json.loads(ask(served, "/state")[1])
+    answer = json.loads(ask(served, "/status")[1])
     assert answer["version"] > 7
     assert answer["error"] is None
 
@@ -166,21 +166,20 @@ def test_one_rebuild_a_change_and_pauses_between(tmp_path: Path, status: BuildSt
     assert status.values()["version"] > 7
 
 
-def test_from_the_first_build_to_ctrl_c(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_the_first_build_to_ctrl_c(tmp_path: Path, out: Path) -> None:
     seen = []
 
     def looks(seconds: float) -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-            connection.sendall(f"GET /state HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+            connection.sendall(f"GET /status HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
             seen.append(connection.makefile("rb").read())
         raise KeyboardInterrupt
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    monkeypatch.setattr(watch, "__defaults__", (looks,))
     with pytest.raises(KeyboardInterrupt):
-        serve(lambda: seen.append(b"built"), tmp_path / "runs", out, port)
+        serve(lambda: seen.append(b"built"), tmp_path / "runs", out, port, looks)
     assert seen[0] == b"built"
     assert b'"version"' in seen[1]
     with pytest.raises(OSError, match="refused"):

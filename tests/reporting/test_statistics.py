@@ -42,18 +42,13 @@ def test_the_worked_example() -> None:
     assert tests.f == pytest.approx(3.69, abs=0.005)
     assert tests.p_f < 0.05  # the critical value of F(3, 39) is 2.85
     assert critical_difference(4, 14) == pytest.approx(1.25, abs=0.005)
-    assert critical_difference(4, 14, 0.10) == pytest.approx(1.12, abs=0.005)
 
 
-@pytest.mark.parametrize(
-    ("backbones", "q05", "q10"),
-    [(2, 1.960, 1.645), (3, 2.343, 2.052), (5, 2.728, 2.459), (7, 2.949, 2.693), (10, 3.164, 2.920)],
-)
-def test_the_published_critical_values(backbones: int, q05: float, q10: float) -> None:
+@pytest.mark.parametrize(("backbones", "q05"), [(2, 1.960), (3, 2.343), (5, 2.728), (7, 2.949), (10, 3.164)])
+def test_the_published_critical_values(backbones: int, q05: float) -> None:
     """Demšar 2006, table 5 a."""
     scale = math.sqrt(backbones * (backbones + 1) / 60)
     assert critical_difference(backbones, 10) / scale == pytest.approx(q05, abs=1e-3)
-    assert critical_difference(backbones, 10, 0.10) / scale == pytest.approx(q10, abs=1e-3)
 
 
 def test_friedman_is_scipys_without_ties() -> None:
@@ -164,7 +159,6 @@ def test_bootstrap_over_datasets_is_scipys() -> None:
     means = RANDOM.normal(0.01, 0.02, 12)
     found = statistics.paired_bootstrap([[mean] * 3 for mean in means])
     expected = stats.bootstrap((means,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
-    assert found.difference == pytest.approx(means.mean())
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-3)
 
 

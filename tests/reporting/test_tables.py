@@ -103,7 +103,8 @@ def test_costs_are_compared_on_the_same_datasets(report: dict[str, Any]) -> None
         "convnext",
     ]  # swin needs as many as convnext
     assert "epochs" not in compared["front"]  # neither less nor more is better
-    assert compared["costs"]["parameters"] == [backbone["costs"]["parameters"] for backbone in group["backbones"]]
+    in_millions = [backbone["costs"]["parameters"] / 1e6 for backbone in group["backbones"]]
+    assert compared["costs"]["parameters"] == pytest.approx(in_millions, rel=0.005)
     assert compared["machines"] == ["NVIDIA A100-SXM4-40GB"]
     assert [names[b] for b in costs["datasets"][1]["backbones"]] == ["resnet", "convnext"]
 
@@ -117,13 +118,13 @@ def test_means_of_costs_are_geometric(report: dict[str, Any]) -> None:
     assert "costs are geometric means" in text
     seconds = compared["costs"]["train_seconds"][compared["backbones"].index(1)]
     row = next(line for line in text.splitlines() if line.startswith("| convnext |"))
-    assert f"| {seconds / 3600:.3g}* |" in row
+    assert f"| {seconds}* |" in row
 
 
 def test_averages_are_over_all_datasets_of_a_scope(report: dict[str, Any]) -> None:
     group = report["groups"][0]
     averages = group["budgets"][0]["averages"]
     of_convnext = [cell["mean"]["nll"] for cell in group["cells"] if cell["b"] == 1 and cell["budget"] == 0]
-    assert averages["overall"]["nll"][1] == pytest.approx(sum(of_convnext) / 2, abs=1e-6)
+    assert averages["overall"]["nll"][1] == f"{sum(of_convnext) / 2:.3f}"
     assert averages["overall"]["top1"][2] is None  # swin lacks EuroSAT
     assert averages.keys() == {"overall", "remote sensing"}
