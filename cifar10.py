@@ -9,9 +9,9 @@ Traps     3.25 % of the test images have a near-duplicate in train or test (Barz
 """
 
 from common import Dataset, File, RawSplits, ReadOptions, main
-from engine.readers.cifar import Batches, read_batches
+from engine.readers.cifar import CifarFiles, read_batches
 
-BATCHES = Batches(
+BATCHES = CifarFiles(
     train={
         "data_batch_1": "c99cafc152244af753f735de768cd75f",
         "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",

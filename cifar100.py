@@ -10,9 +10,9 @@ Traps     10 % of the test images have a near-duplicate in train or test (Barz &
 """
 
 from common import Dataset, File, RawSplits, ReadOptions, main
-from engine.readers.cifar import Batches, read_batches
+from engine.readers.cifar import CifarFiles, read_batches
 
-BATCHES = Batches(
+BATCHES = CifarFiles(
     train={"train": "16019d7e3df5f24257cddd939b257f8d"},
     test={"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
     meta={"meta": "7973b15100ade9c7d40fb424638fde48"},

@@ -40,7 +40,7 @@ __all__ = [
 BACKBONES: dict[str, Backbone] = {
     "resnet": Backbone("resnet50", "ResNet50_Weights.IMAGENET1K_V1", "fc", published=True),
     "wavemix": Backbone(
-        "engine.models.wavemix.wavemix",
+        "engine.models.wavemix_model.wavemix",
         WeightsFile(
             "wavemix_192_16_75.06",
             "https://huggingface.co/cloudwalker/wavemix/resolve/main/Saved_Models_Weights/ImageNet/"

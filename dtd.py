@@ -47,7 +47,7 @@ DATASET = Dataset(
     ),
     folder="dtd",
     contains=("labels/train1.txt",),
-    split="official train1 / test1; val1 selects",
+    split="official train1 / test1; val1 chooses the epoch",
     licence="for research purposes",
     citation="Cimpoi, Maji, Kokkinos, Mohamed & Vedaldi (2014), Describing Textures in the Wild",
     page="https://www.robots.ox.ac.uk/~vgg/data/dtd/",

@@ -40,7 +40,7 @@ def read(options: ReadOptions) -> RawSplits:
     train, val, test = (whole_numbers(lists, part) for part in read_matlab(lists, "trnid", "valid", "tstid"))
     if max(*train, *val, *test) > len(labels) or min(*train, *val, *test) < 1:
         raise damaged(lists, f"it names other images than the {len(labels):,} with labels")
-    (fit, lost), (held, missing) = (
+    (train_part, missing_train), (test_part, missing_test) = (
         listed_part(
             options.folder,
             [f"jpg/image_{number:05}.jpg" for number in sorted(chosen)],
@@ -48,7 +48,7 @@ def read(options: ReadOptions) -> RawSplits:
         )
         for chosen in (train + val, test)
     )
-    return RawSplits(CLASSES, fit, held, missing=lost + missing)
+    return RawSplits(CLASSES, train_part, test_part, missing=missing_train + missing_test)
 
 
 DATASET = Dataset(

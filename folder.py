@@ -178,7 +178,7 @@ def dataset(root: Path) -> Dataset:
         citation="",
         page="",
         recipe="cosine",  # the better one where it was measured: docs/recipes.md
-        place=root.resolve(),
+        own_folder=root.resolve(),
     )
 
 

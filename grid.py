@@ -53,9 +53,15 @@ def parser() -> Parser:
         nargs="+",
         required=True,
         metavar="NAME",
-        help="as datasets.py lists them, digits, breakhis:40, folder:DIR, or all: the nineteen rows of the table",
+        help="as datasets.py lists them, digits, breakhis:40, folder:DIR, or all: every row of the published table",
     )
-    add("--models", nargs="+", default=["all"], metavar="NAME", help="backbones; all (default): the published eleven")
+    add(
+        "--models",
+        nargs="+",
+        default=["all"],
+        metavar="NAME",
+        help="backbones; all (default): the published ones",
+    )
     add("--seeds", nargs="+", default=["0"], metavar="N", help="numbers and ranges: 0-4, or 0 2 5-7 (default: 0)")
     add("--shots", nargs="+", metavar="N", help="cells with N training images of each class; all: with all of them")
     add("--fraction", nargs="+", metavar="F", help="cells with this share of the training images of each class; or all")

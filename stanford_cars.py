@@ -102,7 +102,7 @@ DATASET = Dataset(
         (File("stanford-cars-by-classes-folder.zip", (), None),),
     ),
     folder="stanford_cars",
-    places=("car_data", "car_data/car_data"),
+    other_folders=("car_data", "car_data/car_data"),
     contains=("cars_train", "train"),
     steps="""The original server is gone. 1. Get the images from Kaggle (account needed; non-commercial research):
 https://www.kaggle.com/datasets/jessicali9530/stanford-cars-dataset (saved as archive.zip or stanford-cars-dataset.zip).

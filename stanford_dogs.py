@@ -59,7 +59,7 @@ DATASET = Dataset(
         ),
     ),
     folder="Images",
-    places=("images/Images",),
+    other_folders=("images/Images",),
     licence="none granted (photographs of ImageNet); not to be passed on",
     citation="Khosla, Jayadevaprakash, Yao & Fei-Fei (2011), Novel Dataset for Fine-Grained Image Categorization",
     page="http://vision.stanford.edu/aditya86/ImageNetDogs/",

@@ -49,7 +49,7 @@ from engine.device import prepare, synchronize
 from engine.environment import environment
 from engine.files import write_json
 from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD
-from engine.models.wavemix import package_wavemix
+from engine.models.wavemix_model import package_wavemix
 from engine.run import resolve_recipe, tuning_request
 from engine.training.autotune import fastest_plan
 from engine.training.loop import train_epoch

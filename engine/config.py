@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +12,9 @@ from typing import Any, Literal
 from engine.cli import Parser, folder, nearest, positive, share, whole
 from engine.data.declaration import Choice, Dataset, Protocol
 from engine.errors import UserError
-from engine.models.backbone import Backbone
+from engine.models.backbone import WEIGHTS, Backbone
 from engine.paths import cache_folder
-from engine.training.recipe import RECIPES
+from engine.training.recipe import DEFAULT, RECIPES, RecipeSpec
 
 Tune = Literal["full", "linear"]
 
@@ -21,23 +22,27 @@ Tune = Literal["full", "linear"]
 # only runs of the same settings. A MACHINE flag changes numbers as much as another machine does. A PLACE changes none.
 WHAT, SETTING, MACHINE, PLACE = "what", "setting", "machine", "place"
 
-WEIGHTS = ("imagenet", "auto", "none")
 ENUM_MEMBER = re.compile(r"[A-Z][A-Z0-9_]+")  # how torchvision names the members of its enums of weights
 
 
-def flag(*names: str, role: str, default: Any = None, depends: bool = False, words: str = "", **options: Any) -> Any:
+def flag(*names: str, role: str, default: Any = None, words: str = "", **options: Any) -> Any:
     """A Config field that is a flag called `names`; `options` go to argparse.
 
-    role: WHAT, SETTING, MACHINE or PLACE. depends: the default depends on the dataset or on another flag, and parse()
-    finds it. words: how a report says a setting's value, as in "batches of {}"; else it says the flag and the value.
+    role: WHAT, SETTING, MACHINE or PLACE. words: how a report says a setting's value, as in "batches of {}"; else it
+    says the flag and the value. A default that depends on the dataset or on another flag is found by parse().
     """
-    metadata = {"names": names, "role": role, "depends": depends, "words": words, "options": options}
+    metadata = {"names": names, "role": role, "words": words, "options": options}
     return field(default=default, metadata=metadata)
 
 
 def switch(*names: str, role: str, help: str, words: str = "") -> Any:  # noqa: A002 (argparse's name)
     """A flag that takes no value."""
     return flag(*names, role=role, default=False, words=words, action="store_true", help=help)
+
+
+def by_recipe(words: Callable[[RecipeSpec], str]) -> str:
+    """A default that depends on the recipe, for `--help`."""
+    return "; ".join(f"for {name} {words(spec)}" for name, spec in RECIPES.items() if words(spec))
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Config:
         words="batches of {}",
         type=whole(1),
         metavar="N",
-        help="images a training step (default: 64)",
+        help="images a training step (default: {default})",
     )
     epochs: int | None = flag(
         "--epochs",
@@ -61,14 +66,13 @@ class Config:
         words="{} epochs a stage",
         type=whole(1),
         metavar="N",
-        help="at most N epochs in each stage (default: patience alone decides); for cosine N epochs (default: 20, or "
-        "as many as make 500 steps)",
+        help="epochs of each stage, at most N where patience can end it "
+        f"(default: {by_recipe(lambda spec: spec.epochs_help)})",
     )
     recipe: str = flag(
         "--recipe",
         role=WHAT,
-        default="adamw-sgd",
-        depends=True,
+        default=DEFAULT,
         choices=list(RECIPES),
         help="; ".join(f"{name}: {spec.help}" for name, spec in RECIPES.items()) + " (default here: {recipe})",
     )
@@ -77,8 +81,9 @@ class Config:
         role=SETTING,
         words="learning rate {:g}",
         type=positive,
-        metavar="RATE",
-        help="learning rate, for cosine the highest (default: 1e-3; for cosine the backbone's own)",
+        metavar="LR",
+        help="learning rate, the highest where it changes "
+        f"(default: {by_recipe(lambda spec: str(spec.lr or 'that of the backbone'))})",
     )
     shots: int | None = flag(
         "--shots",
@@ -119,7 +124,12 @@ class Config:
         help="full (default): all layers; linear: the new head only",
     )
     seed: int = flag(
-        "--seed", role=WHAT, default=0, type=whole(0, 2**32 - 1), metavar="N", help="of everything random (default: 0)"
+        "--seed",
+        role=WHAT,
+        default=0,
+        type=whole(0, 2**32 - 1),
+        metavar="N",
+        help="of everything random (default: {default})",
     )
     size: tuple[int, int] = flag(
         "--size",
@@ -138,12 +148,12 @@ class Config:
     patience: int | None = flag(
         "--patience",
         role=SETTING,
-        default=RECIPES["adamw-sgd"].patience,
-        depends=True,
+        default=RECIPES[DEFAULT].patience,
         words="patience {}",
         type=whole(1),
         metavar="N",
-        help="of adamw-sgd: a stage ends when N epochs in a row bring no better top-1 on val (default: 10)",
+        help="a stage ends when N epochs in a row bring no better top-1 on val "
+        f"(default: {by_recipe(lambda spec: str(spec.patience or ''))})",
     )
     lr_sweep: bool = switch(
         "--lr-sweep",
@@ -207,7 +217,7 @@ class Config:
         default=Path("runs"),
         type=folder,
         metavar="DIR",
-        help="where records go (default: runs)",
+        help="where records go (default: {default})",
     )
     tensorboard: bool = switch(
         "--tensorboard", role=PLACE, help="keep an event file for TensorBoard in the record's folder, too"
@@ -290,14 +300,19 @@ def parse(
     unusable arguments and SystemExit(0) after `--help`.
     """
     choice = dataset if isinstance(dataset, Choice) else None
-    values = vars(_parser(dataset, known).parse_args(arguments))
+    given = vars(_parser(dataset, known).parse_args(arguments))
     if choice:
-        dataset = choice.dataset(values.pop(choice.argument.lstrip("-").replace("-", "_")))
+        dataset = choice.dataset(given.pop(choice.argument.lstrip("-").replace("-", "_")))
     assert isinstance(dataset, Dataset)
-    defaults: dict[str, Any] = {"size": dataset.size, "augment": dataset.augment, "recipe": dataset.recipe}
-    defaults |= {"data_dir": Path("data") / dataset.script_name}
-    values |= {name: value for name, value in defaults.items() if values.get(name) is None}
-    _check_recipe(values)
+    values: dict[str, Any] = {name: f.default for name, f in FLAGS.items()}
+    values |= {"size": dataset.size, "augment": dataset.augment, "recipe": dataset.recipe or DEFAULT}
+    values |= {"data_dir": Path("data") / dataset.script_name, **given}
+    recipe = RECIPES[values["recipe"]]
+    if "patience" in given and recipe.patience is None:
+        raise UserError(f"--patience can't be used with --recipe {values['recipe']}, whose epochs are counted.")
+    values["patience"] = given.get("patience", recipe.patience)
+    if values["shots"] and values["fraction"]:
+        raise UserError("--shots and --fraction both say how many training images there are. Give one of them.")
     values["cache_dir"] = values["cache_dir"] or cache_folder(values["data_dir"])
     values["model"] = find_backbone(values["model"], known)
     if len(values["size"]) > 2:
@@ -306,9 +321,9 @@ def parse(
     known[values["model"]].require_size(values["model"], values["size"])
     check_weights(values["weights"])
     for name, what in (("--out", values["out"]), ("--cache-dir", values["cache_dir"])):
-        if dataset.place and what.resolve().is_relative_to(dataset.place):
+        if dataset.own_folder and what.resolve().is_relative_to(dataset.own_folder):
             raise UserError(
-                f"{name} {what} lies in {dataset.place}, where it would be taken for images. Run the command in "
+                f"{name} {what} lies in {dataset.own_folder}, where it would be taken for images. Run the command in "
                 "another folder, or give --out and --cache-dir folders elsewhere."
             )
     return dataset, Config(**values)
@@ -321,7 +336,7 @@ def _parser(dataset: Dataset | Choice, known: Mapping[str, Backbone]) -> Parser:
         "backbones": ", ".join(known),
         "size": "{} {}".format(*shown.size),
         "augment": shown.augment,
-        "recipe": shown.recipe,
+        "recipe": shown.recipe or DEFAULT,
         "data_dir": Path("data") / shown.script_name,
     }
     positional = f"{choice.argument} " if choice and not choice.argument.startswith("-") else ""
@@ -336,8 +351,8 @@ def _parser(dataset: Dataset | Choice, known: Mapping[str, Backbone]) -> Parser:
     if choice:
         parser.add_argument(choice.argument, **choice.options)
     for f in FLAGS.values():
-        options = dict(f.metadata["options"], dest=f.name, default=None if f.metadata["depends"] else f.default)
-        options["help"] = options["help"].format(**words)
+        options = dict(f.metadata["options"], dest=f.name, default=argparse.SUPPRESS)
+        options["help"] = options["help"].format(default=f.default, **words)
         if f.name == "data_dir" and positional:
             continue  # the images' folder has been named already
         parser.add_argument(*f.metadata["names"], **options)
@@ -359,16 +374,3 @@ def check_weights(choice: str) -> None:
             f"--weights {choice}: no such file. Expected one, or {', '.join(WEIGHTS)}, or a member of the backbone's "
             "enum of weights in torchvision, such as IMAGENET1K_V1."
         )
-
-
-def _check_recipe(values: dict[str, Any]) -> None:
-    """Raise UserError for flags that do not go together; give patience its default where it counts."""
-    recipe = RECIPES[values["recipe"]]
-    for other, spec in RECIPES.items():
-        if wrong := [name for name in sorted(spec.flags - recipe.flags) if values[name] not in (None, False)]:
-            flags = " and ".join(FLAGS[name].metadata["names"][-1] for name in wrong)
-            raise UserError(f"{flags} can't be used with --recipe {values['recipe']}: it belongs to {other}.")
-    if values["patience"] is None:
-        values["patience"] = recipe.patience
-    if values["shots"] and values["fraction"]:
-        raise UserError("--shots and --fraction both say how many training images there are. Give one of them.")

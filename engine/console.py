@@ -1,4 +1,4 @@
-"""What a run prints: a progress bar on a terminal, one line an epoch, the result."""
+"""What every command prints by: steady streams, a progress bar on a terminal, columns."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from engine.errors import RunError
 from engine.heartbeat import alive
 
 Item = TypeVar("Item")
-
-MOST_DIFFERENCES = 5  # that are printed
 
 
 def steady_streams() -> None:
@@ -64,81 +62,6 @@ def epoch_line(row: Mapping[str, Any], part: str) -> str:
         f"{row[f'{part}_top1']:>12.2%}{mark} {row['best_top1']:>7.2%} {row['images_per_second']:>9,.1f} "
         f"{row['compute_images_per_second']:>9,.1f} "
         f"{row['data_wait_share']:>6.1%} {row['seconds']:>8.1f}"
-    )
-
-
-def head_lines(description: Mapping[str, Any], recipe: str, folder: Path | None, resumed: bool) -> list[str]:
-    """What is trained on what and how (`recipe`), and where the record goes, before anything is trained."""
-    dataset, backbone, costs = description["dataset"], description["backbone"], description["costs"]
-    config = description["config"]
-    honest = description["protocol"] == "honest"
-    tuned = "all layers" if config["tune"] == "full" else "the head only"
-    batches = f"{description['batch_size']}"
-    if description["batch_size"] < config["batch_size"]:
-        batches += f" instead of {config['batch_size']} (there are no more images)"
-    lines = [
-        f"backbone   {backbone['name']}, weights {backbone['weights']}, {costs['parameters'] / 1e6:.1f} M parameters, "
-        f"{costs['macs'] / 1e9:.2f} GMACs at {config['size'][0]}x{config['size'][1]}",
-        f"recipe     {description['recipe']}: {recipe}",
-        f"training   {tuned}, batches of {batches}, learning rate {description['lr']:g}, "
-        f"augmentation {config['augment']}, seed {description['seed']}",
-        "protocol   honest: val, held out of train, chooses the epoch; test is scored once"
-        if honest
-        else "protocol   paper: test chooses the epoch, which flatters",
-    ]
-    if folder:
-        lines.append(f"record     {folder}" + (" (goes on from where it was)" if resumed else ""))
-    return [_counts_line(description), *_data_lines(dataset), *lines]
-
-
-def _counts_line(description: Mapping[str, Any]) -> str:
-    """How many images are in which part, those that are published in sight."""
-    dataset, config = description["dataset"], description["config"]
-    counts = dataset["counts"]
-    few = f", {config['shots']:,} a class" if config["shots"] else ""
-    few = f", {config['fraction']:.3g} of each class" if config["fraction"] else few
-    train, test = f"train {counts['available']:,}", f"test {counts['test']:,}"
-    if description["protocol"] == "paper":
-        used = f" ({counts['train']:,} of them used{few})" if few else ""
-        parts = f"{train}{used}, {test} (also chooses the epoch)"
-    elif dataset["own_validation"] and not few:
-        parts = f"train {counts['train']:,}, val {counts['val']:,}, {test}"
-    else:
-        parts = f"{train} ({counts['train']:,} to train + {counts['val']:,} val{few}), {test}"
-    return f"{dataset['name']}: {parts}, {len(dataset['classes']):,} classes"
-
-
-def _data_lines(dataset: Mapping[str, Any]) -> list[str]:
-    differences = dataset["differences"]
-    lines = [f"partial    {difference}" for difference in differences[:MOST_DIFFERENCES]]
-    if len(differences) > MOST_DIFFERENCES:
-        lines.append(f"partial    and {len(differences) - MOST_DIFFERENCES:,} more, in the record")
-    return lines + [f"note       {note}" for note in dataset["notes"]]
-
-
-def result_line(record: Mapping[str, Any]) -> str:
-    """The result in one line, with whatever limits what it means."""
-    test = record["test"]
-    numbers = [f"top-1 {test['top1']:.2%}"]
-    if test["top5"] is not None:
-        numbers.append(f"top-5 {test['top5']:.2%}")
-    numbers.append(f"balanced {test['balanced_accuracy']:.2%}, macro-F1 {test['macro_f1']:.4f}")
-    if test["auroc"] is not None:
-        numbers.append(f"AUROC {test['auroc']:.4f}")
-    limits = []
-    if record["protocol"] == "paper":
-        limits.append("optimistic: test chose the epoch")
-    if record["dataset"]["partial"]:
-        limits.append("partial data: not to be compared")
-    earlier = record["backbone"]["weights_run"]
-    if earlier and earlier["dataset"] == record["dataset"]["key"]:
-        limits.append("weights of an earlier run on this dataset, which may have seen the images that now judge")
-    if "none" in (record["backbone"]["weights"], earlier and earlier["weights"]):
-        limits.append("not pretrained")
-    return (
-        f"{record['backbone']['name']} on {record['dataset']['name']}, {test['images']:,} test images: "
-        + ", ".join(numbers)
-        + (f" [{'; '.join(limits)}]" if limits else "")
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from engine.config import Config
-from engine.console import head_lines, result_line, say
+from engine.console import say
 from engine.data.batches import Batches, usable_batch_size
 from engine.data.declaration import Dataset
 from engine.data.images import DECODER
@@ -21,6 +21,7 @@ from engine.models.backbone import Backbone
 from engine.models.structure import freeze_body, macs, trains_batch_norm
 from engine.models.weights import Weights, build, find_weights
 from engine.records.describe import Outcome, describe_data, describe_model, describe_training
+from engine.records.printed import head_lines, result_line
 from engine.records.run_folder import Run
 from engine.records.schema import asked_beyond_result
 from engine.records.tensorboard import require_tensorboard
@@ -56,6 +57,33 @@ class Trainee:
     macs: int  # multiply-accumulates of one image
 
 
+@dataclass(frozen=True)
+class Setup:
+    """All that training needs."""
+
+    config: Config
+    data: Data
+    trainee: Trainee
+    recipe: Recipe
+    train: Batches
+    plan: Plan
+
+    @property
+    def val(self) -> Batches:
+        """The images that choose the epoch."""
+        return self.train.for_evaluation("test" if self.config.protocol == "paper" else "val", self.data.splits.val)
+
+    def with_plan(self, plan: Plan) -> Setup:
+        """The same by another plan, with the model placed as it says."""
+        plan.place(self.trainee.model)
+        return replace(self, plan=plan, train=replace(self.train, memory_format=plan.memory_format))
+
+    @property
+    def tuning_request(self) -> TuningRequest:
+        """What the plan is to be measured for."""
+        return tuning_request(self.config, self.trainee.backbone, self.recipe)
+
+
 def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
     """Do what one command asks for: finish a run, or print the record of one that an earlier command finished.
 
@@ -81,15 +109,16 @@ def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
     if run.interrupted:
         plan = keep_plan(run.record["plan"])
     train = make_batches(config, data, trainee.weights, batch_size, plan)
-    description = describe(config, counted, trainee, recipe, train, plan)
+    setup = Setup(config, data, trainee, recipe, train, plan)
+    description = describe(setup, counted)
     if run.interrupted:
         description["lr"] = run.record["lr"]  # that of a sweep, if there was one
     say(*head_lines(description, recipe.summary, None if config.check else run.folder, run.interrupted))
     if config.check:
-        check_run(config, data, trainee, recipe, train, plan)
+        check_run(setup)
     else:
         with run.writing(description, data.splits.listing(config.protocol, config.seed)):
-            train_and_test(config, data, trainee, recipe, train, plan, run)
+            train_and_test(setup, run)
         say(f"record     {run.folder}", result_line(run.record))
 
 
@@ -160,59 +189,44 @@ def make_batches(config: Config, data: Data, weights: Weights, batch_size: int, 
     return train.cached_on_device()
 
 
-def validation(config: Config, data: Data, train: Batches) -> Batches:
-    """The images that choose the epoch."""
-    return train.for_evaluation("test" if config.protocol == "paper" else "val", data.splits.val)
-
-
-def describe(
-    config: Config, data: Data, trainee: Trainee, recipe: Recipe, train: Batches, plan: Plan
-) -> dict[str, Any]:
-    """What the record says of the run before it begins."""
-    own_validation = data.raw.val is not None and config.budget is None
+def describe(setup: Setup, counted: Data) -> dict[str, Any]:
+    """What the record says of the run before it begins; `counted` are the images that it is about."""
+    config, trainee = setup.config, setup.trainee
+    own_validation = counted.raw.val is not None and config.budget is None
     return {
-        **describe_data(data.dataset, data.raw, data.splits, own_validation),
+        **describe_data(counted.dataset, counted.raw, counted.splits, own_validation),
         **describe_model(config.model, trainee.backbone, trainee.weights, trainee.model, trainee.macs),
-        **describe_training(config, recipe, train, plan),
+        **describe_training(config, setup.recipe, setup.train, setup.plan),
     }
 
 
 def tuning_request(config: Config, backbone: Backbone, recipe: Recipe) -> TuningRequest:
-    """What the plan is to be measured for."""
-    return TuningRequest(
-        config.model,
-        backbone.head,
-        config.tune,
-        config.precision,
-        config.compile,
-        measure=config.plan == "measure",
-        epochs=recipe.fewest_epochs,
-    )
+    """What the plan of such a run is to be measured for."""
+    left_open = (config.tune, config.precision, config.compile)
+    measure = config.plan == "measure"
+    return TuningRequest(config.model, backbone.head, *left_open, measure=measure, epochs=recipe.fewest_epochs)
 
 
-def check_run(config: Config, data: Data, trainee: Trainee, recipe: Recipe, train: Batches, plan: Plan) -> None:
+def check_run(setup: Setup) -> None:
     """`--check`: one step of everything."""
-    request = replace(tuning_request(config, trainee.backbone, recipe), measure=False)
-    plan = fastest_plan(plan, trainee.model, train, request)
-    plan.place(trainee.model)
-    check(trainee.model, train, validation(config, data, train), recipe, plan, config.out)
+    model = setup.trainee.model
+    unmeasured = replace(setup.tuning_request, measure=False)
+    setup = setup.with_plan(fastest_plan(setup.plan, model, setup.train, unmeasured))
+    check(model, setup.train, setup.val, setup.recipe, setup.plan, setup.config.out)
 
 
-def train_and_test(
-    config: Config, data: Data, trainee: Trainee, recipe: Recipe, train: Batches, plan: Plan, run: Run
-) -> None:
+def train_and_test(setup: Setup, run: Run) -> None:
     """Train, from what an interrupted run left or from the start; score test once, from the best epoch."""
-    model = trainee.model
+    config, model, recipe, plan = setup.config, setup.trainee.model, setup.recipe, setup.plan
     if not run.interrupted:
-        plan = fastest_plan(plan, model, train, tuning_request(config, trainee.backbone, recipe))
+        plan = fastest_plan(plan, model, setup.train, setup.tuning_request)
         run.change_plan(plan)
     say(*plan.lines)
-    plan.place(model)
-    train = replace(train, memory_format=plan.memory_format)
-    val = validation(config, data, train)
+    setup = setup.with_plan(plan)
+    train, val = setup.train, setup.val
     if config.lr_sweep:
         lr, plan = best_lr(model, train, val, recipe, plan, run)
         recipe = replace(recipe, lr=lr)
     state = fit(model, train, val, recipe, plan, run)
-    logits, speed = predict(model, train.for_evaluation("test", data.splits.test), plan)
-    run.finish(model, state, Outcome(data.splits.test, logits, speed))
+    logits, speed = predict(model, train.for_evaluation("test", setup.data.splits.test), plan)
+    run.finish(model, state, Outcome(setup.data.splits.test, logits, speed))

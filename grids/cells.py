@@ -17,9 +17,10 @@ import datasets
 import folder
 from common import BACKBONES, Dataset
 from engine.cli import nearest
-from engine.config import FLAGS, WEIGHTS, Config, asked, check_weights, find_backbone, parse
+from engine.config import FLAGS, Config, asked, check_weights, find_backbone, parse
 from engine.data.declaration import datasets_of
 from engine.errors import UserError
+from engine.models.backbone import WEIGHTS
 from engine.paths import PROJECT
 
 OWN = {"model", "seed", "shots", "fraction", "data_dir"}  # the flags that grid.py has in a form of its own
@@ -51,7 +52,7 @@ class Cell:
     @cached_property
     def id(self) -> str:
         """The name of its files under OUT/grid."""
-        place = str(self.dataset.place or "")
+        place = str(self.dataset.own_folder or "")
         digest = hashlib.sha256(f"{self.key}{place}".encode()).hexdigest()[:8]
         budget = self.budget.replace(" ", "")
         return f"{self.dataset.key}-{self.config.model}-seed{self.config.seed}-{budget}-{digest}"
@@ -77,7 +78,7 @@ def add_script_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("flags of every cell, as the datasets' scripts take them")
     for f in _passed_on():
         options = dict(f.metadata["options"], dest=f.name, default=argparse.SUPPRESS)
-        options["help"] = options["help"].format_map(words)
+        options["help"] = options["help"].format_map(words | {"default": f.default})
         group.add_argument(*f.metadata["names"], **options)
 
 
@@ -123,10 +124,10 @@ def make_cells(
 
 def _cell(chosen: Chosen, budget: str, arguments: Sequence[str], data_dir: Path | None) -> Cell:
     dataset = chosen.dataset
-    if data_dir is not None and not dataset.place:  # a folder of one's own has been named already
+    if data_dir is not None and not dataset.own_folder:  # a folder of one's own has been named already
         arguments = [*arguments, "--data-dir", str(data_dir / dataset.script_name)]
     config = parse(dataset, BACKBONES, arguments)[1]
-    which = [str(dataset.place)] if dataset.place else dataset.flags.split()
+    which = [str(dataset.own_folder)] if dataset.own_folder else dataset.flags.split()
     return Cell(dataset, config, budget, (str(chosen.script), *which, *arguments))
 
 
@@ -136,8 +137,8 @@ def find_datasets(names: Iterable[str]) -> list[Chosen]:
     for name in names:
         for chosen in _find(name):
             earlier = by_key.setdefault(chosen.dataset.key, chosen)
-            if (earlier.dataset.place, earlier.script) != (chosen.dataset.place, chosen.script):
-                places = (earlier.dataset.place or earlier.script, chosen.dataset.place or chosen.script)
+            if (earlier.dataset.own_folder, earlier.script) != (chosen.dataset.own_folder, chosen.script):
+                places = (earlier.dataset.own_folder or earlier.script, chosen.dataset.own_folder or chosen.script)
                 raise UserError(
                     f"{places[0]} and {places[1]} have the same name, {chosen.dataset.key!r}, so that their records "
                     "can't be told apart. Rename one, or give each a grid with an --out of its own."
@@ -226,10 +227,7 @@ def check_members(models: Iterable[str], choice: str) -> None:
     check_weights(choice)
     if choice in WEIGHTS or Path(choice).is_file():
         return
-    from engine.models.weights import enum_members  # torchvision takes seconds to import
+    from engine.models.weights import find_member  # torchvision takes seconds to import
 
     for model in models:
-        members = enum_members(BACKBONES[model])
-        if choice not in members:
-            names = ", ".join([*WEIGHTS, *members])
-            raise UserError(f"--weights {choice}: no such file, and for {model} not one of {names}.")
+        find_member(BACKBONES[model], choice)

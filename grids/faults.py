@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from engine.errors import UserError
 from grids.cells import Cell
-from grids.ledger import Failure
+from grids.ledger import Failure, failure_now
 
-MENDABLE = 2  # the exit code of scripts for what the user can mend
+MENDABLE = UserError.exit_code  # what scripts end with where the user can mend it
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class Fault:
         return all(mine in (None, its) for mine, its in zip(common, _traits(cell), strict=True))
 
     def failure(self, cell: Cell) -> Failure:
-        """That of `cell`, which is not tried."""
+        """The failure of `cell`, which is not tried."""
         reason = f"not tried: {self.seen[0]} and {self.seen[1]} ended with the same message"
-        return Failure.of(cell, MENDABLE, reason, self.message)
+        return failure_now(cell, MENDABLE, reason, self.message)
 
 
 def message_of(tail: list[str]) -> tuple[str, ...]:

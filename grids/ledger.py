@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from engine.errors import UserError, reason_of
+from engine.errors import RunError, UserError, reason_of
 from engine.files import digest, write_json
 from engine.paths import writable
 from engine.records.schema import GRID_FOLDER, RECORD, Record, RecordError, now, read_record
@@ -33,12 +33,12 @@ class Failure:
     command: list[str]
     retried: bool = False  # a grid has started it again, and has not seen its end
 
-    @classmethod
-    def of(cls, cell: Cell, exit_code: int | None, reason: str, tail: Sequence[str]) -> Failure:
-        """That of `cell`, now."""
-        config = cell.config
-        named = (cell.id, cell.dataset.key, config.model, config.seed, cell.budget)
-        return cls(*named, exit_code, reason, list(tail), now(), ["python", *cell.command])
+
+def failure_now(cell: Cell, exit_code: int | None, reason: str, tail: Sequence[str]) -> Failure:
+    """The failure of `cell` that has just been seen."""
+    config = cell.config
+    named = (cell.id, cell.dataset.key, config.model, config.seed, cell.budget)
+    return Failure(*named, exit_code, reason, list(tail), now(), ["python", *cell.command])
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,12 @@ def read_records(paths: Iterable[Path]) -> list[Record]:
 
 
 def all_records(out: Path) -> list[Record]:
-    """Those of every run under `out`."""
+    """The records of every run under `out`."""
     return read_records(sorted(out.glob(f"*/*/*/{RECORD}")))
 
 
 def own_records(cell: Cell) -> list[Record]:
-    """Those of the cell's own dataset, backbone and seed."""
+    """The records of the cell's own dataset, backbone and seed."""
     config = cell.config
     folder = config.out / cell.dataset.key / config.model
     return read_records(sorted(folder.glob(f"*-seed{config.seed}-*/{RECORD}")))
@@ -114,7 +114,7 @@ def standing(cell: Cell, records: Iterable[Record]) -> Standing:
     if failure and failure.retried:
         return Standing("interrupted", by_status.get("running"))
     if failure is None and "failed" in by_status:  # its script was started by hand
-        failure = Failure.of(cell, 3, str(by_status["failed"].get("error")), ())
+        failure = failure_now(cell, RunError.exit_code, str(by_status["failed"].get("error")), ())
     if failure is not None:
         return Standing("failed", by_status.get("failed"), failure)
     return Standing("interrupted", by_status["running"]) if "running" in by_status else Standing("new")
@@ -132,7 +132,7 @@ def _belongs(record: Record, cell: Cell) -> bool:
     weights = cell.config.weights
     if Path(weights).is_file() and record["backbone"]["weights_sha256"] != _digest(weights):
         return False
-    place = cell.dataset.place
+    place = cell.dataset.own_folder
     # folders of one name are told apart by what the command named
     command = record.get("environment", {}).get("command", [])
     return place is None or any(Path(word).resolve() == place for word in command[1:])

@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 
+from engine.cli import INTERRUPTED
 from engine.errors import RunError, UserError
 from engine.records.schema import BUSY, Record
 from grids.cells import Cell
@@ -17,6 +18,7 @@ from grids.ledger import (
     Failure,
     Standing,
     drop_failure,
+    failure_now,
     keep_failure,
     mark_retried,
     own_records,
@@ -158,14 +160,14 @@ class Grid:
             elif code == UserError.exit_code and any(BUSY in line for line in tail):  # a run that was started by hand
                 self._elsewhere.append(cell)
                 view.note(f"{cell.title}: another process is at it")
-            elif not worker.stalled and (code == 130 or worker.stopping > 1 or (worker.stopping and code < 0)):
+            elif not worker.stalled and (code == INTERRUPTED or worker.stopping > 1 or (worker.stopping and code < 0)):
                 self.standings[cell.id] = Standing("interrupted", now.record)
                 view.ended(cell, "stopped", "the same command goes on with it", self._progress())
             else:
                 reason = reason_of(code, worker, tail, self._stall_minutes)
                 if code == 0:
                     reason = f"it ended well, but no record under {cell.config.out} says that this cell is done"
-                failure = Failure.of(cell, code, reason, tail)
+                failure = failure_now(cell, code, reason, tail)
                 fault = shared_fault(cell, failure, self._mendable)
                 self._mendable.append((cell, failure))
                 if fault:

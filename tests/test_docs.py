@@ -148,4 +148,5 @@ def test_every_page_is_in_the_index() -> None:
 
 def test_the_list_of_backbones_is_whole() -> None:
     rows = re.findall(r"`(\w+)` \|", (PROJECT / "README.md").read_text("utf-8").partition("`-model`")[2])
-    assert [name for name in rows if name != "model"] == list(common.BACKBONES)
+    published = [name for name, backbone in common.BACKBONES.items() if backbone.published]
+    assert [name for name in rows if name != "model"] == [*published, "inception"]

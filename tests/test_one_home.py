@@ -92,6 +92,7 @@ ADDED = {
         '        summary=lambda recipe: f"SGD for {recipe.epochs} epochs",\n'
         "        lr=1e-2,\n"
         "        epochs=lambda steps: 1,\n"
+        '        epochs_help="1",\n'
         "        patience=None,\n"
         "        latest_of_equals=False,\n"
         "    ),\n",

@@ -39,7 +39,7 @@ def extract(dataset: Dataset, files: Sequence[File], data_dir: Path) -> None:
                 (target / file.name).hardlink_to(data_dir / file.name)
             except OSError:  # a file system without hard links
                 shutil.copyfile(data_dir / file.name, target / file.name)
-        places = ("", *dataset.places)
+        places = ("", *dataset.other_folders)
         if not whole.is_dir() and any(
             (partial / place / mark).exists() for place in places for mark in dataset.contains
         ):

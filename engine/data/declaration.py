@@ -58,7 +58,7 @@ class Dataset:
     files: tuple[File, ...] = ()  # empty: nothing to download
     alternative_files: tuple[tuple[File, ...], ...] = ()  # other archives that hold the same, as users have them
     folder: str = ""  # what the files extract to, inside the data folder
-    places: tuple[str, ...] = ()  # other paths inside the data folder where users have it
+    other_folders: tuple[str, ...] = ()  # other paths inside the data folder where users have it
     contains: tuple[str, ...] = ()  # a folder that has one of these in it is the one that is looked for
     steps: str = ""  # how to get it by hand, where no program may or can
     split: str = "official"  # how train and test came about, in a few words
@@ -69,10 +69,10 @@ class Dataset:
     script: str = ""  # the script's name where one script has several datasets; "": the key
     flags: str = ""  # what the script's command line needs for this one of its datasets
     val_images: int = 0  # of a validation part of the dataset's own; 0: it has none
-    recipe: str = "adamw-sgd"  # what its script trains by, where the command line does not say
+    recipe: str = ""  # what its script trains by, where the command line does not say; "": the usual one
     published: bool = False  # a row of the published table
     subjects: str = ""  # what other datasets share with it that show the same patients; "": none do
-    place: Path | None = None  # where the images lie, if they are the user's own
+    own_folder: Path | None = None  # where the images lie, if they are the user's own
 
     def __post_init__(self) -> None:
         unsigned = [url for file in self.files if not file.checksum for url in file.urls]
@@ -87,7 +87,7 @@ class Dataset:
     @property
     def own(self) -> bool:
         """Whether these are the user's images: nobody else knows how many there should be, and they can be mended."""
-        return self.place is not None
+        return self.own_folder is not None
 
     def expected(self, protocol: str) -> tuple[int, ...]:
         """The images that there should be: (train, test), or (all of them,); () where nobody can know."""

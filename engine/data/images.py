@@ -2,7 +2,7 @@
 
 The rules, for every dataset alike:
 
-- The format is told by a file's content, not by its name; only DICOM files are known by their suffix.
+- The format is known by a file's content, not by its name; only DICOM files are known by their suffix.
 - EXIF rotation is applied: pixels are the way round that a viewer shows them.
 - Grey becomes three equal channels. Transparent pixels are laid on white (but for the one transparent grey that a
   16-bit PNG can have). CMYK and palettes are converted.
@@ -136,7 +136,7 @@ def _reason(error: Exception, path: Path) -> str:
 def open_hdf5(path: Path) -> Any:
     """The h5py.File at `path`, which stays open. UserError: the package is missing, or the file can't be opened."""
     try:
-        import h5py  # noqa: F401 (its absence is to be told before anything about the file)
+        import h5py  # noqa: F401 (its absence is to be said before anything about the file)
     except ImportError as error:
         raise UserError(f"{path} is read by a package: pip install 'h5py>=3.10'") from error
     try:

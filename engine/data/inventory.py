@@ -1,4 +1,4 @@
-"""What of a dataset lies on the disk, told without downloading, extracting or decoding anything."""
+"""What of a dataset lies on the disk, found without downloading, extracting or decoding anything."""
 
 from __future__ import annotations
 

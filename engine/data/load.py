@@ -36,7 +36,7 @@ def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: Protoc
             f"{dataset.name} is not in {data_dir.absolute()}, or not extracted yet. The command without --check "
             "fetches and extracts it first."
         )
-    folder = dataset.place or obtain(dataset, data_dir)
+    folder = dataset.own_folder or obtain(dataset, data_dir)
     raw = dataset.read(ReadOptions(folder, allow_partial, protocol))
     if len(raw.classes) < 2:  # before counts, which say less
         raise UserError(f"{dataset.name} in {folder} has {len(raw.classes)} classes; it takes at least 2 classes.")
@@ -157,7 +157,7 @@ def decode(dataset: Dataset, raw: RawSplits, splits: Splits, options: DecodeOpti
     """
     key = dataset.key
     if dataset.own:  # folders of the same name do not share a cache
-        key += "-" + hashlib.sha256(os.fsencode(str(dataset.place))).hexdigest()[:8]
+        key += "-" + hashlib.sha256(os.fsencode(str(dataset.own_folder))).hexdigest()[:8]
     images = decode_all(raw, key, options.size, options.cache_dir, options.allow_partial)
     if images:
         splits = splits.map(images.part)

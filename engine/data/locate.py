@@ -18,7 +18,7 @@ def locate(dataset: Dataset, data_dir: Path) -> Path | None:
     usual = data_dir / dataset.folder
     if usual.is_dir() and (not dataset.contains or any(usual.iterdir())):
         return _innermost(dataset, usual)
-    for place in dataset.places:
+    for place in dataset.other_folders:
         if _contains_one(dataset, data_dir / place) or (not dataset.contains and (data_dir / place).is_dir()):
             return data_dir / place
     if _contains_one(dataset, data_dir):
@@ -50,7 +50,7 @@ def _contains_one(dataset: Dataset, folder: Path) -> bool:
 def _innermost(dataset: Dataset, folder: Path) -> Path:
     """Kaggle's archives often have a folder of the same name in the folder, or the places of other copies."""
     if not _contains_one(dataset, folder):
-        for inside in (folder / folder.name, *(folder / place for place in dataset.places)):
+        for inside in (folder / folder.name, *(folder / place for place in dataset.other_folders)):
             if inside.is_dir() and (not dataset.contains or _contains_one(dataset, inside)):
                 return inside
     return folder

@@ -1,4 +1,4 @@
-"""Images that are in two parts of a split: found, and refused, left out of training, or told."""
+"""Images that are in two parts of a split: found, and refused, left out of training, or noted."""
 
 from __future__ import annotations
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from torch import nn
     from torchvision.models import WeightsEnum
 
+WEIGHTS = ("imagenet", "auto", "none")  # what --weights takes beside the name of an enum's member and a file
+
 # of the images that torchvision's weights were trained on, on a scale of 0 to 1
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from engine.data.declaration import File
 from engine.data.download import fetch
 from engine.errors import UserError
 from engine.files import digest
-from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, WeightsFile
+from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, Backbone, WeightsFile
 from engine.models.structure import replace_head
 
 
@@ -54,20 +53,17 @@ def find_weights(backbone: Backbone, choice: str) -> Weights:
         except UserError as problem:
             print(f"warning: no pretrained weights, so training starts from random ones: {problem}", file=sys.stderr)
             return NONE
-    members = enum_members(backbone)
-    if choice in members:
-        return _pretrained(members[choice])
-    path = Path(choice)
-    if path.is_file():
-        return _of_file(path)
-    names = ", ".join(["imagenet", "auto", "none", *members])
-    raise UserError(f"--weights {choice}: no such file, and not one of {names}.")
+    return _of_file(Path(choice)) if Path(choice).is_file() else _pretrained(find_member(backbone, choice))
 
 
-def enum_members(backbone: Backbone) -> Mapping[str, WeightsEnum]:
-    """The other weights that torchvision has for the same model, by name; none for a model that it has not."""
+def find_member(backbone: Backbone, name: str) -> WeightsEnum:
+    """The weights called `name` that torchvision has for the same model. Raises UserError where there are none."""
     weights = backbone.pretrained
-    return type(weights).__members__ if isinstance(weights, WeightsEnum) else {}
+    members = type(weights).__members__ if isinstance(weights, WeightsEnum) else {}
+    if name not in members:
+        names = ", ".join([*WEIGHTS, *members])
+        raise UserError(f"--weights {name}: no such file, and for {backbone.builder_name} not one of {names}.")
+    return members[name]
 
 
 def _of_file(path: Path) -> Weights:

@@ -22,7 +22,7 @@ from engine.files import digest
 
 
 @dataclass(frozen=True)
-class Batches:
+class CifarFiles:
     """The published files of one of the two: name -> md5."""
 
     train: Mapping[str, str]
@@ -37,7 +37,7 @@ class Batches:
         return {**self.train, **self.test, **self.meta}
 
 
-def read_batches(options: ReadOptions, published: Batches) -> RawSplits:
+def read_batches(options: ReadOptions, published: CifarFiles) -> RawSplits:
     """Read the files of `published`.
 
     Every file must be the published one, unless partial data is allowed: then what differs is listed.

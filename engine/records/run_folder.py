@@ -152,7 +152,7 @@ class Run:
         self._write_record()
 
     def keep_sweep(self, rows: Sequence[Mapping[str, Any]], chosen: float | None = None) -> None:
-        """Record what --lr-sweep has tried so far; and the rate that the run goes on with, once it is chosen."""
+        """Record what --lr-sweep has tried so far and, once it is chosen, the learning rate to go on with."""
         self.record["sweep"] = list(rows)
         if chosen:
             self.record["lr"] = chosen

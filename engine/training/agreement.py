@@ -34,21 +34,21 @@ class Candidate:
     step: Step
     seconds: list[float] = field(default_factory=list)
 
-    @classmethod
-    def of(cls, plan: Plan, model: nn.Module, head: str, batch_size: int) -> Candidate:
-        """With a step that leaves the weights of `model` as they are, by an optimizer that takes no memory."""
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        step = Step(model, torch.optim.SGD(trained, 0.0, fused=True), plan, batch_size)
-        return cls(plan, model, model.get_submodule(head), step)
-
     @property
     def median(self) -> float:
         """Seconds a step."""
         return statistics.median(self.seconds)
 
     def images_per_second(self, images: int) -> str:
-        """As a text, where a step is of so many images."""
+        """The speed as a text, where a step is of so many images."""
         return f"{images / self.median:.1f}"
+
+
+def make_candidate(plan: Plan, model: nn.Module, head: str, batch_size: int) -> Candidate:
+    """A candidate whose step leaves the weights of `model` as they are, by an optimizer that takes no memory."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    step = Step(model, torch.optim.SGD(trained, 0.0, fused=True), plan, batch_size)
+    return Candidate(plan, model, model.get_submodule(head), step)
 
 
 def copy_in_form(plan: Plan, model: nn.Module) -> nn.Module:
@@ -76,7 +76,7 @@ class StepResult:
 
 
 def step_result(candidate: Candidate, images: torch.Tensor, labels: torch.Tensor) -> StepResult:
-    """Of a batch, (B, 3, H, W) and (B,), in the candidate's micro-batches, with nothing random in the model."""
+    """What a batch, (B, 3, H, W) and (B,), gives in the candidate's micro-batches, with nothing random in the model."""
     silenced = silence(candidate.model)
     # not as training starts, which fp16 overflows at and then corrects; nor 1, which it underflows at
     scaler, candidate.step.scaler = (
@@ -96,7 +96,7 @@ def step_result(candidate: Candidate, images: torch.Tensor, labels: torch.Tensor
 
 
 def silence(model: nn.Module) -> list[tuple[Any, float]]:
-    """Set all probabilities of dropping something to 0; what they were."""
+    """Set all probabilities of dropping something to 0. Returns the layers with what they were."""
     kinds = (nn.modules.dropout._DropoutNd, StochasticDepth)
     layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
     silenced = [(layer, layer.p) for layer in layers]

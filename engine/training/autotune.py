@@ -22,7 +22,7 @@ from engine.errors import UserError, out_of_memory
 from engine.files import write_json
 from engine.models.structure import trains_batch_norm
 from engine.paths import user_cache
-from engine.training.agreement import Candidate, copy_in_form, silence, step_result
+from engine.training.agreement import Candidate, copy_in_form, make_candidate, silence, step_result
 from engine.training.plan import DTYPES, LAYOUTS, Plan
 from engine.training.step import Step
 
@@ -154,12 +154,12 @@ def _try_forms(plan: Plan, model: nn.Module, train: Batches, request: TuningRequ
     compared = images[:few], labels[:few]
 
     def candidate(form: Plan) -> Candidate:
-        return Candidate.of(form, copy_in_form(form, model), request.head, len(labels))
+        return make_candidate(form, copy_in_form(form, model), request.head, len(labels))
 
     expected = step_result(candidate(replace(plan, precision="fp32")), *compared)
     # one model a layout, which all its forms share
     models = {layout: copy_in_form(replace(plan, layout=layout), model) for layout in LAYOUTS}
-    candidates = [Candidate.of(form, models[form.layout], request.head, len(labels)) for form in forms]
+    candidates = [make_candidate(form, models[form.layout], request.head, len(labels)) for form in forms]
     if plan.device == "cpu":
         count = _count(candidates, images, labels)
         images, labels = images[:count], labels[:count]
@@ -167,7 +167,7 @@ def _try_forms(plan: Plan, model: nn.Module, train: Batches, request: TuningRequ
     _race(running, images, labels, deadline)
     ranked = _ranked(running)
     for best in ranked:
-        # not with the weights that were trained on: gradients that are not finite reach them, even at a rate of 0
+        # not with the weights that were trained on: infinite gradients reach them, even at a learning rate of 0
         if step_result(candidate(best.plan), *compared).agrees(expected):
             break
         left_out[best.plan.form] = "is inaccurate"
@@ -253,7 +253,7 @@ def _compile_gain(chosen: Plan, model: nn.Module, train: Batches, head: str) -> 
     images = images.contiguous(memory_format=chosen.memory_format)
     try:
         forms = (chosen, replace(chosen, compiled=True))
-        eager, compiled = (Candidate.of(form, copy_in_form(form, model), head, len(labels)) for form in forms)
+        eager, compiled = (make_candidate(form, copy_in_form(form, model), head, len(labels)) for form in forms)
         # without what is random: with it, the model would have to be compiled again
         for candidate in (eager, compiled):
             silence(candidate.model)

@@ -24,7 +24,7 @@ from engine.training.recipe import Recipe
 from engine.training.state import State
 from engine.training.step import Step
 
-Weights = dict[str, torch.Tensor]
+StateDict = dict[str, torch.Tensor]
 LOOK_AT_LOSS = 100  # steps: reading the loss makes a card's host wait
 
 
@@ -77,7 +77,7 @@ def fit(model: nn.Module, train: Batches, val: Batches, recipe: Recipe, plan: Pl
 
 
 def _fit(
-    model: nn.Module, train: Batches, val: Batches, recipe: Recipe, plan: Plan, run: Checkpointer, untrained: Weights
+    model: nn.Module, train: Batches, val: Batches, recipe: Recipe, plan: Plan, run: Checkpointer, untrained: StateDict
 ) -> State:
     """fit(), as far as memory goes: from what `run` saved last, or from the weights `untrained`."""
     saved = run.snapshot()
@@ -117,7 +117,7 @@ def _has_ended(state: State, recipe: Recipe) -> bool:
     return state.epochs_without_gain >= patience or state.stage_epochs >= epochs
 
 
-def take_snapshot(state: State, model: nn.Module, best: Weights, step: Step) -> dict[str, Any]:
+def take_snapshot(state: State, model: nn.Module, best: StateDict, step: Step) -> dict[str, Any]:
     """All that restore() and State.restored() need."""
     return {
         "state": asdict(state),
@@ -203,7 +203,7 @@ def score(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> tup
     return float((logits.argmax(1) == labels).mean()), float(loss)
 
 
-def copy_of(model: nn.Module) -> Weights:
+def copy_of(model: nn.Module) -> StateDict:
     """The weights as they are now, in main memory: training goes on in the model's own."""
     state = model.state_dict()  # with the versions of its layers, which some models ask for when they load it
     for name, value in state.items():

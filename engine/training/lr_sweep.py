@@ -69,7 +69,8 @@ def best_lr(
 
     Each trial is the recipe with a quarter of its epochs, from the weights that `model` has, and keeps afterwards; so
     do the random numbers. What came of each, and what it took, is kept in `run`; where memory ran out, the plan is
-    one of smaller micro-batches. Under the `paper` protocol `val` is the test part. RunError: every rate diverged.
+    one of smaller micro-batches. Under the `paper` protocol `val` is the test part. RunError: every learning rate
+    diverged.
     """
     rows = list(run.sweep)
     untrained = copy_of(model)
@@ -113,7 +114,7 @@ def _choose(rows: Sequence[Row], part: str, run: SweepLog) -> float:
     learnt = [row for row in rows if row["top1"] is not None]
     if not learnt:
         tried = ", ".join(f"{row['lr']:g}" for row in rows)
-        raise RunError(f"--lr-sweep: the loss became infinite at every rate ({tried}). Try a lower --lr.")
+        raise RunError(f"--lr-sweep: the loss became infinite at every learning rate ({tried}). Try a lower --lr.")
     chosen = max(learnt, key=lambda row: (row["top1"], -row["loss"]))
     run.keep_sweep(rows, chosen["lr"])
     each = ", ".join(f"{row['lr']:g} " + ("diverged" if row["top1"] is None else f"{row['top1']:.2%}") for row in rows)

@@ -1,6 +1,6 @@
 """What a run is trained by: optimizers, learning rates, and when each stage ends.
 
-A recipe is one entry of RECIPES: `--recipe` offers it, its own flags belong to it, and the report tells it from others.
+A recipe is one entry of RECIPES: `--recipe` offers it, `--help` has its defaults, and the report tells it from others.
 PyTorch is imported where an optimizer is made, since `--help` needs this module too.
 """
 
@@ -18,6 +18,29 @@ if TYPE_CHECKING:
 Group = dict[str, Any]  # of parameters, as torch's optimizers take them
 
 
+DEFAULT = "adamw-sgd"
+
+
+def trained(model: nn.Module) -> list[Group]:
+    """The parameters of `model` that are trained, in one group."""
+    return [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
+
+
+def decay_groups(model: nn.Module) -> list[Group]:
+    """The parameters of `model` that are trained, in two groups: those whose weights decay, and the others.
+
+    The weights of layers decay; biases, normalisation, scales and tables of positions do not, as in ConvNeXt and (but
+    for SwinV2's small network of positions) Swin.
+    """
+    groups: dict[bool, Group] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = name.endswith("weight") and parameter.ndim > 1
+            usual: Group = {"params": []} if decays else {"params": [], "weight_decay": 0.0}
+            groups.setdefault(decays, usual)["params"].append(parameter)
+    return list(groups.values())
+
+
 @dataclass(frozen=True)
 class Stage:
     """One optimizer of a recipe."""
@@ -26,6 +49,7 @@ class Stage:
     optimizer: Callable[[Sequence[Group], float], torch.optim.Optimizer]
     # the share of the learning rate at a share of the stage's steps (0 to 1); None: it is constant
     schedule: Callable[[float], float] | None = None
+    groups: Callable[[nn.Module], list[Group]] = trained
 
 
 @dataclass(frozen=True)
@@ -38,9 +62,9 @@ class RecipeSpec:
     lr: float | None  # None: the backbone's own
     # epochs of each stage where --epochs does not say, by the steps of an epoch; None: patience alone decides
     epochs: Callable[[int], int] | None
-    patience: int | None  # epochs without a gain that end a stage; None: nothing but the number of epochs does
+    epochs_help: str  # that default, for --help
+    patience: int | None  # epochs without a gain that end a stage; None: the recipe takes no --patience
     latest_of_equals: bool  # whether of two epochs with the same score the later is the better
-    flags: frozenset[str] = frozenset()  # fields of Config that only recipes which name them take
 
 
 @dataclass(frozen=True)
@@ -70,32 +94,13 @@ class Recipe:
 
     def optimizer(self, stage: Stage, model: nn.Module) -> torch.optim.Optimizer:
         """A new optimizer of all parameters of `model` that are trained."""
-        if stage.schedule:
-            groups = decay_groups(model)
-        else:
-            groups = [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
-        return stage.optimizer(groups, self.lr)
+        return stage.optimizer(stage.groups(model), self.lr)
 
     def set_lr(self, optimizer: torch.optim.Optimizer, stage: Stage, share: float) -> None:
         """Give `optimizer` the learning rate at a `share` (0 to 1) of the stage's steps."""
         if stage.schedule:
             for group in optimizer.param_groups:
                 group["lr"] = self.lr * stage.schedule(share)
-
-
-def decay_groups(model: nn.Module) -> list[Group]:
-    """The parameters of `model` that are trained, in two groups: those whose weights decay, and the others.
-
-    The weights of layers decay; biases, normalisation, scales and tables of positions do not, as in ConvNeXt and (but
-    for SwinV2's small network of positions) Swin.
-    """
-    groups: dict[bool, Group] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            decays = name.endswith("weight") and parameter.ndim > 1
-            usual: Group = {"params": []} if decays else {"params": [], "weight_decay": 0.0}
-            groups.setdefault(decays, usual)["params"].append(parameter)
-    return list(groups.values())
 
 
 def _adamw(groups: Sequence[Group], lr: float) -> torch.optim.Optimizer:
@@ -147,24 +152,25 @@ def _until_no_gain(recipe: Recipe) -> str:
 
 
 RECIPES: dict[str, RecipeSpec] = {
-    # the published one (Jeevan & Sethi, arXiv:2406.05612): both stages always run, at a constant rate
-    "adamw-sgd": RecipeSpec(
+    # the published one (Jeevan & Sethi, arXiv:2406.05612): both stages always run, at a constant learning rate
+    DEFAULT: RecipeSpec(
         help="AdamW, then SGD from the best epoch, each at a constant learning rate until patience ends it",
         stages=(Stage("adamw", _adamw), Stage("sgd", _sgd)),
         summary=_until_no_gain,
         lr=1e-3,
         epochs=None,
+        epochs_help="as many as patience allows",
         patience=10,
         latest_of_equals=False,
-        flags=frozenset({"patience"}),
     ),
     # how such networks are fine-tuned elsewhere
     "cosine": RecipeSpec(
         help="AdamW, warm-up, then down to zero over a fixed number of epochs",
-        stages=(Stage("cosine", _decayed_adamw, cosine),),
+        stages=(Stage("cosine", _decayed_adamw, cosine, decay_groups),),
         summary=lambda recipe: f"AdamW, warm-up and down to zero over {recipe.epochs:,} epochs",
         lr=None,
         epochs=lambda steps: max(COSINE_EPOCHS, math.ceil(COSINE_STEPS / steps)),
+        epochs_help=f"{COSINE_EPOCHS}, or as many as make {COSINE_STEPS} steps",
         patience=None,
         latest_of_equals=True,  # its learning rate is lower
     ),

@@ -14,7 +14,7 @@ from engine.config import Config
 from engine.errors import UserError
 from engine.paths import PROJECT
 from grids.cells import find_budgets, find_datasets, find_models, find_seeds
-from grids.ledger import Failure, keep_failure, make_folder
+from grids.ledger import failure_now, keep_failure, make_folder
 from tests.grids.cells import cells, record_of, write
 
 PUBLISHED = 11
@@ -33,7 +33,7 @@ def test_names_of_datasets(tmp_path: Path) -> None:
     assert len(find_datasets(["all", "digits"])) == 20
     (tmp_path / "pets").mkdir()
     (pets,) = find_datasets(["folder:pets", "folder:./pets/"])
-    assert pets.dataset.place == (tmp_path / "pets").resolve()
+    assert pets.dataset.own_folder == (tmp_path / "pets").resolve()
     assert pets.script == PROJECT / "folder.py"
 
 
@@ -80,7 +80,7 @@ def test_names_of_backbones_seeds_and_budgets() -> None:
         ("--shots 0", "--shots: '0'"),
         ("--fraction 2", "--fraction: '2'"),
         ("--models resnot", "Did you mean resnet?"),
-        ("--weights IMAGENET1K_V7", "for resnet not one of"),
+        ("--weights IMAGENET1K_V7", "for resnet50 not one of"),
         ("--device cuda", "finds none here, only "),
         ("--per-gpu 2 --device cpu", "one at a time"),
         ("--per-gpu 0", "whole number"),
@@ -164,7 +164,7 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(capsys: Any, tmp_path: Path)
     write(one, record_of(one))
     write(two, record_of(two, "running"))
     make_folder(one.config.out)
-    keep_failure(three, Failure.of(three, 3, "no memory", []))
+    keep_failure(three, failure_now(three, 3, "no memory", []))
     before = sorted(tmp_path.rglob("*"))
     assert grid.main([*line.split(), "--dry-run"]) == 0
     printed = capsys.readouterr().out

@@ -24,7 +24,7 @@ def test_estimates_rest_on_what_was_measured_here() -> None:
     found = speeds.estimate(digits1)
     assert found is not None
     assert (found.seconds, found.basis) == (100, "seeds")
-    # 18,900 images, a tenth of them selects; 10 epochs recorded
+    # 18,900 images, a tenth of them val; 10 epochs recorded
     found = speeds.estimate(eurosat0)
     assert found is not None
     assert found.basis == "speeds"

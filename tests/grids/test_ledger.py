@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from grids.ledger import Failure, by_key, keep_failure, make_folder, mark_retried, standing, standing_now, take
+from grids.ledger import by_key, failure_now, keep_failure, make_folder, mark_retried, standing, standing_now, take
 from tests.grids.cells import cells, record_of, write
 
 
@@ -28,7 +28,7 @@ def test_what_is_done(tmp_path: Path) -> None:
     assert standing_now(cell).status == "new"
     write(cell, record_of(cell, "running"), "own")
     assert standing_now(cell).status == "interrupted"
-    keep_failure(cell, Failure.of(cell, 3, "no memory", ["a"]))
+    keep_failure(cell, failure_now(cell, 3, "no memory", ["a"]))
     assert standing_now(cell).status == "failed"
     (path,) = (tmp_path / "runs" / "grid").glob("*.json")
     kept = json.loads(path.read_text())
@@ -46,7 +46,7 @@ def test_a_retry_that_was_cut_off_goes_on_by_itself() -> None:
     (cell,) = cells("--datasets digits --models resnet")
     make_folder(cell.config.out)
     write(cell, record_of(cell, "failed", error="RunError: the loss"), "own")
-    failure = Failure.of(cell, 3, "the loss", [])
+    failure = failure_now(cell, 3, "the loss", [])
     keep_failure(cell, failure)
     assert standing_now(cell).status == "failed"
     mark_retried(cell, failure)

@@ -38,7 +38,7 @@ from engine.data.load import divide, read
 from engine.data.overlap import separate
 from engine.data.part import Splits
 from engine.paths import PROJECT
-from engine.readers.cifar import Batches
+from engine.readers.cifar import CifarFiles
 from tests.conftest import SHARED
 
 DATA = SHARED / "data"
@@ -131,7 +131,7 @@ def write_batches(root: Path, script: ModuleType, patch: pytest.MonkeyPatch) -> 
 
     classes = [f"class {n:02}" for n in range(script.DATASET.classes)]
     (meta,) = batches.meta
-    changed = Batches(
+    changed = CifarFiles(
         write_part(batches.train, 50_000 // len(batches.train)),
         write_part(batches.test, 10_000),
         {meta: write(meta, {batches.class_names: classes})},

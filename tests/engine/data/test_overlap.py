@@ -86,7 +86,7 @@ def with_same_group(parts: Splits, one: str, other: str) -> Splits:
 
 
 def for_paper(parts: Splits) -> Splits:
-    """The parts that the `paper` protocol has: test selects."""
+    """The parts that the `paper` protocol has: test chooses the epoch."""
     return Splits(parts.classes, parts.train, parts.test, parts.test)
 
 

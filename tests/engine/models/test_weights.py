@@ -20,7 +20,7 @@ from common import BACKBONES, Backbone, WeightsFile, build_model
 from engine.errors import UserError
 from engine.models import weights
 from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD
-from engine.models.wavemix import package_wavemix
+from engine.models.wavemix_model import package_wavemix
 from engine.models.weights import NONE, Weights, find_weights, load_weights
 from tests import toy
 from tests.server import Server
@@ -356,6 +356,7 @@ def test_a_head_without_its_bias(save: Save) -> None:
         load(save(state))
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
 def test_tensors_of_a_kind_that_does_not_fit(save: Save) -> None:
     state = tiny().state_dict()
     state["0.bias"] = state["0.bias"].to_sparse()

@@ -17,7 +17,7 @@ import cifar10
 from common import Dataset
 from engine.data.load import read
 from engine.errors import UserError
-from engine.readers.cifar import Batches, load_pickle, read_batches
+from engine.readers.cifar import CifarFiles, load_pickle, read_batches
 
 REAL = [
     *(f"cifar10/cifar-10-batches-py/{name}" for name in ["data_batch_1", "data_batch_5", "test_batch", "batches.meta"]),
@@ -281,7 +281,7 @@ def published(tmp_path: Path) -> Dataset:
 
     train = {name: write(name, batch(seed)) for seed, name in enumerate(f"data_batch_{n}" for n in range(1, 6))}
     test, meta = write("test_batch", batch(5)), write("batches.meta", {"label_names": CLASSES})
-    batches = Batches(train, {"test_batch": test}, {"batches.meta": meta}, "label_names", "labels")
+    batches = CifarFiles(train, {"test_batch": test}, {"batches.meta": meta}, "label_names", "labels")
     return replace(
         cifar10.DATASET,
         read=lambda options: read_batches(options, batches),

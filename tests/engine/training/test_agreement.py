@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.training.agreement import Candidate, StepResult, copy_in_form, silence, step_result
+from engine.training.agreement import Candidate, StepResult, copy_in_form, make_candidate, silence, step_result
 from engine.training.plan import Plan
 from tests import toy
 
@@ -36,7 +36,7 @@ def test_agreement_with_fp32(found: StepResult, sound: bool) -> None:
 
 def candidate(plan: Plan = PLAN) -> Candidate:
     torch.manual_seed(0)
-    return Candidate.of(plan, copy_in_form(plan, toy.tiny()), "6", 8)
+    return make_candidate(plan, copy_in_form(plan, toy.tiny()), "6", 8)
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:

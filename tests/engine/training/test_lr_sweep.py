@@ -154,5 +154,5 @@ def test_where_every_rate_diverges_the_run_fails(
 
     monkeypatch.setattr("engine.training.lr_sweep.fit", never)
     assert command(LINE) == 3
-    assert "at every rate (3e-05, 9e-05, 0.0003, 0.0009)" in capsys.readouterr().err
+    assert "at every learning rate (3e-05, 9e-05, 0.0003, 0.0009)" in capsys.readouterr().err
     assert record_of(tmp_path / "runs")["status"] == "failed"

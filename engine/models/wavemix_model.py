@@ -138,8 +138,7 @@ def _package_model() -> Any:
     except ImportError as error:
         raise UserError(
             f"the backbone wavemix needs the package wavemix, and importing it failed: {error}. Install it with\n"
-            '    pip install "wavemix>=0.2.4,<0.3"\n'
-            "and start Python from this project's top folder: in engine/models/, its wavemix.py would hide the package"
+            '    pip install "wavemix>=0.2.4,<0.3"'
         ) from error
     return PackageModel
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import UserError
-from engine.models import wavemix as wavemix_module
-from engine.models.wavemix import Dropout, WaveBlock, haar, wavemix
+from engine.models import wavemix_model as wavemix_module
+from engine.models.wavemix_model import Dropout, WaveBlock, haar, wavemix
 from engine.paths import PROJECT
 
 NUMPY_2 = int(numpy.__version__.split(".")[0]) >= 2
@@ -242,7 +243,7 @@ def claim():
 
 assert 'wavemix' not in sys.modules
 common.build_model('shufflenet', 2, 'none')
-import engine.models.wavemix
+import engine.models.wavemix_model
 loaded = {'wavemix', 'pywt', 'einops', 'numpy.lib.function_base'} & set(sys.modules)
 assert loaded <= ({'numpy.lib.function_base'} if numpy.__version__ < '2' else set()), loaded
 
@@ -257,7 +258,7 @@ assert package.device.type == package.xf3.h0_col.device.type == 'cpu'
 assert vars(numpy.lib) == before
 assert numpy.__version__ < '2' or 'numpy.lib.function_base' not in sys.modules
 modules = set(sys.modules)
-engine.models.wavemix.wavemix(3)
+engine.models.wavemix_model.wavemix(3)
 assert set(sys.modules) == modules
 """
 
@@ -302,9 +303,10 @@ def test_first_use_in_several_threads(package_not_yet_imported: pytest.MonkeyPat
     assert "numpy.lib.function_base" not in sys.modules or not NUMPY_2
 
 
-def test_file_of_the_same_name_hides_the_package(package_not_yet_imported: pytest.MonkeyPatch) -> None:
-    package_not_yet_imported.syspath_prepend(str(PROJECT / "engine" / "models"))
-    with pytest.raises(UserError, match=r"(?s)not a package.*start Python from this project's top folder"):
+def test_file_of_the_same_name_hides_the_package(package_not_yet_imported: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "wavemix.py").write_text("", "utf-8")
+    package_not_yet_imported.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match=r"'wavemix' is not a package"):
         wavemix()
 
 
