@@ -145,7 +145,7 @@ def test_recipes(benchmark: Benchmark, recorded: Recorded, tmp_path: Path) -> No
     data = "digits.py --epochs 1 --shots 4 --plan off"
     printed = benchmark(benchmarks.recipes, "--data", data, "--seeds", "2", "--size", "32", "--out", str(tmp_path))
     assert "minus the first" in printed
-    plain, cosine = read(tmp_path / "recipes.json")["results"]
+    plain, cosine, *_ = read(tmp_path / "recipes.json")["results"]
     assert (plain["recipe"], cosine["recipe"]) == ("adamw-sgd", "cosine")
     assert (plain["images"], cosine["images"]) == ([60, 60], [30, 30])
     assert (plain["epochs"], cosine["epochs"]) == ([2, 2], [1, 1])
@@ -177,7 +177,7 @@ def test_accuracy_for_real(benchmark: Benchmark, tmp_path: Path) -> None:
 def test_recipes_for_real(benchmark: Benchmark, tmp_path: Path) -> None:
     data = "digits.py --epochs 1 --shots 4 --plan off --device cpu"
     benchmark(benchmarks.recipes, "--data", data, "--seeds", "2", "--size", "32", "--out", str(tmp_path))
-    plain, cosine = read(tmp_path / "recipes.json")["results"]
+    plain, cosine, *_ = read(tmp_path / "recipes.json")["results"]
     # 40 images, of which 10 val: one epoch, and one of either stage
     assert (plain["images"], cosine["images"]) == ([60, 60], [30, 30])
     assert len(plain["top1"]) == len(cosine["top1"]) == 2
