@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo datasets report test slow bench lint docs clean
+.PHONY: demo datasets report test slow bench lint docs clean help
 
 demo: .venv/.runtime  ## fine-tune a small backbone on scikit-learn's digits
 	$(BIN)/python digits.py -model shufflenet -bs 32 --weights auto --epochs 3
@@ -33,7 +33,11 @@ docs: .venv/.runtime  ## bring the tables in docs/ up to date
 	$(BIN)/python datasets.py --write-docs
 
 clean:  ## everything but runs/ and data/
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build report
+	find . -name __pycache__ -not -path './data/*' -not -path './runs/*' -prune -exec rm -rf {} +
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/make \1: \2/p' Makefile
 
 .venv/.runtime: requirements.txt
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 10) and \

@@ -31,9 +31,7 @@ MOST_LETTERS = 40  # of the folder's name, in names that are made of it: file sy
 def read(options: ReadOptions) -> RawSplits:
     """Both layouts; the classes are sorted by name."""
     root = options.folder
-    if not root.is_dir():
-        wrong = "is a file" if root.exists() else "does not exist"
-        raise UserError(f"{root} {wrong}. Expected a folder with images: one folder a class, or train/ and test/.")
+    require_folder(root)
     try:
         parts = find_parts(root)
         if not parts:
@@ -121,7 +119,7 @@ def read_parts(root: Path, order: list[str], protocol: str) -> RawSplits:
 
 
 def read_split(root: Path, names: list[str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Of what split.py noted: the group of each of `names`, if it grouped them; and the images that are gone since."""
+    """Return what split.py noted: the group of each of `names`, if it grouped them; the images that are gone since."""
     path = root / "split.json"
     if not path.exists():
         return {}, ()
@@ -149,11 +147,16 @@ def read_split(root: Path, names: list[str]) -> tuple[dict[str, str], tuple[str,
     return {name: group for name, group in groups.items() if group is not None}, missing
 
 
-def existing(root: Path) -> Dataset:
-    """The declaration of what lies in `root`. Raises UserError where there is no such folder."""
+def require_folder(root: Path) -> None:
+    """Raise UserError where `root` is no folder."""
     if not root.is_dir():
         wrong = "is a file" if root.exists() else "does not exist"
         raise UserError(f"{root} {wrong}. Expected a folder with images: one folder a class, or train/ and test/.")
+
+
+def existing(root: Path) -> Dataset:
+    """The declaration of what lies in `root`. Raises UserError where there is no such folder."""
+    require_folder(root)
     return dataset(root)
 
 

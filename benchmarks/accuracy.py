@@ -18,8 +18,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import common
@@ -29,6 +27,7 @@ from engine.files import write_json
 from engine.paths import PROJECT
 from engine.records.schema import read_record
 from engine.training.plan import choose_plan
+from reporting.statistics import student
 
 PLAIN = "--precision fp32 --plan off --compile off --no-cache"
 
@@ -54,15 +53,17 @@ def compare(plain: list[float], fast: list[float]) -> dict[str, float]:
     """The mean difference fast - plain over seeds and the ends of its 95 % interval (paired, Student's t)."""
     differences = [b - a for a, b in zip(plain, fast, strict=True)]
     mean = statistics.mean(differences)
-    half = float(stats.t.ppf(0.975, len(differences) - 1)) * statistics.stdev(differences) / len(differences) ** 0.5
+    half = student(len(differences)) * statistics.stdev(differences) / len(differences) ** 0.5
     return {"difference": mean, "low": mean - half, "high": mean + half}
 
 
 def spread(scores: list[float]) -> str:
+    """Mean and standard deviation over seeds, in percent."""
     return f"{statistics.mean(scores):.2%} ± {statistics.stdev(scores):.2%}"
 
 
 def main() -> None:
+    """Run every cell in both forms, print the table and write accuracy.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--data", nargs="+", default=["digits.py"], metavar="SCRIPT", help="scripts with their flags, each in quotes"

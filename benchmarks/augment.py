@@ -49,6 +49,8 @@ def strength(draws: Draws, index: int) -> tuple[str, float]:
 
 
 def by_pil(rows: Rows, draws: Draws | None, _: str) -> Rows:
+    """Augment image by image, in PIL, as most training code does."""
+
     def augment(index: int, image: Image.Image) -> Any:
         if draws is None:
             return PIL_TRANSFORM(image)
@@ -58,6 +60,8 @@ def by_pil(rows: Rows, draws: Draws | None, _: str) -> Rows:
 
 
 def by_v2(rows: Rows, draws: Draws | None, device: str) -> torch.Tensor:
+    """Augment image by image, by torchvision's transform of tensors on the device."""
+
     def augment(index: int, image: torch.Tensor) -> Any:
         if draws is None:
             return V2_TRANSFORM(image)
@@ -73,6 +77,7 @@ def by_v2(rows: Rows, draws: Draws | None, device: str) -> torch.Tensor:
 
 
 def in_batch(rows: Rows, draws: Draws | None, device: str) -> torch.Tensor:
+    """Augment the whole batch on the device, as the scripts do."""
     draws = draw(len(rows), RANDOM) if draws is None else draws
     return trivial_augment(torch.from_numpy(rows).to(device).permute(0, 3, 1, 2), draws)
 
@@ -98,12 +103,14 @@ def measure(rows: Rows, draws: Draws | None, device: str, rounds: int) -> dict[s
 
 
 def line(what: str, times: dict[str, list[float]]) -> tuple[str, ...]:
+    """A row of the table: medians and ranges, the gain over PIL, images per second."""
     medians = {name: statistics.median(each) for name, each in times.items()}
     cells = [f"{medians[name]:.4f} ({min(each):.4f} to {max(each):.4f})" for name, each in times.items()]
     return (what, *cells, f"{medians['PIL'] / medians['in batch']:.1f}x", f"{1e3 / medians['in batch']:,.0f}")
 
 
 def main() -> None:
+    """Time the contenders at every size and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 256], help="sides of the square images")
     parser.add_argument("--batch", type=int, default=64, help="images in a batch")

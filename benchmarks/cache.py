@@ -103,6 +103,7 @@ def report(found: dict[str, list[float]], size: int) -> str:
 
 
 def main() -> None:
+    """Build a cache of photographs and print what it takes."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--images", type=int, default=2000, metavar="N", help="at most (default: 2000)")
     parser.add_argument("--size", type=int, default=256, help="height and width in pixels (default: 256)")

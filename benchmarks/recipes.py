@@ -51,6 +51,7 @@ def run_script(script: str, arguments: list[str]) -> None:
 
 
 def main() -> None:
+    """Run every cell with each recipe, print the table and write recipes.json."""
     if sys.argv[1:2] == ["--run"]:
         run_script(sys.argv[2], sys.argv[3:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -83,8 +84,8 @@ def main() -> None:
             difference = compare(first, scores)
             interval = f"{difference['difference']:+.2%} ({difference['low']:+.2%} to {difference['high']:+.2%})"
             mean = f"{statistics.mean(images):,.0f}"
-            told = f"{min(epochs)} to {max(epochs)}"
-            rows.append((data.split()[0], recipe, spread(scores), told, mean, interval if scores is not first else ""))
+            span = f"{min(epochs)} to {max(epochs)}"
+            rows.append((data.split()[0], recipe, spread(scores), span, mean, interval if scores is not first else ""))
             say(" ".join(rows[-1]))
             found = {"top1": scores, "images": images, "epochs": epochs}
             results.append({"data": data.split()[0], "recipe": recipe, **found, **difference})

@@ -229,7 +229,7 @@ def measure(
 
 
 def ratios(result: dict[str, Any]) -> dict[str, float]:
-    """Of medians."""
+    """Return how the medians compare: with the plain way, and with the ceiling."""
     middle = {column: statistics.median(values) for column, values in result["images_per_second"].items()}
     return {
         "gain": middle["ours"] / middle["plain"],
@@ -281,6 +281,7 @@ def plot(results: dict[str, dict[str, Any]], title: str, path: Path) -> None:
 
 
 def main() -> None:
+    """Time every backbone, print the table and write speed.json and the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(common.BACKBONES), default=PUBLISHED, metavar="NAME")
     parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)} in batches of 16: minutes on a CPU")

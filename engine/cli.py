@@ -22,6 +22,7 @@ class Parser(argparse.ArgumentParser):
     """Raises a wrong command line as the UserError that every other mistake is."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise `message` as a UserError that names --help."""
         raise UserError(f"{message}{'' if message.endswith('?') else '.'} See python {self.prog} --help")
 
 

@@ -16,7 +16,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "wavemix")
 
 
 def versions() -> dict[str, str | None]:
-    """Of the packages that compute; None for one that is not installed."""
+    """Return the versions of the packages that compute; None for one that is not installed."""
     installed: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
@@ -27,7 +27,7 @@ def versions() -> dict[str, str | None]:
 
 
 def environment() -> dict[str, Any]:
-    """What the numbers may depend on beside the command."""
+    """Return what the numbers may depend on beside the command."""
     import torch
 
     return {
@@ -51,8 +51,8 @@ def git_commit() -> str | None:
 def _git(*arguments: str) -> str | None:
     """What git says of this project's checkout; None outside one."""
     try:
-        answer = subprocess.run(  # noqa: S603
-            ["git", *arguments],  # noqa: S607
+        answer = subprocess.run(  # noqa: S603 (fixed arguments)
+            ["git", *arguments],  # noqa: S607 (the git of whoever runs it)
             cwd=PROJECT,
             capture_output=True,
             text=True,

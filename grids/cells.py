@@ -65,7 +65,7 @@ class Cell:
 
 
 def key_of(dataset: str, version: str, config: Mapping[str, Any]) -> str:
-    """Of a run, as the command line asks for it: canonical JSON of all that can change its numbers but the data.
+    """Return the key of a run as a command line asks for it: all that can change its numbers but the data, as JSON.
 
     `config` is a Config's fields, or those that a record kept.
     """
@@ -83,7 +83,7 @@ def add_script_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def script_flags(options: argparse.Namespace) -> list[str]:
-    """Those that were given, to be passed on."""
+    """Return the flags that were given, to be passed on."""
     given = []
     for f in _passed_on():
         if not hasattr(options, f.name):

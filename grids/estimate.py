@@ -19,7 +19,7 @@ from grids.cells import Cell, key_of
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one cell."""
+    """How long a cell will take."""
 
     seconds: float
     basis: str  # "seeds" or "speeds"
@@ -99,7 +99,7 @@ class Speeds:
         return {"train": train if config.protocol == "paper" else train - val, "val": val, "test": test}
 
     def _epochs_of(self, config: Config, steps: int) -> float | None:
-        """Of all stages, and of the trials of a sweep: the recorded runs' median, else what the command bounds."""
+        """Return the epochs of all stages and trials: the recorded runs' median, else what the command bounds."""
         from engine.training.lr_sweep import FACTORS, trial_epochs
 
         stages = len(RECIPES[config.recipe].stages)

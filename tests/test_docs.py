@@ -42,6 +42,19 @@ def commands() -> dict[str, str]:
     return found
 
 
+def test_the_files_that_pages_name_are_there() -> None:
+    """Of the project's own folders; those of a run, an archive or an example are no files of the project."""
+    named = {
+        (page.name, path)
+        for page in PAGES
+        for path in re.findall(
+            r"\b((?:engine|grids|reporting|benchmarks|tests|docs)/[\w/.]+\.\w+)", page.read_text("utf-8")
+        )
+    }
+    assert len(named) > 20
+    assert [each for each in sorted(named) if not (PROJECT / each[1]).exists()] == []
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with what the commands name, where every backbone is a tiny one with weights that are at hand."""

@@ -47,6 +47,7 @@ class Target:
     size: tuple[int, int]
 
     def write(self, row: int, pixels: Pixels) -> None:
+        """Write the pixels of the image at `row`. Raises OSError."""
         write(self.file, np.ascontiguousarray(pixels).data.cast("B"), self.start + row * prod(self.size) * 3)
 
 
@@ -161,6 +162,7 @@ class Process:
         self._process.wait()
 
     def decode(self, first: int, references: Sequence[Reference]) -> list[DecodeResult]:
+        """Let the process decode images into the rows from `first` on. Raises RunError where it died."""
         try:
             self._connection.send((self._target, first, references))
             answer: list[DecodeResult] | Exception = self._connection.recv()

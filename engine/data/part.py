@@ -139,7 +139,7 @@ class Splits:
 
     @cached_property
     def hash(self) -> str:
-        """Of every name and label in every part, of the pixels, once they are decoded, and of the class names."""
+        """The digest of every name and label in every part, of the pixels, once decoded, and of the class names."""
         fingerprint = hashlib.sha256(json.dumps(self.classes).encode())
         for part in self:
             for digest in part.own_digests:

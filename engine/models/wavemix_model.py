@@ -67,6 +67,7 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, features: Tensor) -> Tensor:
+        """Drop elements of features of any shape."""
         dropped = self.p * 256
         if features.device.type != "cpu" or not self.training or dropped not in range(1, 256):
             return super().forward(features)
@@ -93,6 +94,7 @@ class WaveBlock(nn.Module):
                     layers[int(name)] = Dropout(layer.p)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Features (B, C, H, W) to features of the same shape; H and W are multiples of 8."""
         low1, high1 = haar(self.reduction(features))
         low2, high2 = haar(low1)
         low3, high3 = haar(low2)
@@ -116,6 +118,7 @@ class WaveMix(nn.Module):
         self.conv = package_model.conv
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to logits (B, classes). Raises ValueError unless H and W are multiples of 32."""
         height, width = images.shape[-2:]
         if height % 32 or width % 32:
             raise ValueError(

@@ -65,7 +65,7 @@ class Predictions:
 
     @cached_property
     def recalls(self) -> npt.NDArray[np.float64]:
-        """Of the present classes."""
+        """The recall of each present class."""
         recalls: npt.NDArray[np.float64] = (
             self.confusion.diagonal()[self.present] / self.confusion.sum(axis=1)[self.present]
         )

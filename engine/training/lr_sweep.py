@@ -58,7 +58,7 @@ class _Trial:
 
 
 def trial_epochs(epochs: int | None) -> int:
-    """Of each stage of a trial, where the recipe has at most so many."""
+    """Return how many epochs each stage of a trial has, where the recipe has at most `epochs`."""
     return max(1, epochs // SHARE) if epochs else EPOCHS
 
 
