@@ -126,7 +126,9 @@ def lines(report: dict[str, Any], out: Path) -> list[str]:
         said += [f"caution    {warning}" for warning in group["warnings"]]
         said.append(f"answer     {group['budgets'][0]['rankings']['overall']['answer']}")
     if len(report["groups"]) > 1:
-        said.append(f"           {len(report['groups']) - 1:,} more in the report, each ranked by itself")
+        said.append(
+            f"           {count(len(report['groups']) - 1, 'more group')} of runs in the report, each ranked by itself"
+        )
     return [*said, f"report     {out / 'report.html'}"]
 
 

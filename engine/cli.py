@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
+import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from engine.console import steady_streams
 from engine.errors import RunError, UserError, out_of_memory
@@ -20,6 +21,15 @@ INTERRUPTED = 130  # the exit code of a shell's command that Ctrl-C ended
 
 class Parser(argparse.ArgumentParser):
     """Raises a wrong command line as the UserError that every other mistake is."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, but a flag that does not exist is named before one that is missing."""
+        known = self._option_string_actions
+        for word in sys.argv[1:] if args is None else args:
+            name = word.partition("=")[0]
+            if re.match(r"--?[A-Za-z]", name) and name not in known:
+                raise UserError(f"unknown flag {name}.{nearest(name, known, 0.6)} See python {self.prog} --help")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise `message` as a UserError that names --help."""

@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,7 +64,7 @@ class Config:
     epochs: int | None = flag(
         "--epochs",
         role=SETTING,
-        words="{} epochs a stage",
+        words="epochs a stage: {}",
         type=whole(1),
         metavar="N",
         help="epochs of each stage, at most N where patience can end it "
@@ -320,6 +321,8 @@ def parse(
     values["size"] = (values["size"][0], values["size"][-1])
     known[values["model"]].require_size(values["model"], values["size"])
     check_weights(values["weights"])
+    if values["tensorboard"] and find_spec("tensorboard") is None:
+        raise UserError("--tensorboard needs the package tensorboard: pip install 'tensorboard>=2.16'")
     for name, what in (("--out", values["out"]), ("--cache-dir", values["cache_dir"])):
         if dataset.own_folder and what.resolve().is_relative_to(dataset.own_folder):
             raise UserError(

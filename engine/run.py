@@ -24,7 +24,6 @@ from engine.records.describe import Outcome, describe_data, describe_model, desc
 from engine.records.printed import head_lines, result_line
 from engine.records.run_folder import Run
 from engine.records.schema import asked_beyond_result
-from engine.records.tensorboard import require_tensorboard
 from engine.training.autotune import TuningRequest, fastest_plan
 from engine.training.check import check
 from engine.training.loop import fit, predict
@@ -90,8 +89,6 @@ def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
     First the data, then the model and its recipe, then the run. What can be refused is refused before the images are
     decoded, which may take an hour.
     """
-    if config.tensorboard:
-        require_tensorboard()
     plan = choose_plan(config.device, config.precision)
 
     listed = list_images(dataset, config)

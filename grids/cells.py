@@ -155,6 +155,10 @@ def _find(name: str) -> list[Chosen]:
             raise UserError("folder stands for no dataset by itself. Name the images' folder: folder:DIR.")
         return [_ours(folder.existing(Path(which)))]
     path = Path(script).resolve()
+    if script.endswith(".py") and "/" in script and not path.exists():
+        raise UserError(
+            f"no script {script}. Expected the path of a dataset's script, or a name that datasets.py lists."
+        )
     if script.endswith(".py") and path.is_file() and path.parent != PROJECT:
         of_script = [Chosen(dataset, path) for dataset in datasets_of(datasets.load(path))]
     else:

@@ -225,15 +225,17 @@ def _results(test: Mapping[str, Any], costs: Mapping[str, Any], classes: int) ->
             if test[name] is None or not 0 <= number(test[name]) <= metric.most:
                 raise ValueError(f"{name} is {test[name]}")
             values[name] = number(test[name])
-    recall = np.array([math.nan if value is None else number(value) for value in test["per_class_recall"]], np.float32)
+    recall = np.array([math.nan if value is None else number(value) for value in test["per_class_recall"]])
     if recall.shape != (classes,):
         raise ValueError(f"{len(recall)} recalls of {classes} classes")
+    if ((recall < 0) | (recall > 1)).any():
+        raise ValueError("a recall that is no share")
     places, counts = _confusion(test["confusion"], classes)
     right = counts[places % (classes + 1) == 0].sum() / max(1, counts.sum())
     if abs(right - values["top1"]) > 1e-6:
         raise ValueError(f"top-1 is {values['top1']:.4f}, but {right:.4f} by the confusion matrix")
     known = {name: number(costs[name]) for name in reported_costs() if costs.get(name) is not None}
-    return Results(values, known, recall, places, counts)
+    return Results(values, known, recall.astype(np.float32), places, counts)
 
 
 def _confusion(confusion: Mapping[str, Any], classes: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:

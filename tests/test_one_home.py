@@ -8,62 +8,24 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from engine.paths import PROJECT
 
-SCRIPT = '''
-"""A dataset of ones own: `python NAME.py -model resnet -bs 16`
-
-What    handwritten digits of three classes
-Counts  60 train, 30 test
-Input   32 x 32
-Traps   none known
-"""
-
-import numpy as np
-
-from common import Dataset, Part, RawSplits, ReadOptions, main
-
-
-def read(_: ReadOptions) -> RawSplits:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits(n_class=3)
-    images = np.repeat(np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None], 3, axis=3)
-    everything = Part(images[:90], digits.target[:90].astype(np.int64), [str(index) for index in range(90)])
-    return RawSplits(("zero", "one", "two"), everything.take(np.arange(60)), everything.take(np.arange(60, 90)))
-
-
-DATASET = Dataset(
-    key="NAME",
-    name="NAME",
-    version="1",
-    domain="natural",
-    classes=3,
-    train_images=60,
-    test_images=30,
-    size=(32, 32),
-    augment="none",
-    mean=(0.5, 0.5, 0.5),
-    std=(0.5, 0.5, 0.5),
-    read=read,
-    licence="none",
-    citation="none",
-    page="https://example.org",
-)
-
-if __name__ == "__main__":
-    main(DATASET)
-'''
+(SCRIPT,) = re.findall(r"^```python\n(\"\"\".*?)^```", (PROJECT / "docs" / "own.md").read_text("utf-8"), re.M | re.S)
 
 
 @dataclass(frozen=True)
@@ -96,7 +58,7 @@ ADDED = {
         '        help="SGD for an epoch",\n'
         '        stages=(Stage("brief", _sgd),),\n'
         '        summary=lambda recipe: f"SGD for {recipe.epochs} epochs",\n'
-        "        lr=1e-2,\n"
+        "        lr=1e-3,\n"
         "        epochs=lambda steps: 1,\n"
         '        epochs_help="1",\n'
         "        patience=None,\n"
@@ -119,7 +81,7 @@ TABLES = [  # tests of what the tables hold
     "test_docs.py",
     "test_house.py",
 ]
-FLAGS = ["-bs", "16", "--weights", "none", "--device", "cpu", "--plan", "off"]
+FLAGS = ["-bs", "16", "--size", "32", "--weights", "none", "--device", "cpu", "--plan", "off"]
 
 
 class House:
@@ -134,6 +96,12 @@ class House:
             shutil.copy(script, self.folder)
         for package in ("engine", "grids", "reporting"):
             shutil.copytree(PROJECT / package, self.folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        digits = load_digits(n_class=3)
+        for dataset, label in product(("mine", "theirs"), range(3)):
+            place = self.work / "data" / dataset / str(label)
+            place.mkdir(parents=True)
+            for number, pixels in enumerate(digits.images[digits.target == label][:30]):
+                Image.fromarray((pixels * 15).astype(np.uint8)).resize((32, 32)).save(place / f"{number}.png")
 
     def add(self, *what: str) -> None:
         """Make the edits of these, each in its one place."""
@@ -142,7 +110,7 @@ class House:
             before, after = path.read_text("utf-8").split(edit.before)
             path.write_text(f"{before}{edit.text}{edit.before}{after}", "utf-8")
             if edit is ADDED["dataset"]:
-                (self.folder / "mine.py").write_text(SCRIPT.replace("NAME", "mine").lstrip(), "utf-8")
+                (self.folder / "mine.py").write_text(SCRIPT, "utf-8")
 
     def run(self, script: str, *arguments: str) -> str:
         """What the script prints. Fails unless it ends well."""
@@ -186,7 +154,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     grid = ["--models", "mnasnet", "--epochs", "1", *FLAGS]
     dry_run = house.run("grid.py", "--datasets", "mine", *grid, "--dry-run")
     outside = house.work / "theirs.py"
-    outside.write_text(SCRIPT.replace("NAME", "theirs").lstrip(), "utf-8")
+    outside.write_text(SCRIPT.replace("mine", "theirs"), "utf-8")
     new = ["--recipe", "brief", "--smoothing", "0.1"]
     house.run("grid.py", "--datasets", "mine", str(outside), *grid, *new)
     house.run("report.py", "--no-thumbnails")
@@ -208,7 +176,7 @@ def test_a_backbone(story: Story) -> None:
 
 
 def test_a_dataset(story: Story) -> None:
-    assert story.first.startswith("mine: train 60")
+    assert story.first.startswith("Mine: train 72")
     assert "mine" in story.dry_run
     assert "mine" in {row["dataset"] for row in story.table}
     assert "mine" in story.house.run("datasets.py")
@@ -233,7 +201,7 @@ def test_a_metric(story: Story) -> None:
 def test_a_recipe(story: Story) -> None:
     record = story.house.record("mine", "brief")
     assert record["selection"]["stage"] == "brief"
-    assert record["lr"] == 1e-2
+    assert record["lr"] == 1e-3
     assert {row["recipe"] for row in story.table} == {"adamw-sgd", "brief"}
     assert "brief: SGD for an epoch" in " ".join(story.house.run("mine.py", "--help").split())
 

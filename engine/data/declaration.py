@@ -49,12 +49,13 @@ class Dataset:
     test_images: int
     size: tuple[int, int]  # input height and width, pixels
     augment: str  # "trivial" (TrivialAugmentWide on the training images) or "none"
-    mean: tuple[float, float, float]  # training-set constants of the original code, on a scale of 0 to 1,
-    std: tuple[float, float, float]  # for the `paper` protocol
     read: Callable[[ReadOptions], RawSplits]
-    licence: str
-    citation: str
-    page: str  # the dataset's home on the web
+    # training-set constants on a scale of 0 to 1, for the `paper` protocol; of published datasets the original code's
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    licence: str = ""
+    citation: str = ""
+    page: str = ""  # the dataset's home on the web
     files: tuple[File, ...] = ()  # empty: nothing to download
     alternative_files: tuple[tuple[File, ...], ...] = ()  # other archives that hold the same, as users have them
     folder: str = ""  # what the files extract to, inside the data folder

@@ -44,9 +44,13 @@ def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: Protoc
     if differing and not allow_partial:
         if dataset.own:
             problem, remedy = "as split.py left it", "Put these back, or split again"
+        elif not dataset.files:
+            problem = f"what {dataset.script_name}.py declares"
+            remedy = f"Put back what is missing, correct the counts in {dataset.script_name}.py"
         else:
             problem = "the published dataset"
-            remedy = "Get it whole (delete what is there, and it is fetched again where it can be)"
+            fetched = any(file.urls for file in dataset.files)
+            remedy = f"Get it whole{' (move what is there away, and it is fetched again)' if fetched else ''}"
         raise UserError(
             f"{dataset.name} in {folder} is not {problem}:{listed(differing)}\n{remedy}, or train on what there is "
             "with --allow-partial: the record is then marked partial."

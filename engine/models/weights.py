@@ -46,7 +46,10 @@ def find_weights(backbone: Backbone, choice: str) -> Weights:
     if choice == "none":
         return NONE
     if choice == "imagenet":
-        return _pretrained(backbone.pretrained)
+        try:
+            return _pretrained(backbone.pretrained)
+        except UserError as problem:
+            raise UserError(f"{problem}\nWithout them: --weights none trains from random weights.") from None
     if choice == "auto":
         try:
             return _pretrained(backbone.pretrained)

@@ -20,6 +20,7 @@ from engine.errors import RunError, UserError
 from engine.files import atomic, write_json, write_text
 from engine.records import checkpoint
 from engine.records.describe import Outcome, results, worst_errors
+from engine.records.printed import result_line
 from engine.records.schema import (
     BUSY,
     CHECKPOINT,
@@ -72,10 +73,18 @@ class Run:
         """The record that lies in the folder; {} where there is none."""
         path = self.folder / RECORD
         try:
-            return {**(read_record(path) or {})}
+            record: dict[str, Any] = {**(read_record(path) or {})}
+            if record.get("status") == "done":
+                result_line(record)
+            elif record:
+                Plan(**record["plan"])
         except RecordError as problem:
             wrong = f"{path} is not a readable record: {problem}"
             raise UserError(f"{wrong}. Start the run over with --rerun.") from problem
+        except (KeyError, TypeError, ValueError, AttributeError) as problem:
+            wrong = f"{path} is a damaged record ({type(problem).__name__}: {problem})"
+            raise UserError(f"{wrong}. Start the run over with --rerun.") from problem
+        return record
 
     @property
     def done(self) -> bool:

@@ -7,16 +7,20 @@ COSTS say.
 from __future__ import annotations
 
 import json
+import math
 import stat
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
+from engine.cli import run_command
 from engine.config import asked
 from engine.data.declaration import Protocol
 from engine.records.metrics import METRICS
+from engine.training.recipe import default_epochs
 
 SCHEMA = 2  # raised when a field of record.json changes its meaning
 OLDEST = 1  # that can be read
@@ -163,6 +167,10 @@ NEEDED = ("status", "started", "resumed", "environment", "plan", "dataset", "bac
 NEEDED_OF_DONE = ("test", "selection", "costs", "finished")
 
 
+KINDS: dict[str, type] = {  # of fields, where they are not null
+    **dict.fromkeys(("dataset", "backbone", "config", "plan", "environment", "costs", "selection", "test"), dict),
+    **dict.fromkeys(("resumed", "sweep"), list),
+}
 RESOLVED = ("batch_size", "epochs", "lr", "weights")  # flags of which what they came to tells runs apart
 
 
@@ -203,12 +211,27 @@ def as_record(content: Any) -> Record:
     needed = NEEDED + (NEEDED_OF_DONE if content.get("status") == "done" else ())
     if lacking := [name for name in needed if content.get(name) is None]:
         raise RecordError(f"a damaged record: lacks {', '.join(lacking)}")
+    if damage := _damage(content):
+        raise RecordError(f"a damaged record: {damage}")
     try:
         record: Record = _upgraded(content) if content["schema"] < SCHEMA else content  # type: ignore[assignment]
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as problem:
         what = f"lacks {problem}" if isinstance(problem, KeyError) else f"a field is not what it should be: {problem}"
         raise RecordError(f"a damaged record: {what}") from problem
     return record
+
+
+def _damage(content: Mapping[str, Any]) -> str:
+    """What is not of the kind that every command takes it for; "" if all is."""
+    if content["status"] not in get_args(Status):
+        return f"status is {content['status']!r:.40}"
+    for name, kind in KINDS.items():
+        if content.get(name) is not None and not isinstance(content[name], kind):
+            return f"{name} is {content[name]!r:.40}"
+    command = content["environment"].get("command", [])
+    if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+        return f"the command is {command!r:.40}"
+    return ""
 
 
 def _upgraded(old: dict[str, Any]) -> dict[str, Any]:
@@ -225,12 +248,12 @@ def _upgraded(old: dict[str, Any]) -> dict[str, Any]:
     if "lr" not in old and old["recipe"] == "adamw-sgd" and config["lr"] == 1e-3:  # the default, spelled out
         config["lr"] = None
     new = {"lr": old["config"]["lr"], "sweep": None, **old, "schema": SCHEMA, "dataset": dataset, "config": config}
-    if config["epochs"] or old["recipe"] == "adamw-sgd":
-        new["epochs"] = config["epochs"]
+    new["epochs"] = config["epochs"] or default_epochs(old["recipe"], math.ceil(counts["fit"] / old["batch_size"]))
     if "selection" in old:
         selection = dict(old["selection"])
         new["costs"] = {**old["costs"], "epochs": selection.pop("epochs")}
-        new.setdefault("epochs", new["costs"]["epochs"])  # of cosine, which has a single stage
+        if new["epochs"] and not config["epochs"]:  # of a single stage, which no patience ends
+            new["epochs"] = new["costs"]["epochs"]
         selection["part"] = {"select": "val"}.get(selection["part"], selection["part"])
         new["selection"] = selection
     if "test" in old:
@@ -290,8 +313,12 @@ def identity_of(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def asked_beyond_result(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked for, without the flags of which an identity holds what they came to."""
-    return {name: value for name, value in asked(config).items() if name not in RESOLVED}
+    """What was asked for, without the flags of which an identity holds what they came to.
+
+    A learning rate from which a sweep begins is kept: the record has that which the sweep chose in its place.
+    """
+    swept = config.get("lr_sweep")
+    return {name: value for name, value in asked(config).items() if name not in RESOLVED or (name == "lr" and swept)}
 
 
 def now() -> str:
@@ -300,4 +327,4 @@ def now() -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(json_schema(), indent=2))
+    sys.exit(run_command(lambda: print(json.dumps(json_schema(), indent=2))))

@@ -6,21 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.errors import UserError
-
 EVENTS = "events.out.tfevents.*"  # what TensorBoard's files are called
 WORDS = ("stage",)  # of a row of the history: no number
-
-
-def require_tensorboard() -> None:
-    """Raise UserError, with what to install, where the package is missing."""
-    try:
-        import torch.utils.tensorboard  # noqa: F401
-    except ImportError as problem:
-        raise UserError(
-            f"--tensorboard needs the package tensorboard: {problem}. Install it with\n"
-            "    pip install 'tensorboard>=2.16'"
-        ) from problem
 
 
 class Events:

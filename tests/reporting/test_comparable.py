@@ -40,7 +40,7 @@ def test_one_group(tmp_path: Path) -> None:
         ({"protocol": "paper"}, "paper protocol"),
         ({"recipe": "cosine", "config": {"patience": None}}, "recipe cosine"),
         ({"config": {"lr": 3e-4}}, "learning rate 0.0003"),
-        ({"config": {"epochs": 3}}, "3 epochs a stage"),
+        ({"config": {"epochs": 3}}, "epochs a stage: 3"),
         ({"config": {"patience": 5}}, "patience 5"),
         ({"config": {"tune": "linear"}}, "the head only"),
         ({"config": {"layer_decay": 0.8}}, "layer decay 0.8"),  # of an older record: there is no such flag any more

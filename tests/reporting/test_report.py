@@ -161,7 +161,7 @@ def test_records_of_both_schemas_side_by_side() -> None:
     made = built(KEPT)
     (group,) = made["groups"]
     assert (made["skipped"], made["apart"], made["no_curve"]) == ([], [], [])
-    assert group["title"] == "paper protocol, recipe cosine, random weights, batches of 16, 2 epochs a stage"
+    assert group["title"] == "paper protocol, recipe cosine, random weights, batches of 16, epochs a stage: 2"
     assert [backbone["name"] for backbone in group["backbones"]] == ["convnext", "shufflenet"]
     old, new = group["cells"]
     assert {"top1", "nll"} <= old["mean"].keys() == new["mean"].keys() <= made["metrics"].keys()
@@ -312,7 +312,7 @@ def test_a_paper_group_stands_beside_the_published_ranking(tmp_path: Path) -> No
         (["runs", "--out", "notes.txt"], "notes.txt is a file. Expected a folder"),
         (["runs", "--out", "notes.txt/x"], "notes.txt is a file. Expected a folder"),
         (["--serve", "99999"], "is not a whole number from 1 to 65535"),
-        (["--port", "1"], "unrecognized arguments"),
+        (["--port", "1"], "unknown flag --port"),
     ],
 )
 def test_bad_input(

@@ -146,6 +146,25 @@ def test_a_record_of_ones_own_that_cannot_be_read_is_named(tmp_path: Path) -> No
     assert not Run(tmp_path, identity(), rerun=True).record
 
 
+@pytest.mark.parametrize(
+    ("status", "harm"),
+    [
+        ("done", {"test": {"top1": 1.0}}),
+        ("done", {"backbone": {"name": "x"}}),
+        ("done", {"status": []}),
+        ("running", {"plan": {}}),
+        ("running", {"resumed": "x"}),
+        ("running", {"sweep": 7}),
+    ],
+)
+def test_a_record_of_ones_own_that_is_damaged_is_named(tmp_path: Path, status: str, harm: dict[str, Any]) -> None:
+    folder = put(SCHEMA_2, tmp_path, Run(tmp_path, identity()).id)
+    path = folder / "record.json"
+    path.write_text(json.dumps(content(SCHEMA_2) | {"status": status} | harm), "utf-8")
+    with pytest.raises(UserError, match=r"record\.json is (a|not a readable record: a) damaged record.*--rerun"):
+        Run(tmp_path, identity())
+
+
 @pytest.mark.parametrize("kept", [SCHEMA_1, SCHEMA_2], ids=["schema 1", "schema 2"])
 def test_script_and_grid_find_a_finished_run_of_an_earlier_version(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, kept: Path

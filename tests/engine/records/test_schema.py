@@ -27,6 +27,7 @@ from engine.records.schema import (
     matches,
     read_record,
 )
+from engine.training.recipe import default_epochs
 from tests.conftest import Command, only_run
 from tests.engine.records.kept import SCHEMA_1, SCHEMA_2, as_schema_1, content
 
@@ -102,10 +103,14 @@ def test_epochs_of_a_stage_that_schema_1_did_not_name(
     assert as_record(old | {"recipe": recipe, "config": config, "status": status})["epochs"] == epochs
 
 
-def test_epochs_that_nobody_can_know_stay_unsaid(old: dict[str, Any]) -> None:
+def test_epochs_of_an_unfinished_run_are_those_that_it_was_to_have(old: dict[str, Any]) -> None:
+    """Else a run of other epochs would go on with it."""
     config = old["config"] | {"epochs": None, "recipe": "cosine"}
     running = {name: value for name, value in old.items() if name not in ("selection", "test")}
-    assert "epochs" not in as_record(running | {"recipe": "cosine", "config": config, "status": "running"})
+    steps = -(-old["dataset"]["counts"]["fit"] // old["batch_size"])
+    found = as_record(running | {"recipe": "cosine", "config": config, "status": "running"})
+    assert found["epochs"] == default_epochs("cosine", steps)
+    assert found["epochs"]
 
 
 def test_subjects_that_schema_1_did_not_name(old: dict[str, Any]) -> None:

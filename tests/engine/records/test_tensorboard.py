@@ -1,6 +1,5 @@
 """--tensorboard."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,7 @@ def test_events_for_tensorboard(command: Command, tmp_path: Path, monkeypatch: p
 def test_without_the_package_the_line_to_install_it_is_given(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setattr("engine.config.find_spec", lambda name: None)
     assert command(f"{QUICK} --tensorboard") == 2
     assert "pip install 'tensorboard>=2.16'" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

@@ -156,3 +156,15 @@ def test_where_every_rate_diverges_the_run_fails(
     assert command(LINE) == 3
     assert "at every learning rate (3e-05, 9e-05, 0.0003, 0.0009)" in capsys.readouterr().err
     assert record_of(tmp_path / "runs")["status"] == "failed"
+
+
+def test_another_rate_to_begin_with_is_another_run(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The record has the rate that a sweep chose in place of the one it began with."""
+    assert command(LINE) == 0
+    assert command(f"{LINE} --lr 0.001") == 0
+    assert "epoch  stage" in capsys.readouterr().out.rpartition("record ")[0].rpartition("backbone")[2]
+    records = [json.loads(path.read_text("utf-8")) for path in (tmp_path / "runs").rglob("record.json")]
+    assert sorted(record["config"]["lr"] or 0 for record in records) == [0, 0.001]
+    assert {record["status"] for record in records} == {"done"}
