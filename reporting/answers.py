@@ -217,7 +217,8 @@ def _shown(values: Mapping[str, float], names: Sequence[str], form: str) -> str:
 def _about(block: CompleteBlock) -> list[str]:
     seeds = [len(cell.runs) for cell in block.cells.values()]
     span = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
-    lines = [f"{span} {'seed' if max(seeds) == 1 else 'seeds'} a cell; {count(len(seeds), 'cell')}."]
+    word = "seed" if max(seeds) == 1 else "seeds"
+    lines = [f"{span} {word} a cell, which is a backbone on a dataset; {count(len(seeds), 'cell')}."]
     return lines + [
         f"{listed(several)} show the same subjects: their mean counts as one dataset."
         for several in block.independent
