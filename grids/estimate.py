@@ -11,6 +11,7 @@ from math import ceil
 from typing import Any
 
 from engine.config import Config
+from engine.console import duration
 from engine.data.load import HELD_OUT
 from engine.records.schema import Record
 from engine.training.recipe import RECIPES, default_epochs
@@ -149,10 +150,3 @@ def total(estimates: Iterable[Estimate | None], at_once: int) -> str:
         words.append(f"{unknown:,} never measured and not counted")
     seconds = max(sum(each.seconds for each in known) / at_once, *(each.seconds for each in known))
     return f"about {duration(seconds)} ({', '.join(words)})"
-
-
-def duration(seconds: float) -> str:
-    """For people: 45 s, 12 min, 3.2 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

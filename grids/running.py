@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from engine.cli import INTERRUPTED
+from engine.console import duration
 from engine.errors import RunError, UserError
 from engine.records.schema import BUSY, Record
 from grids.cells import Cell
-from grids.estimate import Speeds, duration, total
+from grids.estimate import Speeds, total
 from grids.faults import Fault, shared_fault
 from grids.ledger import (
     Failure,

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from engine.console import say
+from engine.console import duration, say
 from grids.cells import Cell
-from grids.estimate import duration
 from grids.worker import Worker
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.records.schema import ERRORS, HISTORY
+from engine.console import duration
+from engine.records.schema import ERRORS, HISTORY, Cost
 from reporting import statistics
 from reporting.comparable import ComparableGroup, Repeats
 from reporting.entry import Entry, reported_costs, reported_metrics
@@ -229,15 +230,17 @@ def metric_rows(cell: Shown) -> list[tuple[str, str, str]]:
 
 def fact_rows(cell: Shown, use: str, test: int) -> list[tuple[str, str]]:
     """Return what a cell cost, and how many images it had, each with its name; `use` says what for, beside the test."""
-    known = [(cost, cell["costs"].get(name)) for name, cost in reported_costs().items()]
+    costs = {name: cost for name, cost in reported_costs().items() if cell["costs"].get(name) is not None}
     return [
-        *(
-            (capital(cost.label), f"{number_text(three_digits(cost.scale * value))} {cost.unit}".rstrip())
-            for cost, value in known
-            if value is not None
-        ),
+        *((capital(cost.label), _cost_text(name, cost, cell["costs"][name])) for name, cost in costs.items()),
         ("Images", f"{cell['images']:,} {use}, {test:,} to test"),
     ]
+
+
+def _cost_text(name: str, cost: Cost, value: float) -> str:
+    if name.endswith("_seconds"):
+        return duration(value)
+    return f"{number_text(three_digits(cost.scale * value))} {cost.unit}".rstrip()
 
 
 def _provenance(entries: Sequence[Entry]) -> dict[str, Any]:

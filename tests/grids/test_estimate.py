@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from grids.estimate import Speeds, duration, total
+from engine.console import duration
+from grids.estimate import Speeds, total
 from tests.grids.cells import cells, record_of
 
 
