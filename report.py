@@ -19,7 +19,7 @@ from typing import Any
 from engine.cli import Parser, folder, run_command, whole
 from engine.console import say
 from engine.errors import UserError
-from engine.files import write_text
+from engine.files import check_output, write_text
 from engine.paths import nearest_existing, writable
 
 PORT = 8000
@@ -80,6 +80,9 @@ def make(runs: Path, out: Path, thumbnails: bool = True) -> dict[str, Any]:
     from reporting.collect import collect
 
     check_output(out)
+    above = nearest_existing(out)
+    if not writable(above):  # better now than after all records have been read
+        raise UserError(f"--out {out}: no permission to write in {above}. Choose a folder elsewhere.")
     collected = collect(runs, ignore=out)
     # SciPy takes a second to import: a mistake in the command should not wait for it
     from reporting.build import build
@@ -102,15 +105,6 @@ def make(runs: Path, out: Path, thumbnails: bool = True) -> dict[str, Any]:
             f"the report can't be written to {out}: {problem.strerror}. --out chooses another."
         ) from problem
     return report
-
-
-def check_output(out: Path) -> None:
-    """Raises UserError where `out` can be no folder to write to: better now than after all records have been read."""
-    above = nearest_existing(out)
-    if not above.is_dir():
-        raise UserError(f"--out {out}: {above} is a file. Expected a folder, or a name not yet taken.")
-    if not writable(above):
-        raise UserError(f"--out {out}: no permission to write in {above}. Choose a folder elsewhere.")
 
 
 def lines(report: dict[str, Any], out: Path) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from engine.cli import Parser, folder, nearest, positive, share, whole
 from engine.data.declaration import Choice, Dataset, Protocol
 from engine.errors import UserError
+from engine.files import check_output
 from engine.models.backbone import WEIGHTS, Backbone
 from engine.paths import cache_folder
 from engine.training.recipe import DEFAULT, RECIPES, RecipeSpec
@@ -321,6 +322,7 @@ def parse(
     values["size"] = (values["size"][0], values["size"][-1])
     known[values["model"]].require_size(values["model"], values["size"])
     check_weights(values["weights"])
+    check_output(values["out"])
     if values["tensorboard"] and find_spec("tensorboard") is None:
         raise UserError("--tensorboard needs the package tensorboard: pip install 'tensorboard>=2.16'")
     for name, what in (("--out", values["out"]), ("--cache-dir", values["cache_dir"])):

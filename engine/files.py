@@ -12,7 +12,9 @@ from typing import Any, BinaryIO
 
 import filelock
 
+from engine.errors import UserError
 from engine.heartbeat import alive
+from engine.paths import nearest_existing
 
 WAIT_SECONDS = 5.0  # between two signs of life of a process that waits
 
@@ -72,3 +74,10 @@ def digest(path: Path, algorithm: str = "sha256") -> str:
         while piece := file.read(1 << 20):
             hasher.update(piece)
     return hasher.hexdigest()
+
+
+def check_output(out: Path) -> None:
+    """Raise UserError where `out` can be no folder, since it or a part of its path is a file."""
+    above = nearest_existing(out)
+    if not above.is_dir():
+        raise UserError(f"--out {out}: {above} is a file. Expected a folder, or a name not yet taken.")

@@ -35,6 +35,9 @@ print("imported", *sorted(set(sys.argv[1:]) & set(sys.modules)))
 
 MISTAKES = {
     "cifar10 -model resnt": "error: unknown backbone",
+    "cifar10 -modle resnet": "error: unknown flag -modle. Did you mean -model?",
+    "cifar10 -model resnet --epoch 1": "error: unknown flag --epoch. Did you mean --epochs?",
+    "cifar10 -model resnet --out README.md/runs": "error: --out README.md/runs",
     "cifar10": "error: the following arguments are required",
     "cifar10 -model resnet -bs 0": "error: argument -bs",
     "cifar10 -model resnet --weights nowhere.pth": "error: --weights nowhere.pth",

@@ -92,7 +92,7 @@ def test_names_of_backbones_seeds_and_budgets() -> None:
         ("--seed 1", "unknown flag --seed. Did you mean --seeds?"),
         ("-model resnet", "unknown flag -model"),
         ("--recipe cosine --patience 3", "can't be used"),
-        ("--out file", "can't be written to"),
+        ("--out file", "is a file. Expected a folder"),
         ("--out nowhere/x --datasets folder:.", "lies in"),
     ],
 )
