@@ -20,6 +20,10 @@ from engine.records.schema import (
     LARGEST_BYTES,
     NEEDED,
     NEEDED_OF_DONE,
+    BackboneRecord,
+    Confusion,
+    DatasetRecord,
+    Record,
     RecordError,
     as_record,
     identity_of,
@@ -285,6 +289,14 @@ def test_the_json_schema_refuses_what_is_not_whole(new: dict[str, Any]) -> None:
         assert valid(new | {"test": new["test"] | {name: None}}) == metric.optional, name
     for name, cost in COSTS.items():
         assert valid(new | {"costs": new["costs"] | {name: None}}) == cost.optional, name
+
+
+def test_the_types_and_the_json_schema_name_the_same_fields() -> None:
+    properties = json_schema()["properties"]
+    assert Record.__annotations__.keys() == properties.keys()
+    assert DatasetRecord.__annotations__.keys() == properties["dataset"]["properties"].keys()
+    assert BackboneRecord.__annotations__.keys() == properties["backbone"]["properties"].keys()
+    assert Confusion.__annotations__.keys() == properties["test"]["properties"]["confusion"]["properties"].keys()
 
 
 def test_the_json_schema_is_printed_in_full() -> None:
