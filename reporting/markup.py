@@ -61,6 +61,7 @@ def answer(group: Shown, budget: int) -> str:
         f'<section class="{"domain" if rankings[domain]["enough"] else "domain open"}">'
         f"<h2>{escape(capital(domain))}</h2>{_finding(rankings[domain], 'domain-answer')}</section>"
         for domain in group["domains"]
+        if len(group["domains"]) > 1  # else it is all data once more
     )
     return f'{text}<div class="domains">{domains}</div>'
 
