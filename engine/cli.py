@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,9 +26,10 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, but a flag that does not exist is named before one that is missing."""
         known = self._option_string_actions
-        for word in sys.argv[1:] if args is None else args:
-            name = word.partition("=")[0]
-            if re.match(r"--?[A-Za-z]", name) and name not in known:
+        words = [*takewhile(lambda word: word != "--", sys.argv[1:] if args is None else args)]
+        for name in [word.partition("=")[0] for word in words if not {"-h", "--help"} & {*words}]:
+            # a word with a blank is a value, as argparse has it
+            if re.fullmatch(r"--?[A-Za-z]\S*", name) and name not in known:
                 raise UserError(f"unknown flag {name}.{nearest(name, known, 0.6)} See python {self.prog} --help")
         return super().parse_known_args(args, namespace)
 

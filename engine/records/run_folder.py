@@ -76,8 +76,10 @@ class Run:
             record: dict[str, Any] = {**(read_record(path) or {})}
             if record.get("status") == "done":
                 result_line(record)
-            elif record:
-                Plan(**record["plan"])
+            elif record and self._resumable(record):
+                int(Plan(**record["plan"]).threads)
+                float(record["lr"])
+                record.setdefault("sweep", None)
         except RecordError as problem:
             wrong = f"{path} is not a readable record: {problem}"
             raise UserError(f"{wrong}. Start the run over with --rerun.") from problem
@@ -94,8 +96,10 @@ class Run:
     @property
     def interrupted(self) -> bool:
         """Whether an earlier command left epochs, or learning rates that were tried, to go on from."""
-        left = (self.folder / CHECKPOINT).exists() or bool(self.record.get("sweep"))
-        return not self.rerun and bool(self.record) and not self.done and left
+        return not self.rerun and bool(self.record) and not self.done and self._resumable(self.record)
+
+    def _resumable(self, record: Mapping[str, Any]) -> bool:
+        return (self.folder / CHECKPOINT).exists() or bool(record.get("sweep"))
 
     @property
     def sweep(self) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from engine.cli import run_command
 from engine.config import asked
 from engine.data.declaration import Protocol
 from engine.records.metrics import METRICS
-from engine.training.recipe import default_epochs
+from engine.training.recipe import RECIPES, default_epochs
 
 SCHEMA = 2  # raised when a field of record.json changes its meaning
 OLDEST = 1  # that can be read
@@ -215,7 +215,7 @@ def as_record(content: Any) -> Record:
         raise RecordError(f"a damaged record: {damage}")
     try:
         record: Record = _upgraded(content) if content["schema"] < SCHEMA else content  # type: ignore[assignment]
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as problem:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as problem:
         what = f"lacks {problem}" if isinstance(problem, KeyError) else f"a field is not what it should be: {problem}"
         raise RecordError(f"a damaged record: {what}") from problem
     return record
@@ -248,11 +248,13 @@ def _upgraded(old: dict[str, Any]) -> dict[str, Any]:
     if "lr" not in old and old["recipe"] == "adamw-sgd" and config["lr"] == 1e-3:  # the default, spelled out
         config["lr"] = None
     new = {"lr": old["config"]["lr"], "sweep": None, **old, "schema": SCHEMA, "dataset": dataset, "config": config}
-    new["epochs"] = config["epochs"] or default_epochs(old["recipe"], math.ceil(counts["fit"] / old["batch_size"]))
+    if config["epochs"] or old["recipe"] in RECIPES:
+        steps = math.ceil(counts["fit"] / old["batch_size"])
+        new["epochs"] = config["epochs"] or default_epochs(old["recipe"], steps)
     if "selection" in old:
         selection = dict(old["selection"])
         new["costs"] = {**old["costs"], "epochs": selection.pop("epochs")}
-        if new["epochs"] and not config["epochs"]:  # of a single stage, which no patience ends
+        if new.get("epochs") and not config["epochs"]:  # of a single stage, which no patience ends
             new["epochs"] = new["costs"]["epochs"]
         selection["part"] = {"select": "val"}.get(selection["part"], selection["part"])
         new["selection"] = selection

@@ -122,7 +122,7 @@ def choose_plan(device: str, precision: str) -> Plan:
 
 def keep_plan(kept: Mapping[str, Any]) -> Plan:
     """The plan that an interrupted run began with, from its record; raises UserError when its device is gone."""
-    torch.set_num_threads(kept["threads"])
+    torch.set_num_threads(Plan(**kept).threads)
     try:
         plan = choose_plan(kept["device"], kept["precision"])
     except UserError as problem:

@@ -155,7 +155,9 @@ function recall() {
     const { group, hidden, sorted: order, ...rest } = JSON.parse(sessionStorage.getItem(KEPT)) || {};
     const of = report.groups.find(({ id }) => id === group);
     if (!of) return;
-    const known = Object.entries(rest).filter(([key, value]) => key in state && typeof value === typeof state[key]);
+    // of datasets that plots are of, null stands for all of them; settle() sees to a number that is none
+    const kind = (value) => (value === null ? "number" : typeof value);
+    const known = Object.entries(rest).filter(([key, value]) => key in state && kind(value) === kind(state[key]));
     Object.assign(state, Object.fromEntries(known), { group: of, hidden: new Set(hidden) });
     Object.assign(sorted, order);
     if (!(state.metric in report.metrics)) state.metric = "top1";

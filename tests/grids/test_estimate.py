@@ -86,4 +86,4 @@ def test_what_an_estimate_rests_on_is_said() -> None:
     told = total([known, replace(known, basis="speeds", seconds=7100), None, None], 2)
     assert told == "about 2.0 h (1 from other seeds, 1 from recorded speeds, 2 never measured and not counted)"
     assert total([None], 1) == "not measured yet"
-    assert [duration(seconds) for seconds in (0.2, 89, 600, 11520)] == ["0 s", "89 s", "10 min", "3.2 h"]
+    assert [duration(seconds) for seconds in (0.2, 89, 600, 11520)] == ["0.2 s", "89 s", "10 min", "3.2 h"]

@@ -480,6 +480,8 @@ def test_the_live_view_reloads_and_keeps_what_is_chosen(opens: Opens, tmp_path: 
         page = opens(url=f"http://127.0.0.1:{server.server_port}/")
         page.select_option("#metric", "ece")
         page.select_option("#domain", "medical")
+        dataset = page.locator("#cost-dataset option").nth(1).get_attribute("value")
+        page.select_option("#cost-dataset", dataset)
         status.change(error="ValueError: <b>bad</b>")
         page.locator(
             "#live", has_text="could not be rebuilt, so this is the last good one: ValueError: <b>bad</b>"
@@ -490,6 +492,7 @@ def test_the_live_view_reloads_and_keeps_what_is_chosen(opens: Opens, tmp_path: 
         page.locator("#answer h1", has_text="Changed").wait_for()
         assert page.locator("#metric").input_value() == "ece"
         assert page.locator("#domain").input_value() == "medical"
+        assert page.locator("#cost-dataset").input_value() == dataset
         assert not page.locator("#live").is_visible()
     finally:
         server.shutdown()

@@ -153,16 +153,26 @@ def test_a_record_of_ones_own_that_cannot_be_read_is_named(tmp_path: Path) -> No
         ("done", {"backbone": {"name": "x"}}),
         ("done", {"status": []}),
         ("running", {"plan": {}}),
+        ("running", {"lr": None}),
         ("running", {"resumed": "x"}),
         ("running", {"sweep": 7}),
     ],
 )
 def test_a_record_of_ones_own_that_is_damaged_is_named(tmp_path: Path, status: str, harm: dict[str, Any]) -> None:
     folder = put(SCHEMA_2, tmp_path, Run(tmp_path, identity()).id)
+    (folder / "checkpoint.pt").touch()
     path = folder / "record.json"
     path.write_text(json.dumps(content(SCHEMA_2) | {"status": status} | harm), "utf-8")
     with pytest.raises(UserError, match=r"record\.json is (a|not a readable record: a) damaged record.*--rerun"):
         Run(tmp_path, identity())
+
+
+def test_what_a_failed_run_left_is_no_matter_where_there_is_nothing_to_resume(tmp_path: Path) -> None:
+    folder = put(SCHEMA_2, tmp_path, Run(tmp_path, identity()).id)
+    for left in folder.glob("checkpoint.pt"):
+        left.unlink()
+    (folder / "record.json").write_text(json.dumps(content(SCHEMA_2) | {"status": "failed", "plan": {"x": 1}}), "utf-8")
+    assert not Run(tmp_path, identity()).interrupted
 
 
 @pytest.mark.parametrize("kept", [SCHEMA_1, SCHEMA_2], ids=["schema 1", "schema 2"])

@@ -117,6 +117,18 @@ def test_epochs_of_an_unfinished_run_are_those_that_it_was_to_have(old: dict[str
     assert found["epochs"]
 
 
+def test_epochs_of_a_recipe_that_is_gone_stay_unsaid(old: dict[str, Any]) -> None:
+    config = old["config"] | {"epochs": None}
+    running = {name: value for name, value in old.items() if name not in ("selection", "test")}
+    assert "epochs" not in as_record(running | {"recipe": "gone", "config": config, "status": "running"})
+
+
+def test_no_images_a_step(old: dict[str, Any]) -> None:
+    config = old["config"] | {"epochs": None}
+    with pytest.raises(RecordError, match="division by zero"):
+        as_record(old | {"recipe": "cosine", "config": config, "batch_size": 0})
+
+
 def test_subjects_that_schema_1_did_not_name(old: dict[str, Any]) -> None:
     for key, subjects in (("breakhis_40x", "breakhis"), ("digits", "")):
         assert as_record(old | {"dataset": old["dataset"] | {"key": key}})["dataset"]["subjects"] == subjects
