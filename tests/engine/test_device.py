@@ -26,7 +26,7 @@ faults()
 plain = faults()
 prepare("cpu")
 faults()
-print(plain, faults())
+print(plain, min(faults() for _ in range(3)))  # another thread's block can make the heap grow once
 """
 
 

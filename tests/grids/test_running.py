@@ -219,7 +219,7 @@ def test_each_cell_runs_once(behave: Behave, capsys: Any) -> None:
     assert started() == ["resnet 0", "swin 0", "resnet 1", "swin 1"]
     printed = capsys.readouterr().out
     assert re.search(r"^\[0/4\] started  digits resnet, seed 0$", printed, re.MULTILINE)
-    assert re.search(r"^\[4/4\] done     digits swin, seed 1: top-1 25.00% in \d+ s; left: ", printed, re.MULTILINE)
+    assert re.search(r"^\[4/4\] done     digits swin, seed 1: top-1 25.00% in [\d.]+ s; left: ", printed, re.MULTILINE)
     assert printed.splitlines()[-1] == "4 of 4 cells done, 0 failed, 0 left"
     assert run(f"{LINE} --seeds 0-2") == 0
     assert started()[4:] == ["resnet 2", "swin 2"]
