@@ -27,7 +27,8 @@ class Parser(argparse.ArgumentParser):
         """As argparse does, but a flag that does not exist is named before one that is missing."""
         known = self._option_string_actions
         words = [*takewhile(lambda word: word != "--", sys.argv[1:] if args is None else args)]
-        for name in [word.partition("=")[0] for word in words if not {"-h", "--help"} & {*words}]:
+        names = [] if "-h" in words or "--help" in words else [word.partition("=")[0] for word in words]
+        for name in names:
             # a word with a blank is a value, as argparse has it
             if re.fullmatch(r"--?[A-Za-z]\S*", name) and name not in known:
                 raise UserError(f"unknown flag {name}.{nearest(name, known, 0.6)} See python {self.prog} --help")

@@ -85,6 +85,7 @@ def _group(
         "budgets": budgets,
         "low_data": low_data(group, {(cell["budget"], cell["d"], cell["b"]): cell for cell in shown}),
         "domains": group.domains,
+        "answered": group.scopes if len(group.domains) > 1 else ["overall"],  # a single domain is all data once more
         "datasets": [_dataset(group, key) for key in group.datasets],
         "backbones": [{"name": name, "costs": of} for name, of in zip(group.backbones, models, strict=True)],
         "cells": shown,

@@ -60,8 +60,7 @@ def answer(group: Shown, budget: int) -> str:
     domains = "".join(
         f'<section class="{"domain" if rankings[domain]["enough"] else "domain open"}">'
         f"<h2>{escape(capital(domain))}</h2>{_finding(rankings[domain], 'domain-answer')}</section>"
-        for domain in group["domains"]
-        if len(group["domains"]) > 1  # else it is all data once more
+        for domain in group["answered"][1:]
     )
     return f'{text}<div class="domains">{domains}</div>'
 

@@ -58,7 +58,7 @@ def markdown_text(report: Shown) -> str:
         lines += [f"- {_plain(note)}" for note in [*group["settings"], *group["notes"]]]
         for index, budget in enumerate(group["budgets"]):
             lines += ["", f"### {_plain(capital(budget['words']))}", ""]
-            for scope in ("overall", *(group["domains"] if len(group["domains"]) > 1 else ())):
+            for scope in group["answered"]:
                 lines += _markdown_answer(scope, budget["rankings"][scope])
             lines += ["", *_markdown_table(group, index)]
             lines += ["", LEGEND]

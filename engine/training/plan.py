@@ -122,17 +122,18 @@ def choose_plan(device: str, precision: str) -> Plan:
 
 def keep_plan(kept: Mapping[str, Any]) -> Plan:
     """The plan that an interrupted run began with, from its record; raises UserError when its device is gone."""
-    torch.set_num_threads(Plan(**kept).threads)
+    begun = Plan(**kept)
+    torch.set_num_threads(begun.threads)
     try:
-        plan = choose_plan(kept["device"], kept["precision"])
+        plan = choose_plan(begun.device, begun.precision)
     except UserError as problem:
         raise UserError(
-            f"this run was interrupted on {kept['device']} ({kept['device_name']}) and can't go on here: {problem}\n"
+            f"this run was interrupted on {begun.device} ({begun.device_name}) and can't go on here: {problem}\n"
             "Go on where it began, or start it over with --rerun."
         ) from problem
-    if plan.device_name != kept["device_name"]:
-        say(f"note: this run began on {kept['device_name']} and goes on on {plan.device_name}: its numbers may differ")
-    return Plan(**kept)
+    if plan.device_name != begun.device_name:
+        say(f"note: this run began on {begun.device_name} and goes on on {plan.device_name}: its numbers may differ")
+    return begun
 
 
 def _half_precision(device: str) -> tuple[str, str]:
