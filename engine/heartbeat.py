@@ -27,8 +27,11 @@ def alive(doing: str) -> None:
     if not path or time.monotonic() - _last_sign < SECONDS:
         return
     _last_sign = time.monotonic()
+    # renamed into place, so that whoever looks at it just now reads a whole line
+    written = Path(f"{path}.{os.getpid()}")
     with suppress(OSError):  # whoever wanted to know is gone
-        Path(path).write_text(f"{doing}\n", encoding="utf-8")
+        written.write_text(f"{doing}\n", encoding="utf-8")
+        written.replace(path)
 
 
 def install_stop_handler() -> None:
