@@ -19,7 +19,7 @@ from engine.data.part import PARTS, Part, RawSplits, Splits
 from engine.environment import environment
 from engine.models.backbone import Backbone
 from engine.models.weights import Weights
-from engine.records.metrics import Labels, Logits, evaluate
+from engine.records.metrics import Labels, Logits, Predictions, evaluate
 from engine.training.plan import Plan
 from engine.training.recipe import Recipe
 from engine.training.state import State
@@ -144,8 +144,7 @@ def worst_rows(logits: Logits, labels: Labels) -> Labels:
 
     logits: (N, C). labels: (N,).
     """
-    wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
-    shifted = logits[wrong].astype(np.float64)
-    shifted -= shifted.max(axis=1, keepdims=True)
-    confidence = 1 / np.exp(shifted).sum(axis=1)
-    return wrong[np.argsort(-confidence, kind="stable")[:WORST]]
+    predictions = Predictions(logits, labels)
+    wrong = np.flatnonzero(~predictions.correct)
+    # by the odds, which tell probabilities apart that are all rounded to 1
+    return wrong[np.argsort(predictions.log_odds_against[wrong], kind="stable")[:WORST]]

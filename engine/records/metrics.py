@@ -40,12 +40,34 @@ class Predictions:
         self.correct: npt.NDArray[np.bool_] = self.predicted == labels
 
     @cached_property
-    def log_probabilities(self) -> npt.NDArray[np.float64]:
-        """(N, C), natural logarithms."""
+    def below_highest(self) -> npt.NDArray[np.float64]:
+        """(N, C), how far each logit lies below its image's highest; 0 or less."""
         shifted = self.logits.astype(np.float64)
         shifted -= shifted.max(axis=1, keepdims=True)
-        shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         return shifted
+
+    @cached_property
+    def log_odds_against(self) -> npt.NDArray[np.float64]:
+        """(N,), log((1 - p) / p) of the predicted class, which tells p apart that are all rounded to 1."""
+        # in the order of their size, so that the same logits in another order add up to the same
+        others = np.sort(self.below_highest, axis=1)[:, :-1]
+        second = others[:, -1]
+        against: npt.NDArray[np.float64] = second + np.log(np.exp(others - second[:, None]).sum(axis=1))
+        return against
+
+    @cached_property
+    def log_probabilities(self) -> npt.NDArray[np.float64]:
+        """(N, C), natural logarithms."""
+        return self.below_highest - np.log1p(np.exp(self.log_odds_against))[:, None]
+
+    def log_odds(self, index: int) -> npt.NDArray[np.float64]:
+        """(N,), log(p / (1 - p)) of the class `index`: it orders images as p does, without rounding to 1.
+
+        In float64, every p is 1 from a margin of 37 between the logits on.
+        """
+        own = self.below_highest[:, index]
+        others = 1 + np.maximum(0, np.exp(self.log_odds_against) - np.exp(own))  # the highest among them gives the 1
+        return np.where(own == 0, -self.log_odds_against, own - np.log(others))
 
     @cached_property
     def probabilities(self) -> npt.NDArray[np.float64]:
@@ -113,9 +135,8 @@ def _auroc(predictions: Predictions) -> float | None:
 
     if len(predictions.present) < 2:
         return None
-    labels, probabilities = predictions.labels, predictions.probabilities
-    scored = [1] if predictions.classes == 2 else predictions.present
-    return float(np.mean([roc_auc_score(labels == index, probabilities[:, index]) for index in scored]))
+    labels, scored = predictions.labels, [1] if predictions.classes == 2 else predictions.present
+    return float(np.mean([roc_auc_score(labels == index, predictions.log_odds(index)) for index in scored]))
 
 
 def _nll(predictions: Predictions) -> float:
@@ -186,7 +207,7 @@ def evaluate(logits: Logits, labels: Labels) -> dict[str, Any]:
     confusion matrix that are not 0: true class, predicted class and images, each a list. Raises ValueError as
     Predictions does.
     """
-    predictions = Predictions(logits, labels)
+    predictions = Predictions(np.asarray(logits), np.asarray(labels))
     recalls: list[float | None] = [None] * predictions.classes
     for index, recall in zip(predictions.present.tolist(), predictions.recalls.tolist(), strict=True):
         recalls[index] = recall

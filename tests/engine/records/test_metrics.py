@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from engine.records.metrics import METRICS, evaluate
+from engine.records.metrics import METRICS, Predictions, evaluate
 
 # scikit-learn warns where a metric is undefined or a class is missing; no user should see that
 pytestmark = pytest.mark.filterwarnings("error")
@@ -251,3 +251,37 @@ def test_many_classes_are_quick() -> None:
     start = time.process_time()
     measure(logits, random.integers(0, 1_000, 5_000))
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("margin", [1.0, 29.0, 40.0, 800.0, 1e30])
+def test_auroc_of_very_sure_binary_logits(margin: float) -> None:
+    assert measure([[0, margin], [0, 1.25 * margin]], [0, 1])["auroc"] == 1.0
+    assert measure([[margin, 0], [1.25 * margin, 0]], [1, 0])["auroc"] == 1.0
+    assert measure([[0, margin], [0, 1.25 * margin]], [1, 0])["auroc"] == 0.0
+
+
+def test_auroc_of_one_very_sure_class_against_the_rest() -> None:
+    logits = [[0, 0, 50], [0, 0, 40], [0, 0, 60], [90, 0, 0], [0, 95, 0]]
+    assert measure(logits, [0, 2, 2, 0, 1])["auroc"] == pytest.approx((5 / 6 + 1 + 5 / 6) / 3)
+
+
+def test_equal_logits_in_another_order_are_a_tie() -> None:
+    random = np.random.default_rng(0)
+    row = random.normal(size=9) * 20
+    rows = np.array([np.append(random.permutation(row), 3.0) for _ in range(50)])
+    labels = np.array([9, 8] * 25)
+    of_class_9 = [roc_auc_score(labels == 9, [3.0] * 50)]
+    assert of_class_9 == [0.5]
+    predictions = Predictions(rows, labels)
+    assert len(set(predictions.log_odds(9).tolist())) == 1
+
+
+def test_the_loss_of_a_very_sure_right_answer_is_not_rounded_to_0() -> None:
+    assert measure([[0, 40]], [1])["nll"] == pytest.approx(math.exp(-40), rel=1e-12)
+
+
+def test_logits_in_half_precision_are_measured_in_full() -> None:
+    logits = np.array([[0, 40], [0, 50], [11, 0]], np.float16)
+    labels = np.array([0, 1, 0])
+    assert evaluate(logits, labels) == evaluate(logits.astype(np.float64), labels)
+    assert evaluate(logits, labels)["auroc"] == 1.0
