@@ -243,9 +243,9 @@ class Config:
         return self.shots or self.fraction
 
     def settings(self) -> dict[str, Any]:
-        """Every field, JSON-ready."""
-        texts = {f.name: str(getattr(self, f.name)) for f in fields(self) if isinstance(getattr(self, f.name), Path)}
-        return {f.name: getattr(self, f.name) for f in fields(self)} | {"size": list(self.size)} | texts
+        """Every field, JSON-ready; paths are absolute."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)} | {"size": list(self.size)}
+        return {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in values.items()}
 
 
 FLAGS: dict[str, Field[Any]] = {f.name: f for f in fields(Config)}
@@ -322,6 +322,8 @@ def parse(
     values["size"] = (values["size"][0], values["size"][-1])
     known[values["model"]].require_size(values["model"], values["size"])
     check_weights(values["weights"])
+    if values["weights"] not in WEIGHTS and Path(values["weights"]).is_file():
+        values["weights"] = str(Path(values["weights"]).absolute())
     check_output(values["out"])
     if values["tensorboard"] and find_spec("tensorboard") is None:
         raise UserError("--tensorboard needs the package tensorboard: pip install 'tensorboard>=2.16'")

@@ -27,7 +27,7 @@ def versions() -> dict[str, str | None]:
 
 
 def environment() -> dict[str, Any]:
-    """Return what the numbers may depend on beside the command."""
+    """Return what the numbers may depend on beside the command and the code."""
     import torch
 
     return {
@@ -40,6 +40,7 @@ def environment() -> dict[str, Any]:
         "git_commit": git_commit(),
         "git_changed": None if (changes := _git("status", "--porcelain")) is None else bool(changes),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "folder": str(Path.cwd()),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from engine.code_hash import code_of
 from engine.config import Config
 from engine.console import say
 from engine.data.batches import Batches, usable_batch_size
@@ -17,11 +18,12 @@ from engine.data.images import DECODER
 from engine.data.load import DecodeOptions, decode, decode_few, divide, read
 from engine.data.part import RawSplits, Splits
 from engine.device import prepare
+from engine.environment import environment
 from engine.models.backbone import Backbone
 from engine.models.structure import freeze_body, macs, trains_batch_norm
 from engine.models.weights import Weights, build, find_weights
 from engine.records.describe import Outcome, describe_data, describe_model, describe_training
-from engine.records.printed import head_lines, result_line
+from engine.records.printed import head_lines, other_code_lines, result_line
 from engine.records.run_folder import Run
 from engine.records.schema import asked_beyond_result
 from engine.training.autotune import TuningRequest, fastest_plan
@@ -100,8 +102,9 @@ def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
     recipe = resolve_recipe(config, backbone, ceil(counted.train_images / batch_size))
 
     run = Run(config.out, identity(config, data, trainee, recipe, batch_size), config.rerun, config.tensorboard)
+    other_code = other_code_lines(run.record, code_of(dataset.read))
     if run.done and not config.check:
-        say(f"record     {run.folder}", result_line(run.record))
+        say(f"record     {run.folder}", *other_code, result_line(run.record))
         return
     if run.interrupted:
         plan = keep_plan(run.record["plan"])
@@ -110,11 +113,12 @@ def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
     description = describe(setup, counted)
     if run.interrupted:
         description["lr"] = run.record["lr"]  # that of a sweep, if there was one
-    say(*head_lines(description, recipe.summary, None if config.check else run.folder, run.interrupted))
+    say(*head_lines(description, recipe.summary, None if config.check else run.folder, run.interrupted), *other_code)
     if config.check:
         check_run(setup)
     else:
-        with run.writing(description, data.splits.listing(config.protocol, config.seed)):
+        listing = data.splits.listing(config.protocol, config.seed)
+        with run.writing(description, listing, seen_after(trainee.weights, data.splits)):
             train_and_test(setup, run)
         say(f"record     {run.folder}", result_line(run.record))
 
@@ -190,11 +194,19 @@ def describe(setup: Setup, counted: Data) -> dict[str, Any]:
     """What the record says of the run before it begins; `counted` are the images that it is about."""
     config, trainee = setup.config, setup.trainee
     own_validation = counted.raw.val is not None and config.budget is None
+    seen = trainee.weights.seen_of(counted.splits.test)
     return {
-        **describe_data(counted.dataset, counted.raw, counted.splits, own_validation),
-        **describe_model(config.model, trainee.backbone, trainee.weights, trainee.model, trainee.macs),
+        **describe_data(counted.dataset, counted.raw, counted.splits, own_validation, config.data_dir),
+        **describe_model(config.model, trainee.backbone, trainee.weights, trainee.model, trainee.macs, seen),
         **describe_training(config, setup.recipe, setup.train, setup.plan),
+        "environment": environment() | {"code": code_of(counted.dataset.read)},
     }
+
+
+def seen_after(weights: Weights, splits: Splits) -> frozenset[str] | None:
+    """The digests of all images that train or choose the weights of a run that begins from `weights`; None: unknown."""
+    before = weights.seen if weights.run else frozenset()
+    return None if before is None else before.union(splits.train.own_digests, splits.val.own_digests)
 
 
 def tuning_request(config: Config, backbone: Backbone, recipe: Recipe) -> TuningRequest:

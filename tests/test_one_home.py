@@ -42,7 +42,7 @@ ADDED = {
     "backbone": Edit(
         "common.py",
         "    # the original's command line takes it",
-        '    "mnasnet": Backbone("mnasnet0_5", "MNASNet0_5_Weights.IMAGENET1K_V1", "classifier.1"),\n',
+        '    "mobile": Backbone("mobilenet_v3_small", "MobileNet_V3_Small_Weights.IMAGENET1K_V1", "classifier.3"),\n',
     ),
     "metric": Edit(
         "engine/records/metrics.py",
@@ -81,7 +81,7 @@ TABLES = [  # tests of what the tables hold
     "test_docs.py",
     "test_house.py",
 ]
-FLAGS = ["-bs", "16", "--size", "32", "--weights", "none", "--device", "cpu", "--plan", "off"]
+FLAGS = ["-bs", "16", "--size", "32", "--weights", "none", "--device", "cpu", "--plan", "off", "--precision", "fp32"]
 
 
 class House:
@@ -147,11 +147,11 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     """Everything is added, part of it after a first run, and seen by a run, a grid and a report."""
     house = House(tmp_path_factory.mktemp("house"))
     house.add("dataset", "backbone")
-    old = ["-model", "mnasnet", "--epochs", "1", *FLAGS]
+    old = ["-model", "mobile", "--epochs", "1", *FLAGS]
     first = house.run("mine.py", *old)
     house.add("metric", "recipe", "flag")
     again = house.run("mine.py", *old)
-    grid = ["--models", "mnasnet", "--epochs", "1", *FLAGS]
+    grid = ["--models", "mobile", "--epochs", "1", *FLAGS]
     dry_run = house.run("grid.py", "--datasets", "mine", *grid, "--dry-run")
     outside = house.work / "theirs.py"
     outside.write_text(SCRIPT.replace("mine", "theirs"), "utf-8")
@@ -164,15 +164,15 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
 
 
 def test_a_backbone(story: Story) -> None:
-    assert "backbone   mnasnet, weights none" in story.first
+    assert "backbone   mobile, weights none" in story.first
     assert story.house.record("mine", "brief")["backbone"] | {"weights_run": None} == {
-        "name": "mnasnet",
-        "builder": "mnasnet0_5",
+        "name": "mobile",
+        "builder": "mobilenet_v3_small",
         "weights": "none",
         "weights_sha256": None,
         "weights_run": None,
     }
-    assert {row["backbone"] for row in story.table} == {"mnasnet"}
+    assert {row["backbone"] for row in story.table} == {"mobile"}
 
 
 def test_a_dataset(story: Story) -> None:

@@ -101,6 +101,12 @@ class Part:
         return self.entries(self.digests) if self.digests is not None else [""] * len(self)
 
     @property
+    def fingerprint(self) -> str:
+        """The sha256 of every image's pixels, once they are decoded, and label; names and order do not change it."""
+        images = sorted(zip(self.own_digests, self.labels.tolist(), strict=True))
+        return hashlib.sha256(json.dumps(images).encode()).hexdigest()
+
+    @property
     def labelled_names(self) -> list[tuple[str, int]]:
         """(name, label) of each image."""
         return list(zip(self.names, self.labels.tolist(), strict=True))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import sys
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from torchvision.models import WeightsEnum
 
 from engine.data.declaration import File
 from engine.data.download import fetch
+from engine.data.part import Part
 from engine.errors import UserError
 from engine.files import digest
 from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, Backbone, WeightsFile
@@ -32,10 +34,20 @@ class Weights:
     sha256: str | None
     mean: tuple[float, ...] = IMAGENET_MEAN  # of the images they were trained on, on a scale of 0 to 1
     std: tuple[float, ...] = IMAGENET_STD
-    run: dict[str, Any] | None = None  # the earlier run that they are a checkpoint of: what they may have seen
+    run: dict[str, Any] | None = None  # the earlier run that they are a checkpoint of
+    # digests of the images that trained or chose them, in that run and in those before it; None: nobody knows
+    seen: frozenset[str] | None = field(default=None, compare=False, repr=False)
+
+    def seen_of(self, part: Part) -> int | None:
+        """How many of the images of `part`, which are decoded, they have seen; None: nobody knows."""
+        return None if self.seen is None else sum(digest in self.seen for digest in part.own_digests)
 
 
 NONE = Weights("none", None, None)
+
+# in a checkpoint: the digests of the images that its weights have seen; the record, while the run lasts
+SEEN, UNFINISHED = "seen", "unfinished"
+DIGEST_BYTES = 16
 
 
 def find_weights(backbone: Backbone, choice: str) -> Weights:
@@ -76,12 +88,25 @@ def _of_file(path: Path) -> Weights:
         raise UserError(f"--weights {path}: the file can't be read ({problem.strerror}).") from problem
     content = _load(path)
     weights = Weights(f"file:{path.name}:{sha256[:12]}", path, sha256)
-    if not isinstance(content, dict) or not {"run", "dataset", "backbone", "normalisation"} <= content.keys():
+    record = content.get(UNFINISHED, content) if isinstance(content, dict) else {}
+    if not {"run", "dataset", "backbone", "normalisation"} <= record.keys():
         return weights
-    run = {"run": content["run"], "dataset": content["dataset"]["key"], "protocol": content["protocol"]}
-    run |= {"seed": content["seed"], "weights": content["backbone"]["weights"]}
-    mean, std = (tuple(content["normalisation"][key]) for key in ("mean", "std"))
-    return replace(weights, mean=mean, std=std, run=run)
+    run = {"run": record["run"], "dataset": record["dataset"]["key"], "protocol": record["protocol"]}
+    run |= {"seed": record["seed"], "weights": record["backbone"]["weights"]}
+    mean, std = (tuple(record["normalisation"][key]) for key in ("mean", "std"))
+    return replace(weights, mean=mean, std=std, run=run, seen=_seen(content))
+
+
+def _seen(checkpoint: Mapping[str, Any]) -> frozenset[str] | None:
+    """The digests that packed_digests() packed; None where the checkpoint has none."""
+    images = checkpoint.get(SEEN)
+    return None if images is None else frozenset(bytes(row).hex() for row in images.numpy())
+
+
+def packed_digests(digests: Iterable[str]) -> torch.Tensor:
+    """What a checkpoint keeps of the images that its weights have seen: uint8 (N, 16), sorted, each once."""
+    packed = b"".join(map(bytes.fromhex, sorted(set(digests))))
+    return torch.frombuffer(bytearray(packed), dtype=torch.uint8).reshape(-1, DIGEST_BYTES)
 
 
 def build(backbone: Backbone, name: str, num_classes: int, weights: Weights) -> nn.Module:

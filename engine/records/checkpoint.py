@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from engine.errors import UserError
 from engine.files import atomic
+from engine.models.weights import SEEN, UNFINISHED, packed_digests
 from engine.records.schema import CHECKPOINT
 from engine.training.loop import copy_of
 from engine.training.state import State
@@ -43,12 +44,28 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     return saved
 
 
-def finished(model: nn.Module, state: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+def unfinished(snapshot: Mapping[str, Any], record: Mapping[str, Any], seen: Collection[str] | None) -> dict[str, Any]:
+    """What the checkpoint of a run holds that has taken `snapshot`: with what tells --weights where they come from."""
+    origin = {name: record[name] for name in ("run", "protocol", "seed", "normalisation")}
+    origin["dataset"] = {"key": record["dataset"]["key"]}
+    origin["backbone"] = {"weights": record["backbone"]["weights"]}
+    return {**snapshot, UNFINISHED: origin, **_seen(seen)}
+
+
+def finished(
+    model: nn.Module, state: Mapping[str, Any], record: Mapping[str, Any], seen: Collection[str] | None = None
+) -> dict[str, Any]:
     """What the checkpoint of a finished run holds.
+
+    seen: the digests of the images that trained or chose the weights; None: nobody knows.
 
     The state is in it, so that a run which is cut off before its record says "done" has only test left to do.
     """
     weights = copy_of(model)
     for name, value in weights.items():
         weights[name] = value.contiguous()
-    return {"model": weights, "state": state, **record}
+    return {"model": weights, "state": state, **record, **_seen(seen)}
+
+
+def _seen(digests: Collection[str] | None) -> dict[str, torch.Tensor]:
+    return {} if digests is None else {SEEN: packed_digests(digests)}

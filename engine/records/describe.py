@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from engine.data.batches import Batches
 from engine.data.declaration import Dataset
 from engine.data.images import DECODER, resize
 from engine.data.part import PARTS, Part, RawSplits, Splits
-from engine.environment import environment
 from engine.models.backbone import Backbone
 from engine.models.weights import Weights
 from engine.records.metrics import Labels, Logits, Predictions, evaluate
@@ -28,8 +28,10 @@ WORST = 12  # wrong predictions whose images are kept
 TILE = 64  # pixels: the longer side of such an image, at most
 
 
-def describe_data(dataset: Dataset, raw: RawSplits, splits: Splits, own_validation: bool) -> dict[str, Any]:
-    """What is trained and tested on."""
+def describe_data(
+    dataset: Dataset, raw: RawSplits, splits: Splits, own_validation: bool, data_dir: Path
+) -> dict[str, Any]:
+    """What is trained and tested on; `data_dir` is where it lies, unless it is a folder of the user's own."""
     return {
         "dataset": {
             "key": dataset.key,
@@ -46,13 +48,20 @@ def describe_data(dataset: Dataset, raw: RawSplits, splits: Splits, own_validati
             "counts": {"available": len(raw.train)} | {part: len(getattr(splits, part)) for part in PARTS},
             "checksums": dict(raw.checksums),
             "split": splits.hash,
+            "test_part": splits.test.fingerprint,
+            "place": str(dataset.own_folder or data_dir.absolute()),
         },
         "decoder": DECODER,
     }
 
 
-def describe_model(name: str, backbone: Backbone, weights: Weights, model: nn.Module, macs: int) -> dict[str, Any]:
-    """What is trained, and what is known of its costs; `macs` are those of one image."""
+def describe_model(
+    name: str, backbone: Backbone, weights: Weights, model: nn.Module, macs: int, seen: int | None
+) -> dict[str, Any]:
+    """What is trained, and what is known of its costs.
+
+    `macs` are those of one image, `seen` the test images that the weights have seen; None: nobody knows.
+    """
     parameters = list(model.parameters())
     return {
         "backbone": {
@@ -60,7 +69,7 @@ def describe_model(name: str, backbone: Backbone, weights: Weights, model: nn.Mo
             "builder": backbone.builder_name,
             "weights": weights.name,
             "weights_sha256": weights.sha256,
-            "weights_run": weights.run,
+            "weights_run": weights.run and {**weights.run, "seen": seen},
         },
         "costs": {
             "parameters": sum(parameter.numel() for parameter in parameters),
@@ -71,7 +80,7 @@ def describe_model(name: str, backbone: Backbone, weights: Weights, model: nn.Mo
 
 
 def describe_training(config: Config, recipe: Recipe, train: Batches, plan: Plan) -> dict[str, Any]:
-    """How it is trained, and where."""
+    """How it is trained."""
     return {
         "protocol": config.protocol,
         "recipe": config.recipe,
@@ -83,7 +92,6 @@ def describe_training(config: Config, recipe: Recipe, train: Batches, plan: Plan
         "normalisation": {"mean": list(train.mean), "std": list(train.std)},
         "config": config.settings(),
         "plan": asdict(plan),
-        "environment": environment(),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Logits = npt.NDArray[np.float32]
+Logits = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.int64]
 
 BINS = 15  # of the expected calibration error

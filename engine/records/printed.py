@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.records.metrics import METRICS
+from engine.records.schema import codes_of, saw_test_images
 
 MOST_DIFFERENCES = 5  # that are printed
 
@@ -30,6 +31,8 @@ def head_lines(description: Mapping[str, Any], recipe: str, folder: Path | None,
         if honest
         else "protocol   paper: test chooses the epoch, which flatters",
     ]
+    if saw_test_images(description):
+        lines.insert(1, f"note       {seen_in_words(description)}: the result will flatter, and no report ranks it")
     if folder:
         lines.append(f"record     {folder}" + (" (goes on from where it was)" if resumed else ""))
     return [_counts_line(description), *_data_lines(dataset), *lines]
@@ -52,6 +55,28 @@ def _counts_line(description: Mapping[str, Any]) -> str:
     return f"{dataset['name']}: {parts}, {len(dataset['classes']):,} classes"
 
 
+def other_code_lines(record: Mapping[str, Any], code: Mapping[str, str]) -> list[str]:
+    """What is said of a record, if there is one, that other code than `code` made."""
+    others = [each for each in codes_of(record) if each != code] if record else []
+    if not others:
+        return []
+    where = " and ".join(
+        name
+        for part, name in (("engine", "engine/ or common.py"), ("script", "the dataset's script"))
+        if any(each[part] != code[part] for each in others)
+    )
+    what = "this result was made" if record["status"] == "done" else "the epochs so far were trained"
+    return [f"note       {what} by other code than what is here now ({where} differs): --rerun starts over"]
+
+
+def seen_in_words(record: Mapping[str, Any]) -> str:
+    """What is wrong with weights that saw_test_images() tells of."""
+    seen, test = record["backbone"]["weights_run"].get("seen"), record["dataset"]["counts"]["test"]
+    if seen is None:
+        return "weights of an earlier run on this dataset, which may have seen the images that now judge"
+    return f"its weights have seen {seen:,} of the {test:,} test images"
+
+
 def _data_lines(dataset: Mapping[str, Any]) -> list[str]:
     differences = dataset["differences"]
     lines = [f"partial    {difference}" for difference in differences[:MOST_DIFFERENCES]]
@@ -70,8 +95,8 @@ def result_line(record: Mapping[str, Any]) -> str:
     if record["dataset"]["partial"]:
         limits.append("partial data: not to be compared")
     earlier = record["backbone"]["weights_run"]
-    if earlier and earlier["dataset"] == record["dataset"]["key"]:
-        limits.append("weights of an earlier run on this dataset, which may have seen the images that now judge")
+    if saw_test_images(record):
+        limits.append(seen_in_words(record))
     if "none" in (record["backbone"]["weights"], earlier and earlier["weights"]):
         limits.append("not pretrained")
     return (

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -68,6 +68,7 @@ class Run:
         self.record: dict[str, Any] = {} if rerun else self._read()
         self.tensorboard = tensorboard
         self._events: Events | None = None
+        self._seen: Collection[str] | None = None
 
     def _read(self) -> dict[str, Any]:
         """The record that lies in the folder; {} where there is none."""
@@ -107,11 +108,15 @@ class Run:
         return self.record.get("sweep") or []
 
     @contextmanager
-    def writing(self, description: Mapping[str, Any], split: Mapping[str, Any]) -> Iterator[None]:
+    def writing(
+        self, description: Mapping[str, Any], split: Mapping[str, Any], seen: Collection[str] | None
+    ) -> Iterator[None]:
         """Hold the run's folder, alone, with a record that says "running"; an error that comes through is noted in it.
 
+        seen: the digests of all images that train or choose the weights, for the checkpoint; None: nobody knows.
         Raises UserError when the folder can't be written to or another process is at it.
         """
+        self._seen = seen
         with self._locked():
             self.record = {} if self.rerun else self._read()
             if self.done:
@@ -177,7 +182,8 @@ class Run:
 
     def save(self, snapshot: Mapping[str, Any]) -> None:
         """After an epoch: everything that a resume needs in checkpoint.pt, and the history as far as it goes."""
-        self._write(lambda: checkpoint.write_checkpoint(self.folder, snapshot))
+        content = checkpoint.unfinished(snapshot, self.record, self._seen)
+        self._write(lambda: checkpoint.write_checkpoint(self.folder, content))
         history = snapshot["state"]["history"]
         self._write(lambda: self._write_history(history))
         if self.tensorboard or self._events or any(self.folder.glob(EVENTS)):
@@ -192,7 +198,7 @@ class Run:
         self._write(lambda: self._save_predictions(outcome))
         self._write(lambda: self._save_errors(outcome))
         self.record |= {"status": "done", "finished": now()}
-        content = checkpoint.finished(model, asdict(state), self.record)
+        content = checkpoint.finished(model, asdict(state), self.record, self._seen)
         self._write(lambda: checkpoint.write_checkpoint(self.folder, content))
         self._write_record()
 

@@ -113,6 +113,8 @@ class DatasetRecord(TypedDict):
     counts: dict[str, int]
     checksums: dict[str, str]
     split: str
+    test_part: str  # these two not in records from before they were added
+    place: str
 
 
 class BackboneRecord(TypedDict):
@@ -312,6 +314,28 @@ def identity_of(record: Mapping[str, Any]) -> dict[str, Any]:
     dataset = record["dataset"]
     own |= {"dataset": dataset["key"], "version": dataset["version"], "split": dataset["split"]}
     return own | {"weights": record["backbone"]["weights_sha256"], "asked": asked_beyond_result(record["config"])}
+
+
+def saw_test_images(record: Mapping[str, Any]) -> bool:
+    """Whether the weights that a run began from are known to have seen its test images, or may have.
+
+    Of an earlier run whose checkpoint does not say which images it saw, those of the same dataset may have.
+    """
+    earlier = record["backbone"]["weights_run"]
+    if not earlier:
+        return False
+    seen = earlier.get("seen")
+    return bool(earlier["dataset"] == record["dataset"]["key"] if seen is None else seen > 0)
+
+
+def codes_of(record: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The hashes of the code that made a record, several where other code resumed it; none where it lacks them."""
+    environments = [record["environment"], *(resume["environment"] for resume in record["resumed"])]
+    different: list[dict[str, str]] = []
+    for code in (environment.get("code") for environment in environments):
+        if code and code not in different:
+            different.append(code)
+    return different
 
 
 def asked_beyond_result(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torchvision.models import VisionTransformer
 import common
 from common import Dataset, RawSplits, ReadOptions
 from engine.records.metrics import evaluate
-from engine.records.schema import json_schema
+from engine.records.schema import codes_of, json_schema
 from engine.training.loop import fit, predict
 from tests import toy
 from tests.conftest import Command, only_run
@@ -373,10 +373,10 @@ def test_weights_of_an_earlier_run_on_the_same_data_are_told(command: Command, t
     capsys.readouterr()
     assert command(f"-model tiny -bs 16 --epochs 1 --weights {earlier / 'checkpoint.pt'}") == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert "weights of an earlier run on this dataset" in last
+    assert "its weights have seen 21 of the 21 test images" in last
     assert "not pretrained" in last
     record = record_of(only_run(tmp_path / "runs"))
-    told = {"run": earlier.name, "dataset": "toy", "protocol": "paper", "seed": 0, "weights": "none"}
+    told = {"run": earlier.name, "dataset": "toy", "protocol": "paper", "seed": 0, "weights": "none", "seen": 21}
     assert record["backbone"]["weights_run"] == told
     assert record["normalisation"] == {"mean": [0.4, 0.4, 0.4], "std": [0.2, 0.2, 0.2]}
     jsonschema.validate(record, json_schema())
@@ -417,7 +417,50 @@ def test_the_final_checkpoint_says_done(command: Command, tmp_path: Path) -> Non
     command(QUICK)
     folder = only_run(tmp_path / "runs")
     checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
-    assert {key: value for key, value in checkpoint.items() if key not in ("model", "state")} == record_of(folder)
+    assert {key: value for key, value in checkpoint.items() if key not in ("model", "state", "seen")} == record_of(
+        folder
+    )
+
+
+def test_what_other_code_made_is_told(
+    command: Command, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A changed training loop: a finished run is shown, one that was begun goes on, neither without a word."""
+    monkeypatch.setattr("engine.run.code_of", lambda _: {"engine": "1", "script": "1"})
+    assert command(QUICK) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.run.predict", raise_interrupt)
+        assert command(f"{QUICK} --seed 1") == 130
+    capsys.readouterr()
+    assert command(QUICK) == 0
+    assert "other code" not in capsys.readouterr().out
+    monkeypatch.setattr("engine.run.code_of", lambda _: {"engine": "2", "script": "1"})
+    for flag, what in (("", "this result was made"), ("--seed 1", "the epochs so far were trained")):
+        assert command(f"{QUICK} {flag}") == 0
+        printed = capsys.readouterr().out
+        assert f"note       {what} by other code than what is here now (engine/ or common.py differs)" in printed
+        assert "--rerun starts over" in printed
+    finished, resumed = (record_of(path.parent) for path in sorted((tmp_path / "runs").glob("*/*/*/record.json")))
+    assert [code["engine"] for code in codes_of(finished)] == ["1"]
+    assert [code["engine"] for code in codes_of(resumed)] == ["1", "2"]
+    jsonschema.validate(resumed, json_schema())
+    assert command(f"{QUICK} --rerun") == 0
+    assert "other code" not in capsys.readouterr().out
+    assert codes_of(record_of(tmp_path / "runs" / "toy" / "tiny" / finished["run"])) == [{"engine": "2", "script": "1"}]
+
+
+def test_paths_in_records_are_absolute(command: Command, tmp_path: Path) -> None:
+    torch.save(toy.tiny().state_dict(), "own.pth")
+    assert command("-model tiny -bs 16 --plan off --epochs 1 --weights own.pth --data-dir d") == 0
+    record = record_of(only_run(tmp_path / "runs"))
+    assert record["config"]["weights"] == str(tmp_path / "own.pth")
+    assert [record["config"][name] for name in ("data_dir", "out")] == [str(tmp_path / "d"), str(tmp_path / "runs")]
+    assert record["dataset"]["place"] == str(tmp_path / "d")
+    assert record["environment"]["folder"] == str(tmp_path)
+
+
+def raise_interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_processor_memory_that_runs_out_is_told_as_such(
