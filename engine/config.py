@@ -233,7 +233,8 @@ class Config:
     check: bool = switch(
         "--check",
         role=PLACE,
-        help="only tell whether the run would work: data, weights, one step of training, validation, saving, loading",
+        help="only tell whether the run would work: all images are decoded, and kept for the run as the run does, "
+        "then one step of training, validation, saving, loading. Nothing is fetched, and no record is left",
     )
     rerun: bool = switch("--rerun", role=PLACE, help="start over, even where a finished run lies")
 

@@ -58,6 +58,16 @@ def disk_errors_explained(what: str, folder: Path, advice: str) -> Iterator[None
         raise kind(f"{what} {error.filename or folder}: {reason_of(error)}. {advice}") from error
 
 
+def counted(number: int, noun: str, verb: str = "") -> str:
+    """ "2,000 images", or "1 image"; with a verb, as one says it of several ("are", "have", "lie"), that as well."""
+    single = {"are": "is", "have": "has", "were": "was"}
+    if number != 1:
+        noun += "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
+    elif verb:
+        verb = single.get(verb) or f"{verb}s"
+    return f"{number:,} {noun} {verb}".rstrip()
+
+
 def listed(items: Iterable[str], most: int = MOST_LISTED) -> str:
     """One indented line an item, for an error message; beyond `most` items a count of the others."""
     items = iter(items)

@@ -13,12 +13,12 @@ import numpy as np
 from engine.data.cache import decode_all
 from engine.data.declaration import Dataset, Protocol, ReadOptions
 from engine.data.download import obtain
-from engine.data.images import digest, load, resize
+from engine.data.images import digest
 from engine.data.locate import present, seen_checksums, wanted
-from engine.data.overlap import contradictions, copies_of_test, separate
-from engine.data.part import Part, Pixels, RawSplits, Splits
+from engine.data.overlap import contradictions, copies_of_test, require_separate, separate
+from engine.data.part import Part, RawSplits, Splits
 from engine.data.splits import Budget, few_of_each, hold_out
-from engine.errors import UnreadableError, UserError, listed
+from engine.errors import UserError, listed
 
 MOST_CLASSES = 12  # that are named when their images are not all there
 HELD_OUT = 0.1  # of the training images, under the `honest` protocol
@@ -159,6 +159,7 @@ def decode(dataset: Dataset, raw: RawSplits, splits: Splits, options: DecodeOpti
 
     Raises UserError when an image can't be read, or is in two parts.
     """
+    require_separate(splits, options.protocol, dataset.own, options.allow_partial)
     key = dataset.key
     if dataset.own:  # folders of the same name do not share a cache
         key += "-" + hashlib.sha256(os.fsencode(str(dataset.own_folder))).hexdigest()[:8]
@@ -196,30 +197,3 @@ def with_digests(splits: Splits) -> Splits:
         return replace(part, digests=known[id(part.images)])
 
     return splits.map(digested)
-
-
-def decode_few(dataset: Dataset, splits: Splits, count: int, options: DecodeOptions) -> Splits:
-    """At most `count` images of each part, for `--check`: nothing is kept.
-
-    Raises UserError when one can't be read (unless partial data are allowed), or none, or where groups or files, which
-    is all that can be known of overlap before the rest is decoded, are in two parts.
-    """
-    separate(splits, options.protocol, dataset.own, options.allow_partial)
-    return splits.map(lambda part: _few(part, count, options.size, options.allow_partial))
-
-
-def _few(part: Part, count: int, size: tuple[int, int], allow_unreadable: bool) -> Part:
-    """At most `count` images, evenly spread over the part, decoded in memory."""
-    few = part.take(np.unique(np.linspace(0, len(part) - 1, count).round().astype(np.int64)))
-    if isinstance(part.images, np.ndarray):
-        return few
-    pixels: dict[int, Pixels] = {}
-    for index, (reference, name) in enumerate(zip(few.entries(few.references), few.names, strict=True)):
-        try:
-            pixels[index] = resize(load(reference), size)
-        except UnreadableError as problem:
-            if not allow_unreadable:
-                raise UserError(f"{name} can't be read: {problem}. Get it again, or repair it.") from problem
-    if not pixels:
-        raise UserError(f"none of {len(few):,} images can be read, {few.names[0]} for one. Get them again.")
-    return replace(few.take(np.array([*pixels])), images=np.stack([*pixels.values()]), rows=None, digests=None)

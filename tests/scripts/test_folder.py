@@ -19,7 +19,10 @@ import datasets
 import folder
 import split
 from common import Choice, RawSplits, ReadOptions
+from engine.data import cache
 from tests.conftest import Command, only_run
+
+Prepare = Callable[[Path], object]
 
 QUICK = "-model tiny -bs 4 --weights none --epochs 1 --size 16 --plan off"
 
@@ -127,13 +130,72 @@ def test_an_image_added_makes_another_run(command: Command, tmp_path: Path) -> N
     assert len(list((tmp_path / "runs").glob("*/*/*/record.json"))) == 2
 
 
-def test_check_says_so_in_moments(command: Command, tmp_path: Path, capsys: Any) -> None:
+def test_check_decodes_what_the_run_then_finds(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """What it says of the data is what the run says, and none of its work is lost."""
     parted(tmp_path / "pets")
     assert command(f"pets {QUICK} --check", folder.DATASET) == 0
-    printed = capsys.readouterr().out
-    assert "pets: train 12 (10 to train + 2 val), test 12, 2 classes" in printed
-    assert "ok: data: 4 + 2 images" in printed
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "torch") == ["pets"]
+    checked = capsys.readouterr().out
+    assert "ok: data: 10 train and 2 val images" in checked
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "torch") == ["data", "pets"]
+    monkeypatch.setattr(cache, "decode_rows", None)
+    assert command(f"pets {QUICK}", folder.DATASET) == 0
+    ran = capsys.readouterr().out
+    assert [line for line in ran.splitlines() if line in checked.splitlines()] == checked.splitlines()[:5]
+
+
+def test_check_without_a_cache_writes_nothing(command: Command, tmp_path: Path) -> None:
+    parted(tmp_path / "pets")
+    assert command(f"pets {QUICK} --check --no-cache", folder.DATASET) == 0
+    assert [path.name for path in tmp_path.iterdir() if path.name != "torch"] == ["pets"]
+
+
+def test_a_file_copied_into_test_is_refused_before_anything_is_decoded(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    parted(tmp_path / "pets")
+    shutil.copy(tmp_path / "pets/train/cat/3.png", tmp_path / "pets/test/cat/same.png")
+    monkeypatch.setattr(cache, "decode_rows", None)
+    for flags in ("--check", "", "--check --protocol paper"):
+        assert command(f"pets {QUICK} {flags}", folder.DATASET) == 2
+        message = capsys.readouterr().err
+        assert "1 image outside the test part with the same content as a test image" in message
+        assert "train/cat/3.png = test/cat/same.png" in message
+
+
+def reencoded(root: Path) -> None:
+    """The pixels of a training image in another file."""
+    parted(root)
+    with Image.open(root / "train/cat/3.png") as image:
+        image.save(root / "test/cat/same.bmp")
+
+
+# what only all images, decoded, show; what is on the command line; what the message says
+REFUSED: list[tuple[Prepare, str, str]] = [
+    (reencoded, "", "train/cat/3.png = test/cat/same.bmp"),
+    (lambda r: (parted(r), (r / "train/cat/5.png").write_bytes(b"x")), "", "train/cat/5.png: not an image"),
+    (
+        lambda r: (parted(r), [path.write_bytes(b"x") for path in (r / "test").glob("*/*")]),
+        "--allow-partial",
+        "no image of the test part can be read",
+    ),
+    (lambda r: (parted(r), (r.parent / "runs").write_text("")), "", "is a file"),
+    (lambda r: (parted(r), (r.parent / "c").write_text("")), "--cache-dir c", "decoded images can't be kept"),
+]
+
+
+@pytest.mark.parametrize(("prepare", "flags", "expected"), REFUSED)
+def test_check_refuses_what_the_run_refuses(
+    command: Command, tmp_path: Path, capsys: Any, prepare: Prepare, flags: str, expected: str
+) -> None:
+    prepare(tmp_path / "pets")
+    messages = []
+    for check in ("--check", ""):
+        assert command(f"pets {QUICK} {flags} {check}", folder.DATASET) == 2
+        messages.append(capsys.readouterr().err)
+    assert expected in messages[0]
+    assert messages[0] == messages[1]
 
 
 def test_unreadable_images_are_all_named_or_left_out(command: Command, tmp_path: Path, capsys: Any) -> None:
@@ -176,11 +238,8 @@ def test_the_paper_protocol_tells_of_copies(command: Command, tmp_path: Path, ca
     assert command(f"pets {QUICK} --protocol paper", folder.DATASET) == 2
     assert "train/cat/same.png = test/cat/3.png" in capsys.readouterr().err
     assert command(f"pets {QUICK} --protocol paper --allow-partial", folder.DATASET) == 0
-    assert "leakage: 1 of 12 test images (8.3%) are tied to training images" in capsys.readouterr().out
+    assert "leakage: 1 of 12 test images (8.3%) is tied to training images" in capsys.readouterr().out
     assert record(tmp_path / "runs")["dataset"]["differences"][0].startswith("leakage: ")
-
-
-Prepare = Callable[[Path], object]
 
 
 def remove(root: Path, *names: str) -> None:
@@ -218,7 +277,7 @@ BAD: list[tuple[Prepare, str, str]] = [
     (lambda r: (parted(r), (r / "train/cat/x.png").mkdir()), "--allow-partial --bad", "--bad"),
     (lambda r: (parted(r), os.mkfifo(r / "train/cat/pipe.png")), "", "not a regular file"),
     (lambda r: (parted(r), (r / "test/cat/0.png").write_bytes(b"\x89PNG\r\n")), "", "test/cat/0.png: "),
-    (lambda r: (parted(r), (r / "test/cat/0.png").write_bytes(b"")), "--check", "test/cat/0.png can't be read: empty"),
+    (lambda r: (parted(r), (r / "test/cat/0.png").write_bytes(b"")), "--check", "test/cat/0.png: empty"),
     (lambda r: note(r, {"format": 1, "hash": "", "files": 3}), "", "split.json is not as split.py"),
     (
         lambda r: note(r, {"format": 1, "hash": "", "files": {"train": 3}, "groups": None}),
