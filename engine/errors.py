@@ -58,14 +58,16 @@ def disk_errors_explained(what: str, folder: Path, advice: str) -> Iterator[None
         raise kind(f"{what} {error.filename or folder}: {reason_of(error)}. {advice}") from error
 
 
+def agreeing(number: int, verb: str) -> str:
+    """The verb, given as one says it of several ("are", "have", "lie"), as one says it of so many."""
+    singular = {"are": "is", "have": "has", "were": "was"}
+    return verb if number != 1 else singular.get(verb) or f"{verb}s"
+
+
 def counted(number: int, noun: str, verb: str = "") -> str:
-    """ "2,000 images", or "1 image"; with a verb, as one says it of several ("are", "have", "lie"), that as well."""
-    single = {"are": "is", "have": "has", "were": "was"}
-    if number != 1:
-        noun += "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
-    elif verb:
-        verb = single.get(verb) or f"{verb}s"
-    return f"{number:,} {noun} {verb}".rstrip()
+    """ "2,000 images", or "1 image"; with a verb, as agreeing() takes it, "1 image is"."""
+    plural = f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}" + (f" {agreeing(number, verb)}" if verb else "")
 
 
 def listed(items: Iterable[str], most: int = MOST_LISTED) -> str:

@@ -17,6 +17,7 @@ from engine.data.declaration import Dataset
 from engine.data.images import DECODER
 from engine.data.load import DecodeOptions, decode, divide, read
 from engine.data.part import RawSplits, Splits
+from engine.data.splits import taken
 from engine.device import prepare
 from engine.models.backbone import Backbone
 from engine.models.structure import freeze_body, macs, trains_batch_norm
@@ -140,7 +141,7 @@ def decode_images(listed: Data, config: Config) -> Data:
     """The images as pixels."""
     dataset, splits = listed.dataset, listed.splits
     size, cache_dir = dataset.cached_size or config.size, None if config.no_cache else config.cache_dir
-    options = DecodeOptions(size, cache_dir, config.protocol, config.allow_partial)
+    options = DecodeOptions(size, cache_dir, config.protocol, config.allow_partial, config.budget)
     return Data(dataset, *decode(dataset, listed.raw, splits, options))
 
 
@@ -187,9 +188,9 @@ def make_batches(config: Config, data: Data, weights: Weights, batch_size: int, 
 def describe(setup: Setup) -> dict[str, Any]:
     """What the record says of the run before it begins."""
     config, trainee, data = setup.config, setup.trainee, setup.data
-    own_validation = data.raw.val is not None and config.budget is None
+    few = taken(data.raw.train.labels, len(data.raw.classes), config.budget)
     return {
-        **describe_data(data.dataset, data.raw, data.splits, own_validation),
+        **describe_data(data.dataset, data.raw, data.splits, few),
         **describe_model(config.model, trainee.backbone, trainee.weights, trainee.model, trainee.macs),
         **describe_training(config, setup.recipe, setup.train, setup.plan),
     }

@@ -28,8 +28,8 @@ WORST = 12  # wrong predictions whose images are kept
 TILE = 64  # pixels: the longer side of such an image, at most
 
 
-def describe_data(dataset: Dataset, raw: RawSplits, splits: Splits, own_validation: bool) -> dict[str, Any]:
-    """What is trained and tested on."""
+def describe_data(dataset: Dataset, raw: RawSplits, splits: Splits, taken: list[int] | None) -> dict[str, Any]:
+    """What is trained and tested on; `taken` is as taken() has it."""
     return {
         "dataset": {
             "key": dataset.key,
@@ -42,7 +42,8 @@ def describe_data(dataset: Dataset, raw: RawSplits, splits: Splits, own_validati
             "differences": list(raw.differences),
             "notes": list(raw.notes),
             "classes": list(raw.classes),
-            "own_validation": own_validation,
+            "own_validation": raw.val is not None and taken is None,
+            "taken": taken,
             "counts": {"available": len(raw.train)} | {part: len(getattr(splits, part)) for part in PARTS},
             "checksums": dict(raw.checksums),
             "split": splits.hash,

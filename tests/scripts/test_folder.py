@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ import folder
 import split
 from common import Choice, RawSplits, ReadOptions
 from engine.data import cache
+from reporting.collect import collect
+from reporting.comparable import divide
 from tests.conftest import Command, only_run
 
 Prepare = Callable[[Path], object]
@@ -44,6 +47,12 @@ def parted(root: Path, *parts: str) -> None:
     tree(root, *(f"{part}/{name}" for part in parts or ("train", "test") for name in ("cat", "dog")))
 
 
+def repaint(root: Path) -> None:
+    """No two images of the same pixels."""
+    for number, path in enumerate(sorted(root.rglob("*.png"))):
+        picture(path, number)
+
+
 def read(root: Path) -> RawSplits:
     return folder.dataset(root).read(ReadOptions(root))
 
@@ -51,6 +60,70 @@ def read(root: Path) -> RawSplits:
 def record(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((only_run(out) / "record.json").read_text())
     return found
+
+
+def said(output: str, what: str) -> list[str]:
+    """The printed lines that begin so, without that."""
+    return [line.removeprefix(what).strip() for line in output.splitlines() if line.startswith(what)]
+
+
+def test_a_class_without_test_images_is_told_beside_the_result(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parted(tmp_path / "pets", "train", "val", "test")
+    for path in [*(tmp_path / "pets/test/cat").iterdir(), *(tmp_path / "pets/val/dog").iterdir()]:
+        path.write_bytes(b"")
+    assert command(f"pets {QUICK} --allow-partial", folder.DATASET) == 0
+    expected = [
+        "1 of 2 classes has no val image, on which no epoch is chosen: dog",
+        "1 of 2 classes has no test image, of which the result says nothing: cat",
+    ]
+    assert record(tmp_path / "runs")["dataset"]["notes"] == expected
+    printed = capsys.readouterr().out
+    assert said(printed, "note") == expected
+    assert "1 of 2 classes has no test image" in printed.splitlines()[-1]
+
+
+def test_a_small_class_beside_a_large_one_is_told(tmp_path: Path, command: Command) -> None:
+    tree(tmp_path / "pets/train", "cat", images=3)
+    tree(tmp_path / "pets/train", "cow", "dog", images=22)
+    tree(tmp_path / "pets/test", "cat", "dog", "cow", images=2)
+    repaint(tmp_path / "pets")
+    assert command(f"pets {QUICK}", folder.DATASET) == 0
+    assert record(tmp_path / "runs")["dataset"]["notes"] == [
+        "imbalance: 20 training images of cow, 2 of cat. Top-1 says little of small classes: see balanced accuracy "
+        "and recall"
+    ]
+
+
+def test_more_shots_than_there_are_images_are_all_of_them(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is trained, what the screen says and what the report calls it: one budget, with the folder's own val."""
+    parted(tmp_path / "pets", "train", "val", "test")
+    tree(tmp_path / "pets/train", "cow", images=2)
+    tree(tmp_path / "pets/val", "cow", images=1)
+    tree(tmp_path / "pets/test", "cow", images=1)
+    repaint(tmp_path / "pets")
+    for flags in ("", "--shots 6", "--shots 100", "--fraction 0.99", "--shots 5", "--fraction 0.5", "--fraction 0.51"):
+        assert command(f"pets {QUICK} {flags}", folder.DATASET) == 0
+    printed = capsys.readouterr().out
+    counts = [line for line in printed.splitlines() if line.startswith("pets:")]
+    assert counts[:4] == ["pets: train 14, val 13, test 13, 3 classes"] * 4
+    assert counts[4] == "pets: train 14 (9 to train + 3 val, up to 5 a class), test 13, 3 classes"
+    assert said(printed, "note") == [
+        "shots 6: no class has more than 6 training images, so this is the run of all training images",
+        "shots 100: no class has more than 6 training images, so this is the run of all training images",
+        "fraction 0.99: no class has more than 6 training images, so this is the run of all training images",
+        "shots 5: 1 of 3 classes has fewer training images, 2, all of which are used",
+        *["1 of 3 classes has no val image, on which no epoch is chosen: cow"] * 2,
+    ]
+    splits = [json.loads(path.read_text())["dataset"]["split"] for path in tmp_path.glob("runs/*/*/*/record.json")]
+    assert sorted(Counter(splits).values()) == [1, 2, 4]
+    groups, apart = divide(collect(tmp_path / "runs", ignore=tmp_path / "report").entries)
+    assert [str(budget) for budget in groups[0].budgets] == ["all", "5 shots", "0.5 of train"]
+    assert len(apart) == 4
+    assert all("the same cell and seed" in line["reason"] for line in apart)
 
 
 def test_what_split_made(command: Command, tmp_path: Path) -> None:
@@ -481,7 +554,7 @@ def test_a_class_that_cannot_be_learnt_is_told(command: Command, tmp_path: Path)
         path.write_bytes(b"")
     assert command(f"pets {QUICK} --allow-partial", folder.DATASET) == 0
     found = record(tmp_path / "runs")["dataset"]
-    assert "class cat: no training image is left" in found["notes"]
+    assert found["notes"][0] == "1 of 2 classes has no train image, which can't be learnt: cat"
     assert found["partial"] is True
 
 
