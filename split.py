@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.cli import Parser, run_command
+from engine.cli import Parser, folder, run_command
 from engine.data.split_output import SPLIT_FILE, check_apart, check_output, write
 from engine.data.splits import divide_groups, fewest_names, split_hash, split_names
 from engine.errors import RunError, UserError, listed
@@ -37,8 +37,8 @@ def parser() -> Parser:
         allow_abbrev=False,
     )
     add = command_line.add_argument
-    add("--input_dir", required=True, metavar="IN", help="one folder per class, with images at any depth")
-    add("--output_dir", required=True, metavar="OUT", help="a new or empty folder")
+    add("--input_dir", required=True, type=folder, metavar="IN", help="one folder per class, with images at any depth")
+    add("--output_dir", required=True, type=folder, metavar="OUT", help="a new or empty folder")
     add("--test_size", type=float, default=0.2, metavar="X", help="share of each class for test/ (default: 0.2)")
     add("--val_size", type=float, default=0.0, metavar="X", help="share of each class for val/ (default: no val/)")
     add("--random_state", type=int, default=42, metavar="N", help="seed: another one, another split (default: 42)")
@@ -120,11 +120,7 @@ def check_sizes(options: argparse.Namespace) -> None:
 
 def check_places(options: argparse.Namespace) -> tuple[Path, Path]:
     """The resolved input and output folders. UserError: the one can't be read, or the other not made."""
-    for flag in ("input_dir", "output_dir"):
-        if not getattr(options, flag):
-            raise UserError(f"--{flag} is empty. Expected the path of a folder: is a shell variable not set?")
-    source = Path(os.path.realpath(Path(options.input_dir).expanduser()))
-    output = Path(os.path.realpath(Path(options.output_dir).expanduser()))
+    source, output = Path(os.path.realpath(options.input_dir)), Path(os.path.realpath(options.output_dir))
     if not source.is_dir():
         wrong = "is a file" if source.exists() else "does not exist"
         raise UserError(f"--input_dir {options.input_dir} {wrong}. Expected a folder with one folder per class in it.")

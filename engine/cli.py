@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
+import os
 import re
 import signal
 import sys
@@ -112,6 +113,22 @@ def _number(text: str) -> float:
         return math.nan
 
 
+def at_home(text: str) -> str:
+    """A type for argparse: a path with the home that a leading ~ or ~user stands for, as a shell has it.
+
+    Shells leave a ~ as it is behind a `=` or a `:`.
+    """
+    user, slash, rest = text.partition("/")
+    if not user.startswith("~"):
+        return text
+    try:
+        return f"{Path(user).expanduser()}{slash}{rest}"
+    except RuntimeError:
+        if os.path.lexists(user):
+            return text
+    raise argparse.ArgumentTypeError(f"{text!r}: there is no home of {user}. A folder of that name is ./{user}")
+
+
 def folder(text: str) -> Path:
     """A type for argparse: the path of a folder, which need not exist; not empty, and in UTF-8, as records are."""
     try:
@@ -120,4 +137,4 @@ def folder(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text!r} is not valid UTF-8") from None
     if not text:
         raise argparse.ArgumentTypeError("the path is empty: is a shell variable not set?")
-    return Path(text)
+    return Path(at_home(text))

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.cli import Parser, folder, nearest, positive, share, whole
+from engine.cli import Parser, at_home, folder, nearest, positive, share, whole
 from engine.data.declaration import Choice, Dataset, Protocol
 from engine.errors import UserError
 from engine.files import check_output
@@ -113,6 +113,7 @@ class Config:
         "--weights",
         role=WHAT,
         default="imagenet",
+        type=at_home,
         metavar="WHICH",
         help="imagenet (default), auto (imagenet, or none where they can't be had), none (random), "
         "the name of a torchvision weights enum member (IMAGENET1K_V2), or a file",
@@ -233,7 +234,8 @@ class Config:
     check: bool = switch(
         "--check",
         role=PLACE,
-        help="only tell whether the run would work: data, weights, one step of training, validation, saving, loading",
+        help="only tell whether the run would work: all images are decoded, and kept for the run as the run does, "
+        "then one step of training, validation, saving, loading. Nothing is fetched, and no record is left",
     )
     rerun: bool = switch("--rerun", role=PLACE, help="start over, even where a finished run lies")
 

@@ -58,6 +58,18 @@ def disk_errors_explained(what: str, folder: Path, advice: str) -> Iterator[None
         raise kind(f"{what} {error.filename or folder}: {reason_of(error)}. {advice}") from error
 
 
+def agreeing(number: int, verb: str) -> str:
+    """The verb, given as one says it of several ("are", "have", "lie"), as one says it of so many."""
+    singular = {"are": "is", "have": "has", "were": "was"}
+    return verb if number != 1 else singular.get(verb) or f"{verb}s"
+
+
+def counted(number: int, noun: str, verb: str = "") -> str:
+    """ "2,000 images", or "1 image"; with a verb, as agreeing() takes it, "1 image is"."""
+    plural = f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}" + (f" {agreeing(number, verb)}" if verb else "")
+
+
 def listed(items: Iterable[str], most: int = MOST_LISTED) -> str:
     """One indented line an item, for an error message; beyond `most` items a count of the others."""
     items = iter(items)

@@ -14,7 +14,7 @@ import filelock
 
 from engine.errors import UserError
 from engine.heartbeat import alive
-from engine.paths import nearest_existing
+from engine.paths import nearest_existing, writable
 
 WAIT_SECONDS = 5.0  # between two signs of life of a process that waits
 
@@ -77,7 +77,12 @@ def digest(path: Path, algorithm: str = "sha256") -> str:
 
 
 def check_output(out: Path) -> None:
-    """Raise UserError where `out` can be no folder, since it or a part of its path is a file."""
+    """Raise UserError where `out` can be no folder: it or a part of its path is a file, or it may not be made.
+
+    One that is there may hold what is asked for, even where nothing can be added to it.
+    """
     above = nearest_existing(out)
     if not above.is_dir():
         raise UserError(f"--out {out}: {above} is a file. Expected a folder, or a name not yet taken.")
+    if not out.exists() and not writable(above):
+        raise UserError(f"--out {out}: no permission to write in {above}. Choose a folder elsewhere.")

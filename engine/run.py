@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from engine.console import say
 from engine.data.batches import Batches, usable_batch_size
 from engine.data.declaration import Dataset
 from engine.data.images import DECODER
-from engine.data.load import DecodeOptions, decode, decode_few, divide, read
+from engine.data.load import DecodeOptions, decode, divide, read
 from engine.data.part import RawSplits, Splits
+from engine.data.splits import taken
 from engine.device import prepare
 from engine.environment import environment
 from engine.models.backbone import Backbone
@@ -98,8 +100,7 @@ def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
     data = decode_images(listed, config)
 
     batch_size = usable_batch_size(config.batch_size, data.train_images, trains_batch_norm(trainee.model))
-    counted = listed if config.check else data  # a check has decoded no more than it takes
-    recipe = resolve_recipe(config, backbone, ceil(counted.train_images / batch_size))
+    recipe = resolve_recipe(config, backbone, ceil(data.train_images / batch_size))
 
     run = Run(config.out, identity(config, data, trainee, recipe, batch_size), config.rerun, config.tensorboard)
     other_code = other_code_lines(run.record, code_of(dataset.read))
@@ -110,12 +111,12 @@ def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
         plan = keep_plan(run.record["plan"])
     train = make_batches(config, data, trainee.weights, batch_size, plan)
     setup = Setup(config, data, trainee, recipe, train, plan)
-    description = describe(setup, counted)
+    description = describe(setup)
     if run.interrupted:
         description["lr"] = run.record["lr"]  # that of a sweep, if there was one
     say(*head_lines(description, recipe.summary, None if config.check else run.folder, run.interrupted), *other_code)
     if config.check:
-        check_run(setup)
+        check_run(setup, run.folder)
     else:
         listing = data.splits.listing(config.protocol, config.seed)
         with run.writing(description, listing, seen_after(trainee.weights, data.splits)):
@@ -141,12 +142,10 @@ def make_model(config: Config, backbone: Backbone, listed: Data) -> Trainee:
 
 
 def decode_images(listed: Data, config: Config) -> Data:
-    """The images as pixels; for `--check` a batch of each part."""
+    """The images as pixels."""
     dataset, splits = listed.dataset, listed.splits
     size, cache_dir = dataset.cached_size or config.size, None if config.no_cache else config.cache_dir
-    options = DecodeOptions(size, cache_dir, config.protocol, config.allow_partial)
-    if config.check:
-        return replace(listed, splits=decode_few(dataset, splits, config.batch_size, options))
+    options = DecodeOptions(size, cache_dir, config.protocol, config.allow_partial, config.budget)
     return Data(dataset, *decode(dataset, listed.raw, splits, options))
 
 
@@ -190,16 +189,16 @@ def make_batches(config: Config, data: Data, weights: Weights, batch_size: int, 
     return train.cached_on_device()
 
 
-def describe(setup: Setup, counted: Data) -> dict[str, Any]:
-    """What the record says of the run before it begins; `counted` are the images that it is about."""
-    config, trainee = setup.config, setup.trainee
-    own_validation = counted.raw.val is not None and config.budget is None
-    seen = trainee.weights.seen_of(counted.splits.test)
+def describe(setup: Setup) -> dict[str, Any]:
+    """What the record says of the run before it begins."""
+    config, trainee, data = setup.config, setup.trainee, setup.data
+    few = taken(data.raw.train.labels, len(data.raw.classes), config.budget)
+    seen = trainee.weights.seen_of(data.splits.test)
     return {
-        **describe_data(counted.dataset, counted.raw, counted.splits, own_validation, config.data_dir),
+        **describe_data(data.dataset, data.raw, data.splits, few, config.data_dir),
         **describe_model(config.model, trainee.backbone, trainee.weights, trainee.model, trainee.macs, seen),
         **describe_training(config, setup.recipe, setup.train, setup.plan),
-        "environment": environment() | {"code": code_of(counted.dataset.read)},
+        "environment": environment() | {"code": code_of(data.dataset.read)},
     }
 
 
@@ -216,12 +215,12 @@ def tuning_request(config: Config, backbone: Backbone, recipe: Recipe) -> Tuning
     return TuningRequest(config.model, backbone.head, *left_open, measure=measure, epochs=recipe.fewest_epochs)
 
 
-def check_run(setup: Setup) -> None:
-    """`--check`: one step of everything."""
+def check_run(setup: Setup, folder: Path) -> None:
+    """`--check`: one step of everything; `folder` is where the record would go."""
     model = setup.trainee.model
     unmeasured = replace(setup.tuning_request, measure=False)
     setup = setup.with_plan(fastest_plan(setup.plan, model, setup.train, unmeasured))
-    check(model, setup.train, setup.val, setup.recipe, setup.plan, setup.config.out)
+    check(model, setup.train, setup.val, setup.recipe, setup.plan, folder)
 
 
 def train_and_test(setup: Setup, run: Run) -> None:

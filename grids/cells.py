@@ -16,7 +16,8 @@ from typing import Any
 import datasets
 import folder
 from common import BACKBONES, Dataset
-from engine.cli import nearest
+from engine.cli import at_home, nearest
+from engine.cli import folder as folder_path
 from engine.config import FLAGS, Config, asked, check_weights, find_backbone, parse
 from engine.data.declaration import datasets_of
 from engine.errors import UserError
@@ -153,8 +154,8 @@ def _find(name: str) -> list[Chosen]:
     if script in ("folder", "folder.py"):
         if not which:
             raise UserError("folder stands for no dataset by itself. Name the images' folder: folder:DIR.")
-        return [_ours(folder.existing(Path(which)))]
-    path = Path(script).resolve()
+        return [_ours(folder.existing(_checked("--datasets", folder_path, which)))]
+    path = Path(_checked("--datasets", at_home, script)).resolve()
     if script.endswith(".py") and "/" in script and not path.exists():
         raise UserError(
             f"no script {script}. Expected the path of a dataset's script, or a name that datasets.py lists."

@@ -14,7 +14,7 @@ from common import BACKBONES
 from datasets import DATASETS, PUBLISHED
 from engine.config import in_words
 from engine.training.recipe import RECIPES
-from reporting.entry import ALL_IMAGES, Budget, Entry, Setting, Version
+from reporting.entry import ALL_IMAGES, Budget, Entry, Setting, Version, one_budget_each
 
 Apart = list[dict[str, str]]  # run, reason
 MOST_NOTES = 20  # of a group's datasets
@@ -117,7 +117,7 @@ def divide(entries: Iterable[Entry]) -> tuple[list[ComparableGroup], Apart]:
             by_setting[entry.setting].append(entry)
     groups = []
     for setting, members in by_setting.items():
-        members = _newest(_one_version(members, apart), apart)
+        members = _newest(one_budget_each(_one_version(members, apart)), apart)
         cells: dict[tuple[str, str, Budget], list[Entry]] = defaultdict(list)
         for entry in members:
             cells[entry.version.key, entry.backbone, entry.budget].append(entry)

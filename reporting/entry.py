@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -105,6 +105,7 @@ class Entry:
     seen: bool  # the weights were trained on this dataset before
     provenance: Provenance
     results: Results | None  # None unless the run is done
+    taken: tuple[int, ...] | None = None  # images of each class that the budget left; None: all, or not recorded
 
 
 def reported_metrics() -> dict[str, Metric]:
@@ -140,6 +141,7 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
         raise ValueError(f"status is {status!r:.40}")
     version, setting = _version(dataset, config, shared), _setting(record)
     earlier = backbone["weights_run"]
+    taken = _maybe(lambda several: tuple(whole(one) for one in several), dataset.get("taken"))
     return Entry(
         run=run,
         folder=folder,
@@ -157,11 +159,32 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
         backbone=text(backbone["name"]),
         setting=shared.setdefault(setting, setting),
         seed=whole(record["seed"]),
-        budget=Budget(_maybe(whole, config.get("shots")), _maybe(number, config.get("fraction"))),
+        budget=_budget(dataset, config),
         seen=bool(earlier) and earlier["dataset"] == dataset["key"],
         provenance=_provenance(record, shared),
         results=_results(record["test"], record["costs"], len(version.classes)) if status == "done" else None,
+        taken=shared.setdefault(taken, taken),
     )
+
+
+def _budget(dataset: Mapping[str, Any], config: Mapping[str, Any]) -> Budget:
+    """What was asked for, unless it left no image out."""
+    if "taken" in dataset and dataset["taken"] is None:
+        return ALL_IMAGES
+    return Budget(_maybe(whole, config.get("shots")), _maybe(number, config.get("fraction")))
+
+
+def one_budget_each(entries: Iterable[Entry]) -> list[Entry]:
+    """The entries, those of a dataset whose budgets come to the same images with one budget: the smallest of them."""
+    entries = list(entries)
+    smallest: dict[tuple[str, tuple[int, ...]], Budget] = {}
+    for entry in sorted(entries, key=lambda entry: (entry.budget.shots or math.inf, entry.budget.fraction or 1)):
+        if entry.taken is not None:
+            smallest.setdefault((entry.version.key, entry.taken), entry.budget)
+    return [
+        entry if entry.taken is None else replace(entry, budget=smallest[entry.version.key, entry.taken])
+        for entry in entries
+    ]
 
 
 def _version(dataset: Mapping[str, Any], config: Mapping[str, Any], shared: dict[Any, Any]) -> Version:

@@ -13,15 +13,21 @@ import numpy as np
 from engine.data.cache import decode_all
 from engine.data.declaration import Dataset, Protocol, ReadOptions
 from engine.data.download import obtain
-from engine.data.images import digest, load, resize
+from engine.data.images import digest
 from engine.data.locate import present, seen_checksums, wanted
-from engine.data.overlap import contradictions, copies_of_test, separate
-from engine.data.part import Part, Pixels, RawSplits, Splits
-from engine.data.splits import Budget, few_of_each, hold_out
-from engine.errors import UnreadableError, UserError, listed
+from engine.data.overlap import contradictions, copies_of_test, require_separate, separate
+from engine.data.part import Part, RawSplits, Splits
+from engine.data.splits import Budget, few_of_each, hold_out, taken
+from engine.errors import UserError, agreeing, counted, listed
 
 MOST_CLASSES = 12  # that are named when their images are not all there
 HELD_OUT = 0.1  # of the training images, under the `honest` protocol
+IMBALANCE = 10  # times as many training images as another class has: said beside the result
+LACKS = {  # what it means for a class to have no image in a part
+    "train": "which can't be learnt",
+    "val": "on which no epoch is chosen",
+    "test": "of which the result says nothing",
+}
 
 
 def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: Protocol, fetch: bool = True) -> RawSplits:
@@ -89,9 +95,9 @@ def differences(dataset: Dataset, raw: RawSplits, protocol: Protocol) -> list[st
 
 def _class_lines(dataset: Dataset, raw: RawSplits) -> list[str]:
     """The classes that have not as many images as they should."""
-    counted: Counter[str] = Counter()
+    found: Counter[str] = Counter()
     for part in (raw.train, raw.test):
-        counted.update(raw.classes[label] for label in part.labels.tolist() if label < len(raw.classes))
+        found.update(raw.classes[label] for label in part.labels.tolist() if label < len(raw.classes))
     if not dataset.class_images:
         return []
     if isinstance(dataset.class_images, int):
@@ -99,9 +105,9 @@ def _class_lines(dataset: Dataset, raw: RawSplits) -> list[str]:
     else:
         expected = dict(dataset.class_images)
     return [
-        f"class {name}: {counted[name]:,} images instead of {expected.get(name, 0):,}"
-        for name in sorted(expected.keys() | counted)
-        if counted[name] != expected.get(name, 0)
+        f"class {name}: {counted(found[name], 'image')} instead of {expected.get(name, 0):,}"
+        for name in sorted(expected.keys() | found)
+        if found[name] != expected.get(name, 0)
     ]
 
 
@@ -126,9 +132,12 @@ def divide(raw: RawSplits, protocol: Protocol, seed: int, budget: Budget = None)
     """The parts under `protocol`: "honest" holds a validation part out of train, "paper" takes test for it.
 
     With a `budget` the training images are so many of each class (an int) or such a share of them (a float), and the
-    validation part is among them, as it must be for whoever has no more: one of the dataset's own is not used.
+    validation part is among them, as it must be for whoever has no more: one of the dataset's own is not used. A budget
+    that leaves no image out is none.
     """
     train, val, test = raw.train, raw.val, raw.test
+    if taken(train.labels, len(raw.classes), budget) is None:
+        budget = None
     if budget is not None:
         train, val = train.take(few_of_each(train.labels, train.groups, budget, seed)), None
     if protocol == "paper":
@@ -152,6 +161,7 @@ class DecodeOptions:
     cache_dir: Path | None  # where decoded images are kept; None: nowhere
     protocol: Protocol
     allow_partial: bool
+    budget: Budget = None
 
 
 def decode(dataset: Dataset, raw: RawSplits, splits: Splits, options: DecodeOptions) -> tuple[RawSplits, Splits]:
@@ -159,6 +169,7 @@ def decode(dataset: Dataset, raw: RawSplits, splits: Splits, options: DecodeOpti
 
     Raises UserError when an image can't be read, or is in two parts.
     """
+    require_separate(splits, options.protocol, dataset.own, options.allow_partial)
     key = dataset.key
     if dataset.own:  # folders of the same name do not share a cache
         key += "-" + hashlib.sha256(os.fsencode(str(dataset.own_folder))).hexdigest()[:8]
@@ -174,14 +185,51 @@ def decode(dataset: Dataset, raw: RawSplits, splits: Splits, options: DecodeOpti
             raw = replace(raw, differences=(*raw.differences, total, *unread))
     whole = with_digests(splits)
     splits, notes = separate(whole, options.protocol, dataset.own, options.allow_partial)
-    emptied = set(raw.train.labels.tolist()) - set(splits.train.labels.tolist())
-    notes += [f"class {raw.classes[label]}: no training image is left" for label in sorted(emptied)]
     # refused but for --allow-partial
     if dataset.own and options.allow_partial and copies_of_test(whole, options.protocol):
         raw = replace(raw, differences=(*raw.differences, *notes))
     else:
         raw = replace(raw, notes=(*raw.notes, *notes))
-    return replace(raw, notes=(*raw.notes, *contradictions(whole))), splits
+    cautions = [*budget_notes(raw, options.budget), *contradictions(whole), *class_notes(splits, options.protocol)]
+    return replace(raw, notes=(*raw.notes, *cautions)), splits
+
+
+def budget_notes(raw: RawSplits, budget: Budget) -> list[str]:
+    """A note, where classes have fewer training images than the `budget` asks for."""
+    if budget is None:
+        return []
+    counts = np.bincount(raw.train.labels, minlength=len(raw.classes))
+    asked = f"{'shots' if isinstance(budget, int) else 'fraction'} {budget:,}"
+    if taken(raw.train.labels, len(raw.classes), budget) is None:
+        most = counted(int(counts.max()), "training image")
+        return [f"{asked}: no class has more than {most}, so this is the run of all training images"]
+    fewer = counts[counts < budget] if isinstance(budget, int) else counts[:0]
+    if not len(fewer):
+        return []
+    each = f"{fewer.min():,}" + (f" to {fewer.max():,}" if fewer.min() < fewer.max() else "")
+    share = f"{len(fewer):,} of {counted(len(counts), 'class')} {agreeing(len(fewer), 'have')}"
+    return [f"{asked}: {share} fewer training images, {each}, all of which are used"]
+
+
+def class_notes(splits: Splits, protocol: Protocol) -> list[str]:
+    """Notes on classes that a part has no image of, and on training images that are far from balanced."""
+    notes = []
+    for part, lack in LACKS.items():
+        counts = np.bincount(getattr(splits, part).labels, minlength=len(splits.classes))
+        missing = [splits.classes[label] for label in np.flatnonzero(counts == 0).tolist()]
+        if missing and not (part == "val" and protocol == "paper"):
+            share = f"{len(missing):,} of {counted(len(counts), 'class')} {agreeing(len(missing), 'have')}"
+            notes.append(f"{share} no {part} image, {lack}: {_some(tuple(missing))}")
+    counts = np.bincount(splits.train.labels, minlength=len(splits.classes))
+    present = np.flatnonzero(counts)
+    most, least = counts.argmax(), present[counts[present].argmin()]
+    if counts[most] >= IMBALANCE * counts[least]:
+        notes.append(
+            f"imbalance: {counted(int(counts[most]), 'training image')} of {splits.classes[most]}, "
+            f"{counts[least]:,} of {splits.classes[least]}. Top-1 says little of small classes: see balanced accuracy "
+            "and recall"
+        )
+    return notes
 
 
 def with_digests(splits: Splits) -> Splits:
@@ -196,30 +244,3 @@ def with_digests(splits: Splits) -> Splits:
         return replace(part, digests=known[id(part.images)])
 
     return splits.map(digested)
-
-
-def decode_few(dataset: Dataset, splits: Splits, count: int, options: DecodeOptions) -> Splits:
-    """At most `count` images of each part, for `--check`: nothing is kept.
-
-    Raises UserError when one can't be read (unless partial data are allowed), or none, or where groups or files, which
-    is all that can be known of overlap before the rest is decoded, are in two parts.
-    """
-    separate(splits, options.protocol, dataset.own, options.allow_partial)
-    return splits.map(lambda part: _few(part, count, options.size, options.allow_partial))
-
-
-def _few(part: Part, count: int, size: tuple[int, int], allow_unreadable: bool) -> Part:
-    """At most `count` images, evenly spread over the part, decoded in memory."""
-    few = part.take(np.unique(np.linspace(0, len(part) - 1, count).round().astype(np.int64)))
-    if isinstance(part.images, np.ndarray):
-        return few
-    pixels: dict[int, Pixels] = {}
-    for index, (reference, name) in enumerate(zip(few.entries(few.references), few.names, strict=True)):
-        try:
-            pixels[index] = resize(load(reference), size)
-        except UnreadableError as problem:
-            if not allow_unreadable:
-                raise UserError(f"{name} can't be read: {problem}. Get it again, or repair it.") from problem
-    if not pixels:
-        raise UserError(f"none of {len(few):,} images can be read, {few.names[0]} for one. Get them again.")
-    return replace(few.take(np.array([*pixels])), images=np.stack([*pixels.values()]), rows=None, digests=None)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from engine.data.declaration import Protocol
 from engine.data.part import Part, Splits
-from engine.errors import UserError, listed
+from engine.errors import UserError, counted, listed
+from engine.files import digest as digest_file
+
+File = tuple[str, Path, Hashable]  # an image's name, where it lies, and what is known of its content
+
+BEGINNING = 4096  # bytes that are compared before whole files are read
 
 
 @dataclass(frozen=True)
@@ -50,14 +58,8 @@ def separate(splits: Splits, protocol: Protocol, own: bool, allow_partial: bool)
     The same image, or the same group, in two parts is always refused. The `paper` protocol keeps the split that it is
     defined by, and a note says how much of test is in train. Raises UserError.
     """
-    pairs = copies_of_test(splits, protocol) if own and not allow_partial else []
-    if pairs:
-        otherwise = "leave these out of training" if protocol == "honest" else "train on these as well"
-        raise UserError(
-            f"{_images(len(pairs), '')} outside the test part with the same pixels as a test image, so the result "
-            f"would flatter:{listed(pairs)}\nRemove one of each two, or {otherwise} with --allow-partial: the record "
-            "is then marked partial."
-        )
+    if own and not allow_partial:
+        _refuse_copies(copies_of_test(splits, protocol), "pixels", protocol)
     if protocol == "paper":
         leaked = find_overlap(splits.test, splits.train)
         return splits, [_leak(leaked, len(splits.test))] if len(leaked) else []
@@ -80,7 +82,7 @@ def _separate_honestly(splits: Splits) -> tuple[Splits, list[str]]:
         if not len(images):
             raise UserError(f"every image of the {part} part has its copy in another part. Give other images.")
     notes = [
-        f"{_images(len(names), part)} left out: the same pixels as a {other} image"
+        f"{counted(len(names), f'{part} image')} left out: the same pixels as a {other} image"
         for part, other, names in (
             ("training", "test", in_test["training"].copies),
             ("validation", "test", in_test["validation"].copies),
@@ -91,10 +93,80 @@ def _separate_honestly(splits: Splits) -> tuple[Splits, list[str]]:
     return (Splits(splits.classes, train, val, splits.test) if notes else splits), notes
 
 
+def require_separate(splits: Splits, protocol: Protocol, own: bool, allow_partial: bool) -> None:
+    """Raise what separate() raises, as far as it can be known before anything is decoded: of files and of groups."""
+    separate(splits, protocol, own, allow_partial)
+    if own and not allow_partial:
+        _refuse_copies(files_of_test(splits, protocol), "content", protocol)
+
+
+def _refuse_copies(pairs: list[str], same: str, protocol: Protocol) -> None:
+    if pairs:
+        otherwise = "leave these out of training" if protocol == "honest" else "train on these as well"
+        raise UserError(
+            f"{counted(len(pairs), 'image')} outside the test part with the same {same} as a test image, so the result "
+            f"would flatter:{listed(pairs)}\nRemove one of each two, or {otherwise} with --allow-partial: the record "
+            "is then marked partial."
+        )
+
+
+def files_of_test(splits: Splits, protocol: Protocol) -> list[str]:
+    """ "<image> = <test image>", for each file outside the test part that is one in it, byte for byte.
+
+    A file is read only as far as one of its size, and then one with its beginning, is in the other part.
+    """
+    tested = _files([splits.test])
+    others = _files(_others(splits, protocol))
+    for known in (_size, _beginning, digest_file):
+        tested, others = _marked(tested, known), _marked(others, known)
+        shared = {mark for _, _, mark in tested} & {mark for _, _, mark in others}
+        tested, others = ([file for file in files if file[2] and file[2] in shared] for files in (tested, others))
+    twins = {mark: name for name, _, mark in tested}
+    return [f"{name} = {twins[mark]}" for name, _, mark in others]
+
+
+def _files(parts: Iterable[Part]) -> list[File]:
+    return [
+        (name, reference, None)
+        for part in parts
+        if isinstance(part.images, Sequence)
+        for name, reference in zip(part.names, part.entries(part.images), strict=True)
+        if isinstance(reference, Path)
+    ]
+
+
+def _marked(files: Iterable[File], known: Callable[[Path], Hashable]) -> list[File]:
+    """The files, each with what is `known` of it; None where it is empty or can't be read, as decoding it will tell."""
+    marked: list[File] = []
+    for name, path, earlier in files:
+        own = None
+        with suppress(OSError):
+            own = known(path)
+        marked.append((name, path, (earlier, own) if own else None))
+    return marked
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(BEGINNING)
+
+
 def copies_of_test(splits: Splits, protocol: Protocol) -> list[str]:
     """ "<image> = <test image>", for each image outside the test part that has the pixels of one in it."""
-    others = [splits.train] if protocol == "paper" else [splits.train, splits.val]
-    return [pair for part in others for pair in _pairs(find_overlap(part, splits.test).copies, part, splits.test)]
+    return [
+        pair
+        for part in _others(splits, protocol)
+        for pair in _pairs(find_overlap(part, splits.test).copies, part, splits.test)
+    ]
+
+
+def _others(splits: Splits, protocol: Protocol) -> list[Part]:
+    """What test images must not be in: under the `paper` protocol val is test itself."""
+    return [splits.train] if protocol == "paper" else [splits.train, splits.val]
 
 
 def contradictions(splits: Splits) -> list[str]:
@@ -104,20 +176,16 @@ def contradictions(splits: Splits) -> list[str]:
         for digest, label in zip(part.own_digests, part.labels.tolist(), strict=True):
             labels.setdefault(digest, set()).add(label)
     count = sum(len(own) > 1 for digest, own in labels.items() if digest)
-    return [f"{_images(count, '')} of the same pixels under different classes"] if count else []
+    return [f"{counted(count, 'image')} of the same pixels under different classes"] if count else []
 
 
 def _refuse(overlap: Overlap, part: str, other: str) -> None:
     for kind, names in (("the same image as", overlap.files), ("of the same group as", overlap.groups)):
         if names:
             raise UserError(
-                f"{len(names):,} {part} images are {kind} one in the {other} part, so the result would flatter:"
-                f"{listed(names)}\nExpected every image, and every group, in one part alone."
+                f"{counted(len(names), f'{part} image', 'are')} {kind} one in the {other} part, so the result would "
+                f"flatter:{listed(names)}\nExpected every image, and every group, in one part alone."
             )
-
-
-def _images(count: int, what: str) -> str:
-    return f"{count:,} {what} image{'' if count == 1 else 's'}".replace("  ", " ")
 
 
 def _without(part: Part, names: tuple[str, ...]) -> Part:
@@ -131,8 +199,11 @@ def _pairs(names: tuple[str, ...], part: Part, other: Part) -> list[str]:
 
 
 def _leak(overlap: Overlap, images: int) -> str:
-    kinds = {"are training images": overlap.files, "have a training image's pixels": overlap.copies}
-    kinds["are of a group (a patient) that is in train"] = overlap.groups
-    reasons = ", ".join(f"{len(names):,} {kind}" for kind, names in kinds.items() if names)
-    share = f"{len(overlap):,} of {images:,} test images ({len(overlap) / images:.1%})"
-    return f"leakage: {share} are tied to training images: {reasons}"
+    kinds = (
+        (overlap.files, "are training images", "is a training image"),
+        (overlap.copies, "have a training image's pixels", "has a training image's pixels"),
+        (overlap.groups, "are of a group (a patient) that is in train", "is of a group (a patient) that is in train"),
+    )
+    reasons = ", ".join(f"{len(names):,} {one if len(names) == 1 else many}" for names, many, one in kinds if names)
+    tied = f"{len(overlap):,} of {counted(images, 'test image')} ({len(overlap) / images:.1%})"
+    return f"leakage: {tied} {'is' if len(overlap) == 1 else 'are'} tied to training images: {reasons}"

@@ -132,9 +132,20 @@ def few_of_each(labels: Indices, groups: Sequence[str] | None, budget: int | flo
                 turns.append(seen[groups[index]])
                 seen[groups[index]] += 1
             members = members[np.argsort(turns, kind="stable")]
-        count = budget if isinstance(budget, int) else max(1, round(budget * len(members)))
-        chosen.append(members[:count])
+        chosen.append(members[: _within(len(members), budget)])
     return np.sort(np.concatenate(chosen))
+
+
+def taken(labels: Indices, classes: int, budget: Budget) -> list[int] | None:
+    """How many images few_of_each() gives of each of the `classes`; None where that is all of them."""
+    counts: list[int] = np.bincount(labels, minlength=classes).tolist()
+    few = counts if budget is None else [_within(count, budget) for count in counts]
+    return None if few == counts else few
+
+
+def _within(images: int, budget: int | float) -> int:
+    wanted = budget if isinstance(budget, int) else max(1, round(budget * images))
+    return min(wanted, images)
 
 
 def divide_groups(labels: Indices, groups: Sequence[str], shares: Sequence[float], seed: int) -> Indices:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torchvision.models import WeightsEnum
 
+from engine.console import say
 from engine.data.declaration import File
 from engine.data.download import fetch
 from engine.data.part import Part
@@ -23,6 +24,29 @@ from engine.errors import UserError
 from engine.files import digest
 from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, Backbone, WeightsFile
 from engine.models.structure import replace_head
+
+# where training programs keep a state dict in their checkpoints; the moving average last, since few evaluate it alone
+ENTRIES = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "module",
+    "net",
+    "network",
+    "weights",
+    "params",
+    "state_dict_ema",
+    "ema_state_dict",
+    "model_ema",
+    "ema_model",
+    "ema",
+)
+# the attribute by which a wrapper knows the model within: DataParallel's, Lightning modules', encoders'
+WRAPPERS = {"module", "model", "net", "network", "backbone", "encoder"}
+# what torch.compile and others put into the names of the layers that they wrap, anywhere
+INSERTED = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+AVERAGED = "n_averaged"  # beside the tensors of torch.optim.swa_utils.AveragedModel
 
 
 @dataclass(frozen=True)
@@ -146,11 +170,12 @@ def _pretrained(weights: WeightsEnum | WeightsFile) -> Weights:
 def load_weights(model: nn.Module, weights: Weights, head: str, backbone_name: str) -> None:
     """Load the file of `weights` into `model`, strictly; the head, named `head`, takes the size that the file has.
 
-    Accepts a plain state dict, one that was wrapped in {"model": ...} or {"state_dict": ...} (a checkpoint.pt of
-    this project, say), and one of a DataParallel model. Raises UserError for anything else.
+    Accepts a plain state dict, one that lies in another dict (a checkpoint.pt of this project, say), one whose names
+    begin as a wrapper's do (a DataParallel model's, say), which is said, and one without any head. Raises UserError for
+    anything else.
     """
     assert weights.file is not None
-    state = _read_state(weights.file)
+    state, how = _read_state(weights.file, model)
     size = state.get(f"{head}.weight", torch.empty(0)).shape
     if len(size) == 2:
         replace_head(model, head, size[0])
@@ -164,6 +189,14 @@ def load_weights(model: nn.Module, weights: Weights, head: str, backbone_name: s
     except (RuntimeError, ValueError) as problem:
         reason = " ".join(line.strip() for line in str(problem).splitlines()[:2])
         raise UserError(f"{weights.file} can't be loaded into {backbone_name}: {reason}") from problem
+    if (
+        missing
+        and not unknown
+        and not misshapen
+        and {*missing} == {key for key in wanted if key.startswith(f"{head}.")}
+    ):
+        missing = []  # another head takes its place anyway
+        how.append(f"it has no {head}, the head")
     problems = [
         f"{len(keys)} {what} (the first: {keys[0]})"
         for keys, what in (
@@ -179,6 +212,8 @@ def load_weights(model: nn.Module, weights: Weights, head: str, backbone_name: s
             f"{', '.join(problems)}.\nGive the file of this architecture, or name the backbone that it belongs to with "
             "-model."
         )
+    if how:
+        say(f"note: {weights.file}: {'; '.join(how)}")
 
 
 def _load(path: Path) -> Any:
@@ -191,20 +226,49 @@ def _load(path: Path) -> Any:
         ) from problem
 
 
-def _read_state(path: Path) -> OrderedDict[str, torch.Tensor]:
-    content = _load(path)
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
+def _read_state(path: Path, model: nn.Module) -> tuple[OrderedDict[str, torch.Tensor], list[str]]:
+    """The state dict in a file, with names as `model` has them, and what had to be done to it, in words."""
+    content, how = _unwrapped(_load(path))
     if not isinstance(content, dict) or not all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()
     ):
         raise UserError(f"{path} holds a {type(content).__name__}, not a state dict (names -> tensors).")
-    state = OrderedDict((_todays_name(key), value) for key, value in content.items())
     # the versions of the layers: BatchNorm tells by them whether a count may be missing, MNASNet its architecture
-    versions = getattr(content, "_metadata", {}).items()
-    vars(state).update(_metadata={re.sub(r"^module(\.|$)", "", layer): version for layer, version in versions})
-    return state
+    versions = getattr(content, "_metadata", {})
+    entries = {key: value for key, value in content.items() if key != AVERAGED}
+    state = OrderedDict((INSERTED.sub("", key), value) for key, value in entries.items())
+    versions = {INSERTED.sub("", f"{layer}.").rstrip("."): version for layer, version in versions.items()}
+    begun = "".join(sorted({match[0] for match in map(INSERTED.search, entries) if match}))
+    own = {key.partition(".")[0] for key in model.state_dict()}
+    while (prefix := _shared_prefix(state)) and own != {prefix[:-1]}:
+        begun += prefix
+        state = OrderedDict((key.removeprefix(prefix), value) for key, value in state.items())
+        # the wrapper itself stands before the first of its layers
+        versions = {f"{layer}.".removeprefix(prefix).rstrip("."): version for layer, version in versions.items()}
+    if begun:
+        how.append(f"the names of its tensors without {begun!r}")
+    state = OrderedDict((_todays_name(key), value) for key, value in state.items())
+    vars(state).update(_metadata=versions)
+    return state, how
+
+
+def _unwrapped(content: Any) -> tuple[Any, list[str]]:
+    """The state dict within the dicts of a training program's checkpoint, and by which entries it is reached."""
+    how = []
+    while isinstance(content, dict):
+        inner = [key for key in ENTRIES if isinstance(content.get(key), dict)]
+        if not inner:
+            break
+        content = content[inner[0]]
+        others = f", not {', '.join(map(repr, inner[1:]))}" if inner[1:] else ""
+        how.append(f"its entry {inner[0]!r}{others}")
+    return content, how
+
+
+def _shared_prefix(state: Mapping[str, torch.Tensor]) -> str:
+    """What a wrapper has put before all names, with its dot; "" where it is none."""
+    beginnings = {key.partition(".")[0] for key in state}
+    return f"{beginnings.pop()}." if len(beginnings) == 1 and beginnings <= WRAPPERS else ""
 
 
 def _what_stopped(problem: Exception) -> str:
@@ -218,5 +282,5 @@ def _what_stopped(problem: Exception) -> str:
 
 
 def _todays_name(key: str) -> str:
-    """Without DataParallel's prefix; and torchvision's DenseNet files still say `norm.1` for today's `norm1`."""
-    return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2.", key.removeprefix("module."))
+    """torchvision's DenseNet files still say `norm.1` for today's `norm1`."""
+    return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2.", key)

@@ -29,9 +29,12 @@ TILE = 64  # pixels: the longer side of such an image, at most
 
 
 def describe_data(
-    dataset: Dataset, raw: RawSplits, splits: Splits, own_validation: bool, data_dir: Path
+    dataset: Dataset, raw: RawSplits, splits: Splits, taken: list[int] | None, data_dir: Path
 ) -> dict[str, Any]:
-    """What is trained and tested on; `data_dir` is where it lies, unless it is a folder of the user's own."""
+    """What is trained and tested on.
+
+    `taken` is as taken() has it, `data_dir` where it lies, unless it is a folder of the user's own.
+    """
     return {
         "dataset": {
             "key": dataset.key,
@@ -44,7 +47,8 @@ def describe_data(
             "differences": list(raw.differences),
             "notes": list(raw.notes),
             "classes": list(raw.classes),
-            "own_validation": own_validation,
+            "own_validation": raw.val is not None and taken is None,
+            "taken": taken,
             "counts": {"available": len(raw.train)} | {part: len(getattr(splits, part)) for part in PARTS},
             "checksums": dict(raw.checksums),
             "split": splits.hash,

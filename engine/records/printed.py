@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from engine.errors import agreeing, counted
 from engine.records.metrics import METRICS
 from engine.records.schema import codes_of, saw_test_images
 
@@ -42,8 +43,11 @@ def _counts_line(description: Mapping[str, Any]) -> str:
     """How many images are in which part, those that are published in sight."""
     dataset, config = description["dataset"], description["config"]
     counts = dataset["counts"]
-    few = f", {config['shots']:,} a class" if config["shots"] else ""
-    few = f", {config['fraction']:.3g} of each class" if config["fraction"] else few
+    few = ""
+    if dataset["taken"] and config["shots"]:
+        few = f", {'up to ' if min(dataset['taken']) < config['shots'] else ''}{config['shots']:,} a class"
+    elif dataset["taken"]:
+        few = f", {config['fraction']:.3g} of each class"
     train, test = f"train {counts['available']:,}", f"test {counts['test']:,}"
     if description["protocol"] == "paper":
         used = f" ({counts['train']:,} of them used{few})" if few else ""
@@ -94,6 +98,9 @@ def result_line(record: Mapping[str, Any]) -> str:
         limits.append("optimistic: test chose the epoch")
     if record["dataset"]["partial"]:
         limits.append("partial data: not to be compared")
+    recall = test.get("per_class_recall") or []
+    if untested := sum(value is None for value in recall):
+        limits.append(f"{untested:,} of {counted(len(recall), 'class')} {agreeing(untested, 'have')} no test image")
     earlier = record["backbone"]["weights_run"]
     if saw_test_images(record):
         limits.append(seen_in_words(record))

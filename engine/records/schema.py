@@ -110,6 +110,7 @@ class DatasetRecord(TypedDict):
     notes: list[str]
     classes: list[str]
     own_validation: bool
+    taken: list[int] | None  # which older records lack
     counts: dict[str, int]
     checksums: dict[str, str]
     split: str

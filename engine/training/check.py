@@ -1,4 +1,4 @@
-"""--check: one step of all that a run does, in seconds, leaving nothing behind."""
+"""--check: one step of all that a run does, in seconds, once the images are decoded; no record is left behind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from engine.console import say
 from engine.data.batches import Batches
-from engine.errors import RunError, UserError
+from engine.errors import RunError, UserError, counted
 from engine.paths import nearest_existing
 from engine.training.loop import predict, train_epoch
 from engine.training.plan import Plan
@@ -21,20 +21,23 @@ from engine.training.state import State
 from engine.training.step import Step
 
 
-def check(model: nn.Module, train: Batches, val: Batches, recipe: Recipe, plan: Plan, out: Path) -> None:
-    """Train one step, validate one batch, save, load, and compare. Raises what the run would raise."""
-    say(f"ok: data: {len(train.part)} + {len(val.part)} images of the train and the {val.name} part were decoded")
+def check(model: nn.Module, train: Batches, val: Batches, recipe: Recipe, plan: Plan, folder: Path) -> None:
+    """Train one step, validate one batch, save to where `folder` would be made, load, and compare.
+
+    Raises what the run would raise.
+    """
+    say(f"ok: data: {len(train.part):,} train and {len(val.part):,} {val.name} images")
     train, val = _first_batch(train), _first_batch(val)
     step = Step(model, recipe.optimizer(recipe.stages[0], model), plan, len(train.part))
     loss, _ = train_epoch(model, train, step, recipe, State())
-    say(f"ok: one step of training on {len(train.part)} images (loss {loss:.4f})")
+    say(f"ok: one step of training on {counted(len(train.part), 'image')} (loss {loss:.4f})")
     before, _ = predict(model, val, plan)
-    say(f"ok: one step of validation on {len(val.part)} images")
-    existing = nearest_existing(out)
+    say(f"ok: one step of validation on {counted(len(val.part), 'image')}")
+    existing = nearest_existing(folder)
     try:
-        with tempfile.TemporaryDirectory(prefix=".check-", dir=existing) as folder:
-            torch.save(model.state_dict(), Path(folder) / "checkpoint.pt")
-            model.load_state_dict(torch.load(Path(folder) / "checkpoint.pt", weights_only=True))
+        with tempfile.TemporaryDirectory(prefix=".check-", dir=existing) as place:
+            torch.save(model.state_dict(), Path(place) / "checkpoint.pt")
+            model.load_state_dict(torch.load(Path(place) / "checkpoint.pt", weights_only=True))
     except (OSError, RuntimeError) as problem:  # torch.save reports a full disk as a RuntimeError
         raise UserError(f"nothing can be written to {existing}: {problem}. --out chooses another folder.") from problem
     after, _ = predict(model, val, plan)

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
+import os
+import pwd
+from pathlib import Path
+
 import pytest
 
-from engine.cli import Parser
+import datasets
+import digits
+import folder as own
+import grid
+import report
+import split
+from common import BACKBONES
+from engine.cli import Parser, folder
+from engine.config import parse
 from engine.errors import UserError
 
 
@@ -52,3 +65,47 @@ def test_help_beside_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         parser().parse_args(["--zzz", "--help"])
     assert "--epochs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("home", [True, False])
+def test_a_tilde_is_the_home_that_a_shell_makes_of_it(
+    home: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which it does not behind a `=` or a `:`. Without HOME it is what the system knows of the user."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~").mkdir()
+    (tmp_path / "~nobody-here").mkdir()
+    own = pwd.getpwuid(os.getuid()).pw_dir
+    monkeypatch.setenv("HOME", "/home/of") if home else monkeypatch.delenv("HOME", raising=False)
+    place = "/home/of" if home else own
+    assert [str(folder(text)) for text in ("~", "~/x/y", "~root/x", "./~/x", "x/~", "~nobody-here/x")] == [
+        place,
+        f"{place}/x/y",
+        "/root/x",
+        "~/x",
+        "x/~",
+        "~nobody-here/x",
+    ]
+    with pytest.raises(argparse.ArgumentTypeError, match="there is no home of ~nobody-at-all"):
+        folder("~nobody-at-all/x")
+
+
+def test_every_flag_that_takes_a_path_knows_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.pt").touch()
+    (tmp_path / "pets").mkdir()
+    line = "-model resnet --out=~/o --data-dir=~/d --cache-dir=~/c --weights=~/w.pt"
+    config = parse(digits.DATASET, BACKBONES, line.split())[1]
+    assert (config.out, config.data_dir, config.cache_dir) == (tmp_path / "o", tmp_path / "d", tmp_path / "c")
+    assert config.weights == str(tmp_path / "w.pt")
+    assert parse(own.DATASET, BACKBONES, ["~/pets", "-model", "resnet"])[0].own_folder == tmp_path / "pets"
+    options = split.parser().parse_args(["--input_dir=~/i", "--output_dir=~/o"])
+    assert (options.input_dir, options.output_dir) == (tmp_path / "i", tmp_path / "o")
+    options = report.parser().parse_args(["~/runs", "--out=~/r"])
+    assert (options.runs, options.out) == (tmp_path / "runs", tmp_path / "r")
+    assert datasets.parser().parse_args(["--data-dir=~/d"]).data_dir == tmp_path / "d"
+    options = grid.parser().parse_args(["--datasets=folder:~/pets", "--data-dir=~/d", *line.split()[2:]])
+    cell, *_ = grid.cells_of(options)
+    assert cell.dataset.own_folder == tmp_path / "pets"
+    assert (cell.config.out, cell.config.weights) == (tmp_path / "o", str(tmp_path / "w.pt"))

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,12 @@ import datasets
 import folder
 import split
 from common import Choice, RawSplits, ReadOptions
+from engine.data import cache
+from reporting.collect import collect
+from reporting.comparable import divide
 from tests.conftest import Command, only_run
+
+Prepare = Callable[[Path], object]
 
 QUICK = "-model tiny -bs 4 --weights none --epochs 1 --size 16 --plan off"
 
@@ -41,6 +47,12 @@ def parted(root: Path, *parts: str) -> None:
     tree(root, *(f"{part}/{name}" for part in parts or ("train", "test") for name in ("cat", "dog")))
 
 
+def repaint(root: Path) -> None:
+    """No two images of the same pixels."""
+    for number, path in enumerate(sorted(root.rglob("*.png"))):
+        picture(path, number)
+
+
 def read(root: Path) -> RawSplits:
     return folder.dataset(root).read(ReadOptions(root))
 
@@ -48,6 +60,70 @@ def read(root: Path) -> RawSplits:
 def record(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((only_run(out) / "record.json").read_text())
     return found
+
+
+def said(output: str, what: str) -> list[str]:
+    """The printed lines that begin so, without that."""
+    return [line.removeprefix(what).strip() for line in output.splitlines() if line.startswith(what)]
+
+
+def test_a_class_without_test_images_is_told_beside_the_result(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parted(tmp_path / "pets", "train", "val", "test")
+    for path in [*(tmp_path / "pets/test/cat").iterdir(), *(tmp_path / "pets/val/dog").iterdir()]:
+        path.write_bytes(b"")
+    assert command(f"pets {QUICK} --allow-partial", folder.DATASET) == 0
+    expected = [
+        "1 of 2 classes has no val image, on which no epoch is chosen: dog",
+        "1 of 2 classes has no test image, of which the result says nothing: cat",
+    ]
+    assert record(tmp_path / "runs")["dataset"]["notes"] == expected
+    printed = capsys.readouterr().out
+    assert said(printed, "note") == expected
+    assert "1 of 2 classes has no test image" in printed.splitlines()[-1]
+
+
+def test_a_small_class_beside_a_large_one_is_told(tmp_path: Path, command: Command) -> None:
+    tree(tmp_path / "pets/train", "cat", images=3)
+    tree(tmp_path / "pets/train", "cow", "dog", images=22)
+    tree(tmp_path / "pets/test", "cat", "dog", "cow", images=2)
+    repaint(tmp_path / "pets")
+    assert command(f"pets {QUICK}", folder.DATASET) == 0
+    assert record(tmp_path / "runs")["dataset"]["notes"] == [
+        "imbalance: 20 training images of cow, 2 of cat. Top-1 says little of small classes: see balanced accuracy "
+        "and recall"
+    ]
+
+
+def test_more_shots_than_there_are_images_are_all_of_them(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is trained, what the screen says and what the report calls it: one budget, with the folder's own val."""
+    parted(tmp_path / "pets", "train", "val", "test")
+    tree(tmp_path / "pets/train", "cow", images=2)
+    tree(tmp_path / "pets/val", "cow", images=1)
+    tree(tmp_path / "pets/test", "cow", images=1)
+    repaint(tmp_path / "pets")
+    for flags in ("", "--shots 6", "--shots 100", "--fraction 0.99", "--shots 5", "--fraction 0.5", "--fraction 0.51"):
+        assert command(f"pets {QUICK} {flags}", folder.DATASET) == 0
+    printed = capsys.readouterr().out
+    counts = [line for line in printed.splitlines() if line.startswith("pets:")]
+    assert counts[:4] == ["pets: train 14, val 13, test 13, 3 classes"] * 4
+    assert counts[4] == "pets: train 14 (9 to train + 3 val, up to 5 a class), test 13, 3 classes"
+    assert said(printed, "note") == [
+        "shots 6: no class has more than 6 training images, so this is the run of all training images",
+        "shots 100: no class has more than 6 training images, so this is the run of all training images",
+        "fraction 0.99: no class has more than 6 training images, so this is the run of all training images",
+        "shots 5: 1 of 3 classes has fewer training images, 2, all of which are used",
+        *["1 of 3 classes has no val image, on which no epoch is chosen: cow"] * 2,
+    ]
+    splits = [json.loads(path.read_text())["dataset"]["split"] for path in tmp_path.glob("runs/*/*/*/record.json")]
+    assert sorted(Counter(splits).values()) == [1, 2, 4]
+    groups, apart = divide(collect(tmp_path / "runs", ignore=tmp_path / "report").entries)
+    assert [str(budget) for budget in groups[0].budgets] == ["all", "5 shots", "0.5 of train"]
+    assert len(apart) == 4
+    assert all("the same cell and seed" in line["reason"] for line in apart)
 
 
 def test_what_split_made(command: Command, tmp_path: Path) -> None:
@@ -127,13 +203,72 @@ def test_an_image_added_makes_another_run(command: Command, tmp_path: Path) -> N
     assert len(list((tmp_path / "runs").glob("*/*/*/record.json"))) == 2
 
 
-def test_check_says_so_in_moments(command: Command, tmp_path: Path, capsys: Any) -> None:
+def test_check_decodes_what_the_run_then_finds(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """What it says of the data is what the run says, and none of its work is lost."""
     parted(tmp_path / "pets")
     assert command(f"pets {QUICK} --check", folder.DATASET) == 0
-    printed = capsys.readouterr().out
-    assert "pets: train 12 (10 to train + 2 val), test 12, 2 classes" in printed
-    assert "ok: data: 4 + 2 images" in printed
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "torch") == ["pets"]
+    checked = capsys.readouterr().out
+    assert "ok: data: 10 train and 2 val images" in checked
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "torch") == ["data", "pets"]
+    monkeypatch.setattr(cache, "decode_rows", None)
+    assert command(f"pets {QUICK}", folder.DATASET) == 0
+    ran = capsys.readouterr().out
+    assert [line for line in ran.splitlines() if line in checked.splitlines()] == checked.splitlines()[:5]
+
+
+def test_check_without_a_cache_writes_nothing(command: Command, tmp_path: Path) -> None:
+    parted(tmp_path / "pets")
+    assert command(f"pets {QUICK} --check --no-cache", folder.DATASET) == 0
+    assert [path.name for path in tmp_path.iterdir() if path.name != "torch"] == ["pets"]
+
+
+def test_a_file_copied_into_test_is_refused_before_anything_is_decoded(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    parted(tmp_path / "pets")
+    shutil.copy(tmp_path / "pets/train/cat/3.png", tmp_path / "pets/test/cat/same.png")
+    monkeypatch.setattr(cache, "decode_rows", None)
+    for flags in ("--check", "", "--check --protocol paper"):
+        assert command(f"pets {QUICK} {flags}", folder.DATASET) == 2
+        message = capsys.readouterr().err
+        assert "1 image outside the test part with the same content as a test image" in message
+        assert "train/cat/3.png = test/cat/same.png" in message
+
+
+def reencoded(root: Path) -> None:
+    """The pixels of a training image in another file."""
+    parted(root)
+    with Image.open(root / "train/cat/3.png") as image:
+        image.save(root / "test/cat/same.bmp")
+
+
+# what only all images, decoded, show; what is on the command line; what the message says
+REFUSED: list[tuple[Prepare, str, str]] = [
+    (reencoded, "", "train/cat/3.png = test/cat/same.bmp"),
+    (lambda r: (parted(r), (r / "train/cat/5.png").write_bytes(b"x")), "", "train/cat/5.png: not an image"),
+    (
+        lambda r: (parted(r), [path.write_bytes(b"x") for path in (r / "test").glob("*/*")]),
+        "--allow-partial",
+        "no image of the test part can be read",
+    ),
+    (lambda r: (parted(r), (r.parent / "runs").write_text("")), "", "is a file"),
+    (lambda r: (parted(r), (r.parent / "c").write_text("")), "--cache-dir c", "decoded images can't be kept"),
+]
+
+
+@pytest.mark.parametrize(("prepare", "flags", "expected"), REFUSED)
+def test_check_refuses_what_the_run_refuses(
+    command: Command, tmp_path: Path, capsys: Any, prepare: Prepare, flags: str, expected: str
+) -> None:
+    prepare(tmp_path / "pets")
+    messages = []
+    for check in ("--check", ""):
+        assert command(f"pets {QUICK} {flags} {check}", folder.DATASET) == 2
+        messages.append(capsys.readouterr().err)
+    assert expected in messages[0]
+    assert messages[0] == messages[1]
 
 
 def test_unreadable_images_are_all_named_or_left_out(command: Command, tmp_path: Path, capsys: Any) -> None:
@@ -176,11 +311,8 @@ def test_the_paper_protocol_tells_of_copies(command: Command, tmp_path: Path, ca
     assert command(f"pets {QUICK} --protocol paper", folder.DATASET) == 2
     assert "train/cat/same.png = test/cat/3.png" in capsys.readouterr().err
     assert command(f"pets {QUICK} --protocol paper --allow-partial", folder.DATASET) == 0
-    assert "leakage: 1 of 12 test images (8.3%) are tied to training images" in capsys.readouterr().out
+    assert "leakage: 1 of 12 test images (8.3%) is tied to training images" in capsys.readouterr().out
     assert record(tmp_path / "runs")["dataset"]["differences"][0].startswith("leakage: ")
-
-
-Prepare = Callable[[Path], object]
 
 
 def remove(root: Path, *names: str) -> None:
@@ -218,7 +350,7 @@ BAD: list[tuple[Prepare, str, str]] = [
     (lambda r: (parted(r), (r / "train/cat/x.png").mkdir()), "--allow-partial --bad", "--bad"),
     (lambda r: (parted(r), os.mkfifo(r / "train/cat/pipe.png")), "", "not a regular file"),
     (lambda r: (parted(r), (r / "test/cat/0.png").write_bytes(b"\x89PNG\r\n")), "", "test/cat/0.png: "),
-    (lambda r: (parted(r), (r / "test/cat/0.png").write_bytes(b"")), "--check", "test/cat/0.png can't be read: empty"),
+    (lambda r: (parted(r), (r / "test/cat/0.png").write_bytes(b"")), "--check", "test/cat/0.png: empty"),
     (lambda r: note(r, {"format": 1, "hash": "", "files": 3}), "", "split.json is not as split.py"),
     (
         lambda r: note(r, {"format": 1, "hash": "", "files": {"train": 3}, "groups": None}),
@@ -422,7 +554,7 @@ def test_a_class_that_cannot_be_learnt_is_told(command: Command, tmp_path: Path)
         path.write_bytes(b"")
     assert command(f"pets {QUICK} --allow-partial", folder.DATASET) == 0
     found = record(tmp_path / "runs")["dataset"]
-    assert "class cat: no training image is left" in found["notes"]
+    assert found["notes"][0] == "1 of 2 classes has no train image, which can't be learnt: cat"
     assert found["partial"] is True
 
 

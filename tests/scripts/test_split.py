@@ -325,7 +325,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_wrong_inputs(run: Run, tmp_path: Path) -> None:
     source = tmp_path / "in"
     run().refused("does not exist")
-    run(source="").refused("--input_dir is empty")
+    run(source="").refused("--input_dir: the path is empty")
     source.write_text("")
     run().refused("is a file")
     source.unlink()
@@ -410,7 +410,7 @@ def test_outputs_that_overlap_the_input(run: Run, tmp_path: Path) -> None:
     run(source=source / "cat", output=source).refused("lies in the output")
     (tmp_path / "link").symlink_to(source)
     run(output=tmp_path / "link/out").refused("lies in the input")
-    run(output="").refused("--output_dir is empty")
+    run(output="").refused("--output_dir: the path is empty")
     (tmp_path / "link").unlink()
     assert files_in(tmp_path) == before
 

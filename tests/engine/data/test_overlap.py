@@ -3,12 +3,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from engine.data.declaration import Protocol
-from engine.data.overlap import Overlap, find_overlap, separate
+from engine.data.overlap import BEGINNING, Overlap, files_of_test, find_overlap, separate
 from engine.data.part import PARTS, Part, Splits
 from engine.errors import UserError
 
@@ -134,7 +135,7 @@ def test_the_same_image_in_two_parts_is_refused(one: str, other: str, own: bool,
     told, against = ("val", "train") if other == "val" else (one, other)
     with pytest.raises(UserError) as error:
         separate(parts, "honest", own, allow_partial)
-    words = f"1 {WORDS[told]} images are the same image as one in the {WORDS[against]} part"
+    words = f"1 {WORDS[told]} image is the same image as one in the {WORDS[against]} part"
     assert words in str(error.value)
     assert f"\n  {told}/0\n" in str(error.value)
 
@@ -246,7 +247,7 @@ def test_the_paper_protocol_tells_of_the_same_image() -> None:
     parts = for_paper(with_same_file(clean(True), "train", "test"))
     kept, notes = separate(parts, "paper", False, False)
     assert kept is parts
-    assert notes == ["leakage: 1 of 10 test images (10.0%) are tied to training images: 1 are training images"]
+    assert notes == ["leakage: 1 of 10 test images (10.0%) is tied to training images: 1 is a training image"]
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -289,3 +290,30 @@ def check_what_is_left(seed: int, shared: bool) -> None:
     assert (kept.hash == parts.hash) == (gone == 0)
     again, more = separate(kept, "honest", True, False)
     assert (again.hash, more) == (kept.hash, [])
+
+
+def test_files_are_the_same_byte_for_byte_and_not_by_size_or_beginning(tmp_path: Path) -> None:
+    """Nor is anything said of files that are empty or gone: that is found when they are decoded."""
+    long = b"a" * BEGINNING
+    content = {
+        "train/0": b"one",
+        "train/1": b"two",
+        "train/2": long + b"x",
+        "train/3": b"",
+        "val/0": long + b"z",
+        "test/0": b"one",
+        "test/1": b"owt",
+        "test/2": long + b"y",
+        "test/3": b"",
+        "test/4": long + b"z",
+    }
+    for name, data in content.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    parts = []
+    for part in PARTS:
+        names = [*(name for name in content if name.startswith(f"{part}/")), f"{part}/gone"]
+        parts.append(Part([tmp_path / name for name in names], np.zeros(len(names), np.int64), names))
+    splits = Splits(("a", "b"), *parts)
+    assert files_of_test(splits, "honest") == ["train/0 = test/0", "val/0 = test/4"]
+    assert files_of_test(splits, "paper") == ["train/0 = test/0"]

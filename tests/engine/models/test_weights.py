@@ -269,6 +269,73 @@ def test_a_state_dict_however_it_was_saved(wrap: Callable[[Any], Any], save: Sav
     assert_same(load(save(wrap(state))), state)
 
 
+def named(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("wrap", "said"),
+    [
+        (lambda state: named(state, "_orig_mod."), "the names of its tensors without '_orig_mod.'"),
+        (lambda state: named(state, "module._orig_mod."), "the names of its tensors without '_orig_mod.module.'"),
+        (lambda state: named(state, "_orig_mod.module."), "the names of its tensors without '_orig_mod.module.'"),
+        (lambda state: named(state, "model.backbone."), "the names of its tensors without 'model.backbone.'"),
+        (lambda state: named(state, "encoder."), "the names of its tensors without 'encoder.'"),
+        (
+            lambda state: {key.replace(".", "._orig_mod.", 1): value for key, value in state.items()},
+            "the names of its tensors without '_orig_mod.'",
+        ),
+        (
+            lambda state: {"epoch": 2, "state_dict": named(state, "model."), "loops": {}},
+            "its entry 'state_dict'; the names of its tensors without 'model.'",
+        ),
+        (lambda state: {"model_state_dict": state, "loss": 0.1}, "its entry 'model_state_dict'"),
+        (lambda state: {"state": {}, "model": {"state_dict": state}}, "its entry 'model'; its entry 'state_dict'"),
+        (lambda state: {"model": state, "model_ema": {}}, "its entry 'model', not 'model_ema'"),
+        (
+            lambda state: {"ema": {"n_averaged": torch.tensor(3)} | named(state, "module.")},
+            "its entry 'ema'; the names of its tensors without 'module.'",
+        ),
+    ],
+)
+def test_a_wrapped_state_dict_is_loaded_and_that_is_said(
+    wrap: Callable[[Any], Any], said: str, save: Save, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = tiny().state_dict()
+    path = save(wrap(state))
+    assert_same(load(path), state)
+    assert capsys.readouterr().out == f"note: {path}: {said}\n"
+
+
+def test_a_plain_state_dict_needs_no_word(save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+    load(save(tiny().state_dict()))
+    assert capsys.readouterr().out == ""
+
+
+def test_names_that_are_the_models_own_stay(save: Save) -> None:
+    """Every layer of this one is in its `model`."""
+    whole = nn.Module()
+    whole.model = tiny()
+    found = nn.Module()
+    found.model = toy.tiny()
+    load_weights(found, Weights("file", save(whole.state_dict()), None), f"model.{HEAD}", "whole")
+    assert_same(found, whole.state_dict())
+
+
+def test_an_encoder_without_a_head(save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+    """A new one takes its place anyway."""
+    state = tiny().state_dict()
+    body = {key: value for key, value in state.items() if key not in OF_HEAD}
+    assert_same(load(save(named(body, "backbone."))), state, but=OF_HEAD)
+    assert "it has no 6, the head" in capsys.readouterr().out
+
+
+def test_parts_of_two_models_are_refused(save: Save) -> None:
+    state = tiny().state_dict()
+    with pytest.raises(UserError, match="18 unknown"):
+        load(save(named(state, "encoder.") | named(state, "momentum.")))
+
+
 def test_saved_from_a_parallel_model(save: Save) -> None:
     model = tiny()
     assert_same(load(save(nn.DataParallel(model).state_dict())), model.state_dict())
