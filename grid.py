@@ -17,12 +17,12 @@ import argparse
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from engine.cli import INTERRUPTED, Parser, folder, positive, run_command, whole
 from engine.console import say, table
-from engine.errors import RunError
+from engine.errors import RunError, counted
 from grids.cells import (
     Cell,
     add_script_flags,
@@ -37,7 +37,7 @@ from grids.cells import (
 from grids.devices import device_name, find_slots
 from grids.estimate import Speeds, total
 from grids.faults import message_of
-from grids.ledger import Standing, all_records, by_key, grid_folder, make_folder, standing
+from grids.ledger import Standing, all_records, by_key, grid_folder, make_folder, standing, start_over
 from grids.running import Grid
 from grids.view import choose_view
 
@@ -67,6 +67,7 @@ def parser() -> Parser:
     add("--fraction", nargs="+", metavar="F", help="cells with this share of the training images of each class; or all")
     add("--dry-run", action="store_true", help="print the plan and start nothing")
     add("--retry-failed", action="store_true", help="try cells again that failed")
+    add("--rerun", action="store_true", help="start every cell over, even where a finished run lies")
     add(
         "--stall-minutes",
         type=positive,
@@ -107,17 +108,20 @@ def run(options: argparse.Namespace) -> int:
     known = all_records(cells[0].config.out)
     belonging = by_key(known)
     standings = {cell.id: standing(cell, belonging.get(cell.key, ())) for cell in cells}
+    if options.rerun:
+        standings = {key: start_over(each) for key, each in standings.items()}
     speeds = Speeds(device_name(device, slots[0]))
     for record in known:
         speeds.add(record)
-    say(*plan_lines(cells, standings, speeds, slots, options.retry_failed))
+    retry_failed = options.retry_failed or options.rerun
+    say(*plan_lines(cells, standings, speeds, slots, retry_failed))
     if options.dry_run:
         return 0
     make_folder(cells[0].config.out)
-    grid = Grid(cells, standings, speeds, slots, options.retry_failed, options.stall_minutes)
+    grid = Grid(cells, standings, speeds, slots, retry_failed, options.stall_minutes)
     with choose_view() as view, signals_to(grid):
         grid.run(view)
-    say(*summary_lines(cells, grid.standings))
+    say(*summary_lines(cells, grid.standings, options.rerun))
     words = Counter(grid.standings[cell.id].status for cell in cells)
     if words["done"] == len(cells):
         return 0
@@ -127,6 +131,7 @@ def run(options: argparse.Namespace) -> int:
 def cells_of(options: argparse.Namespace) -> list[Cell]:
     """The grid that the command line asks for. UserError: something in it is wrong."""
     models, flags = find_models(options.models), script_flags(options)
+    flags += ["--rerun"] if options.rerun else []
     budgets = find_budgets(options.shots, options.fraction)
     chosen, seeds = find_datasets(options.datasets), find_seeds(options.seeds)
     cells = make_cells(chosen, models, seeds, budgets, flags, options.data_dir)
@@ -142,17 +147,20 @@ def plan_lines(
     retry_failed: bool,
 ) -> list[str]:
     """What is done and what is not, by dataset, and how long the rest takes."""
-    datasets = list(dict.fromkeys(cell.dataset.key for cell in cells))
+    datasets: dict[str, list[Cell]] = {}
+    for cell in cells:
+        datasets.setdefault(cell.place, []).append(cell)
+    keys = Counter(own[0].dataset.key for own in datasets.values())
     wanted = ["new", "interrupted", *(["failed"] if retry_failed else [])]
     rows: list[tuple[str, ...]] = [("dataset", "cells", "done", "failed", "interrupted", "to do", "time")]
     everything = []
-    for key in datasets:
-        own = [cell for cell in cells if cell.dataset.key == key]
+    for place, own in datasets.items():
+        name = own[0].dataset.key if keys[own[0].dataset.key] == 1 else place
         words = Counter(standings[cell.id].status for cell in own)
         to_do = [speeds.estimate(cell) for cell in own if standings[cell.id].status in wanted]
         everything += to_do
         counts = [len(own), words["done"], words["failed"], words["interrupted"], len(to_do)]
-        rows.append((key, *(f"{count:,}" for count in counts), total(to_do, len(slots)) if to_do else ""))
+        rows.append((name, *(f"{count:,}" for count in counts), total(to_do, len(slots)) if to_do else ""))
     words = Counter(standings[cell.id].status for cell in cells)
     failed = f"{words['failed']:,}"
     if words["failed"]:
@@ -167,10 +175,17 @@ def plan_lines(
         f"done       {words['done']:,}",
         f"failed     {failed}",
         f"to do      {len(everything):,}" + (f", {total(everything, len(slots))}" if everything else ""),
+        *remark_lines(standings),
     ]
 
 
-def summary_lines(cells: Sequence[Cell], standings: dict[str, Standing]) -> list[str]:
+def remark_lines(standings: Mapping[str, Standing]) -> list[str]:
+    """What is to be said of records of other code or other images, each once."""
+    remarks = Counter(remark for each in standings.values() for remark in each.remarks)
+    return [f"note       {counted(number, 'cell')} {remark}" for remark, number in remarks.items()]
+
+
+def summary_lines(cells: Sequence[Cell], standings: Mapping[str, Standing], rerun: bool) -> list[str]:
     """How many cells are done, and why others are not: each reason once, with what the user can mend in full."""
     words = Counter(standings[cell.id].status for cell in cells)
     left = words["new"] + words["interrupted"]
@@ -188,8 +203,8 @@ def summary_lines(cells: Sequence[Cell], standings: dict[str, Standing]) -> list
     if reasons:
         lines.append("--retry-failed tries the failed cells again, once what was wrong is mended")
     if left:
-        lines.append("the same command continues")
-    return lines
+        lines.append("the same command continues" + (" without --rerun; with it, every cell starts over" * rerun))
+    return [*lines, *remark_lines(standings)]
 
 
 @contextmanager

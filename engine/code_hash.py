@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import inspect
 import io
-import sys
 import tokenize
 from collections.abc import Callable, Iterable
 from functools import cache, partial
@@ -35,7 +35,8 @@ def code_of(read: Callable[..., Any]) -> dict[str, str]:
     """
     while isinstance(read, partial):
         read = read.func
-    return {"engine": engine_hash(), "script": _script_hash(read.__module__)}
+    code = getattr(inspect.unwrap(read), "__code__", None)
+    return {"engine": engine_hash(), "script": _script_hash(code.co_filename if code else "")}
 
 
 @cache
@@ -46,9 +47,8 @@ def engine_hash() -> str:
 
 
 @cache
-def _script_hash(module: str) -> str:
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return _hash([Path(file)] if file and Path(file).is_file() else [])
+def _script_hash(file: str) -> str:
+    return _hash([Path(file)] if Path(file).is_file() else [])
 
 
 def _hash(files: Iterable[Path]) -> str:

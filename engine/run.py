@@ -25,7 +25,7 @@ from engine.models.backbone import Backbone
 from engine.models.structure import freeze_body, macs, trains_batch_norm
 from engine.models.weights import Weights, build, find_weights
 from engine.records.describe import Outcome, describe_data, describe_model, describe_training
-from engine.records.printed import head_lines, other_code_lines, result_line
+from engine.records.printed import RECORD_LINE, head_lines, other_code_lines, result_line
 from engine.records.run_folder import Run
 from engine.records.schema import asked_beyond_result
 from engine.training.autotune import TuningRequest, fastest_plan
@@ -105,7 +105,7 @@ def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
     run = Run(config.out, identity(config, data, trainee, recipe, batch_size), config.rerun, config.tensorboard)
     other_code = other_code_lines(run.record, code_of(dataset.read))
     if run.done and not config.check:
-        say(f"record     {run.folder}", *other_code, result_line(run.record))
+        say(f"{RECORD_LINE}{run.folder}", *other_code, result_line(run.record))
         return
     if run.interrupted:
         plan = keep_plan(run.record["plan"])
@@ -121,7 +121,7 @@ def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
         listing = data.splits.listing(config.protocol, config.seed)
         with run.writing(description, listing, seen_after(trainee.weights, data.splits)):
             train_and_test(setup, run)
-        say(f"record     {run.folder}", result_line(run.record))
+        say(f"{RECORD_LINE}{run.folder}", result_line(run.record))
 
 
 def list_images(dataset: Dataset, config: Config) -> Data:

@@ -24,8 +24,8 @@ from engine.errors import UserError
 from engine.models.backbone import WEIGHTS
 from engine.paths import PROJECT
 
-OWN = {"model", "seed", "shots", "fraction", "data_dir"}  # the flags that grid.py has in a form of its own
-NOT_FOR_GRIDS = {"check", "rerun"}
+OWN = {"model", "seed", "shots", "fraction", "data_dir", "rerun"}  # the flags that grid.py has in a form of its own
+NOT_FOR_GRIDS = {"check"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ class Cell:
         """What people read."""
         budget = "" if self.budget == "all" else f", {self.budget}"
         return f"{self.dataset.key} {self.config.model}, seed {self.config.seed}{budget}"
+
+    @property
+    def place(self) -> str:
+        """Its dataset, with the folder of one's own that it lies in."""
+        return f"{self.dataset.key} ({self.dataset.own_folder})" if self.dataset.own_folder else self.dataset.key
 
 
 def key_of(dataset: str, version: str, config: Mapping[str, Any]) -> str:
@@ -134,17 +139,17 @@ def _cell(chosen: Chosen, budget: str, arguments: Sequence[str], data_dir: Path 
 
 def find_datasets(names: Iterable[str]) -> list[Chosen]:
     """What `--datasets` names: keys, scripts (also by path), one of a script's datasets, folder:DIR, all."""
-    by_key: dict[str, Chosen] = {}
+    by_place: dict[tuple[str, Path | None], Chosen] = {}
     for name in names:
         for chosen in _find(name):
-            earlier = by_key.setdefault(chosen.dataset.key, chosen)
-            if (earlier.dataset.own_folder, earlier.script) != (chosen.dataset.own_folder, chosen.script):
-                places = (earlier.dataset.own_folder or earlier.script, chosen.dataset.own_folder or chosen.script)
+            # of folders of one name, the images tell whose a record is
+            earlier = by_place.setdefault((chosen.dataset.key, chosen.dataset.own_folder), chosen)
+            if earlier.script != chosen.script:
                 raise UserError(
-                    f"{places[0]} and {places[1]} have the same name, {chosen.dataset.key!r}, so that their records "
-                    "can't be told apart. Rename one, or give each a grid with an --out of its own."
+                    f"{earlier.script} and {chosen.script} have the same name, {chosen.dataset.key!r}, so that their "
+                    "records can't be told apart. Rename one, or give each a grid with an --out of its own."
                 )
-    return list(by_key.values())
+    return list(by_place.values())
 
 
 def _find(name: str) -> list[Chosen]:

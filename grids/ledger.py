@@ -5,16 +5,19 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from engine.code_hash import code_of
 from engine.errors import RunError, UserError, reason_of
 from engine.files import digest, write_json
 from engine.paths import writable
-from engine.records.schema import GRID_FOLDER, RECORD, Record, RecordError, now, read_record
+from engine.records.printed import RECORD_LINE
+from engine.records.schema import GRID_FOLDER, RECORD, Record, RecordError, Status, codes_of, now, read_record
 from grids.cells import Cell, key_of
+from grids.images import split_of
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,18 @@ class Standing:
     status: str  # "done", "failed", "interrupted" or "new"
     record: Record | None = None
     failure: Failure | None = None
+    other_images: bool = False  # there are records that would be the cell's if they were of the images that lie there
+    other_code: bool = False  # `record` was made, or begun, by other code than what is here
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be said of its records, if anything."""
+        remarks = {OTHER_CODE: self.other_code, OTHER_IMAGES: self.other_images}
+        return [remark for remark, holds in remarks.items() if holds]
+
+
+OTHER_CODE = "made by other code than what is here: --rerun makes such cells anew"
+OTHER_IMAGES = "recorded of other images, or of images that have yet to be decoded here: their scripts will tell"
 
 
 def grid_folder(out: Path) -> Path:
@@ -92,6 +107,13 @@ def own_records(cell: Cell) -> list[Record]:
     return read_records(sorted(folder.glob(f"*-seed{config.seed}-*/{RECORD}")))
 
 
+def record_named(printed: Sequence[str]) -> Record | None:
+    """The record of the run that a script named last in what it printed."""
+    folders = [line.removeprefix(RECORD_LINE) for line in printed if line.startswith(RECORD_LINE)]
+    records = read_records(Path(folder) / RECORD for folder in folders[-1:])
+    return records[0] if records else None
+
+
 def record_key(record: Record) -> str:
     """The key of the cells that the record belongs to."""
     return key_of(record["dataset"]["key"], record["dataset"]["version"], record["config"])
@@ -107,7 +129,15 @@ def by_key(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 def standing(cell: Cell, records: Iterable[Record]) -> Standing:
     """How far `cell` has come; `records` are those with its key."""
-    by_status = {record["status"]: record for record in records if _belongs(record, cell)}
+    candidates = [record for record in records if _asked_for(record, cell)]
+    by_status = {record["status"]: record for record in candidates if _of_these_images(record, cell)}
+    found = _standing(cell, by_status)
+    code = code_of(cell.dataset.read)
+    other_code = found.record is not None and any(each != code for each in codes_of(found.record))
+    return replace(found, other_code=other_code, other_images=not by_status and bool(candidates))
+
+
+def _standing(cell: Cell, by_status: Mapping[Status, Record]) -> Standing:
     if "done" in by_status:
         return Standing("done", by_status["done"])
     failure = read_failure(cell)
@@ -120,22 +150,33 @@ def standing(cell: Cell, records: Iterable[Record]) -> Standing:
     return Standing("interrupted", by_status["running"]) if "running" in by_status else Standing("new")
 
 
+def start_over(found: Standing) -> Standing:
+    """How far a cell has come that is to be run anew."""
+    return found if found.status == "failed" else Standing("new")
+
+
 def standing_now(cell: Cell) -> Standing:
     """How far `cell` has come, read anew."""
     return standing(cell, by_key(own_records(cell)).get(cell.key, ()))
 
 
-def _belongs(record: Record, cell: Cell) -> bool:
-    """Whether a record with the cell's key is of the data that the cell is to be run on."""
+def _asked_for(record: Record, cell: Cell) -> bool:
+    """Whether the cell asks for data, and begins from weights, such as those of a record with its key."""
     if record["dataset"].get("partial") and not cell.config.allow_partial:
         return False
     weights = cell.config.weights
-    if Path(weights).is_file() and record["backbone"]["weights_sha256"] != _digest(weights):
-        return False
-    place = cell.dataset.own_folder
-    # folders of one name are told apart by what the command named
-    command = record.get("environment", {}).get("command", [])
-    return place is None or any(Path(word).resolve() == place for word in command[1:])
+    return not Path(weights).is_file() or record["backbone"]["weights_sha256"] == _digest(weights)
+
+
+def _of_these_images(record: Record, cell: Cell) -> bool:
+    """Whether the images that lie there now are known to be those of the record.
+
+    A published dataset that was whole is what its declaration says.
+    """
+    if not cell.dataset.own and not record["dataset"].get("partial"):
+        return True
+    split = split_of(cell)
+    return split is not None and record["dataset"].get("split") == split
 
 
 @cache

@@ -11,10 +11,11 @@ from dataclasses import replace
 from engine.cli import INTERRUPTED
 from engine.console import duration
 from engine.errors import RunError, UserError
-from engine.records.schema import BUSY, Record
+from engine.records.schema import BUSY, Record, now
 from grids.cells import Cell
 from grids.estimate import Speeds, total
 from grids.faults import Fault, shared_fault
+from grids.images import forget
 from grids.ledger import (
     Failure,
     Standing,
@@ -22,10 +23,8 @@ from grids.ledger import (
     failure_now,
     keep_failure,
     mark_retried,
-    own_records,
     read_failure,
-    record_key,
-    standing,
+    record_named,
     standing_now,
     take,
 )
@@ -61,6 +60,7 @@ class Grid:
         self._running: list[Worker] = []
         self._faults: list[Fault] = []
         self._mendable: list[tuple[Cell, Failure]] = []
+        self._began = now()
         self._at_start = {key: its.failure for key, its in standings.items()}
         self._remaining, self._estimated = "", 0.0  # how long the rest takes, and when that was found
 
@@ -127,12 +127,15 @@ class Grid:
 
     def _settled_already(self, cell: Cell, view: View) -> bool:
         """Whether the cell needs no process: another grid has just settled it, or it would end as others did."""
-        now = standing_now(cell)
+        found = standing_now(cell)
         kept = read_failure(cell)
-        if now.status == "done" or (kept and not kept.retried and kept != self._at_start[cell.id]):
-            self._note(cell, now)
-            what = kept.reason if kept and now.status == "failed" else result_of(now)
-            view.ended(cell, now.status, f"{what} (by another grid)", self._progress())
+        done = found.status == "done"
+        if found.record and cell.config.rerun:  # it is to be made anew, unless another grid has just done that
+            done &= found.record["started"] >= self._began
+        if done or (kept and not kept.retried and kept != self._at_start[cell.id]):
+            self._note(cell, found)
+            what = kept.reason if kept and found.status == "failed" else result_of(found)
+            view.ended(cell, found.status, f"{what} (by another grid)", self._progress())
             return True
         for fault in self._faults:
             if fault.concerns(cell):
@@ -146,23 +149,22 @@ class Grid:
         self._running.remove(worker)
         self._free.append(worker.slot)
         try:
-            records = [record for record in own_records(cell) if record_key(record) == cell.key]
-            now = standing(cell, records)
-            # the script knows its runs better, as one of a folder that was moved
-            if code == 0 and now.status != "done":
-                done = [record for record in records if record["status"] == "done"]
-                now = Standing("done", done[-1]) if done else now
-            if now.status == "done":
+            forget()
+            found = standing_now(cell)
+            if code == 0 and found.status != "done":  # the script has looked at the images, as with --no-cache
+                record = record_named(tail)
+                found = Standing("done", record) if record and record["status"] == "done" else found
+            if found.status == "done":
                 drop_failure(cell)
-                if now.record:
-                    self.speeds.add_around(now.record, worker.seconds)
-                self._note(cell, now)
-                view.ended(cell, "done", f"{result_of(now)} in {duration(worker.seconds)}", self._progress())
+                if found.record:
+                    self.speeds.add_around(found.record, worker.seconds)
+                self._note(cell, found)
+                view.ended(cell, "done", f"{result_of(found)} in {duration(worker.seconds)}", self._progress())
             elif code == UserError.exit_code and any(BUSY in line for line in tail):  # a run that was started by hand
                 self._elsewhere.append(cell)
                 view.note(f"{cell.title}: another process is at it")
             elif not worker.stalled and (code == INTERRUPTED or worker.stopping > 1 or (worker.stopping and code < 0)):
-                self.standings[cell.id] = Standing("interrupted", now.record)
+                self.standings[cell.id] = Standing("interrupted", found.record)
                 view.ended(cell, "stopped", "the same command goes on with it", self._progress())
             else:
                 reason = reason_of(code, worker, tail, self._stall_minutes)
@@ -177,10 +179,10 @@ class Grid:
         finally:
             worker.close()
 
-    def _note(self, cell: Cell, now: Standing) -> None:
-        self.standings[cell.id] = now
-        if now.record:
-            self.speeds.add(now.record)
+    def _note(self, cell: Cell, found: Standing) -> None:
+        self.standings[cell.id] = found
+        if found.record:
+            self.speeds.add(found.record)
         self._estimate()
 
     def _fail(self, cell: Cell, failure: Failure, view: View) -> None:
@@ -216,7 +218,7 @@ class Grid:
             worker.close()
 
 
-def result_of(now: Standing) -> str:
+def result_of(found: Standing) -> str:
     """The result of a cell that is done."""
-    record: Record = now.record or {}
+    record: Record = found.record or {}
     return f"top-1 {record['test']['top1']:.2%}" if "test" in record else "done"

@@ -28,6 +28,10 @@ MOST_RETRIED = 100  # of the images that could not be read
 ELSEWHERE = "--cache-dir chooses another folder, --no-cache keeps no decoded images."
 
 
+class NotDecodedError(Exception):
+    """The images, as they are now, are in no cache."""
+
+
 @dataclass(frozen=True)
 class Decoded:
     """The images of a dataset: a table of pixels, and where each reference's lie in it."""
@@ -45,7 +49,12 @@ class Decoded:
 
 
 def decode_all(
-    raw: RawSplits, key: str, size: tuple[int, int], folder: Path | None, allow_unreadable: bool
+    raw: RawSplits,
+    key: str,
+    size: tuple[int, int],
+    folder: Path | None,
+    allow_unreadable: bool,
+    kept_only: bool = False,
 ) -> Decoded | None:
     """Every image that the parts of `raw` refer to, at `size`, from the cache in `folder`, which is made if need
     be; None where the parts have their pixels already. Without a `folder`, every image is looked at, but its pixels
@@ -53,7 +62,8 @@ def decode_all(
 
     A cache belongs to a set of files: another name, label, size in bytes, time or content makes a new one, and the old
     one of this `key` and size is removed. Images that could not be read are tried again each time, and if one can be
-    read now, all are decoded anew. Two processes do not decode at once: the second waits.
+    read now, all are decoded anew. Two processes do not decode at once: the second waits. With `kept_only`, nothing is
+    decoded or written: NotDecodedError, where there is no such cache.
 
     UserError: images that can't be read, all of them named (unless `allow_unreadable`), a folder that can't be
     written in, or too little room on the disk. RunError: the disk became full, or a process that decodes died.
@@ -62,7 +72,12 @@ def decode_all(
     if not images.references:
         return None
     pixels: Pixels | PixelSource
-    if folder:
+    if kept_only:
+        kept = folder and Cache(folder, f"{key}-{size[0]}x{size[1]}", size, images).kept()
+        if not kept:
+            raise NotDecodedError
+        pixels, outcomes = kept
+    elif folder:
         cache = Cache(folder, f"{key}-{size[0]}x{size[1]}", size, images)
         with disk_errors_explained("decoded images can't be kept in", folder, ELSEWHERE):
             pixels, outcomes = cache.open()
@@ -168,6 +183,13 @@ class Cache:
     @property
     def _shape(self) -> tuple[int, ...]:
         return (len(self.images.references), *self.size, 3)
+
+    def kept(self) -> tuple[Pixels, list[DecodeResult]] | None:
+        """What open() returns, if nothing has to be made for it."""
+        try:
+            return self._found(MOST_RETRIED)
+        except OSError:
+            return None
 
     def open(self) -> tuple[Pixels, list[DecodeResult]]:
         """The pixels (M, H, W, 3), mapped into memory, and what became of each image; made if need be.

@@ -162,6 +162,7 @@ class DecodeOptions:
     protocol: Protocol
     allow_partial: bool
     budget: Budget = None
+    kept_only: bool = False  # only what the cache has: NotDecodedError where it lacks the images as they are now
 
 
 def decode(dataset: Dataset, raw: RawSplits, splits: Splits, options: DecodeOptions) -> tuple[RawSplits, Splits]:
@@ -173,7 +174,7 @@ def decode(dataset: Dataset, raw: RawSplits, splits: Splits, options: DecodeOpti
     key = dataset.key
     if dataset.own:  # folders of the same name do not share a cache
         key += "-" + hashlib.sha256(os.fsencode(str(dataset.own_folder))).hexdigest()[:8]
-    images = decode_all(raw, key, options.size, options.cache_dir, options.allow_partial)
+    images = decode_all(raw, key, options.size, options.cache_dir, options.allow_partial, options.kept_only)
     if images:
         splits = splits.map(images.part)
         for what, part in (("training", splits.train), ("validation", splits.val), ("test", splits.test)):

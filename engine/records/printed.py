@@ -10,6 +10,7 @@ from engine.errors import agreeing, counted
 from engine.records.metrics import METRICS
 from engine.records.schema import codes_of, saw_test_images
 
+RECORD_LINE = "record     "  # what comes before the folder of a run
 MOST_DIFFERENCES = 5  # that are printed
 
 
@@ -35,7 +36,7 @@ def head_lines(description: Mapping[str, Any], recipe: str, folder: Path | None,
     if saw_test_images(description):
         lines.insert(1, f"note       {seen_in_words(description)}: the result will flatter, and no report ranks it")
     if folder:
-        lines.append(f"record     {folder}" + (" (goes on from where it was)" if resumed else ""))
+        lines.append(f"{RECORD_LINE}{folder}" + (" (goes on from where it was)" if resumed else ""))
     return [_counts_line(description), *_data_lines(dataset), *lines]
 
 

@@ -52,11 +52,12 @@ def test_unknown_datasets(name: str, says: str) -> None:
         find_datasets([name])
 
 
-def test_two_folders_of_one_name_would_share_their_records(tmp_path: Path) -> None:
+def test_two_folders_of_one_name_are_two_datasets(tmp_path: Path) -> None:
     for place in ("a/pets", "b/pets"):
         (tmp_path / place).mkdir(parents=True)
-    with pytest.raises(UserError, match="same name"):
-        find_datasets(["folder:a/pets", "folder:b/pets"])
+    first, second = cells("--datasets folder:a/pets folder:b/pets folder:b/../a/pets --models resnet")
+    assert first.id != second.id
+    assert [first.place, second.place] == [f"folder-pets ({tmp_path}/{name}/pets)" for name in "ab"]
 
 
 def test_names_of_backbones_seeds_and_budgets() -> None:
@@ -88,7 +89,6 @@ def test_names_of_backbones_seeds_and_budgets() -> None:
         ("--epochs 0", "whole number"),
         ("--size 1 2 3", "a height and a width"),
         ("--check", "unknown flag --check"),
-        ("--rerun", "unknown flag --rerun"),
         ("--seed 1", "unknown flag --seed. Did you mean --seeds?"),
         ("-model resnet", "unknown flag -model"),
         ("--recipe cosine --patience 3", "can't be used"),
@@ -113,7 +113,7 @@ def test_flags_of_the_scripts_are_those_of_the_scripts() -> None:
     text = grid.parser().format_help()
     for f in fields(Config):
         given = f.metadata["names"][-1] in re.findall(r"--?[a-z-]+", text)
-        assert given == (f.name not in ("model", "seed", "check", "rerun")), f.name
+        assert given == (f.name not in ("model", "seed", "check")), f.name
     assert "the dataset's" in text
     assert not re.search(r"\{(size|augment|recipe|data_dir|backbones)\}", text)
     (cell,) = cells(

@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+from grids.images import split_of
 from grids.ledger import by_key, failure_now, keep_failure, make_folder, mark_retried, standing, standing_now, take
 from tests.grids.cells import cells, record_of, write
 
@@ -73,8 +74,11 @@ def test_a_record_that_lacks_a_newer_flag_had_its_default() -> None:
 
 def test_partial_data_count_where_they_were_asked_for() -> None:
     (cell,) = cells("--datasets digits --models resnet --allow-partial")
-    record = record_of(cell, dataset=record_of(cell)["dataset"] | {"partial": True})
-    assert standing(cell, [record]).status == "done"
+    partial = {**record_of(cell)["dataset"], "partial": True}
+    assert standing(cell, [record_of(cell, dataset=partial | {"split": split_of(cell)})]).status == "done"
+    for other in ({}, {"split": "0" * 64}):
+        now = standing(cell, [record_of(cell, dataset=partial | other)])
+        assert (now.status, now.other_images) == ("new", True)
 
 
 def test_a_run_that_failed_without_a_grid() -> None:
@@ -83,17 +87,6 @@ def test_a_run_that_failed_without_a_grid() -> None:
     assert now.status == "failed"
     assert now.failure is not None
     assert now.failure.reason == "RunError: nan"
-
-
-def test_folders_of_one_name_are_told_apart_by_the_command(tmp_path: Path) -> None:
-    for place in ("a/pets", "b/pets"):
-        (tmp_path / place).mkdir(parents=True)
-    a, b = (cells(f"--models resnet --datasets folder:{place}/pets")[0] for place in "ab")
-    assert a.key == b.key
-    assert standing(a, [record_of(a)]).status == "done"
-    assert standing(b, [record_of(a)]).status == "new"
-    by_hand = record_of(a, environment={"command": ["folder.py", "-model", "resnet", "a/pets"]})
-    assert standing(a, [by_hand]).status == "done"
 
 
 def test_a_cell_is_taken_once() -> None:

@@ -227,6 +227,39 @@ def test_each_cell_runs_once(behave: Behave, capsys: Any) -> None:
     assert not list(Path("runs/grid").glob("*.heartbeat"))
 
 
+def test_rerun_starts_over_what_is_done_and_what_failed(behave: Behave, capsys: Any) -> None:
+    behave(swin="diverged")
+    assert run() == 3
+    assert run() == 3
+    assert started() == ["resnet 0", "swin 0"]
+    behave()
+    capsys.readouterr()
+    assert run(f"{LINE} --rerun --dry-run") == 0
+    assert re.search(r"^to do      2,", capsys.readouterr().out, re.MULTILINE)
+    assert run(f"{LINE} --rerun") == 0
+    assert started()[2:] == ["resnet 0", "swin 0"]
+    assert capsys.readouterr().out.splitlines()[-1] == "2 of 2 cells done, 0 failed, 0 left"
+    assert "resnet --seed 0 --device cpu --rerun" in (
+        shlex.join(grid.cells_of(grid.parser().parse_args(f"{LINE} --rerun".split()))[0].command)
+    )
+    assert run() == 0
+    assert len(started()) == 4
+
+
+def test_a_rerun_that_was_stopped(behave: Behave, capsys: Any) -> None:
+    """What was interrupted goes on without the flag; what was not come to is done, as it was."""
+    assert run() == 0
+    (Path("runs/digits/resnet/honest-seed0-x/record.json")).unlink()  # as a script's --rerun does
+    behave(resnet="slow")
+    meanwhile(lambda: wait_for(lambda: len(started()) == 3), interrupt)
+    assert run(f"{LINE} --rerun") == 130
+    printed = capsys.readouterr().out
+    assert "the same command continues without --rerun; with it, every cell starts over" in printed
+    behave()
+    assert run() == 0
+    assert started()[2:] == ["resnet 0", "resnet 0"]
+
+
 def test_a_failure_costs_one_cell(behave: Behave, capsys: Any) -> None:
     line = "--datasets digits.py --models resnet swin regnet mobilenet densenet convnext --device cpu"
     kinds = {"resnet": "diverged", "swin": "segfault", "regnet": "killed", "mobilenet": "raised", "densenet": "nothing"}

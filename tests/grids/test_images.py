@@ -1,0 +1,110 @@
+# mypy: disable-error-code="func-returns-value"
+"""Which images a cell's records are of: the folder's name alone says nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import folder
+import grid
+from grids.images import forget
+from grids.ledger import OTHER_CODE, OTHER_IMAGES, Standing, standing_now
+from tests.conftest import Command
+from tests.grids.cells import cells
+from tests.scripts.test_folder import picture, tree
+
+FLAGS = "-bs 4 --weights none --epochs 1 --size 16 --plan off --precision fp32 --device cpu"
+Stands = Callable[..., Standing]
+
+
+@pytest.fixture
+def stands(command: Command, tmp_path: Path) -> Stands:
+    """How far the cell of a folder has come; pets/ has been run."""
+    tree(tmp_path / "pets", "cat", "dog")
+    assert command(f"pets -model tiny {FLAGS}", folder.DATASET) == 0
+
+    def now(place: str = "pets", flags: str = "") -> Standing:
+        forget()
+        (cell,) = cells(f"--datasets folder:{place} --models tiny {FLAGS} --out {tmp_path}/runs {flags}")
+        return standing_now(cell)
+
+    return now
+
+
+def test_the_same_images(stands: Stands) -> None:
+    now = stands()
+    assert (now.status, now.remarks) == ("done", [])
+    assert now.record is not None
+    assert now.record["dataset"]["place"] == str(Path("pets").resolve())
+
+
+def test_another_folder_of_the_same_name(stands: Stands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started elsewhere, with the same --out and the very same words."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    tree(Path("pets"), "x", "y", "cat", "dog")
+    for name in ("x", "y"):
+        shutil.rmtree(Path("pets") / name)
+    now = stands()
+    assert (now.status, now.remarks) == ("new", [OTHER_IMAGES])
+
+
+@pytest.mark.parametrize("change", ["class", "pixels", "added", "removed", "moved"])
+def test_images_that_were_changed_since(stands: Stands, command: Command, change: str) -> None:
+    first = Path("pets/cat/0.png")
+    if change == "class":
+        Path("pets/dog").rename("pets/wolf")
+    elif change == "pixels":
+        status = first.stat()
+        picture(first, 77)
+        assert first.stat().st_size == status.st_size
+        os.utime(first, ns=(status.st_atime_ns, status.st_mtime_ns))
+    elif change == "added":
+        picture(Path("pets/cat/new.png"), 77)
+    elif change == "removed":
+        first.unlink()
+    else:
+        first.rename("pets/dog/moved.png")
+    now = stands()
+    assert (now.status, now.remarks) == ("new", [OTHER_IMAGES])
+    assert command(f"pets -model tiny {FLAGS}", folder.DATASET) == 0
+    assert stands().status == "done"
+    assert len(list(Path("runs").glob("*/*/*/record.json"))) == 2
+
+
+def test_files_that_were_only_touched(stands: Stands, command: Command) -> None:
+    """Nobody knows before they are decoded again; then the script finds its run, and so does the grid."""
+    os.utime("pets/cat/0.png")
+    assert stands().remarks == [OTHER_IMAGES]
+    assert command(f"pets -model tiny {FLAGS}", folder.DATASET) == 0
+    assert stands().status == "done"
+    assert len(list(Path("runs").glob("*/*/*/record.json"))) == 1
+
+
+def test_a_moved_folder(stands: Stands, command: Command) -> None:
+    Path("moved").mkdir()
+    Path("pets").rename("moved/pets")
+    assert stands("moved/pets").status == "new"
+    assert command(f"moved/pets -model tiny {FLAGS}", folder.DATASET) == 0
+    assert stands("moved/pets").status == "done"
+    assert len(list(Path("runs").glob("*/*/*/record.json"))) == 1
+
+
+def test_seeds_have_splits_of_their_own(stands: Stands, command: Command) -> None:
+    assert stands(flags="--seeds 1").status == "new"
+    assert command(f"pets -model tiny {FLAGS} --seed 1", folder.DATASET) == 0
+    assert stands(flags="--seeds 1").status == "done"
+    assert stands().status == "done"
+
+
+def test_other_code(stands: Stands, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grids.ledger.code_of", lambda _: {"engine": "other", "script": "other"})
+    now = stands()
+    assert (now.status, now.remarks) == ("done", [OTHER_CODE])
+    assert grid.remark_lines({"a": now, "b": now, "c": Standing("new")}) == [f"note       2 cells {OTHER_CODE}"]
+    assert grid.remark_lines({"a": now}) == [f"note       1 cell {OTHER_CODE}"]
