@@ -15,39 +15,48 @@ from typing import Any
 from engine.paths import PROJECT
 
 DIGITS = 16
-# from the files to the metrics; what only talks, fetches, or writes records is not among them
+# From the files to the metrics. What only talks, fetches, or writes records is not among them; nor are other backbones
+# than that of the run, so that one more does not set earlier runs of the others apart.
 MAKES_NUMBERS = (
-    "common.py",
     "engine/run.py",
     "engine/device.py",
     "engine/data",
     "engine/readers",
-    "engine/models",
+    "engine/models/backbone.py",
+    "engine/models/structure.py",
+    "engine/models/weights.py",
     "engine/training",
     "engine/records/metrics.py",
 )
 
 
-def code_of(read: Callable[..., Any]) -> dict[str, str]:
-    """The hashes of the project's code ("engine") and of the dataset's script, which holds the function `read`.
+def code_of(read: Callable[..., Any], backbone_source: str) -> dict[str, str]:
+    """The hashes of the code that makes a run's numbers.
 
-    A script that is no file, as one typed into an interpreter, has the hash of nothing.
+    "engine": what all runs share; "script": the file that holds `read`, the dataset's function; "backbone": that which
+    builds the model, "" for torchvision's, whose version a record has anyway. What is in no file, as a function typed
+    into an interpreter, has the hash of nothing.
     """
-    while isinstance(read, partial):
-        read = read.func
-    code = getattr(inspect.unwrap(read), "__code__", None)
-    return {"engine": engine_hash(), "script": _script_hash(code.co_filename if code else "")}
+    return {"engine": engine_hash(), "script": _file_hash(file_of(read)), "backbone": _file_hash(backbone_source)}
+
+
+def file_of(function: Callable[..., Any]) -> str:
+    """The file that a function was read from; "" where it is in none."""
+    while isinstance(function, partial):
+        function = function.func
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return code.co_filename if code else ""
 
 
 @cache
 def engine_hash() -> str:
-    """The hash of all code between a dataset's script and its metrics."""
+    """The hash of all code between a dataset's script and its metrics, but for the model's."""
     places = [PROJECT / name for name in MAKES_NUMBERS]
     return _hash(file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place]))
 
 
 @cache
-def _script_hash(file: str) -> str:
+def _file_hash(file: str) -> str:
     return _hash([Path(file)] if Path(file).is_file() else [])
 
 

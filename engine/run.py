@@ -103,7 +103,7 @@ def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
     recipe = resolve_recipe(config, backbone, ceil(data.train_images / batch_size))
 
     run = Run(config.out, identity(config, data, trainee, recipe, batch_size), config.rerun, config.tensorboard)
-    other_code = other_code_lines(run.record, code_of(dataset.read))
+    other_code = other_code_lines(run.record, code_of(dataset.read, backbone.source))
     if run.done and not config.check:
         say(f"{RECORD_LINE}{run.folder}", *other_code, result_line(run.record))
         return
@@ -198,7 +198,7 @@ def describe(setup: Setup) -> dict[str, Any]:
         **describe_data(data.dataset, data.raw, data.splits, few, config.data_dir),
         **describe_model(config.model, trainee.backbone, trainee.weights, trainee.model, trainee.macs, seen),
         **describe_training(config, setup.recipe, setup.train, setup.plan),
-        "environment": environment() | {"code": code_of(data.dataset.read)},
+        "environment": environment() | {"code": code_of(data.dataset.read, trainee.backbone.source)},
     }
 
 

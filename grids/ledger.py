@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from common import BACKBONES
 from engine.code_hash import code_of
 from engine.errors import RunError, UserError, reason_of
 from engine.files import digest, write_json
@@ -132,7 +133,7 @@ def standing(cell: Cell, records: Iterable[Record]) -> Standing:
     candidates = [record for record in records if _asked_for(record, cell)]
     by_status = {record["status"]: record for record in candidates if _of_these_images(record, cell)}
     found = _standing(cell, by_status)
-    code = code_of(cell.dataset.read)
+    code = code_of(cell.dataset.read, BACKBONES[cell.config.model].source)
     other_code = found.record is not None and any(each != code for each in codes_of(found.record))
     return replace(found, other_code=other_code, other_images=not by_status and bool(candidates))
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from engine.code_hash import file_of
 from engine.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,6 +54,15 @@ class Backbone:
     def builder_name(self) -> str:
         """torchvision's name, or that of the function that builds it."""
         return self.builder.rpartition(".")[2] if isinstance(self.builder, str) else self.builder.__name__
+
+    @property
+    def source(self) -> str:
+        """The file that the builder is in; "" where it is torchvision's, or in none."""
+        if isinstance(self.builder, str):
+            module = self.builder.replace(":", ".").rpartition(".")[0]
+            found = find_spec(module) if module else None  # which does not import it
+            return str(found.origin or "") if found else ""
+        return "" if self.builder.__module__.startswith("torchvision.") else file_of(self.builder)
 
     def build(self) -> nn.Module:
         """The 1000-class model, randomly initialised."""

@@ -11,6 +11,8 @@ from engine.records.metrics import METRICS
 from engine.records.schema import codes_of, saw_test_images
 
 RECORD_LINE = "record     "  # what comes before the folder of a run
+# the parts of the code that a record has hashes of
+CODE = {"engine": "engine/", "script": "the dataset's script", "backbone": "what builds the model"}
 MOST_DIFFERENCES = 5  # that are printed
 
 
@@ -65,11 +67,7 @@ def other_code_lines(record: Mapping[str, Any], code: Mapping[str, str]) -> list
     others = [each for each in codes_of(record) if each != code] if record else []
     if not others:
         return []
-    where = " and ".join(
-        name
-        for part, name in (("engine", "engine/ or common.py"), ("script", "the dataset's script"))
-        if any(each[part] != code[part] for each in others)
-    )
+    where = " and ".join(name for part, name in CODE.items() if any(each.get(part) != code[part] for each in others))
     what = "this result was made" if record["status"] == "done" else "the epochs so far were trained"
     return [f"note       {what} by other code than what is here now ({where} differs): --rerun starts over"]
 

@@ -1,15 +1,19 @@
 """The hash of what makes a run's numbers."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
+import torchvision
 
 import breakhis
 import digits
+from common import BACKBONES
 from engine import code_hash
 from engine.code_hash import MAKES_NUMBERS, code_of, engine_hash, without_words
 from engine.paths import PROJECT
+from tests.toy import tiny
 
 PLAIN = """import os
 
@@ -64,9 +68,19 @@ def test_a_changed_line_of_the_training_loop_is_other_code(tmp_path: Path, monke
 
 
 def test_each_script_has_its_own() -> None:
-    of_digits, of_breakhis = code_of(digits.DATASET.read), code_of(breakhis.DATASET.example.read)
+    of_digits, of_breakhis = code_of(digits.DATASET.read, ""), code_of(breakhis.DATASET.example.read, "")
     assert isinstance(breakhis.DATASET.example.read, partial)
     assert of_digits["engine"] == of_breakhis["engine"]
     assert of_digits["script"] != of_breakhis["script"]
     assert len({of_digits["script"], code_hash._hash([])}) == 2
-    assert code_of(eval("lambda options: None"))["script"] == code_hash._hash([])  # typed into an interpreter
+    assert code_of(eval("lambda options: None"), "")["script"] == code_hash._hash([])  # typed into an interpreter
+
+
+def test_a_backbone_of_this_project_has_its_own() -> None:
+    """Those of torchvision have a version; adding one to common.py makes no other code of the rest."""
+    files = {name: Path(backbone.source).name for name, backbone in BACKBONES.items() if backbone.source}
+    assert files == {"wavemix": "wavemix_model.py", "inception": "inception.py"}
+    assert Path(replace(BACKBONES["resnet"], builder=tiny).source) == Path(tiny.__code__.co_filename)
+    assert replace(BACKBONES["resnet"], builder=torchvision.models.resnet18).source == ""
+    assert not any((PROJECT / name).is_dir() and "models" in name for name in MAKES_NUMBERS)
+    assert "common.py" not in MAKES_NUMBERS

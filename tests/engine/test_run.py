@@ -426,7 +426,7 @@ def test_what_other_code_made_is_told(
     command: Command, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A changed training loop: a finished run is shown, one that was begun goes on, neither without a word."""
-    monkeypatch.setattr("engine.run.code_of", lambda _: {"engine": "1", "script": "1"})
+    monkeypatch.setattr("engine.run.code_of", lambda *_: {"engine": "1", "script": "1", "backbone": "1"})
     assert command(QUICK) == 0
     with monkeypatch.context() as patch:
         patch.setattr("engine.run.predict", raise_interrupt)
@@ -434,11 +434,11 @@ def test_what_other_code_made_is_told(
     capsys.readouterr()
     assert command(QUICK) == 0
     assert "other code" not in capsys.readouterr().out
-    monkeypatch.setattr("engine.run.code_of", lambda _: {"engine": "2", "script": "1"})
+    monkeypatch.setattr("engine.run.code_of", lambda *_: {"engine": "2", "script": "1", "backbone": "1"})
     for flag, what in (("", "this result was made"), ("--seed 1", "the epochs so far were trained")):
         assert command(f"{QUICK} {flag}") == 0
         printed = capsys.readouterr().out
-        assert f"note       {what} by other code than what is here now (engine/ or common.py differs)" in printed
+        assert f"note       {what} by other code than what is here now (engine/ differs)" in printed
         assert "--rerun starts over" in printed
     finished, resumed = (record_of(path.parent) for path in sorted((tmp_path / "runs").glob("*/*/*/record.json")))
     assert [code["engine"] for code in codes_of(finished)] == ["1"]
@@ -446,7 +446,9 @@ def test_what_other_code_made_is_told(
     jsonschema.validate(resumed, json_schema())
     assert command(f"{QUICK} --rerun") == 0
     assert "other code" not in capsys.readouterr().out
-    assert codes_of(record_of(tmp_path / "runs" / "toy" / "tiny" / finished["run"])) == [{"engine": "2", "script": "1"}]
+    assert codes_of(record_of(tmp_path / "runs" / "toy" / "tiny" / finished["run"])) == [
+        {"engine": "2", "script": "1", "backbone": "1"}
+    ]
 
 
 def test_paths_in_records_are_absolute(command: Command, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_seeds_have_splits_of_their_own(stands: Stands, command: Command) -> Non
 
 
 def test_other_code(stands: Stands, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("grids.ledger.code_of", lambda _: {"engine": "other", "script": "other"})
+    monkeypatch.setattr("grids.ledger.code_of", lambda *_: {"engine": "other"})
     now = stands()
     assert (now.status, now.remarks) == ("done", [OTHER_CODE])
     assert grid.remark_lines({"a": now, "b": now, "c": Standing("new")}) == [f"note       2 cells {OTHER_CODE}"]
