@@ -135,7 +135,7 @@ def _packed(report: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 def _slim_budget(group: Mapping[str, Any], budget: Mapping[str, Any]) -> dict[str, Any]:
     rankings = {scope: budget["rankings"][scope] for scope in ("overall", *group["domains"])}
     slim = {scope: {part: ranking[part] for part in RANKING} for scope, ranking in rankings.items()}
-    return {**budget, "rankings": slim}
+    return {**budget, "rankings": slim, "unpaired": markup.unpaired_note(budget)}
 
 
 def _gaps(confusion: Iterable[tuple[int, int, int]], classes: int) -> tuple[list[int], list[int]]:

@@ -83,7 +83,8 @@ function cellSummary(cell, detail) {
 /** Every metric of a cell: the mean, and each seed. */
 function metricTable(cell, rows) {
   const { group, budget } = state;
-  const heads = ["Metric", "Mean", `Seeds ${cell.seeds.join(", ")}`];
+  const mean = cell.seeds.length > 1 ? "Mean ± half the 95 % interval over seeds" : "One seed";
+  const heads = ["Metric", `${mean} [95 % interval of the test part]`, `Seeds ${cell.seeds.join(", ")}`];
   const where = `${group.backbones[cell.b].name} on ${group.datasets[cell.d].name}`;
   return element(
     "table",

@@ -46,7 +46,10 @@ function costCaption({ datasets, machines, left_out: leftOut = [] }) {
   return [
     `${capital(report.metrics[metric].label)}${several ? `, mean over ${datasets.length} datasets,` : ""} against ${label}` +
       `${several && !ofModel ? " (geometric mean)" : ""}. `,
-    better ? "The line is the Pareto front: no backbone is both better and cheaper than those on it. " : "",
+    !several ? "Bars: 95 % intervals over seeds. " : "",
+    better
+      ? "The line is the Pareto front by these means, however small the differences: none is both better and cheaper. "
+      : "",
     better && hidden.size ? "It is that of all backbones; those hidden above are only not drawn. " : "",
     ofMachine && machines.length > 1
       ? element(

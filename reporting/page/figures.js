@@ -9,8 +9,8 @@ function renderPairs() {
     all.length > 1 ? pairSentence(pair[0], pair[1]) : "Only one backbone: there is nothing to compare.";
   byId("pairs-caption").textContent =
     `How many points of top-1 ${pair[0]} is above each other backbone: mean over the datasets both have, all domains, ` +
-    "with the 95 % interval of a paired bootstrap, not corrected for the number of pairs. Filled: the interval excludes 0, " +
-    `with ${report.fewest.seeds} shared seeds on ${report.fewest.datasets} datasets at least.`;
+    "with the 95 % interval of a paired bootstrap over datasets and seeds, not corrected for the number of pairs. Filled: the " +
+    `interval excludes 0, and the signed-rank test agrees, with ${report.fewest.seeds} shared seeds on ${report.fewest.pair} datasets at least.`;
   plot("plot-pairs", () => {
     const rows = shownBackbones()
       .map((b) => all[b])
