@@ -148,6 +148,19 @@ def test_what_a_look_at_one_cell_needs_is_packed() -> None:
     assert unpacked == cell["confusion"]
 
 
+def test_what_is_shown_first_need_not_be_unpacked() -> None:
+    """A browser that prints at once would not wait: the curves of the first dataset, and its first cell."""
+    found = embedded(outline(pages.report()))
+    cells = found["report"]["groups"][0]["cells"]
+    plain = [
+        (cell["budget"], cell["d"], cell["b"], key)
+        for cell in cells
+        for key in ("curves", "detail")
+        if isinstance(found["packs"][cell[key]], dict)
+    ]
+    assert sorted(plain) == sorted([(0, 0, 0, "detail"), *((0, 0, b, "curves") for b in range(6))])
+
+
 def test_cells_without_curves_intervals_or_neighbours() -> None:
     report = pages.report(names=("resnet",), domains={"natural": ["cifar10"]}, seeds=1, budgets=(ALL_IMAGES,))
     cell = report["groups"][0]["cells"][0]
