@@ -8,7 +8,17 @@ from typing import TypedDict
 from datasets import PUBLISHED
 from reporting.complete import CompleteBlock
 from reporting.entry import ALL_IMAGES, Budget
-from reporting.statistics import EQUAL, FEWEST_DATASETS, FEWEST_SEEDS, LEVEL, TESTS_OF_MEANS, Friedman
+from reporting.statistics import (
+    EQUAL,
+    FEWEST_SEEDS,
+    FEWEST_SIGNS,
+    LEVEL,
+    TESTS_OF_MEANS,
+    Difference,
+    Friedman,
+    datasets_for,
+    smallest_signed_rank,
+)
 from reporting.words import OWN, budget_words, count, data_words, listed, p_text
 
 
@@ -73,11 +83,15 @@ def _friedman_sentence(block: CompleteBlock, tests: Friedman) -> str:
     )
 
 
-def answer_from_signed_ranks(block: CompleteBlock, average: Mapping[str, float], p: float) -> Answer:
-    """Return the answer of a signed-rank test of two backbones, whose p-value is `p`."""
+def answer_from_signed_ranks(block: CompleteBlock, average: Mapping[str, float], p: float, differing: int) -> Answer:
+    """Return the answer of a signed-rank test of two backbones, whose p-value is `p`; `differing`: of how many."""
     best, other = _by_rank(block, average)
     test = f"{p_text(p)} by Wilcoxon's signed-rank test over {_datasets(block)}"
-    if p < LEVEL:
+    if differing < FEWEST_SIGNS:
+        test += f", of which only {differing} {'differs' if differing == 1 else 'differ'}: {_least(differing)}"
+    if not differing:
+        answer = f"No winner: {best} and {other} are equal on each of {_datasets(block)}."
+    elif p < LEVEL:
         answer = f"{best}: significantly better than {other} ({test})."
     else:
         answer = f"No winner: {best} and {other} can't be told apart ({test})."
@@ -85,13 +99,32 @@ def answer_from_signed_ranks(block: CompleteBlock, average: Mapping[str, float],
     return {"answer": answer, "evidence": evidence, "tests": [f"{best} against {other}: {test}."]}
 
 
+def _least(differing: int) -> str:
+    least = p_text(smallest_signed_rank(differing))
+    return f"it can't give less than {least} over {count(differing, 'dataset')}, {FEWEST_SIGNS} are needed"
+
+
+def pair_says(excludes: bool, p: float) -> str:
+    """Say what the bootstrap and the signed-rank test make of a pair; `excludes`: whether the interval excludes 0."""
+    test = f"Wilcoxon's signed-rank test ({p_text(p)})"
+    if not excludes:
+        return "The 95 % interval of the bootstrap includes 0"
+    if p < LEVEL:
+        return f"The 95 % interval of the bootstrap excludes 0, and {test} agrees"
+    return f"No claim: the 95 % interval of the bootstrap excludes 0, but {test} does not support a difference"
+
+
 def answer_from_means(
-    block: CompleteBlock, scope: str, ordered: Sequence[str], marks: Mapping[str, Mapping[str, str]]
+    block: CompleteBlock,
+    scope: str,
+    ordered: Sequence[str],
+    tested: Mapping[str, tuple[Mapping[str, str], Mapping[str, Difference]]],
 ) -> Answer:
     """Return the answer where there are too few datasets for rank tests, but seeds enough on each.
 
-    `marks` has those of statistics.marks() by dataset.
+    `tested` has what outcomes.marks() gives, by dataset.
     """
+    marks = {dataset: of for dataset, (of, _) in tested.items()}
     first = _highest(block.means, ordered)
     others = [name for name in ordered if name not in first]
     tied = [name for name in others if all(marks[dataset][name] for dataset in block.datasets)]
@@ -105,24 +138,45 @@ def answer_from_means(
     else:
         rest = "; every other is significantly below the best on some of them"
     of_scope = {"overall": "datasets", OWN: "datasets of your own"}.get(scope, f"{scope} datasets")
-    few = f"Too few {of_scope} for rank tests ({len(block.independent)} of {FEWEST_DATASETS})."
+    few = f"Too few {of_scope} for rank tests ({len(block.independent)} of {block.fewest})."
+    if block.fewest == FEWEST_SIGNS and len(block.independent) > 1:
+        few = f"{few[:-1]}: that of two backbones is Wilcoxon's signed-rank test, and {_least(len(block.independent))}."
     where, value = listed(block.datasets), f"{block.means[first[0]]:.2%}"
     if len(first) > 1:
         head = f"{listed(first)} are equal, {value}: {'the best' if others else 'their'} mean top-1 on {where}"
     else:
         head = f"{first[0]}: best mean top-1 on {where}, {value}"
-    by_dataset = [_best_sentence(block, dataset, ordered, marks[dataset]) for dataset in block.datasets]
-    evidence = [*by_dataset, f"Significance at {LEVEL}: {TESTS_OF_MEANS}.", *_about(block)]
+    by_dataset = [_best_sentence(block, dataset, ordered, *tested[dataset]) for dataset in block.datasets]
+    unpaired = [d for d, (_, tests) in tested.items() if any(test.unpaired for test in tests.values())]
+    how = [f"{unpaired_words(unpaired)}."] if unpaired else []
+    evidence = [*by_dataset, f"Significance at {LEVEL}: {TESTS_OF_MEANS}.", *how, *_about(block)]
     return {"answer": f"{head}{rest}. {few}", "evidence": evidence, "tests": []}
 
 
-def _best_sentence(block: CompleteBlock, dataset: str, ordered: Sequence[str], marks: Mapping[str, str]) -> str:
+def unpaired_words(datasets: Sequence[str]) -> str:
+    """Say where test images could not be paired, and what was done there."""
+    return f"Not paired by image, predictions being absent or unfit, but taken for two samples: {listed(datasets)}"
+
+
+def _best_sentence(
+    block: CompleteBlock,
+    dataset: str,
+    ordered: Sequence[str],
+    marks: Mapping[str, str],
+    tests: Mapping[str, Difference],
+) -> str:
     top = [name for name in ordered if marks[name] == "best"]
     even = [name for name in ordered if marks[name] == "tied"]
     also = f"not significantly below: {listed(even, len(even))}" if even else "every other is significantly below"
     also = f"; {also}" if len(top) < len(ordered) else ""
     equal = ", equal" if len(top) > 1 else ""
-    return f"{dataset}: best {listed(top)}{equal}, {block.cells[dataset, top[0]].mean():.2%}{also}."
+    images = block.cells[dataset, top[0]].runs[0].version.test_images
+    of_images = f" of {count(images, 'test image')}"
+    sentence = f"{dataset}: best {listed(top)}{equal}, {block.cells[dataset, top[0]].mean():.2%}{of_images}{also}."
+    if few := [name for name in even if (tests[name].differing or FEWEST_SIGNS) < FEWEST_SIGNS]:
+        those = ", ".join(f"{name} ({tests[name].differing})" for name in few)
+        sentence += f" Test images that tell the best apart from {those}: no test is significant under {FEWEST_SIGNS}."
+    return sentence
 
 
 def answer_without_evidence(block: CompleteBlock, scope: str, budget: Budget, ordered: Sequence[str]) -> Answer:
@@ -176,11 +230,18 @@ def missing(block: CompleteBlock, scope: str, kind: str, cliques: bool) -> list[
         runs = sum(FEWEST_SEEDS - seeds for seeds in short.values())
         cells = [f"{d}/{b} has {seeds}" for (d, b), seeds in short.items()]
         lines.append(f"{count(runs, 'more run')} for {FEWEST_SEEDS} seeds in every cell: {listed(cells)}")
-    lacking = FEWEST_DATASETS - len(block.independent)
+    lacking = block.fewest - len(block.independent)
     if block.datasets and len(block.backbones) > 1 and lacking > 0:
-        lines.append(f"{count(lacking, 'more dataset')} for rank tests, which take {FEWEST_DATASETS}")
+        which = (
+            "the rank test of two backbones, which takes" if block.fewest == FEWEST_SIGNS else "rank tests, which take"
+        )
+        lines.append(f"{count(lacking, 'more dataset')} for {which} {block.fewest}")
     if kind == "tested" and len(block.backbones) > 2 and cliques:
-        lines.append("more datasets: the critical difference shrinks with the square root of their number")
+        needed = datasets_for(1, len(block.backbones))
+        lines.append(
+            "more datasets: the critical difference shrinks with the square root of their number, "
+            f"and {needed:,} tell average ranks apart that differ by 1"
+        )
     return lines
 
 
@@ -188,7 +249,7 @@ def missing_of_pair(datasets: int, seeds: int) -> str:
     """Say why two backbones can't be compared that share so many datasets, and on each so many seeds at least."""
     if not datasets:
         return "no dataset and seed that both were run with"
-    parts = [f"{count(datasets, 'shared dataset')} of {FEWEST_DATASETS}"] if datasets < FEWEST_DATASETS else []
+    parts = [f"{count(datasets, 'shared dataset')} of {FEWEST_SIGNS}"] if datasets < FEWEST_SIGNS else []
     parts += [f"{count(seeds, 'shared seed')} of {FEWEST_SEEDS} on some dataset"] if seeds < FEWEST_SEEDS else []
     return ", ".join(parts)
 

@@ -17,7 +17,7 @@ from reporting.costs import ShownCells, averages, costs
 from reporting.entry import Budget, reported_costs, reported_metrics
 from reporting.fields import clean
 from reporting.low_data import low_data
-from reporting.statistics import FEWEST_DATASETS, FEWEST_SEEDS
+from reporting.statistics import FEWEST_DATASETS, FEWEST_SEEDS, FEWEST_SIGNS
 from reporting.words import budget_words, capital, count
 
 SMALL = 250  # cells of a report that shows the learning curves of every budget
@@ -50,7 +50,8 @@ def build(collected: Collected, runs: Path, thumbnails: bool = True) -> dict[str
             | {"of_model": cost.known_before}
             for name, cost in reported_costs().items()
         },
-        "fewest": {"seeds": FEWEST_SEEDS, "datasets": FEWEST_DATASETS},  # of a claim
+        # of a claim; "pair": datasets of one about two backbones
+        "fewest": {"seeds": FEWEST_SEEDS, "datasets": FEWEST_DATASETS, "pair": FEWEST_SIGNS},
         "most_curves": cells.MOST_CURVES,
         "groups": [_group(group, limits, skipped, no_curve) for group in groups],
         "apart": apart,
@@ -104,6 +105,8 @@ def _budget(group: ComparableGroup, budget: Budget, shown: ShownCells, models: l
         "words": budget_words(budget),
         "seeds": seeds,  # of most cells
         "ties": seeds >= FEWEST_SEEDS,  # whether any can be claimed
+        "short": min(several) < FEWEST_SEEDS,  # whether there are cells of which nothing is claimed
+        "unpaired": [group.examples[key].name for d, key in enumerate(group.datasets) if _unpaired(shown, d)],
         "captions": {metric: _caption(metric, seeds, len(several) > 1, budget) for metric in reported_metrics()},
         "averages": averages(group, shown),
         "rankings": {scope: ranking.ranking(group, budget, scope) for scope in scopes},
@@ -117,9 +120,15 @@ def _caption(name: str, seeds: int, differ: bool, budget: Budget) -> str:
     metric = reported_metrics()[name]
     what = f"Test {metric.label}{' in %' if metric.percent else ''}"
     what += "" if metric.higher_is_better else " (lower is better)"
-    mean = "one seed: no interval" if seeds == 1 else f"mean over {count(seeds, 'seed')} ± half the 95 % interval"
+    mean = f"mean over {count(seeds, 'seed')} ± half the 95 % interval over seeds"
+    mean = "one seed: no interval over seeds" if seeds == 1 else mean
+    of_test = ", in brackets the 95 % interval of the test part, for its number of images" if name == "top1" else ""
     others = ", other numbers of seeds as n" if differ else ""
-    return f"{what}, {mean}{others}. {capital(budget_words(budget))}."
+    return f"{what}, {mean}{of_test}{others}. {capital(budget_words(budget))}."
+
+
+def _unpaired(shown: ShownCells, dataset: int) -> bool:
+    return any(cell["unpaired"] for (d, _), cell in shown.items() if d == dataset)
 
 
 def _dataset(group: ComparableGroup, key: str) -> dict[str, Any]:

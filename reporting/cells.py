@@ -14,19 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.console import duration
-from engine.records.schema import ERRORS, HISTORY, Cost
-from reporting import statistics
+from engine.records.schema import ERRORS, HISTORY, PREDICTIONS, Cost
+from reporting import outcomes, statistics
 from reporting.comparable import ComparableGroup, Repeats
 from reporting.entry import Entry, reported_costs, reported_metrics
 from reporting.fields import clean
 from reporting.mistakes import side_pixels, worst_errors
 from reporting.words import Shown, capital, metric_text, number_text, three_digits
 
-# of a metric: that of each seed, their mean, the ends of its 95 % interval, the longer side of that
+# of a metric: that of each seed, their mean, the ends of its 95 % interval over seeds, the longer side of that
 PARTS = ("values", "mean", "low", "high", "half")
 MOST_CURVES = 5  # seeds of a cell
 # of a history: today's, that of the paper protocol, schema 1's
 SCORE_COLUMNS = ("val_top1", "test_top1", "select_top1")
+WIDE = 0.004  # an interval of shares of which one decimal of a percentage says enough
 ELEMENTS = {"best": "b", "tied": "u"}  # of HTML, by mark
 
 
@@ -63,26 +64,34 @@ def shown(
         index = provenances.setdefault(repr(provenance), (len(provenances), provenance))[0]
         numbers = {"d": d, "b": b, "budget": budget} | _numbers(cell) | {"provenance": index}
         cells.append(numbers | _files(cell, budget, limits, skipped, no_curve) | _matrix(cell, limits.confusions))
-    _mark(group, cells)
+    _mark(group, cells, skipped)
     return cells, [provenance for _, provenance in provenances.values()]
 
 
-def _mark(group: ComparableGroup, cells: Sequence[dict[str, Any]]) -> None:
-    """Say in `marks` of each cell in which metrics it is "best" of its dataset, or "tied" with the best."""
+def _mark(group: ComparableGroup, cells: Sequence[dict[str, Any]], skipped: list[dict[str, str]]) -> None:
+    """Say in `marks` of each cell in which metrics it is "best" of its dataset, or "tied" with the best.
+
+    `unpaired` says whether it was compared with the best without the test images in pairs. Adds to `skipped` the
+    predictions that can't be used.
+    """
+    unusable: dict[str, str] = {}
     columns: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
     for cell in cells:
         columns[cell["d"], cell["budget"]].append(cell)
     for (d, budget), column in columns.items():
         of = [group.cells[group.datasets[d], group.backbones[cell["b"]], group.budgets[budget]] for cell in column]
-        marks = statistics.marks({repeats.backbone: repeats.scores() for repeats in of})
+        marks, tests = outcomes.marks({repeats.backbone: repeats for repeats in of})
+        unusable |= {run: reason for test in tests.values() for run, reason in test.problems}
         for cell, repeats in zip(column, of, strict=True):
             cell["marks"] = {"top1": marks[repeats.backbone]} if marks[repeats.backbone] else {}
+            cell["unpaired"] = repeats.backbone in tests and tests[repeats.backbone].unpaired
         for name, metric in reported_metrics().items():
             known = [cell["mean"][name] for cell in column if name in cell["mean"]]
             if name != "top1" and len(known) > 1:
                 best = max(known) if metric.higher_is_better else min(known)
                 for cell in column:
                     cell["marks"] |= {name: "best"} if cell["mean"].get(name) == best else {}
+    skipped += [{"path": f"{run}/{PREDICTIONS}", "reason": reason} for run, reason in unusable.items()]
 
 
 def _numbers(cell: Repeats) -> dict[str, Any]:
@@ -91,6 +100,7 @@ def _numbers(cell: Repeats) -> dict[str, Any]:
         "seeds": [entry.seed for entry in cell.runs],
         "runs": [entry.run for entry in cell.runs],
         **{part: {name: metric[part] for name, metric in metrics.items() if part in metric} for part in PARTS},
+        "of_test": _of_test(cell),
         "costs": {
             name: _mean([entry.results.costs.get(name) for entry in cell.runs if entry.results], cost.digits)
             for name, cost in reported_costs().items()
@@ -98,6 +108,12 @@ def _numbers(cell: Repeats) -> dict[str, Any]:
         },
         "images": round(float(np.mean([entry.used_images for entry in cell.runs]))),
     }
+
+
+def _of_test(cell: Repeats) -> list[float] | None:
+    """The ends of the 95 % interval of top-1, the test images being a sample: what other images could have given."""
+    ends = statistics.wilson(cell.mean(), cell.runs[0].version.test_images)
+    return [round(end, statistics.DIGITS) for end in ends] if ends else None
 
 
 def _spread(cell: Repeats, metric: str, most: float) -> dict[str, Any]:
@@ -196,10 +212,20 @@ def _plotted(text: str) -> float:
     return round(value, 4)
 
 
-def mean_and_half(cell: Shown, metric: str) -> list[str]:
-    """Return the texts of a metric's mean and, where there is an interval, of half of that."""
+def mean_and_intervals(cell: Shown, metric: str) -> list[str]:
+    """Return the texts of a metric's mean, of half its interval over seeds, and of top-1's interval of the test part.
+
+    Those that there are: one seed has no interval, nor has a metric of a test part that is no share of its images.
+    """
     half = [f" ± {metric_text(metric, cell['half'][metric])}"] if metric in cell["half"] else []
-    return [metric_text(metric, cell["mean"][metric]), *half]
+    of_test = [f" [{', '.join(_ends(cell['of_test']))}]"] if metric == "top1" and cell["of_test"] else []
+    return [metric_text(metric, cell["mean"][metric]), *half, *of_test]
+
+
+def _ends(interval: Sequence[float]) -> list[str]:
+    """The ends of an interval of shares in percent: with one decimal unless that would make them nearly equal."""
+    digits = 1 if interval[1] - interval[0] >= WIDE else 2
+    return [f"{100 * end:.{digits}f}" for end in interval]
 
 
 def parts(cell: Shown, seeds: int) -> dict[str, list[tuple[str, str]]]:
@@ -210,7 +236,7 @@ def parts(cell: Shown, seeds: int) -> dict[str, list[tuple[str, str]]]:
     other = [] if len(cell["seeds"]) == seeds else [f" n = {len(cell['seeds'])}"]
     made = {}
     for metric in cell["mean"]:
-        mean, *rest = mean_and_half(cell, metric) + other
+        mean, *rest = mean_and_intervals(cell, metric) + other
         made[metric] = [(ELEMENTS.get(cell["marks"].get(metric), "span"), mean), *(("small", text) for text in rest)]
     return made
 
@@ -220,7 +246,7 @@ def metric_rows(cell: Shown) -> list[tuple[str, str, str]]:
     return [
         (
             metric.label,
-            f"{''.join(mean_and_half(cell, name))}{' %' if metric.percent else ''}",
+            f"{''.join(mean_and_intervals(cell, name))}{' %' if metric.percent else ''}",
             "  ".join(metric_text(name, value) for value in cell["values"][name]),
         )
         for name, metric in reported_metrics().items()

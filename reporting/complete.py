@@ -10,7 +10,7 @@ import numpy as np
 
 from reporting.comparable import ComparableGroup, Repeats
 from reporting.entry import Budget
-from reporting.statistics import FEWEST_SEEDS, Numbers
+from reporting.statistics import FEWEST_DATASETS, FEWEST_SEEDS, FEWEST_SIGNS, Numbers
 from reporting.words import listed
 
 
@@ -41,6 +41,11 @@ class CompleteBlock:
         if not self.datasets:
             return {}
         return dict(zip(self.backbones, self.scores.mean(axis=0).tolist(), strict=True))
+
+    @property
+    def fewest(self) -> int:
+        """How many independent datasets a rank test of these backbones takes: of two, it is one of signed ranks."""
+        return FEWEST_SIGNS if len(self.backbones) == 2 else FEWEST_DATASETS
 
     @cached_property
     def short(self) -> dict[tuple[str, str], int]:

@@ -6,17 +6,19 @@ import re
 from collections.abc import Iterable
 from html import escape
 
+from reporting.answers import unpaired_words
 from reporting.cells import parts
-from reporting.statistics import FEWEST_DATASETS, FEWEST_SEEDS, TESTS_OF_MEANS
+from reporting.statistics import FEWEST_DATASETS, FEWEST_SEEDS, FEWEST_SIGNS, LEVEL, TESTS_OF_MEANS
 from reporting.words import Shown, capital
 
 ABSENT = '<span class="absent">\N{EN DASH}</span>'
 SURER = "What would make it surer:"
 # page.js hides those that do not hold of what is chosen
 LEGEND = (
-    '<p class="legend"><span><b>Bold</b>: best of the dataset</span> '
-    f'<span id="legend-tied"><u>underlined</u>: not significantly below it ({TESTS_OF_MEANS})</span> '
-    f'<span id="legend-few" hidden>No tie is claimed under {FEWEST_SEEDS} seeds.</span> '
+    '<p class="legend"><span><b>Bold</b>: best mean of the dataset</span> '
+    f'<span id="legend-tied"><u>underlined</u>: not significantly below it at {LEVEL} ({TESTS_OF_MEANS})</span> '
+    f'<span id="legend-few" hidden>Of cells under {FEWEST_SEEDS} seeds nothing is claimed, marked or not.</span> '
+    '<span id="legend-unpaired" hidden>{unpaired}</span> '
     '<span id="legend-no-ties" hidden>Ties are claimed for top-1 only.</span> '
     '<span class="on-screen needs-script">Choose a cell to see it in detail.</span> '
     '<span id="legend-average" hidden>Average: over the datasets shown, only where all are there.</span> '
@@ -24,8 +26,8 @@ LEGEND = (
 )
 DIAGRAM = (
     '<figure class="diagram"><div class="scroll" role="region" tabindex="0" aria-label="Critical-difference diagram">'
-    "{}</div><figcaption>Critical-difference diagram: average ranks, joined where the Nemenyi test finds no "
-    "difference.</figcaption></figure>"
+    "{}</div><figcaption>Critical-difference diagram: average ranks, joined where the Nemenyi test over "
+    "datasets finds no difference.</figcaption></figure>"
 )
 
 
@@ -106,7 +108,7 @@ def _ranks(ranking: Shown) -> str:
     elif ranking["ranks"]:
         text += (
             f'<p class="note">No test of significance: it takes {FEWEST_SEEDS} seeds in every cell and '
-            f"{FEWEST_DATASETS} datasets.</p>"
+            f"{FEWEST_DATASETS} datasets ({FEWEST_SIGNS} for two backbones).</p>"
         )
     text += _missing(SURER if ranking["enough"] else ranking["answer"], ranking["missing"])
     if left_out := ranking["left_out"]:
@@ -133,8 +135,21 @@ def accuracy(group: Shown) -> str:
     return (
         '<div id="accuracy-body"><div class="scroll" role="region" tabindex="0" aria-label="Accuracy table"><table>'
         f'<caption>{escape(budget["captions"]["top1"])}</caption><thead><tr><th scope="col" class="name">Backbone</th>'
-        f"{head}{last}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></div>{LEGEND}"
+        f"{head}{last}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></div>{_legend(budget)}"
     )
+
+
+def unpaired_note(budget: Shown) -> str:
+    """Say of a budget on which datasets significance was tested without the test images in pairs; "": on none."""
+    return f"{unpaired_words(budget['unpaired'])}." if budget["unpaired"] else ""
+
+
+def _legend(budget: Shown) -> str:
+    """The legend of a budget's table, as it is for top-1."""
+    text = LEGEND.format(unpaired=escape(unpaired_note(budget)))
+    for name, shown in (("few", budget["short"]), ("unpaired", bool(budget["unpaired"]))):
+        text = text.replace(f'id="legend-{name}" hidden', f'id="legend-{name}"') if shown else text
+    return text if budget["ties"] else text.replace('id="legend-tied"', 'id="legend-tied" hidden')
 
 
 def _cell(cell: Shown | None, seeds: int) -> str:

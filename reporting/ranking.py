@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from reporting import answers, statistics
+from reporting import answers, outcomes, statistics
 from reporting.cd_diagram import diagram
 from reporting.comparable import ComparableGroup
 from reporting.complete import CompleteBlock, complete_block
 from reporting.entry import Budget
-from reporting.statistics import FEWEST_DATASETS, FEWEST_SEEDS
+from reporting.statistics import FEWEST_SEEDS, FEWEST_SIGNS, LEVEL
 from reporting.words import count, data_words, metric_text, points
 
 
 def ranking(group: ComparableGroup, budget: Budget, scope: str) -> dict[str, Any]:
     """What can be said of a group's backbones on all datasets ("overall") or on those of a domain.
 
-    `kind` says how: "tested" (rank tests over datasets), "means" (fewer datasets, but ties by seeds on each of them),
+    `kind` says how: "tested" (rank tests over datasets), "means" (fewer datasets, but ties on each of them),
     "none" (not enough evidence). `enough` is true for "tested" alone.
     """
     block = complete_block(group, budget, group.in_scope(scope))
@@ -33,8 +33,8 @@ def ranking(group: ComparableGroup, budget: Budget, scope: str) -> dict[str, Any
     if kind == "tested":
         said = _tested(block, average)
     elif kind == "means":
-        marks = {d: statistics.marks({b: block.cells[d, b].scores() for b in ordered}) for d in block.datasets}
-        said = {**answers.answer_from_means(block, scope, ordered, marks)}
+        tested = {d: outcomes.marks({b: block.cells[d, b] for b in ordered}) for d in block.datasets}
+        said = {**answers.answer_from_means(block, scope, ordered, tested)}
     else:
         said = {**answers.answer_without_evidence(block, scope, budget, ordered)}
     ranks = {
@@ -59,7 +59,7 @@ def kind_of(block: CompleteBlock) -> str:
     """How much may be said; see `ranking`."""
     if len(block.backbones) < 2 or not block.datasets or block.short:
         return "none"
-    return "tested" if len(block.independent) >= FEWEST_DATASETS else "means"
+    return "tested" if len(block.independent) >= block.fewest else "means"
 
 
 def _tested(block: CompleteBlock, average: Mapping[str, float]) -> dict[str, Any]:
@@ -67,7 +67,9 @@ def _tested(block: CompleteBlock, average: Mapping[str, float]) -> dict[str, Any
     scores = block.scores
     backbones, datasets = len(block.backbones), len(block.independent)
     if backbones == 2:  # a rank test of two is the sign test, which has next to no power
-        return {**answers.answer_from_signed_ranks(block, average, statistics.signed_rank(scores[:, 0], scores[:, 1]))}
+        differing = int(np.count_nonzero(np.round(scores[:, 0] - scores[:, 1], 12)))
+        p = statistics.signed_rank(scores[:, 0], scores[:, 1])
+        return {**answers.answer_from_signed_ranks(block, average, p, differing)}
     tests = statistics.friedman(scores)
     difference = statistics.critical_difference(backbones, datasets)
     # a post-hoc test means something only where the ranks differ at all
@@ -96,13 +98,16 @@ def _pair(
             ]
             differences.append(by_seed)
     seeds = min((len(values) for values in differences), default=0)
-    enough = seeds >= FEWEST_SEEDS and len(differences) >= FEWEST_DATASETS
+    enough = seeds >= FEWEST_SEEDS and len(differences) >= FEWEST_SIGNS
     pair: dict[str, Any] = {"a": a, "b": b, "difference": None, "low": None, "high": None, "better": None}
     if differences:
         pair["difference"] = points(float(np.mean([np.mean(values) for values in differences])))
     if enough:
         sampled = statistics.paired_bootstrap(differences)
         pair |= {"low": points(sampled.low), "high": points(sampled.high), "better": round(sampled.better, 4)}
-        pair["differs"] = sampled.low > 0 or sampled.high < 0
+        p = statistics.signed_rank(np.array([np.mean(values) for values in differences]), np.zeros(len(differences)))
+        excludes = sampled.low > 0 or sampled.high < 0
+        # of few datasets that all differ the same way, the bootstrap excludes 0 whatever the chance of that
+        pair |= {"differs": excludes and p < LEVEL, "said": answers.pair_says(excludes, p)}
     why = "" if enough else answers.missing_of_pair(len(differences), seeds)
     return pair | {"datasets": len(differences), "enough": enough, "why": why}

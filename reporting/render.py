@@ -19,7 +19,7 @@ from reporting.cells import fact_rows, metric_rows, parts
 
 PAGE = Path(__file__).resolve().parent / "page"
 # one scope; what the earlier define the later use
-SCRIPTS = ("data", "plots", "tables", "answer", "cost", "figures", "cell", "provenance", "live", "page")
+SCRIPTS = ("data", "plots", "labels", "tables", "answer", "cost", "figures", "cell", "provenance", "live", "page")
 # of a cell; the page unpacks them when it looks at one cell
 CURVES = ("curve", "loss")
 DETAIL = ("runs", "recall", "errors", "confusion_rest")
@@ -103,39 +103,47 @@ def _data(name: str, content: Any) -> str:
     return f'<script type="application/json" id="{name}">{text}</script>'
 
 
-def _packed(report: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _packed(report: Mapping[str, Any]) -> tuple[dict[str, Any], list[str | dict[str, Any]]]:
     """The report without what only a look at one cell needs, and that: JSON, compressed, in base64, a text each.
 
-    The confusion matrix is kept as gaps between its cells, counted along its rows, which compresses best.
+    What the page shows first is there as it is: a browser that prints at once does not wait for it to be unpacked. The
+    confusion matrix is kept as gaps between its cells, counted along its rows, which compresses best.
     """
-    packs: list[str] = []
+    packs: list[str | dict[str, Any]] = []
 
-    def pack(content: Mapping[str, Any]) -> int:
-        text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-        packs.append(base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode())
+    def pack(content: dict[str, Any], plain: bool) -> int:
+        packs.append(content if plain else _compressed(content))
         return len(packs) - 1
 
     groups = []
     for group in report["groups"]:
-        cells = []
+        first = min(cell["d"] for cell in group["cells"] if cell["budget"] == 0)
+        cells: list[dict[str, Any]] = []
         for cell in group["cells"]:
+            at_first = group is report["groups"][0] and cell["budget"] == 0 and cell["d"] == first
             slim = {key: cell[key] for key in ("d", "b", "budget", "seeds", "provenance")}
             slim["parts"] = parts(cell, group["budgets"][cell["budget"]]["seeds"])
             curves = {key: cell[key] for key in CURVES}
-            slim["curves"] = pack(curves) if any(curves.values()) else None
+            slim["curves"] = pack(curves, at_first) if any(curves.values()) else None
             dataset = group["datasets"][cell["d"]]
             texts = {"metrics": metric_rows(cell), "facts": fact_rows(cell, group["use"], dataset["test"])}
             gaps, counts = _gaps(cell["confusion"], len(dataset["classes"]))
-            slim["detail"] = pack({key: cell[key] for key in DETAIL} | texts | {"gaps": gaps, "counts": counts})
+            detail = {key: cell[key] for key in DETAIL} | texts | {"gaps": gaps, "counts": counts}
+            slim["detail"] = pack(detail, at_first and cell["b"] == 0)
             cells.append(slim)
         groups.append({**group, "cells": cells, "budgets": [_slim_budget(group, of) for of in group["budgets"]]})
     return {**report, "groups": groups}, packs
 
 
+def _compressed(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
+
+
 def _slim_budget(group: Mapping[str, Any], budget: Mapping[str, Any]) -> dict[str, Any]:
     rankings = {scope: budget["rankings"][scope] for scope in ("overall", *group["domains"])}
     slim = {scope: {part: ranking[part] for part in RANKING} for scope, ranking in rankings.items()}
-    return {**budget, "rankings": slim}
+    return {**budget, "rankings": slim, "unpaired": markup.unpaired_note(budget)}
 
 
 def _gaps(confusion: Iterable[tuple[int, int, int]], classes: int) -> tuple[list[int], list[int]]:

@@ -4,25 +4,30 @@ Journal of Machine Learning Research 7, 1-30."""
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special, stats
 
 LEVEL = 0.05
 FEWEST_SEEDS = 3
 FEWEST_DATASETS = 5
+# of a two-sided test of signs, and of signed ranks, whose p over n differences is 2 / 2^n at least: 0.0625 with five
+FEWEST_SIGNS = 6
 FEWEST_PAIRS = 5  # of a paired t test: with 3 it has 2 degrees of freedom, and calls even large differences ties
+MOST_EXACT = 1000  # images that differ, of an exact test of signs; with more, the normal distribution is as good
 SAMPLES = 2000  # of a bootstrap
 DIGITS = 7  # of a fraction that is shown as a percentage with two decimals: its rounding twice is not seen
 EQUAL = 1e-12  # accuracies that differ by less do so by rounding
-TESTS_OF_MEANS = f"Welch's t tests over seeds, paired ones where {FEWEST_PAIRS} seeds are shared, Holm-corrected"
+TESTS_OF_MEANS = (
+    "t tests over seeds and test images together and exact tests over the images, paired by image, Holm-corrected"
+)
 
 Numbers = npt.NDArray[np.float64]
+Whole = npt.NDArray[np.int64]
 Scores = Mapping[int, float]  # seed -> value
 
 
@@ -32,6 +37,20 @@ def interval(values: Sequence[float], most: float = 1.0) -> tuple[float, float] 
         return None
     mean, half = _mean(values), student(len(values)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return max(0.0, mean - half), min(most, mean + half)
+
+
+def wilson(share: float, images: int) -> tuple[float, float] | None:
+    """The 95 % interval of a share of so many images, those being a sample of all there could be; None without images.
+
+    Wilson 1927, "Probable inference, the law of succession, and statistical inference", Journal of the American
+    Statistical Association 22, 209-212. The mean over seeds is still one of as many images as the test part has.
+    """
+    if images < 1:
+        return None
+    z = float(stats.norm.ppf(1 - LEVEL / 2))
+    middle, scale = share + z * z / (2 * images), 1 + z * z / images
+    half = z * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
 @lru_cache
@@ -50,22 +69,91 @@ def half_of_mean(halves: Sequence[float]) -> float:
     return math.hypot(*halves) / len(halves)
 
 
-def same_mean(a: Scores, b: Scores) -> float:
-    """Two-sided p-value of equal means: a paired t test over shared seeds where there are five, else Welch's."""
+def shared_seeds(a: Scores, b: Scores) -> list[int]:
+    """The seeds that both have, where they are enough for a paired test; else none."""
     shared = sorted(a.keys() & b.keys())
-    paired = len(shared) >= FEWEST_PAIRS
-    if paired:
-        first, second = [a[seed] for seed in shared], [b[seed] for seed in shared]
-        constant = np.ptp(np.subtract(first, second)) < EQUAL
-    else:
-        first, second = list(a.values()), list(b.values())
-        constant = np.ptp(first) < EQUAL and np.ptp(second) < EQUAL
-    if constant:  # the t statistic is 0 / 0, or infinite
-        return 1.0 if abs(_mean(first) - _mean(second)) < EQUAL else 0.0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # nearly equal differences, whose tiny p is right
-        test = stats.ttest_rel(first, second) if paired else stats.ttest_ind(first, second, equal_var=False)
-    return float(test.pvalue)
+    return shared if len(shared) >= FEWEST_PAIRS else []
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The variance of a difference of two means, with its degrees of freedom."""
+
+    variance: float
+    freedom: float
+
+
+def over_seeds(a: Scores, b: Scores) -> Spread:
+    """How far the difference of two means over seeds varies with the seeds: paired where five are shared, else Welch's.
+
+    Welch 1947, "The generalization of 'Student's' problem", Biometrika 34, 28-35.
+    """
+    if shared := shared_seeds(a, b):
+        differences = [a[seed] - b[seed] for seed in shared]
+        return Spread(float(np.var(differences, ddof=1)) / len(shared), len(shared) - 1)
+    parts = [Spread(float(np.var(list(of.values()), ddof=1)) / len(of), len(of) - 1) for of in (a, b)]
+    return together(*parts)
+
+
+def together(*parts: Spread) -> Spread:
+    """Independent variances added up; degrees of freedom by Satterthwaite 1946, Biometrics Bulletin 2, 110-114."""
+    variance = math.fsum(part.variance for part in parts)
+    weighed = math.fsum(part.variance**2 / part.freedom for part in parts if part.variance > 0)
+    return Spread(variance, variance**2 / weighed if weighed > 0 else math.inf)
+
+
+def t_test(difference: float, spread: Spread) -> float:
+    """Two-sided p-value of a difference by Student's t distribution."""
+    if abs(difference) < EQUAL:
+        return 1.0
+    deviation = math.sqrt(spread.variance)
+    if deviation < EQUAL:  # the t statistic is infinite
+        return 0.0
+    return float(2 * stats.t.sf(abs(difference) / deviation, spread.freedom))
+
+
+def over_images(differences: Numbers) -> Spread:
+    """How far the mean of differences by image varies with the images."""
+    images = len(differences)
+    return Spread(float(np.var(differences, ddof=1)) / images if images > 1 else 0.0, max(1, images - 1))
+
+
+def of_two_samples(first: float, second: float, images: int) -> Spread:
+    """How far the difference of two shares varies with the images, as if each had a sample of so many of its own."""
+    variance = (first * (1 - first) + second * (1 - second)) / max(1, images - 1)
+    return Spread(variance, max(1, 2 * (images - 1)))
+
+
+def sign_flips(differences: Whole) -> float:
+    """Two-sided p-value of no difference on any image: the share of all ways to turn signs around with as large a sum.
+
+    Of differences of -1, 0 and 1, those of one seed, this is McNemar's exact test; of the sums over several seeds,
+    Fisher's and Pitman's permutation test of paired samples. It is exact up to MOST_EXACT images that differ: the
+    product of the sums' characteristic functions, turned back. Pitman 1937, "Significance tests which may be applied to
+    samples from any populations", Supplement to the Journal of the Royal Statistical Society 4, 119-130.
+    """
+    if not differences.sum():
+        return 1.0
+    units = differences[differences != 0] // np.gcd.reduce(differences)
+    sizes, images = np.unique(np.abs(units), return_counts=True)
+    found, differing = abs(int(units.sum())), len(units)
+    if differing > MOST_EXACT:
+        return float(2 * stats.norm.sf(found / math.sqrt(float((sizes.astype(np.float64) ** 2 * images).sum()))))
+    most = int((sizes * images).sum())
+    angles = 2 * np.pi * np.arange(2 * most + 1) / (2 * most + 1)
+    shares = np.fft.fft(np.prod(np.cos(np.outer(sizes, angles)) ** images[:, None], axis=0)).real / len(angles)
+    return float(np.clip(2 * shares[found : most + 1].sum(), 2.0 ** (1 - differing), 1.0))
+
+
+def fisher(first: float, second: float, images: int) -> float:
+    """Two-sided p-value of Fisher's exact test of two shares of so many images, each a sample of its own."""
+    right = sorted(round(share * images) for share in (first, second))
+    both = sum(right)
+    hits = np.arange(max(0, both - images), min(images, both) + 1)
+    # the hypergeometric distribution, which is symmetric for samples of one size
+    logs = -sum(special.gammaln(count + 1) for count in (hits, images - hits, both - hits, images - both + hits))
+    shares = np.exp(logs - logs.max())
+    return min(1.0, float(2 * shares[hits >= right[1]].sum() / shares.sum()))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -77,14 +165,27 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def marks(scores: Mapping[str, Scores]) -> dict[str, str]:
-    """Backbone -> "best", "tied" (not significantly below the best) or "", for one dataset.
+@dataclass(frozen=True)
+class Difference:
+    """How two backbones compare on one dataset."""
 
-    A tie is claimed only where both have three seeds; nothing is best where it is alone.
+    p: float
+    differing: int | None = None  # test images that tell them apart; None: no test was paired by image
+    unpaired: bool = False  # whether a test was made that should have been paired
+    problems: tuple[tuple[str, str], ...] = ()  # runs whose predictions can't be used, with the reason
+
+
+def marks(
+    scores: Mapping[str, Scores], compare: Callable[[str, str], Difference]
+) -> tuple[dict[str, str], dict[str, Difference]]:
+    """Backbone -> "best" (the highest mean), "tied" (not significantly below it) or "", for one dataset; and the tests.
+
+    `compare` gives how the best and another differ, as the second part has it by the other's name. A tie is claimed
+    only where both have three seeds; nothing is best where it is alone.
     """
     unmarked = dict.fromkeys(scores, "")
     if len(scores) < 2:
-        return unmarked
+        return unmarked, {}
     means = {name: _mean(list(values.values())) for name, values in scores.items()}
     highest = max(means.values())
     best = [name for name, mean in means.items() if highest - mean < EQUAL]
@@ -92,9 +193,10 @@ def marks(scores: Mapping[str, Scores]) -> dict[str, str]:
     others = [
         name for name in scores if name not in best and min(len(scores[name]), len(scores[first])) >= FEWEST_SEEDS
     ]
-    corrected = holm([same_mean(scores[first], scores[name]) for name in others])
+    tests = {name: compare(first, name) for name in others}
+    corrected = holm([test.p for test in tests.values()])
     tied = [name for name, p in zip(others, corrected, strict=True) if p >= LEVEL]
-    return unmarked | dict.fromkeys(best, "best") | dict.fromkeys(tied, "tied")
+    return unmarked | dict.fromkeys(best, "best") | dict.fromkeys(tied, "tied"), tests
 
 
 def ranks(scores: Numbers) -> Numbers:
@@ -139,6 +241,11 @@ def critical_difference(backbones: int, datasets: int) -> float:
     return _studentised_range(backbones) * math.sqrt(backbones * (backbones + 1) / (6 * datasets))
 
 
+def datasets_for(difference: float, backbones: int) -> int:
+    """How many datasets it takes until average ranks that differ by so much are distinguishable; see above."""
+    return math.ceil((critical_difference(backbones, 1) / difference) ** 2)
+
+
 @lru_cache
 def _studentised_range(groups: int) -> float:
     return float(stats.studentized_range.ppf(1 - LEVEL, groups, np.inf)) / math.sqrt(2)
@@ -159,6 +266,11 @@ def signed_rank(a: Numbers, b: Numbers) -> float:
     """Two-sided p-value of Wilcoxon's signed-rank test of two backbones over datasets. Demšar 2006, section 3.1.3."""
     differences = np.round(a - b, 12)
     return float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
+
+
+def smallest_signed_rank(differing: int) -> float:
+    """The smallest p-value that the signed-rank test can give where so many datasets differ, all the same way."""
+    return min(1.0, 2.0 ** (1 - differing))
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from reporting.cells import mean_and_half
-from reporting.statistics import TESTS_OF_MEANS
+from reporting.cells import mean_and_intervals
+from reporting.markup import unpaired_note
+from reporting.statistics import FEWEST_SEEDS, TESTS_OF_MEANS
 from reporting.words import Shown, capital, count, number_text
 
 LEGEND = (
-    "Test top-1 in percent, mean over seeds, with the half-width of Student's 95 % confidence interval. Bold: the "
-    f"highest mean of the dataset. Underlined: not significantly below it at 0.05 ({TESTS_OF_MEANS}). In parentheses: "
-    "how many seeds, where that is not the same for all."
+    "Test top-1 in percent, mean over seeds, with the half-width of Student's 95 % confidence interval over seeds, and "
+    "in brackets Wilson's 95 % interval of the test part, for its number of images. Bold: the highest mean of the "
+    f"dataset. Underlined: not significantly below it at 0.05 ({TESTS_OF_MEANS}); nothing is claimed of cells under "
+    f"{FEWEST_SEEDS} seeds. In parentheses: how many seeds, where that is not the same for all."
 )
 FRONT = (
     "Over {} that all of these were run on; costs are geometric means. *: on the Pareto front of accuracy against this "
@@ -29,16 +31,19 @@ def csv_text(report: Shown) -> str:
     """A row a cell, with every metric and cost; fractions from 0 to 1, costs in the records' units."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    ends = [f"{metric}{end}" for metric in report["metrics"] for end in ("", "_low", "_high")]
-    place = ["comparable_group", "protocol", "recipe", "weights", "budget", "dataset", "domain", "backbone", "seeds"]
+    ends = [f"{metric}{end}" for metric in report["metrics"] for end in ("", "_seeds_low", "_seeds_high")]
+    ends += ["top1_test_part_low", "top1_test_part_high"]
+    place = ["comparable_group", "protocol", "recipe", "weights", "budget", "dataset", "domain", "backbone"]
+    place += ["seeds", "test_images"]
     writer.writerow([*place, *ends, "mark", "train_and_val_images", *report["costs"], "runs"])
     for group in report["groups"]:
         for cell in group["cells"]:
             dataset, backbone = group["datasets"][cell["d"]], group["backbones"][cell["b"]]
             row = [group["title"], group["protocol"], group["recipe"], group["weights"]]
             row += [group["budgets"][cell["budget"]]["name"], dataset["key"], dataset["domain"], backbone["name"]]
-            row += [len(cell["seeds"])]
+            row += [len(cell["seeds"]), dataset["test"]]
             row += [cell[end].get(metric) for metric in report["metrics"] for end in ("mean", "low", "high")]
+            row += cell["of_test"] or [None, None]
             costs = {**cell["costs"], **backbone["costs"]}
             row += [cell["marks"].get("top1", ""), cell["images"], *(costs[name] for name in report["costs"])]
             writer.writerow([_no_formula(value) for value in [*row, " ".join(cell["runs"])]])
@@ -62,6 +67,7 @@ def markdown_text(report: Shown) -> str:
                 lines += _markdown_answer(scope, budget["rankings"][scope])
             lines += ["", *_markdown_table(group, index)]
             lines += ["", LEGEND]
+            lines += [_plain(note)] if (note := unpaired_note(budget)) else []
             lines += ["", *_markdown_costs(report, group, budget["costs"]["scopes"]["overall"])]
     for what, key, where in (
         ("Listed apart", "apart", "run"),
@@ -118,7 +124,7 @@ def latex_text(report: Shown) -> str:
     for group in report["groups"]:
         for index, budget in enumerate(group["budgets"]):
             head, *rows = _accuracy(group, index, lambda mark, text: marks[mark].format(text), r"$\pm$", latex)
-            caption = f"{capital(group['title'])}; {budget['words']}. {LEGEND}"
+            caption = f"{capital(group['title'])}; {budget['words']}. {LEGEND} {unpaired_note(budget)}"
             lines += [
                 "",
                 r"\begin{table*}",
@@ -159,7 +165,7 @@ def _accuracy(
 def _shown(cell: Shown | None, same: bool, marked: Callable[[str, str], str], plus_minus: str) -> str:
     if cell is None:
         return "--"
-    text = "".join(mean_and_half(cell, "top1")).replace("±", plus_minus)
+    text = "".join(mean_and_intervals(cell, "top1")).replace("±", plus_minus)
     return marked(cell["marks"].get("top1", ""), text) + ("" if same else f" ({len(cell['seeds'])})")
 
 

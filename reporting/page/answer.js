@@ -87,7 +87,7 @@ function pairSentence(a, b) {
   const better =
     pair.better > 0.999 ? "more than 99.9" : pair.better < 0.001 ? "less than 0.1" : (100 * pair.better).toFixed(1);
   return (
-    `The 95 % interval of the bootstrap ${pair.differs ? "excludes" : "includes"} 0: ${measured}; ` +
+    `${pair.said}: ${measured}; ` +
     `${a} is ahead in ${better} % of the samples. Intervals of many pairs are not corrected for their number; ` +
     "the rank tests above are stricter."
   );

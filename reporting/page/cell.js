@@ -1,10 +1,12 @@
 // One cell: its numbers, what it takes for what, how much of each class it finds, and its worst errors.
 
 const LISTED = 20; // confusions in the list beside the matrix
+const MOST_DRAWN = 200; // classes of a matrix that can still be seen, and drawn at once
+const OF_TEST = "[95 % interval of the test part]";
 const NAMED_CLASSES = 30; // more than that many names don't fit beside a matrix
 let cellTurn = 0;
 
-async function renderCell() {
+function renderCell() {
   const { group, dataset: d, backbone: b } = state;
   const cell = cellAt(d, b);
   const turn = (cellTurn += 1);
@@ -18,25 +20,44 @@ async function renderCell() {
     return;
   }
   const classes = group.datasets[d].classes;
-  let detail;
-  try {
-    detail = await unpack(cell.detail);
-  } catch (problem) {
+  const show = (detail) => (turn === cellTurn ? fillCell(cell, detail, classes) : null);
+  const detail = unpack(cell.detail);
+  if (!(detail instanceof Promise)) return show(detail);
+  detail.then(show).catch((problem) => {
     byId("cell-summary").replaceChildren(
-      element("p", { class: "note" }, `This browser can't unpack the cell's details: ${problem.message}`),
+      element("p", { class: "note" }, `This browser can't show the cell's details: ${problem.message}`),
     );
-    return;
-  }
-  if (turn !== cellTurn) return;
+  });
+}
+
+function fillCell(cell, detail, classes) {
   byId("cell-summary").replaceChildren(cellSummary(cell, detail));
   const images = confusions(detail, classes.length);
   const totals = classTotals(images, detail, classes.length);
-  plot("plot-confusion", (box) => confusionPlot(box, images, totals, classes));
+  const drawn = mostConfused(images, classes.length);
+  plot("plot-confusion", (box) => confusionPlot(box, images, totals, classes, drawn));
+  const part = drawn.length < classes.length ? ` of the ${drawn.length} classes with most confusions` : "";
   byId("confusion-caption").textContent =
-    `Confusion matrix: the share of each true class (a row) that is taken for each class (a column), ${count(cell.seeds.length, "seed")} together.${restWords(detail.confusion_rest)}`;
+    `Confusion matrix${part}: the share of each true class (a row) that is taken for each class (a column), ${count(cell.seeds.length, "seed")} together.${restWords(detail.confusion_rest)}`;
   byId("cell-confusions").replaceChildren(confusionList(images, totals, classes, detail.confusion_rest?.pairs || 0));
   byId("cell-recall").replaceChildren(recallTable(detail.recall, totals, classes, cell.seeds.length));
   byId("cell-errors").replaceChildren(...worstErrors(detail.errors, classes));
+}
+
+/** The classes that the matrix shows: all, or of very many those that are in most confusions, in their order. */
+function mostConfused(images, classes) {
+  const all = Array.from({ length: classes }, (_, index) => index);
+  if (classes <= MOST_DRAWN) return all;
+  const wrong = new Array(classes).fill(0);
+  for (const [i, j, n] of images) {
+    if (i === j) continue;
+    wrong[i] += n;
+    wrong[j] += n;
+  }
+  return all
+    .sort((a, b) => wrong[b] - wrong[a] || a - b)
+    .slice(0, MOST_DRAWN)
+    .sort((a, b) => a - b);
 }
 
 /** The test images of each class, all seeds together; a record with very many confusions keeps only the largest of them. */
@@ -83,7 +104,7 @@ function cellSummary(cell, detail) {
 /** Every metric of a cell: the mean, and each seed. */
 function metricTable(cell, rows) {
   const { group, budget } = state;
-  const heads = ["Metric", "Mean", `Seeds ${cell.seeds.join(", ")}`];
+  const spread = cell.seeds.length > 1 ? "± half the 95 % interval over seeds" : "one seed: no interval over seeds";
   const where = `${group.backbones[cell.b].name} on ${group.datasets[cell.d].name}`;
   return element(
     "table",
@@ -95,7 +116,9 @@ function metricTable(cell, rows) {
       element(
         "tr",
         {},
-        heads.map((name) => element("th", { scope: "col" }, name)),
+        element("th", { scope: "col" }, "Metric"),
+        element("th", { scope: "col" }, "Mean", element("small", {}, spread), element("small", {}, OF_TEST)),
+        element("th", { scope: "col" }, `Seeds ${cell.seeds.join(", ")}`),
       ),
     ),
     element(
@@ -120,12 +143,13 @@ function cellFacts(cell, facts) {
   return [...facts, ["Made by", [recipe, weights, hardware].filter(Boolean).join("; ")]];
 }
 
-function confusionPlot(box, images, totals, classes) {
+function confusionPlot(box, images, totals, classes, drawn) {
   if (!images.length) return "These records hold no confusion matrix.";
-  const few = classes.length <= NAMED_CLASSES;
-  const place = classes.map((_, index) => index);
+  const few = drawn.length <= NAMED_CLASSES;
+  const names = drawn.map((index) => classes[index]);
+  const place = drawn.map((_, index) => index);
   const ticks = few
-    ? { tickvals: place, ticktext: classes.map((name) => plain(name.length > 16 ? `${name.slice(0, 15)}…` : name)) }
+    ? { tickvals: place, ticktext: names.map((name) => plain(name.length > 16 ? `${name.slice(0, 15)}…` : name)) }
     : { showticklabels: false, ticks: "" };
   const axis = { ...ticks, showgrid: false, zeroline: false, constrain: "domain" };
   const steps = palette().heat;
@@ -133,7 +157,7 @@ function confusionPlot(box, images, totals, classes) {
     data: [
       {
         type: "heatmap",
-        ...confusionShares(images, totals, classes.map(plain)),
+        ...confusionShares(images, totals, names.map(plain), drawn),
         x: place,
         y: place,
         zmin: 0,
@@ -154,21 +178,24 @@ function confusionPlot(box, images, totals, classes) {
     layout: {
       height: Math.round(0.88 * Math.min(widthOf(box), 620)),
       margin: { l: 48, r: 8, t: 8, b: 48 },
-      xaxis: { ...axis, title: { text: "taken for" }, tickangle: classes.length > 6 ? -60 : 0 },
+      xaxis: { ...axis, title: { text: "taken for" }, tickangle: drawn.length > 6 ? -60 : 0 },
       yaxis: { ...axis, title: { text: "true class" }, autorange: "reversed", scaleanchor: "x" },
     },
   };
 }
 
 /** The share of each true class (a row) that is taken for each class (a column), and in words. */
-function confusionShares(images, totals, names) {
+function confusionShares(images, totals, names, drawn) {
+  const at = new Map(drawn.map((index, place) => [index, place]));
   const z = names.map(() => new Array(names.length).fill(0));
   const customdata = names.map((row) => names.map((column) => `true ${row}<br>taken for ${column}<br>0`));
   for (const [i, j, n] of images) {
+    const [row, column] = [at.get(i), at.get(j)];
+    if (!present(row) || !present(column)) continue;
     // the square root shows rare confusions beside a full diagonal
-    z[i][j] = Math.sqrt(n / totals[i]);
+    z[row][column] = Math.sqrt(n / totals[i]);
     const share = ((100 * n) / totals[i]).toFixed(1);
-    customdata[i][j] = `true ${names[i]}<br>taken for ${names[j]}<br>${n} of ${totals[i]} (${share} %)`;
+    customdata[row][column] = `true ${names[row]}<br>taken for ${names[column]}<br>${n} of ${totals[i]} (${share} %)`;
   }
   return { z, customdata };
 }
@@ -235,33 +262,29 @@ function worstErrors(errors, classes) {
   if (!errors || !errors.tiles.length || !/^data:image\/(png|jpeg|webp);base64,[A-Za-z0-9+/=]+$/.test(errors.sprite))
     return [];
   const [wide, high] = errors.tile;
-  const grid = element("ol", { class: "errors" });
-  const image = new Image();
-  image.addEventListener("load", () => {
-    const columns = Math.max(1, Math.round(image.naturalWidth / wide));
-    grid.append(
-      ...errors.tiles.map((tile, index) => {
-        const [side, factor] = [112, 112 / Math.max(wide, high)];
-        const [right, down] = [(index % columns) * wide * factor, Math.floor(index / columns) * high * factor];
-        const picture = element("div", { class: "tile", role: "img", "aria-label": tile.name });
-        Object.assign(picture.style, {
-          width: `${wide * factor}px`,
-          height: `${Math.min(side, high * factor)}px`,
-          backgroundImage: `url("${errors.sprite}")`,
-          backgroundSize: `${image.naturalWidth * factor}px ${image.naturalHeight * factor}px`,
-          backgroundPosition: `-${right}px -${down}px`,
-        });
-        return element(
-          "li",
-          { title: tile.name },
-          picture,
-          element("p", {}, element("b", {}, classes[tile.predicted]), ` ${(100 * tile.confidence).toFixed(0)} %`),
-          element("p", {}, `is ${classes[tile.true]}`),
-        );
-      }),
-    );
-  });
-  image.src = errors.sprite;
+  const columns = errors.tiles.length; // they stand in a row
+  const [side, factor] = [112, 112 / Math.max(wide, high)];
+  const grid = element(
+    "ol",
+    { class: "errors" },
+    errors.tiles.map((tile, index) => {
+      const picture = element("div", { class: "tile", role: "img", "aria-label": tile.name });
+      Object.assign(picture.style, {
+        width: `${wide * factor}px`,
+        height: `${Math.min(side, high * factor)}px`,
+        backgroundImage: `url("${errors.sprite}")`,
+        backgroundSize: `${columns * wide * factor}px ${high * factor}px`,
+        backgroundPosition: `-${index * wide * factor}px 0`,
+      });
+      return element(
+        "li",
+        { title: tile.name },
+        picture,
+        element("p", {}, element("b", {}, classes[tile.predicted]), ` ${(100 * tile.confidence).toFixed(0)} %`),
+        element("p", {}, `is ${classes[tile.true]}`),
+      );
+    }),
+  );
   return [
     element("h3", {}, "Worst errors"),
     element(

@@ -46,7 +46,10 @@ function costCaption({ datasets, machines, left_out: leftOut = [] }) {
   return [
     `${capital(report.metrics[metric].label)}${several ? `, mean over ${datasets.length} datasets,` : ""} against ${label}` +
       `${several && !ofModel ? " (geometric mean)" : ""}. `,
-    better ? "The line is the Pareto front: no backbone is both better and cheaper than those on it. " : "",
+    !several ? "Bars: 95 % intervals over seeds. " : "",
+    better
+      ? "The line is the Pareto front by these means, however small the differences: none is both better and cheaper. "
+      : "",
     better && hidden.size ? "It is that of all backbones; those hidden above are only not drawn. " : "",
     ofMachine && machines.length > 1
       ? element(
@@ -73,32 +76,76 @@ function costPlot(box, points) {
     points.flatMap(({ y, half }) => [y - half, y + half]),
     0.1,
   );
-  const width = widthOf(box) - 80;
-  const height = heightOf({ data: [], layout: {} }, width + 80) - 60;
-  const spots = labelPlaces(
-    points.map(({ name, x, y }) => ({
-      text: name,
-      x: (width * (scale(x) - rangeX[0])) / (rangeX[1] - rangeX[0]),
-      y: height * (1 - (y - rangeY[0]) / (rangeY[1] - rangeY[0])),
-    })),
-    width,
-    height,
-    better === "more",
-  );
+  const margin = { l: 66, r: 14, t: 14, b: 52 };
+  const [wide, high] = [widthOf(box), heightOf({ data: [], layout: { showlegend: false } }, widthOf(box))];
+  const [width, height] = [wide - margin.l - margin.r, high - margin.t - margin.b];
+  const placed = points.map((point) => ({
+    ...point,
+    text: fitted(point.name, width / 3),
+    left: (width * (scale(point.x) - rangeX[0])) / (rangeX[1] - rangeX[0]),
+    top: height * (1 - (point.y - rangeY[0]) / (rangeY[1] - rangeY[0])),
+  }));
   return {
-    data: [frontLine(points), costMarkers(points, spots)],
+    data: [frontLine(points), costMarkers(points)],
     layout: {
       showlegend: false,
+      height: high,
+      margin,
+      annotations: costLabels(placed, width, height, scale),
       xaxis: {
         type: costLog ? "log" : "linear",
         range: rangeX,
+        automargin: false,
         title: { text: `${label}${unit ? `, ${unit}` : ""}${better === "more" ? " (more is better)" : ""}` },
         zeroline: false,
         ...(costLog ? logTicks(10 ** rangeX[0], 10 ** rangeX[1]) : {}),
       },
-      yaxis: { range: rangeY, title: { text: axisName(metric) }, zeroline: false },
+      yaxis: { range: rangeY, automargin: false, title: { text: axisName(metric) }, zeroline: false },
     },
   };
+}
+
+/** The name of each point, with a line to it where there is no room beside it. */
+function costLabels(points, width, height, scale) {
+  const { ink, muted } = palette();
+  const spots = labelPlaces(
+    points.map(({ text, left, top }) => ({ text, x: left, y: top })),
+    width,
+    height,
+    frontBoxes(points),
+  );
+  return points.map(({ name, text, x, y, best }, index) => ({
+    x: scale(x),
+    y,
+    ax: spots[index].right,
+    ay: spots[index].down,
+    text: best ? `<b>${plain(text)}</b>` : plain(text),
+    hovertext: text === name ? undefined : plain(name),
+    font: { size: LABEL.size, color: ink },
+    xanchor: "center",
+    yanchor: "middle",
+    borderpad: 0,
+    showarrow: true, // without it, Plotly takes no distance in pixels
+    arrowhead: 0,
+    arrowwidth: 1,
+    arrowcolor: spots[index].far ? muted : "rgba(0,0,0,0)",
+    standoff: LABEL.room,
+  }));
+}
+
+/** Where the line of the front goes: boxes around its steps. */
+function frontBoxes(points) {
+  const front = points.filter(({ best }) => best).sort((a, b) => a.left - b.left);
+  const falling = report.costs[state.costAxis].better === "more";
+  return front.slice(1).flatMap(({ left, top }, index) => {
+    const before = front[index];
+    const [corner, level] = falling ? [before.left, top] : [left, before.top];
+    const [highest, lowest] = [Math.min(before.top, top), Math.max(before.top, top)];
+    return [
+      [before.left, level - 2, left, level + 2],
+      [corner - 2, highest, corner + 2, lowest],
+    ];
+  });
 }
 
 /** An axis from the least of the values to the most, with some room at both ends. */
@@ -122,19 +169,17 @@ function frontLine(points) {
   };
 }
 
-function costMarkers(points, spots) {
+function costMarkers(points) {
   const { metric, costAxis } = state;
   const { label, unit } = report.costs[costAxis];
   const styles = points.map(({ name }) => style(name));
   const colours = styles.map(({ colour }) => colour);
   return {
     type: "scatter",
-    mode: "markers+text",
+    mode: "markers",
     x: points.map(({ x }) => x),
     y: points.map(({ y }) => y),
     text: points.map(({ name, best }) => (best ? `<b>${plain(name)}</b>` : plain(name))),
-    textposition: spots,
-    textfont: { color: palette().ink, size: 12 },
     cliponaxis: false,
     marker: {
       size: 11,

@@ -64,8 +64,10 @@ let packs = null;
 const UNPACKED = 64; // the last so many are kept: printing can't wait for them
 const unpacked = new Map();
 
-/** What only a look at one cell needs: its curves, or its details. */
+/** What only a look at one cell needs, its curves or its details: as it is, or promised while it is unpacked. */
 function unpack(index) {
+  packs ??= JSON.parse(byId("packs").textContent);
+  if (typeof packs[index] === "object") return packs[index]; // what the page shows first
   const kept = unpacked.get(index) || inflate(index);
   unpacked.delete(index);
   unpacked.set(index, kept);
@@ -74,10 +76,11 @@ function unpack(index) {
 }
 
 async function inflate(index) {
-  packs ??= JSON.parse(byId("packs").textContent);
   const bytes = Uint8Array.from(atob(packs[index]), (character) => character.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Response(stream).json();
+  const content = await new Response(stream).json();
+  if (unpacked.has(index)) unpacked.set(index, content);
+  return content;
 }
 
 /** The confusion matrix's cells [true, predicted, images], which are kept as gaps along its rows. */

@@ -9,8 +9,8 @@ function renderPairs() {
     all.length > 1 ? pairSentence(pair[0], pair[1]) : "Only one backbone: there is nothing to compare.";
   byId("pairs-caption").textContent =
     `How many points of top-1 ${pair[0]} is above each other backbone: mean over the datasets both have, all domains, ` +
-    "with the 95 % interval of a paired bootstrap, not corrected for the number of pairs. Filled: the interval excludes 0, " +
-    `with ${report.fewest.seeds} shared seeds on ${report.fewest.datasets} datasets at least.`;
+    "with the 95 % interval of a paired bootstrap over datasets and seeds, not corrected for the number of pairs. Filled: the " +
+    `interval excludes 0, and the signed-rank test agrees, with ${report.fewest.seeds} shared seeds on ${report.fewest.pair} datasets at least.`;
   plot("plot-pairs", () => {
     const rows = shownBackbones()
       .map((b) => all[b])
@@ -137,11 +137,7 @@ function renderLearning() {
     `${kind === "loss" ? "Training loss" : `Top-1 on ${group.selection}, which chooses the epoch`}, by epoch, ` +
     (each ? "a line a seed." : "mean over seeds, as far as all of them ran.") +
     (cells.some((cell) => cell.seeds.length > report.most_curves) ? ` The first ${report.most_curves} seeds.` : "");
-  cells.forEach((cell) => unpack(cell.curves).catch(() => null)); // ready before the plot is scrolled to, or printed
-  plot("plot-learning", async () => {
-    if (!cells.length)
-      return `No learning curves are kept for ${present(d) ? group.datasets[d].name : "these filters"}, ${group.budgets[budget].name}.`;
-    const curves = await Promise.all(cells.map((cell) => unpack(cell.curves)));
+  const lines = (curves) => {
     const data = cells.flatMap((cell, index) => learningTraces(cell, curves[index][kind], kind === "curve", each));
     if (!data.length) return "These runs kept no history.";
     return {
@@ -151,6 +147,12 @@ function renderLearning() {
         yaxis: { title: { text: kind === "curve" ? "top-1, %" : "training loss" } },
       },
     };
+  };
+  plot("plot-learning", () => {
+    if (!cells.length)
+      return `No learning curves are kept for ${present(d) ? group.datasets[d].name : "these filters"}, ${group.budgets[budget].name}.`;
+    const curves = cells.map((cell) => unpack(cell.curves));
+    return curves.some((each) => each instanceof Promise) ? Promise.all(curves).then(lines) : lines(curves);
   });
 }
 

@@ -260,4 +260,7 @@ if (report.groups.length) {
 renderApart();
 themes();
 printing();
+follow();
 live();
+// all of it in one go once the words can be read, so that a picture that is taken then has them
+requestAnimationFrame(() => setTimeout(() => plots.forEach((_, id) => draw(id))));

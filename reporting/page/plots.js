@@ -1,4 +1,4 @@
-// Plots: drawn when scrolled to, redrawn where the theme or what they show has changed.
+// Plots: drawn when the page is there, redrawn where the theme or what they show has changed.
 
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross"];
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
@@ -13,7 +13,9 @@ const SHAPES = {
 const PAPER_PX = { width: 680, square: 400, height: 320 }; // of an A4 page within its margins
 const plots = new Map(); // by the box's id: what builds it, and whether it shows that
 const names = [...new Set(report.groups.flatMap((group) => group.backbones.map(({ name }) => name)))];
+const idle = window.requestIdleCallback || ((work) => setTimeout(work, 50));
 let colours = null;
+let resting = false; // whether drawRest() is waiting
 
 const seen = new IntersectionObserver(
   (entries) => {
@@ -91,22 +93,42 @@ function plot(id, build) {
   }
   Object.assign(plots.get(id), { build, outdated: true });
   if (plots.get(id).near) draw(id);
+  else drawRest();
 }
 
-async function draw(id) {
+/** Draw what is out of sight whenever the browser has nothing else to do: it may be printed, or be in a picture. */
+function drawRest() {
+  if (resting) return;
+  resting = true;
+  idle(() => {
+    resting = false;
+    const next = [...plots].find(([id, { outdated }]) => outdated && !byId(id).closest("[hidden]"));
+    if (!next) return;
+    draw(next[0]);
+    drawRest();
+  });
+}
+
+/** Draw a plot: at once, so that it is on the paper that is being printed, unless what it shows is still unpacked. */
+function draw(id) {
   const entry = plots.get(id);
   const box = byId(id);
   if (!entry.outdated || box.closest("[hidden]")) return;
   entry.outdated = false;
   entry.turn += 1;
-  const turn = entry.turn;
-  let made;
+  const { turn } = entry;
+  const show = (made) => (turn === entry.turn ? fill(box, made) : null);
+  const excuse = (problem) => show(`This plot can't be drawn here: ${problem.message}`);
   try {
-    made = await entry.build(box);
+    const made = entry.build(box);
+    if (made instanceof Promise) made.then(show).catch(excuse);
+    else show(made);
   } catch (problem) {
-    made = `This plot can't be drawn here: ${problem.message}`;
+    excuse(problem);
   }
-  if (turn !== entry.turn) return;
+}
+
+function fill(box, made) {
   if (typeof made === "string") {
     if (box.classList.contains("js-plotly-plot")) Plotly.purge(box);
     box.style.height = "";
@@ -117,9 +139,8 @@ async function draw(id) {
   const width = widthOf(box);
   const height = made.layout.height || heightOf(made, width);
   box.style.height = `${height}px`;
-  await plotly().react(box, made.data, layout({ ...made.layout, height }, width), {
+  plotly().react(box, made.data, layout({ ...made.layout, height }, width), {
     displaylogo: false,
-    responsive: true,
     displayModeBar: coarse() ? false : "hover",
     showSendToCloud: false,
     showEditInChartStudio: false,
@@ -191,39 +212,17 @@ function redraw(all = false) {
     entry.outdated = true;
     if (all || entry.near) draw(id);
   }
+  drawRest();
 }
 
-/** Where to write each point's name so that names and points cover each other least: Plotly's text positions. */
-function labelPlaces(points, width, height, falling) {
-  const corners = [
-    ["top left", -1, -1],
-    ["bottom right", 1, 1],
-    ["top right", 1, -1],
-    ["bottom left", -1, 1],
-  ];
-  // the front's steps leave free the corners that come first
-  const spots = [
-    ...(falling ? [...corners.slice(2), ...corners.slice(0, 2)] : corners),
-    ["top center", 0, -1],
-    ["bottom center", 0, 1],
-    ["middle right", 1, 0],
-    ["middle left", -1, 0],
-  ];
-  const taken = points.map(({ x, y }) => [x - 6, y - 6, x + 6, y + 6]);
-  const overlap = (a, b) =>
-    Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0])) * Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
-  return points.map(({ x, y, text }, own) => {
-    const [wide, high] = [7 * text.length + 4, 15];
-    const tried = spots.map(([spot, right, down], order) => {
-      const [middle, centre] = [x + right * (wide / 2 + (down ? 4 : 8)), y + down * high];
-      const box = [middle - wide / 2, centre - high / 2, middle + wide / 2, centre + high / 2];
-      const outside = wide * high - overlap(box, [0, 0, width, height]);
-      const covered = taken.reduce((sum, other, index) => sum + (index === own ? 0 : overlap(box, other)), 0);
-      return { spot, box, cost: covered + 4 * outside + 5 * order };
-    });
-    const chosen = tried.reduce((a, b) => (b.cost < a.cost ? b : a));
-    taken.push(chosen.box);
-    return chosen.spot;
+/** A window of another width: names and legends have other places. */
+function follow() {
+  let [wide, later] = [innerWidth, 0];
+  addEventListener("resize", () => {
+    if (innerWidth === wide || onPaper()) return;
+    wide = innerWidth;
+    clearTimeout(later);
+    later = setTimeout(redraw, 150);
   });
 }
 

@@ -151,9 +151,11 @@ function renderAccuracy() {
 function legend(gone) {
   const { group, metric, budget, hidden } = state;
   const tests = metric === "top1";
-  const { ties } = group.budgets[budget];
+  const { ties, short, unpaired } = group.budgets[budget];
   byId("legend-tied").hidden = !tests || !ties;
-  byId("legend-few").hidden = !tests || ties;
+  byId("legend-few").hidden = !tests || !short;
+  byId("legend-unpaired").hidden = !tests || !unpaired;
+  byId("legend-unpaired").textContent = unpaired;
   byId("legend-no-ties").hidden = tests;
   byId("legend-average").hidden = !gone;
   byId("legend-hidden").hidden = !hidden.size;

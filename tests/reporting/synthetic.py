@@ -19,6 +19,7 @@ import numpy.typing as npt
 from common import BACKBONES, Dataset
 from datasets import DATASETS, PUBLISHED
 from engine.config import FLAGS
+from engine.records.metrics import evaluate
 from engine.records.schema import SCHEMA
 
 Record = dict[str, Any]
@@ -206,6 +207,20 @@ def write(folder: Path, made: Record, errors: bool = False) -> Path:
     return run
 
 
+def write_outcome(folder: Path, dataset: str, backbone: str, seed: int, right: Sequence[bool], **changes: Any) -> Path:
+    """A run on two classes of a dataset, of whose test images it got those right, with its predictions."""
+    labels = np.arange(len(right)) % 2
+    predicted = np.where(right, labels, 1 - labels)
+    logits = np.eye(2, dtype=np.float32)[predicted]
+    counts = _counts(DATASETS[dataset], "all", "honest") | {"test": len(right)}
+    part = {"classes": class_names(2), "counts": counts, **changes.pop("dataset", {})}
+    made = record(dataset, backbone, seed, test=evaluate(logits, labels), dataset=part, **changes)
+    run = write(folder, made)
+    names = np.array([f"test/{index:05d}.png" for index in range(len(right))])
+    np.savez_compressed(run / "predictions.npz", names=names, labels=labels, logits=logits)
+    return run
+
+
 def cells(records: int) -> Iterator[tuple[str, str, int, str]]:
     """(dataset, backbone, seed, budget) of so many runs: all data and three seeds first, as people train."""
     made = 0
@@ -385,8 +400,8 @@ def _write_errors(run: Path, made: Record) -> None:
     matrix = dense(made)
     labels = np.repeat(np.arange(len(matrix)), matrix.sum(axis=1))
     predicted = np.concatenate([np.repeat(np.arange(len(matrix)), row) for row in matrix])
-    logits = random.standard_normal((len(labels), len(matrix))).astype(np.float32)
-    logits[np.arange(len(labels)), predicted] += random.uniform(4, 10, len(labels)).astype(np.float32)
+    logits = random.standard_normal((len(labels), len(matrix))).astype(np.float32).clip(-3, 3)
+    logits[np.arange(len(labels)), predicted] += random.uniform(7, 13, len(labels)).astype(np.float32)
     names = np.array([f"test/{label:03d}/{index:05d}.jpg" for index, label in enumerate(labels)])
     np.savez_compressed(run / "predictions.npz", names=names, labels=labels, logits=logits)
     guesses = logits.argmax(axis=1)

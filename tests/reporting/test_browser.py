@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from common import BACKBONES
+from datasets import PUBLISHED
+from reporting.comparable import DOMAINS
 from reporting.entry import ALL_IMAGES, Budget
 from reporting.render import render
 from reporting.serve import BuildStatus, open_server
@@ -166,7 +169,7 @@ def test_filters_act_on_all_below(opens: Opens) -> None:
     assert "It is that of all backbones" in page.locator("#cost-caption").inner_text()
     assert page.locator("#cell-backbone option").count() == 4
     plot = drawn(page, "cost")
-    assert plot.locator(".scatterlayer .textpoint").all_text_contents() == cells(page)
+    assert plot.locator(".annotation-text").all_text_contents() == cells(page)
     page.keyboard.press("Escape")
     page.select_option("#domain", "")
     assert page.locator("#accuracy-table thead tr").last.locator("th").count() == 1 + 8 + 1
@@ -227,7 +230,7 @@ def test_the_pareto_front_is_the_reports(opens: Opens) -> None:
     page = opens(render(report))
 
     def bold() -> list[str]:
-        names = drawn(page, "cost").locator(".textpoint text")
+        names = drawn(page, "cost").locator(".annotation-text")
         return [name.text_content() for name in names.all() if "bold" in (name.inner_html() or "")]
 
     def named(front: list[int]) -> list[str]:
@@ -294,7 +297,8 @@ def test_two_backbones_compared(opens: Opens) -> None:
     said = page.locator("#pair-answer").inner_text()
     assert f"{abs(pair['difference']):.2f} points" in said
     excludes = pair["low"] > 0 or pair["high"] < 0
-    assert said.startswith(f"The 95 % interval of the bootstrap {'excludes' if excludes else 'includes'} 0: ")
+    assert said.startswith(f"The 95 % interval of the bootstrap {'excludes' if excludes else 'includes'} 0")
+    assert said.startswith(f"{pair['said']}: on average, ")
     assert "not corrected for their number" in said
     straight = "top-1 above" in said
     page.select_option("#pair-b", pair["a"])
@@ -314,9 +318,19 @@ def test_no_claim_without_evidence(opens: Opens) -> None:
     assert page.locator("#accuracy-table u").count() == 0
 
 
-def test_plots_are_drawn_when_scrolled_to(opens: Opens) -> None:
+EMPTY = "[...document.querySelectorAll('.plot')].filter((box) => !box.querySelector('.main-svg')).map(({id}) => id)"
+
+
+def test_plots_are_drawn_without_scrolling(opens: Opens) -> None:
     page = opens()
-    assert page.locator("#plot-learning .main-svg").count() == 0
+    page.screenshot(full_page=True)
+    assert page.evaluate(EMPTY) == []
+    page.select_option("#metric", "nll")
+    page.locator("#plot-low-data .ytitle", has_text="NLL").wait_for()
+
+
+def test_plots_show_what_is_chosen(opens: Opens) -> None:
+    page = opens()
     plot = drawn(page, "learning")
     assert plot.locator(".scatterlayer .trace").count() == 6
     page.locator("#learning-seeds").check()
@@ -327,7 +341,7 @@ def test_plots_are_drawn_when_scrolled_to(opens: Opens) -> None:
     drawn(page, "cost")
     for axis in ("macs", "train_seconds", "train_images_per_second", "peak_memory_mib", "epochs"):
         page.select_option("#cost-axis", axis)
-        page.locator("#plot-cost .scatterlayer .textpoint").first.wait_for()
+        page.locator("#plot-cost .annotation-text").first.wait_for()
     page.locator("#cost-log").uncheck()
     assert "Measured on NVIDIA H100" not in page.locator("#cost-caption").inner_text()
     assert page.locator("a[href*='plotly'], .modebar-btn--logo").count() == 0
@@ -389,6 +403,82 @@ def test_on_a_phone(opens: Opens, scheme: str) -> None:
     assert float(page.evaluate("parseFloat(getComputedStyle(document.body).fontSize)")) >= 16
 
 
+COVERED = """() => {
+    const boxes = (selector) => [...document.querySelectorAll(`#plot-cost ${selector}`)].map((part) =>
+        [part.getBoundingClientRect(), part.textContent]);
+    const names = boxes(".annotation-text"), marks = boxes(".scatterlayer .point");
+    const field = document.querySelector("#plot-cost").getBoundingClientRect();
+    const apart = (a, b) => a.right < b.left || b.right < a.left || a.bottom < b.top || b.bottom < a.top;
+    const bad = [];
+    names.forEach(([box, name], index) => {
+        for (const [other, its] of names.slice(index + 1)) if (!apart(box, other)) bad.push(`${name} on ${its}`);
+        for (const [mark] of marks) if (!apart(box, mark)) bad.push(`${name} on a point`);
+        if (box.left < field.left || box.right > field.right || box.top < field.top || box.bottom > field.bottom)
+            bad.push(`${name} outside`);
+    });
+    return [names.length, bad];
+}"""
+
+
+@pytest.mark.parametrize("wide", [390, 1280])
+@pytest.mark.parametrize("crowd", ["eleven as they are", "twelve at one place", "long names"])
+def test_no_name_covers_another_in_the_plot_of_costs(opens: Opens, crowd: str, wide: int) -> None:
+    names = tuple(BACKBONES)[:12]
+    if crowd == "long names":
+        names = tuple(f"{name}_large_patch16_384.augreg_in21k_ft_in1k" for name in names)
+    report = pages.report(names, budgets=(ALL_IMAGES,))
+    costs = report["groups"][0]["budgets"][0]["costs"]["scopes"]["overall"]
+    if crowd == "twelve at one place":
+        costs["accuracy"]["top1"] = [f"{87 + place / 100:.2f}" for place in range(12)]
+        costs["costs"]["parameters"] = [25.6 + place / 50 for place in range(11)] + [60.0]
+    page = opens(render(report), viewport={"width": wide, "height": 800})
+    drawn(page, "cost")
+    assert page.evaluate(COVERED) == [12, []]
+    page.set_viewport_size({"width": 1280 + 390 - wide, "height": 800})
+    page.wait_for_function(f"document.querySelector('#plot-cost .main-svg').clientWidth !== {wide}")
+    page.wait_for_timeout(400)
+    assert page.evaluate(COVERED) == [12, []]
+
+
+def test_nothing_is_missing_on_paper_that_is_printed_at_once(opens: Opens) -> None:
+    """As soon as the page is there: no plot has been scrolled to, and nothing that was packed is unpacked yet."""
+    page = opens()
+    page.evaluate(
+        f"""() => addEventListener("beforeprint", () => {{
+            window.empty = {EMPTY};
+            window.tables = ["cell-summary", "cell-confusions", "cell-recall", "cell-errors"].map((id) =>
+                document.getElementById(id).textContent.length > 20);
+            window.wide = [...document.querySelectorAll("main .plot .main-svg")].map((plot) => plot.clientWidth);
+        }})"""
+    )
+    page.pdf(prefer_css_page_size=True)
+    assert page.evaluate("[empty, tables]") == [[], [True] * 4]
+    assert max(page.evaluate("wide")) <= 695  # pixels between the margins of A4
+
+
+def test_everything_fits_on_paper(opens: Opens) -> None:
+    """With as many datasets as there are published ones, in pixels between the margins of A4."""
+    domains = {of: [dataset.key for dataset in PUBLISHED if dataset.domain == of] for of in DOMAINS}
+    domains |= {"own": ["my own photographs of birds"]}
+    page = opens(
+        render(pages.report(tuple(BACKBONES), domains, budgets=(ALL_IMAGES,))), viewport={"width": 695, "height": 900}
+    )
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    wide = "[...document.querySelectorAll('main *')].filter((part) => part.getBoundingClientRect().right > 697)"
+    parts = page.evaluate(f"{wide}.map((part) => `${{part.tagName}} ${{part.id}} ${{part.textContent.slice(0, 40)}}`)")
+    assert parts == []
+
+
+def test_a_matrix_of_very_many_classes_is_of_the_most_confused(opens: Opens) -> None:
+    report = pages.report(("resnet", "swin"), {"own": ["birds"]}, budgets=(ALL_IMAGES,), classes=2600)
+    page = opens(render(report))
+    drawn(page, "confusion")
+    assert page.evaluate("document.querySelector('#plot-confusion').data[0].z.length") == 200
+    assert "Confusion matrix of the 200 classes with most confusions" in page.locator("#confusion-caption").inner_text()
+    assert page.locator("#recall-table tbody tr").count() == 2600
+
+
 def test_on_paper(opens: Opens) -> None:
     page = opens(color_scheme="dark")
     page.evaluate("""() => {
@@ -443,7 +533,8 @@ def test_text_of_records_is_never_markup(opens: Opens) -> None:
     assert page.evaluate("window.bad") is None
     assert page.locator("main img, main script, main a, main image[href^=http]").count() == 0
     assert HOSTILE in page.locator("#answer .answer").inner_text()
-    assert HOSTILE in page.locator("#plot-cost .textpoint").all_text_contents()
+    names = page.locator("#plot-cost .annotation-text").all_text_contents()
+    assert any(name.endswith("…") and HOSTILE.startswith(name[:-1]) for name in names)
     assert cells(page, "confusions-table")[0] == " ".join(HOSTILE.split())
     page.select_option("#domain", "")
     assert " ".join(HOSTILE.split()) in (page.locator(".diagram svg").text_content() or "")

@@ -71,7 +71,8 @@ def test_without_scripts_the_answer_and_the_accuracy_table_read() -> None:
     assert "2 more datasets for rank tests, which take 5" in words
     cell = next(cell for cell in group["cells"] if cell["marks"].get("top1") == "best")
     text = render(report)
-    half = f"<small> ± {100 * cell['half']['top1']:.2f}</small>"
+    low, high = (100 * end for end in cell["of_test"])
+    half = f"<small> ± {100 * cell['half']['top1']:.2f}</small><small> [{low:.1f}, {high:.1f}]</small>"
     assert f'<td class="number"><b>{100 * cell["mean"]["top1"]:.2f}</b>{half}</td>' in text
     assert '<td class="number"><u>' in text
     heads = [attributes for tag, attributes in found.found if tag == "th"]
@@ -136,7 +137,8 @@ def test_what_a_look_at_one_cell_needs_is_packed() -> None:
     label, mean, each = detail["metrics"][0]
     values = [f"{100 * value:.2f}" for value in cell["values"]["top1"]]
     assert (label, each) == ("top-1", "  ".join(values))
-    assert mean == f"{100 * cell['mean']['top1']:.2f} ± {100 * cell['half']['top1']:.2f} %"
+    low, high = (100 * end for end in cell["of_test"])
+    assert mean == f"{100 * cell['mean']['top1']:.2f} ± {100 * cell['half']['top1']:.2f} [{low:.1f}, {high:.1f}] %"
     assert ["Images", f"{cell['images']:,} to train and to choose the epoch, 200 to test"] in detail["facts"]
     assert dict(detail["facts"])["Peak memory"].endswith(" GiB")
     place, unpacked = -1, []
@@ -144,6 +146,19 @@ def test_what_a_look_at_one_cell_needs_is_packed() -> None:
         place += gap
         unpacked.append([place // 5, place % 5, images])
     assert unpacked == cell["confusion"]
+
+
+def test_what_is_shown_first_need_not_be_unpacked() -> None:
+    """A browser that prints at once would not wait: the curves of the first dataset, and its first cell."""
+    found = embedded(outline(pages.report()))
+    cells = found["report"]["groups"][0]["cells"]
+    plain = [
+        (cell["budget"], cell["d"], cell["b"], key)
+        for cell in cells
+        for key in ("curves", "detail")
+        if isinstance(found["packs"][cell[key]], dict)
+    ]
+    assert sorted(plain) == sorted([(0, 0, 0, "detail"), *((0, 0, b, "curves") for b in range(6))])
 
 
 def test_cells_without_curves_intervals_or_neighbours() -> None:

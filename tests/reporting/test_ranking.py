@@ -17,6 +17,7 @@ from reporting.entry import ALL_IMAGES, Budget
 from tests.reporting import synthetic
 
 FIVE = ("ucmerced", "eurosat", "galaxy10", "breakhis_40x", "rsna")  # of four domains, with few classes
+SIX = (*FIVE, "digits")
 # so far apart that no seed can turn them around
 LEVELS = {"convnext": 0.95, "swin": 0.90, "resnet": 0.80, "mobilenet": 0.70}
 
@@ -94,14 +95,30 @@ def test_ranks_that_do_not_differ_have_no_winner(tmp_path: Path) -> None:
 
 
 def test_two_backbones_are_tested_by_signed_ranks(tmp_path: Path) -> None:
-    """Of five datasets, not even five wins are significant; of six they are."""
-    two = {"convnext": 0.95, "swin": 0.9}
+    """Of five datasets, not even five wins can be significant, and it says so; of six they are."""
+    two = {"convnext": 0.95, "swin": 0.75}
     found = ranked(tmp_path / "five", *grid(levels=two))
-    assert (found["kind"], found["cliques"], found["svg"]) == ("tested", [], None)
-    assert found["answer"].startswith("No winner: convnext and swin can't be told apart (p = 0.062")
-    assert found["tests"] == ["convnext against swin: p = 0.062 by Wilcoxon's signed-rank test over 5 datasets."]
+    assert (found["kind"], found["tests"], found["svg"]) == ("means", [], None)
+    assert found["answer"].endswith(
+        "Too few datasets for rank tests (5 of 6): that of two backbones is Wilcoxon's signed-rank test, and it can't "
+        "give less than p = 0.062 over 5 datasets, 6 are needed."
+    )
+    assert found["missing"] == ["1 more dataset for the rank test of two backbones, which takes 6"]
     more = ranked(tmp_path / "six", *grid((*FIVE, "digits"), two))
+    assert (more["kind"], more["cliques"], more["svg"]) == ("tested", [], None)
     assert more["answer"].startswith("convnext: significantly better than swin (p = 0.031")
+    assert more["tests"] == ["convnext against swin: p = 0.031 by Wilcoxon's signed-rank test over 6 datasets."]
+
+
+def test_six_datasets_of_which_one_does_not_differ(tmp_path: Path) -> None:
+    equal = [synthetic.record("digits", name, seed, top1=0.5) for name in ("convnext", "swin") for seed in range(3)]
+    found = ranked(tmp_path / "one", *grid(levels={"convnext": 0.95, "swin": 0.75}), *equal)
+    assert found["answer"] == (
+        "No winner: convnext and swin can't be told apart (p = 0.062 by Wilcoxon's signed-rank test over 6 datasets, "
+        "of which only 5 differ: it can't give less than p = 0.062 over 5 datasets, 6 are needed)."
+    )
+    same = ranked(tmp_path / "all", *grid((*FIVE, "digits"), {"convnext": 0.9, "swin": 0.9}))
+    assert same["answer"] == "No winner: convnext and swin are equal on each of 6 datasets."
 
 
 def test_too_few_seeds_in_one_cell(tmp_path: Path) -> None:
@@ -168,7 +185,7 @@ def test_datasets_of_ones_own(tmp_path: Path) -> None:
     records = grid(("dtd",), {"convnext": 0.9, "swin": 0.5})
     for record in records:
         record["dataset"] |= {"key": "mine", "domain": "own"}
-    assert "Too few datasets of your own for rank tests (1 of 5)." in ranked(tmp_path, *records, scope="own")["answer"]
+    assert "Too few datasets of your own for rank tests (1 of 6)." in ranked(tmp_path, *records, scope="own")["answer"]
 
 
 def test_one_backbone(tmp_path: Path) -> None:
@@ -247,20 +264,42 @@ def test_datasets_of_the_same_subjects_are_one_dataset(tmp_path: Path) -> None:
 
 
 def test_pairs(tmp_path: Path) -> None:
-    pairs = {(pair["a"], pair["b"]): pair for pair in ranking.pairs(group_of(tmp_path, *grid()), ALL_IMAGES)}
+    pairs = {(pair["a"], pair["b"]): pair for pair in ranking.pairs(group_of(tmp_path, *grid(SIX)), ALL_IMAGES)}
     assert len(pairs) == 6
     pair = pairs["resnet", "convnext"]
     assert pair["difference"] == pytest.approx(-15, abs=0.5)
     assert pair["low"] <= pair["difference"] <= pair["high"] < 0
-    assert (pair["better"], pair["datasets"], pair["enough"], pair["differs"], pair["why"]) == (0, 5, True, True, "")
+    assert (pair["better"], pair["datasets"], pair["enough"], pair["differs"], pair["why"]) == (0, 6, True, True, "")
+    agrees = "The 95 % interval of the bootstrap excludes 0, and Wilcoxon's signed-rank test (p = 0.031) agrees"
+    assert pair["said"] == agrees
+
+
+def test_a_bootstrap_that_the_signed_ranks_do_not_support(tmp_path: Path) -> None:
+    """Of six datasets, a is ahead on five by much, and behind on one by the least."""
+    one = {"digits": -0.01}
+    records = [
+        synthetic.record(
+            dataset, name, seed, top1=0.7 + (one.get(dataset, 0.1 + 0.01 * place) if name == "swin" else 0)
+        )
+        for place, dataset in enumerate(SIX)
+        for name in ("swin", "resnet")
+        for seed in range(3)
+    ]
+    (pair,) = ranking.pairs(group_of(tmp_path, *records), ALL_IMAGES)
+    assert pair["high"] < 0
+    assert not pair["differs"]
+    assert pair["said"] == (
+        "No claim: the 95 % interval of the bootstrap excludes 0, but Wilcoxon's signed-rank test (p = 0.062) does not "
+        "support a difference"
+    )
 
 
 @pytest.mark.parametrize(
     ("records", "why"),
     [
-        (grid(FIVE[:4], {"swin": 0.9, "resnet": 0.8}), "4 shared datasets of 5"),
-        (grid(FIVE, {"swin": 0.9, "resnet": 0.8}, 2), "2 shared seeds of 3 on some dataset"),
-        (grid(FIVE[:1], {"swin": 0.9, "resnet": 0.8}, 1), "1 shared dataset of 5, 1 shared seed of 3 on some dataset"),
+        (grid(FIVE, {"swin": 0.9, "resnet": 0.8}), "5 shared datasets of 6"),
+        (grid(SIX, {"swin": 0.9, "resnet": 0.8}, 2), "2 shared seeds of 3 on some dataset"),
+        (grid(FIVE[:1], {"swin": 0.9, "resnet": 0.8}, 1), "1 shared dataset of 6, 1 shared seed of 3 on some dataset"),
         (
             [synthetic.record("rsna", "swin", 0), synthetic.record("rsna", "resnet", 1)],
             "no dataset and seed that both were run with",

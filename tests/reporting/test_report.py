@@ -140,7 +140,10 @@ def test_one_seed_has_no_interval(tmp_path: Path) -> None:
     assert (cell["low"], cell["high"], cell["half"], cell["marks"], cell["errors"]) == ({}, {}, {}, {}, None)
     (budget,) = group["budgets"]
     assert (budget["name"], budget["words"], budget["seeds"]) == ("all", "all training images", 1)
-    assert budget["captions"]["nll"] == "Test NLL (lower is better), one seed: no interval. All training images."
+    assert (
+        budget["captions"]["nll"]
+        == "Test NLL (lower is better), one seed: no interval over seeds. All training images."
+    )
     assert budget["rankings"]["overall"]["answer"] == "Not enough evidence: only swin was run."
     assert set(budget["rankings"]) == {"overall", *(dataset.domain for dataset in PUBLISHED)}
     assert (group["domains"], budget["pairs"], group["published"]) == (["remote sensing"], [], None)

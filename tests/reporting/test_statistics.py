@@ -1,15 +1,38 @@
 """reporting/statistics.py against Demšar 2006, scipy, statsmodels and scikit-posthocs."""
 
+import itertools
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
 import scikit_posthocs
 from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar  # type: ignore[import-untyped]
 from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
+from statsmodels.stats.proportion import proportion_confint  # type: ignore[import-untyped]
 
 from reporting import statistics
-from reporting.statistics import cliques, critical_difference, friedman, holm, interval, marks, pareto, ranks, same_mean
+from reporting.statistics import (
+    Difference,
+    Numbers,
+    cliques,
+    critical_difference,
+    datasets_for,
+    fisher,
+    friedman,
+    holm,
+    interval,
+    marks,
+    over_images,
+    over_seeds,
+    pareto,
+    ranks,
+    sign_flips,
+    smallest_signed_rank,
+    t_test,
+    wilson,
+)
 
 # Demšar 2006, table 6: AUC of C4.5, C4.5+m, C4.5+cf and C4.5+m+cf on 14 datasets
 DEMSAR = np.array(
@@ -97,34 +120,87 @@ def test_interval_is_students() -> None:
     assert interval([0.99, 1.0]) == pytest.approx((0.9315, 1.0), abs=1e-3)
 
 
-def test_same_mean_is_paired_where_seeds_are_shared() -> None:
+def p_over_seeds(a: Sequence[float] | Numbers, b: Sequence[float] | Numbers, start: int = 0) -> float:
+    """The p-value of a difference by seeds alone, `b` having those from `start` on."""
+    first, second = dict(enumerate(a)), dict(enumerate(b, start))
+    return t_test(float(np.mean(a) - np.mean(b)), over_seeds(first, second))
+
+
+def test_seeds_are_paired_where_five_are_shared() -> None:
     a, b = RANDOM.random(6), RANDOM.random(6)
-    paired = same_mean(dict(enumerate(a)), dict(enumerate(b)))
-    assert paired == pytest.approx(stats.ttest_rel(a, b).pvalue)
-    apart = same_mean(dict(enumerate(a)), dict(enumerate(b, start=4)))
-    assert apart == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
+    assert p_over_seeds(a, b) == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    assert p_over_seeds(a, b, start=4) == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
 
 
-def test_same_mean_is_not_paired_under_five_shared_seeds() -> None:
+def test_seeds_are_not_paired_under_five_shared_ones() -> None:
     """With three, the paired test has 2 degrees of freedom, and would not tell five points apart."""
     a, b = [0.900, 0.905, 0.910], [0.860, 0.855, 0.846]
     assert stats.ttest_rel(a, b).pvalue > 0.01
-    found = same_mean(dict(enumerate(a)), dict(enumerate(b)))
+    found = p_over_seeds(a, b)
     assert found == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
     assert found < 0.001
     four, others = RANDOM.random(4), RANDOM.random(4)
-    expected = stats.ttest_ind(four, others, equal_var=False).pvalue
-    assert same_mean(dict(enumerate(four)), dict(enumerate(others))) == pytest.approx(expected)
+    assert p_over_seeds(four, others) == pytest.approx(stats.ttest_ind(four, others, equal_var=False).pvalue)
 
 
-def test_same_mean_without_variance() -> None:
-    five = {seed: 0.5 + seed / 10 for seed in range(5)}
-    lower = {seed: value - 0.1 for seed, value in five.items()}
-    assert same_mean(five, dict(five)) == 1
-    assert same_mean(five, lower) == 0
-    assert same_mean({0: 1.0, 1: 1.0, 2: 1.0}, {3: 1.0, 4: 1.0, 5: 1.0}) == 1
-    assert same_mean({0: 1.0, 1: 1.0, 2: 1.0}, {0: 0.9, 1: 0.9, 2: 0.9}) == 0
-    assert same_mean(five, lower | {2: lower[2] + 1e-9}) < 1e-6
+def test_seeds_without_variance() -> None:
+    five = [0.5 + seed / 10 for seed in range(5)]
+    assert p_over_seeds(five, five) == 1
+    assert p_over_seeds(five, [value - 0.1 for value in five]) == 0
+    assert p_over_seeds([1.0] * 3, [1.0] * 3, start=3) == 1
+    assert p_over_seeds([1.0] * 3, [0.9] * 3) == 0
+    lower = [value - 0.1 for value in five]
+    lower[2] += 1e-9
+    assert p_over_seeds(five, lower) < 1e-6
+
+
+def test_wilson_is_statsmodels() -> None:
+    for right, images in ((4, 8), (0, 8), (8, 8), (9_731, 10_000), (1, 1)):
+        expected = proportion_confint(right, images, method="wilson")
+        assert wilson(right / images, images) == pytest.approx(expected, abs=1e-12)
+    assert wilson(0.5, 0) is None
+
+
+def test_sign_flips_of_one_seed_are_mcnemars_exact_test() -> None:
+    for better, worse in ((2, 0), (5, 0), (6, 0), (12, 3), (40, 20), (7, 7)):
+        found = sign_flips(np.repeat([1, -1, 0], [better, worse, 5]))
+        table = [[3, better], [worse, 2]]
+        assert found == pytest.approx(mcnemar(table, exact=True).pvalue), (better, worse)
+    assert sign_flips(np.zeros(4, np.int64)) == 1
+
+
+def test_sign_flips_over_seeds_go_through_every_choice_of_signs() -> None:
+    sums = np.array([3, 1, -2, 2, 0, 1, 1])
+    flipped = [abs((sums * signs).sum()) for signs in itertools.product((-1, 1), repeat=len(sums))]
+    assert sign_flips(sums) == pytest.approx(np.mean(np.array(flipped) >= abs(sums.sum())))
+    many = np.repeat([1, 2, -1, -3], [450, 100, 380, 60])
+    normal = 2 * stats.norm.sf(many.sum() / math.sqrt((many**2).sum()))
+    assert sign_flips(many) == pytest.approx(normal, rel=0.1)
+    assert sign_flips(np.concatenate([many] * 2)) == pytest.approx(
+        2 * stats.norm.sf(2 * many.sum() / math.sqrt(2 * (many**2).sum()))
+    )
+
+
+def test_fisher_is_scipys() -> None:
+    for first, second, images in ((4, 6, 8), (0, 8, 8), (50, 70, 100), (0, 1, 1), (9_000, 9_100, 10_000), (0, 0, 5)):
+        expected = stats.fisher_exact([[first, images - first], [second, images - second]]).pvalue
+        assert fisher(first / images, second / images, images) == pytest.approx(expected, rel=1e-6)
+
+
+def test_seeds_and_images_together_vary_as_a_bootstrap_of_both() -> None:
+    """Owen's pigeonhole bootstrap: seeds of each backbone and images drawn with replacement, independently."""
+    random = np.random.default_rng(1)
+    hard = random.normal(0, 1.5, 600)
+    right = [hard + random.normal(0, 1, (4, 600)) + random.normal(0, 0.2, (4, 1)) < level for level in (0.9, 0.6)]
+    draws = []
+    for _ in range(1500):
+        images = random.integers(0, 600, 600)
+        draws.append(np.subtract(*(of[random.integers(0, 4, 4)][:, images].mean() for of in right)))
+    scores = [dict(enumerate(of.mean(axis=1).tolist())) for of in right]
+    seeds = over_seeds(*scores)
+    # a bootstrap of four seeds has three quarters of their variance
+    expected = 0.75 * seeds.variance + over_images(right[0].mean(axis=0) - right[1].mean(axis=0)).variance
+    assert np.var(draws) == pytest.approx(expected, rel=0.2)
 
 
 def test_holm_is_statsmodels() -> None:
@@ -133,11 +209,21 @@ def test_holm_is_statsmodels() -> None:
     assert holm([]) == []
 
 
+def marked(scores: Mapping[str, Mapping[int, float]]) -> dict[str, str]:
+    """The marks by a test over seeds alone."""
+
+    def compare(first: str, other: str) -> Difference:
+        a, b = (scores[name] for name in (first, other))
+        return Difference(t_test(float(np.mean(list(a.values())) - np.mean(list(b.values()))), over_seeds(a, b)))
+
+    return marks(scores, compare)[0]
+
+
 def test_marks() -> None:
     def scores(mean: float, *noise: float) -> dict[int, float]:
         return {seed: mean + error for seed, error in enumerate(noise)}
 
-    found = marks(
+    found = marked(
         {
             "best": scores(0.90, 0.01, -0.01, 0.0),
             "near": scores(0.895, -0.01, 0.01, 0.0),
@@ -149,9 +235,9 @@ def test_marks() -> None:
 
 
 def test_no_tie_is_claimed_under_three_seeds_and_nothing_is_best_alone() -> None:
-    assert marks({"a": {0: 0.9, 1: 0.91}, "b": {0: 0.9, 1: 0.909}}) == {"a": "best", "b": ""}
-    assert marks({"a": {0: 0.9, 1: 0.91, 2: 0.92}}) == {"a": ""}
-    assert marks({"a": {0: 1.0}, "b": {0: 1.0}}) == {"a": "best", "b": "best"}
+    assert marked({"a": {0: 0.9, 1: 0.91}, "b": {0: 0.9, 1: 0.909}}) == {"a": "best", "b": ""}
+    assert marked({"a": {0: 0.9, 1: 0.91, 2: 0.92}}) == {"a": ""}
+    assert marked({"a": {0: 1.0}, "b": {0: 1.0}}) == {"a": "best", "b": "best"}
 
 
 def test_bootstrap_over_datasets_is_scipys() -> None:
@@ -183,6 +269,12 @@ def test_signed_rank_needs_six_datasets() -> None:
     assert statistics.signed_rank(np.arange(1, 6) / 100, np.zeros(5)) == pytest.approx(0.0625)
     assert statistics.signed_rank(np.arange(1, 7) / 100, np.zeros(6)) == pytest.approx(0.03125)
     assert statistics.signed_rank(np.ones(5), np.ones(5)) == 1
+    assert [smallest_signed_rank(datasets) for datasets in (0, 1, 5, 6)] == [1, 1, 0.0625, 0.03125]
+
+
+def test_how_many_datasets_tell_ranks_apart() -> None:
+    needed = datasets_for(1, 4)
+    assert critical_difference(4, needed) <= 1 < critical_difference(4, needed - 1)
 
 
 def test_pareto() -> None:

@@ -33,11 +33,11 @@ def test_csv_has_a_row_a_cell(report: dict[str, Any]) -> None:
     row = next(row for row in rows if (row["dataset"], row["backbone"]) == ("eurosat", "convnext"))
     cell = next(cell for cell in report["groups"][0]["cells"] if row["runs"] == " ".join(cell["runs"]))
     assert float(row["top1"]) == cell["mean"]["top1"]
-    assert float(row["nll_high"]) == cell["high"]["nll"]
+    assert float(row["nll_seeds_high"]) == cell["high"]["nll"]
     assert (row["seeds"], row["mark"], row["budget"], row["domain"]) == ("3", "best", "all", "remote sensing")
     assert float(row["train_seconds"]) == cell["costs"]["train_seconds"]
     assert int(row["train_and_val_images"]) == cell["images"]
-    assert next(row for row in rows if row["backbone"] == "swin")["top1_low"] == ""
+    assert next(row for row in rows if row["backbone"] == "swin")["top1_seeds_low"] == ""
 
 
 def test_csv_has_no_formulas(report: dict[str, Any]) -> None:
@@ -53,7 +53,9 @@ def test_markdown(report: dict[str, Any]) -> None:
     assert head == "| dataset | resnet | convnext | swin |"
     row = next(line for line in lines if line.startswith("| UCMerced"))
     assert re.fullmatch(
-        r"\| UCMerced \| [^|]*\d \(3\) \| \*\*\d\d\.\d\d ± \d\.\d\d\*\* \(3\) \| \d\d\.\d\d \(1\) \|", row
+        r"\| UCMerced \| [^|]* \(3\) \| \*\*\d\d\.\d\d ± \d\.\d\d \[\d\d\.\d, \d\d\.\d\]\*\* \(3\) "
+        r"\| \d\d\.\d\d \[\d\d\.\d, \d\d\.\d\] \(1\) \|",
+        row,
     )
     assert "- **Overall**: Not enough evidence" in text or "- **Overall**: convnext" in text
     assert "failed: &lt;script&gt;" in text
