@@ -15,6 +15,7 @@ from datasets import DATASETS, PUBLISHED
 from engine.config import in_words
 from engine.training.recipe import RECIPES
 from reporting.entry import ALL_IMAGES, Budget, Entry, Setting, Version, one_budget_each
+from reporting.same_data import told_apart, without_common_code
 
 Apart = list[dict[str, str]]  # run, reason
 MOST_NOTES = 20  # of a group's datasets
@@ -110,14 +111,17 @@ def divide(entries: Iterable[Entry]) -> tuple[list[ComparableGroup], Apart]:
     """The groups, that with most cells first, and the records that are in none or may not be ranked."""
     apart: Apart = []
     by_setting: dict[Setting, list[Entry]] = defaultdict(list)
+    rankable = []
     for entry in entries:
         if reason := not_to_be_ranked(entry):
             apart.append({"run": entry.run, "reason": reason})
         else:
-            by_setting[entry.setting].append(entry)
+            rankable.append(entry)
+    for entry in without_common_code(told_apart(rankable)):
+        by_setting[entry.setting].append(entry)
     groups = []
     for setting, members in by_setting.items():
-        members = _newest(one_budget_each(_one_version(members, apart)), apart)
+        members = _newest(one_budget_each(_one_builder(_one_version(members, apart), apart)), apart)
         cells: dict[tuple[str, str, Budget], list[Entry]] = defaultdict(list)
         for entry in members:
             cells[entry.version.key, entry.backbone, entry.budget].append(entry)
@@ -138,7 +142,7 @@ def not_to_be_ranked(entry: Entry) -> str | None:
     if entry.partial:
         return "partial data: not the published images"
     if entry.seen:
-        return "its weights were trained on this dataset before, and may have seen the test images"
+        return entry.seen
     return None
 
 
@@ -171,6 +175,8 @@ def _differences(version: Version, other: Version) -> str:
         else "",
         f"input {size(version)} instead of {size(other)}" if version.size != other.size else "",
         f"augmentation {version.augment} instead of {other.augment}" if version.augment != other.augment else "",
+        "other test images, or other labels" if version.test_part != other.test_part else "",
+        "made by other code of the dataset's script" if version.script != other.script else "",
     ]
     return ", ".join(filter(None, parts))
 
@@ -179,6 +185,18 @@ def _class_differences(version: Version, other: Version) -> str:
     if len(version.classes) != len(other.classes):
         return f"{len(version.classes)} classes instead of {len(other.classes)}"
     return "other class names"
+
+
+def _one_builder(entries: Sequence[Entry], apart: Apart) -> list[Entry]:
+    """Of the records of each backbone, those of the code that builds it in the newest of them."""
+    newest: dict[str, Entry] = {}
+    for entry in sorted(entries, key=lambda entry: (entry.time, entry.run)):
+        newest[entry.backbone] = entry
+    kept = [entry for entry in entries if entry.builder_code == newest[entry.backbone].builder_code]
+    for entry in set(entries).difference(kept):
+        reason = f"made by other code of {entry.backbone} than {newest[entry.backbone].run}"
+        apart.append({"run": entry.run, "reason": reason})
+    return kept
 
 
 def _newest(entries: Sequence[Entry], apart: Apart) -> list[Entry]:
@@ -215,7 +233,8 @@ def settings(setting: Setting) -> list[str]:
 
 
 def _flags(setting: Setting) -> list[str]:
-    return [in_words(name, value) for name, value in setting.flags]
+    code = [f"code {setting.code}"] if setting.code else []
+    return [*(in_words(name, value) for name, value in setting.flags), *code]
 
 
 def warnings(setting: Setting) -> list[str]:
@@ -238,4 +257,18 @@ def notes(group: ComparableGroup) -> list[str]:
     of_records = {f"{entry.name}: {note}": None for entry in group.entries for note in entry.notes}
     more = len(of_records) - MOST_NOTES
     rest = [f"and {more:,} more notes, in the records"] if more > 0 else []
-    return [*warnings(group.setting), *list(of_records)[:MOST_NOTES], *rest]
+    return [*warnings(group.setting), *_precisions(group), *list(of_records)[:MOST_NOTES], *rest]
+
+
+def _precisions(group: ComparableGroup) -> list[str]:
+    """A note on cells whose seeds were trained in different precisions."""
+    mixed = [
+        f"{cell.runs[0].name} {cell.backbone} ({' and '.join(sorted(precisions))})"
+        for cell in group.cells.values()
+        if len(precisions := {entry.provenance.precision for entry in cell.runs}) > 1
+    ]
+    if not mixed:
+        return []
+    more = f" and {len(mixed) - 3:,} more" if len(mixed) > 3 else ""
+    what = f"seeds of one backbone on one dataset in different precisions: {', '.join(mixed[:3])}{more}"
+    return [f"{what}: their spread is not of seeds alone"]

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from engine.config import asked_settings, in_words
 from engine.records.metrics import METRICS, Metric
-from engine.records.schema import COSTS, Cost, RecordError, Status, read_record
+from engine.records.printed import seen_in_words
+from engine.records.schema import COSTS, Cost, RecordError, Status, codes_of, read_record, saw_test_images
 from reporting.fields import clean, number, option, text, whole
 
 
@@ -44,6 +45,8 @@ class Version:
     test_images: int
     size: tuple[int, ...]
     augment: str
+    test_part: str = ""  # a hash of its images and labels; "": the record lacks it
+    script: str = ""  # a hash of the dataset's script, likewise
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Setting:
     recipe: str
     weights: str  # their kind: imagenet, none, or a name
     flags: tuple[tuple[str, Any], ...]  # that say how it is trained, where they are not the default
+    code: str = ""  # a hash of the code that all runs share; "": the record lacks it
 
 
 @dataclass(frozen=True)
@@ -102,9 +106,12 @@ class Entry:
     setting: Setting
     seed: int
     budget: Budget
-    seen: bool  # the weights were trained on this dataset before
     provenance: Provenance
     results: Results | None  # None unless the run is done
+    seen: str = ""  # what of the test images the weights have seen, in words; "": nothing
+    published: bool = False  # a row of the published table
+    place: str = ""  # the folder that the images lay in; "": the record lacks it
+    builder_code: str = ""  # a hash of the file that builds the backbone, if it is not torchvision's
     taken: tuple[int, ...] | None = None  # images of each class that the budget left; None: all, or not recorded
 
 
@@ -139,8 +146,7 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
     status = record["status"]
     if status not in get_args(Status):
         raise ValueError(f"status is {status!r:.40}")
-    version, setting = _version(dataset, config, shared), _setting(record)
-    earlier = backbone["weights_run"]
+    version, setting = _version(record, shared), _setting(record)
     taken = _maybe(lambda several: tuple(whole(one) for one in several), dataset.get("taken"))
     return Entry(
         run=run,
@@ -153,6 +159,8 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
         version=shared.setdefault(version, version),
         name=text(dataset["name"]),
         domain=text(dataset["domain"]),
+        published=bool(dataset["published"]),
+        place=text(dataset.get("place", "")),
         subjects=text(dataset["subjects"]),
         available_images=whole(counts["available"]),
         used_images=whole(counts["train"]) + (whole(counts["val"]) if record["protocol"] != "paper" else 0),
@@ -160,7 +168,8 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
         setting=shared.setdefault(setting, setting),
         seed=whole(record["seed"]),
         budget=_budget(dataset, config),
-        seen=bool(earlier) and earlier["dataset"] == dataset["key"],
+        seen=seen_in_words(record) if saw_test_images(record) else "",
+        builder_code=_code(record, "backbone"),
         provenance=_provenance(record, shared),
         results=_results(record["test"], record["costs"], len(version.classes)) if status == "done" else None,
         taken=shared.setdefault(taken, taken),
@@ -187,7 +196,13 @@ def one_budget_each(entries: Iterable[Entry]) -> list[Entry]:
     ]
 
 
-def _version(dataset: Mapping[str, Any], config: Mapping[str, Any], shared: dict[Any, Any]) -> Version:
+def _code(record: Mapping[str, Any], part: str) -> str:
+    """The hashes of a part of the code, of all codes that were at the run."""
+    return "+".join(dict.fromkeys(text(code[part])[:8] for code in codes_of(record) if part in code))
+
+
+def _version(record: Mapping[str, Any], shared: dict[Any, Any]) -> Version:
+    dataset, config = record["dataset"], record["config"]
     classes = tuple(text(name) for name in dataset["classes"])
     return Version(
         text(dataset["key"]),
@@ -196,6 +211,8 @@ def _version(dataset: Mapping[str, Any], config: Mapping[str, Any], shared: dict
         whole(dataset["counts"]["test"]),
         tuple(whole(side) for side in config["size"]),
         text(config["augment"]),
+        text(dataset.get("test_part", "")),
+        _code(record, "script"),
     )
 
 
@@ -203,7 +220,9 @@ def _setting(record: Mapping[str, Any]) -> Setting:
     flags = tuple((clean(name), option(value)) for name, value in asked_settings(record["config"]).items())
     for name, value in flags:
         in_words(name, value)  # a value that can't be said is no value of that flag
-    return Setting(text(record["protocol"]), text(record["recipe"]), _kind_of_weights(record), flags)
+    return Setting(
+        text(record["protocol"]), text(record["recipe"]), _kind_of_weights(record), flags, _code(record, "engine")
+    )
 
 
 def _kind_of_weights(record: Mapping[str, Any]) -> str:

@@ -97,7 +97,6 @@ def entry(
         setting=setting,
         seed=seed,
         budget=budget[0],
-        seen=False,
         provenance=PROVENANCE,
         results=results(draw, backbone[1], min(0.98, 0.6 + 0.03 * backbone[1] + 0.02 * d - 0.15 * budget[1]), classes),
     )

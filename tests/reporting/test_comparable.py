@@ -95,7 +95,7 @@ def test_what_does_not_split_groups(tmp_path: Path, changes: dict[str, Any]) -> 
                     }
                 }
             },
-            "trained on this dataset before",
+            "weights of an earlier run on this dataset, which may have seen",
         ),
     ],
 )
@@ -114,6 +114,8 @@ def test_what_is_ranked_with_nothing(tmp_path: Path, changes: dict[str, Any], re
         ({"dataset": {"counts": {"available": 9, "train": 8, "val": 1, "test": 5}}}, "5 test images instead of 420"),
         ({"config": {"size": [64, 96]}}, "input 64x96 instead of 256x256"),
         ({"config": {"augment": "trivial"}}, "augmentation trivial instead of none"),
+        ({"dataset": {"test_part": "1" * 64}}, "other test images, or other labels"),
+        ({"environment": {"code": {"script": "1"}}}, "made by other code of the dataset's script"),
     ],
 )
 def test_one_version_of_a_dataset_in_a_group(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
@@ -168,3 +170,93 @@ def test_notes(tmp_path: Path) -> None:
     assert first.startswith("paper protocol: test chose the epoch")
     assert second.startswith("random weights")
     assert third == "UCMerced: 12 images twice"
+
+
+def code(engine: str = "e", script: str = "s", backbone: str = "b") -> dict[str, Any]:
+    return {"code": {"engine": engine, "script": script, "backbone": backbone}}
+
+
+def test_what_other_code_made_is_a_group_of_its_own(tmp_path: Path) -> None:
+    """Also a run that other code went on with, and records from before code was recorded."""
+    of_two = {"environment": code("old"), "resumed": [{"at": "", "environment": code("new")}]}
+    records = [changed(seed, environment=code("new")) for seed in (0, 1)]
+    records += [changed(2, environment=code("old")), changed(3, **of_two), changed(4)]
+    found, apart = divided(tmp_path, *records)
+    assert apart == []
+    assert {tuple(entry.seed for entry in group.entries): group.setting.code for group in found} == {
+        (0, 1): "new",
+        (2,): "old",
+        (3,): "old+new",
+        (4,): "not recorded",
+    }
+    assert {comparable.title(group.setting).rpartition(", ")[2] for group in found} == {
+        *("code new", "code old", "code old+new", "code not recorded")
+    }
+
+
+def test_nothing_is_said_of_code_where_all_is_of_one(tmp_path: Path) -> None:
+    """Even where datasets and backbones have code of their own."""
+    one, two = changed(0, environment=code(backbone="x")), synthetic.record("dtd", "resnet", environment=code())
+    (group,), apart = divided(tmp_path, one, two)
+    assert apart == []
+    assert "code" not in comparable.title(group.setting)
+
+
+def test_other_code_of_one_backbone(tmp_path: Path) -> None:
+    old, new = changed(0, environment=code(backbone="x")), changed(5, environment=code(backbone="y"))
+    other = synthetic.record("ucmerced", "resnet", 0, environment=code(backbone="x"))
+    (group,), (line,) = divided(tmp_path, old, new, other)
+    assert sorted((entry.backbone, entry.seed) for entry in group.entries) == [("resnet", 0), ("swin", 5)]
+    assert line["reason"] == f"made by other code of swin than ucmerced/swin/{new['run']}"
+
+
+def own(seed: int, place: str, test_part: str) -> dict[str, Any]:
+    """A record of a folder of one's own called pets."""
+    of_folder = {"key": "folder-pets", "name": "pets", "published": False}
+    return changed(seed, dataset={**of_folder, "place": f"/{place}/pets", "test_part": test_part * 64})
+
+
+def datasets(folder: Path, *records: dict[str, Any]) -> dict[str, list[int]]:
+    """Name -> seeds of the datasets of the one group, and "apart" for the others."""
+    (group,), apart = divided(folder, *records)
+    found: dict[str, list[int]] = {"apart": [int(line["run"].partition("-seed")[2][0]) for line in apart]}
+    for entry in group.entries:
+        found.setdefault(entry.name, []).append(entry.seed)
+    assert len(group.datasets) == len(found) - 1
+    return found
+
+
+def test_folders_of_one_name_are_datasets_of_their_own(tmp_path: Path) -> None:
+    records = [own(0, "x/a", "1"), own(1, "x/b", "2"), own(2, "x/a", "1")]
+    assert datasets(tmp_path, *records) == {"a/pets": [0, 2], "b/pets": [1], "apart": []}
+
+
+def test_a_moved_folder_is_one_dataset(tmp_path: Path) -> None:
+    assert datasets(tmp_path, own(0, "a", "1"), own(1, "b", "1")) == {"pets": [0, 1], "apart": []}
+
+
+def test_a_folder_that_was_split_anew_is_one_dataset_in_two_versions(tmp_path: Path) -> None:
+    records = [own(0, "a", "1"), own(1, "a", "2"), own(2, "a", "2")]
+    assert datasets(tmp_path, *records) == {"pets": [1, 2], "apart": [0]}
+
+
+def test_a_folder_that_was_moved_and_then_changed_is_one_dataset(tmp_path: Path) -> None:
+    records = [own(0, "a", "1"), own(1, "b", "1"), own(2, "b", "2"), own(3, "b", "2"), own(4, "c", "2")]
+    assert datasets(tmp_path, *records) == {"pets": [2, 3, 4], "apart": [0, 1]}
+
+
+@pytest.mark.parametrize(("seen", "ranked"), [(0, 1), (7, 0)])
+def test_weights_of_an_earlier_run_by_the_images_that_they_saw(tmp_path: Path, seen: int, ranked: int) -> None:
+    """Whatever the datasets are called."""
+    run = {"run": "r", "dataset": "ucmerced", "protocol": "honest", "seed": 0, "weights": "none", "seen": seen}
+    found, apart = divided(tmp_path, changed(backbone={"weights_run": run}))
+    assert len(found) == ranked
+    assert [line["reason"] for line in apart] == ["its weights have seen 7 of the 420 test images"][ranked:]
+
+
+def test_seeds_in_different_precisions_are_told(tmp_path: Path) -> None:
+    (group,), _ = divided(tmp_path, changed(0), changed(1, plan={"precision": "fp32"}))
+    assert comparable.notes(group) == [
+        "seeds of one backbone on one dataset in different precisions: UCMerced swin (bf16 and fp32): their spread is "
+        "not of seeds alone"
+    ]
