@@ -227,7 +227,11 @@ def train_and_test(setup: Setup, run: Run) -> None:
     """Train, from what an interrupted run left or from the start; score test once, from the best epoch."""
     config, model, recipe, plan = setup.config, setup.trainee.model, setup.recipe, setup.plan
     if not run.interrupted:
-        plan = fastest_plan(plan, model, setup.train, setup.tuning_request)
+        other = run.other_seed(plan.device_name) if config.plan == "measure" else None
+        if other:
+            plan = plan.like(other["plan"], other["seed"])
+        else:
+            plan = fastest_plan(plan, model, setup.train, setup.tuning_request)
         run.change_plan(plan)
     say(*plan.lines)
     setup = setup.with_plan(plan)

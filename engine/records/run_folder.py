@@ -31,6 +31,7 @@ from engine.records.schema import (
     SCHEMA,
     SPLIT,
     RecordError,
+    is_other_seed,
     matches,
     now,
     read_record,
@@ -67,6 +68,7 @@ class Run:
         self.rerun = rerun
         self.record: dict[str, Any] = {} if rerun else self._read()
         self.tensorboard = tensorboard
+        self._identity = identity
         self._events: Events | None = None
         self._seen: Collection[str] | None = None
 
@@ -163,6 +165,22 @@ class Run:
                 (self.folder / name).unlink(missing_ok=True)
             except OSError as problem:
                 raise UserError(f"{self.folder / name} can't be removed: {problem.strerror}. Remove it.") from problem
+
+    def other_seed(self, device_name: str) -> Mapping[str, Any] | None:
+        """The record of the first run that differs in its seed alone and was trained on such a device, if there is one.
+
+        One that has finished an epoch: by then its plan has been chosen.
+        """
+        found = []
+        for path in self.folder.parent.glob(f"*/{CHECKPOINT}"):
+            try:
+                record = read_record(path.with_name(RECORD)) if path.parent != self.folder else None
+                # after the comma, of a processor: how many threads there were to be had
+                if record and record["plan"]["device_name"].partition(",")[0] == device_name.partition(",")[0]:
+                    found += [record] if is_other_seed(record, self._identity) else []
+            except (RecordError, KeyError, TypeError, AttributeError):  # what is wrong with it, a report says
+                continue
+        return min(found, key=lambda record: (record["started"], record["seed"]), default=None)
 
     def change_plan(self, plan: Plan) -> None:
         """Record that the run goes on by another plan, and let a resume keep that one."""

@@ -303,8 +303,22 @@ def json_schema() -> dict[str, Any]:
 
 def matches(record: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
     """Whether `record` is of the run with that identity; what an older record does not say is not held against it."""
-    own = identity_of(record)
+    return matches_identity(identity_of(record), identity)
+
+
+def matches_identity(own: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
+    """Whether two identities are one, as far as the first says."""
     return all(own.get(name, value) == value for name, value in identity.items())
+
+
+def is_other_seed(record: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
+    """Whether `record` is of the run with that identity but for the seed, and with it the split."""
+
+    def without_seed(identity: Mapping[str, Any]) -> dict[str, Any]:
+        asked = {name: value for name, value in identity["asked"].items() if name != "seed"}
+        return {name: value for name, value in identity.items() if name != "split"} | {"asked": asked}
+
+    return matches_identity(without_seed(identity_of(record)), without_seed(identity))
 
 
 def identity_of(record: Mapping[str, Any]) -> dict[str, Any]:

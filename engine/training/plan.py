@@ -37,6 +37,15 @@ class Plan:
     micro_batch: int | None = None  # images that are in memory at a time; None: a whole batch
     memory: str | None = None  # why not a whole batch, and what that changes
 
+    def like(self, kept: Mapping[str, Any], seed: int) -> Plan:
+        """This plan in the form of another seed's, so that the spread of their results is of seeds alone.
+
+        The number of threads is what the machine has to give now.
+        """
+        form = {name: kept[name] for name in ("precision", "layout", "compiled", "micro_batch")}
+        memory = (kept["memory"] or "").partition(", from epoch")[0] or None
+        return replace(self, **form, memory=memory, reason=f"as seed {seed} was trained")
+
     @property
     def dtype(self) -> torch.dtype:
         """What matrix products and convolutions compute in; weights stay in float32."""

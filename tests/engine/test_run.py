@@ -22,6 +22,7 @@ from common import Dataset, RawSplits, ReadOptions
 from engine.records.metrics import evaluate
 from engine.records.schema import codes_of, json_schema
 from engine.training.loop import fit, predict
+from engine.training.plan import Plan
 from tests import toy
 from tests.conftest import Command, only_run
 
@@ -449,6 +450,46 @@ def test_what_other_code_made_is_told(
     assert codes_of(record_of(tmp_path / "runs" / "toy" / "tiny" / finished["run"])) == [
         {"engine": "2", "script": "1", "backbone": "1"}
     ]
+
+
+def test_all_seeds_of_a_cell_have_one_plan(
+    command: Command, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is measured anew may come out otherwise, and the spread over seeds is then not of seeds alone."""
+    forms = iter([("bf16", "NHWC"), ("fp32", "NCHW"), ("fp32", "NHWC")])
+
+    def measure(plan: Plan, *_: Any) -> Plan:
+        precision, layout = next(forms)
+        return replace(plan, precision=precision, layout=layout, reason="it is faster")
+
+    monkeypatch.setattr("engine.run.fastest_plan", measure)
+    line = "-model tiny --weights none --epochs 1"
+    for flags in ("-bs 16", "-bs 16 --seed 3", "-bs 20 --seed 3", "-bs 16 --rerun", "-bs 20 --lr 0.1"):
+        assert command(f"{line} {flags}") == 0
+    plans = [text for text in capsys.readouterr().out.splitlines() if text.startswith("plan ")]
+    assert [text.rpartition("), ")[2] for text in plans] == [
+        "bf16 NHWC: it is faster",
+        "bf16 NHWC: as seed 0 was trained",
+        "fp32 NCHW: it is faster",
+        "bf16 NHWC: as seed 3 was trained",
+        "fp32 NHWC: it is faster",
+    ]
+    for path in (tmp_path / "runs").glob("*/*/*/record.json"):
+        jsonschema.validate(record_of(path.parent), json_schema())
+
+
+def test_a_seed_on_another_machine_has_a_plan_of_its_own(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+
+    def measure(plan: Plan, *_: Any) -> Plan:
+        measured.append(plan.device_name)
+        return plan
+
+    monkeypatch.setattr("engine.run.fastest_plan", measure)
+    for seed, name in enumerate(["a processor, 2 threads", "a processor, 1 thread", "another, 1 thread"]):
+        monkeypatch.setattr("engine.training.plan._name", lambda _, name=name: name)
+        assert command(f"-model tiny -bs 16 --weights none --epochs 1 --seed {seed}") == 0
+    assert measured == ["a processor, 2 threads", "another, 1 thread"]
 
 
 def test_paths_in_records_are_absolute(command: Command, tmp_path: Path) -> None:
