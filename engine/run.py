@@ -102,7 +102,7 @@ def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
 
     run = Run(config.out, identity(config, data, trainee, recipe, batch_size), config.rerun, config.tensorboard)
     if run.done and not config.check:
-        say(f"record     {run.folder}", result_line(run.record))
+        say(f"record     {run.folder}", result_line(run.record), go_on=True)
         return
     if run.interrupted:
         plan = keep_plan(run.record["plan"])
@@ -117,7 +117,7 @@ def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
     else:
         with run.writing(description, data.splits.listing(config.protocol, config.seed)):
             train_and_test(setup, run)
-        say(f"record     {run.folder}", result_line(run.record))
+        say(f"record     {run.folder}", result_line(run.record), go_on=True)
 
 
 def list_images(dataset: Dataset, config: Config) -> Data:
