@@ -15,8 +15,6 @@ Traps     an image-level split has the same patients in train and test, and resu
 import re
 from functools import partial
 
-import numpy as np
-
 from common import Choice, Dataset, File, Part, RawSplits, ReadOptions, main
 from engine.data.splits import divide_groups, fewest_names, split_names
 from engine.errors import UserError
@@ -30,6 +28,8 @@ NAME = re.compile(
 
 def read(options: ReadOptions, magnification: int) -> RawSplits:
     """Images by class, tumour type, slide and magnification; the patient is in the file's name."""
+    import numpy as np
+
     root = options.folder / "histology_slides" / "breast"
     paths = sorted(root.glob(f"*/SOB/*/*/{magnification}X/[!.]*.png"))
     names = [path.relative_to(root).as_posix() for path in paths]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from engine.cli import run_command
+from engine.cli import importing, run_command
 from engine.config import parse
 from engine.data.declaration import Choice, Dataset, File, ReadOptions
 from engine.data.part import HDF5Image, Part, RawSplits
@@ -97,7 +97,8 @@ def main(dataset: Dataset | Choice, arguments: Sequence[str] | None = None) -> N
         install_stop_handler()
         chosen, config = parse(dataset, BACKBONES, arguments)
         # PyTorch takes seconds to import: neither `--help` nor a mistake in the command should wait for it
-        from engine.run import fine_tune
+        with importing():
+            from engine.run import fine_tune
 
         fine_tune(chosen, config, BACKBONES[config.model])
 

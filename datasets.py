@@ -101,9 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 write_text(path, text)
         elif options.names:
             for dataset in [dataset for name in options.names for dataset in find(name)]:
-                say(card(dataset, options.data_dir))
+                say(card(dataset, options.data_dir), go_on=True)
         else:
-            say(overview(options.data_dir))
+            say(overview(options.data_dir), go_on=True)
 
     return run_command(command)
 

@@ -9,14 +9,13 @@ Input     64x64 pixels, upsampled from 8x8
 Traps     not a row of the published table: it shows that a run works, not which backbone is best
 """
 
-import numpy as np
-
 from common import Dataset, Part, RawSplits, ReadOptions, main
 from engine.data.splits import split_indices
 
 
 def read(_: ReadOptions) -> RawSplits:
     """The images as scikit-learn has them, in RGB."""
+    import numpy as np
     from sklearn.datasets import load_digits  # a second that `--help` does not need
 
     digits = load_digits()

@@ -10,8 +10,6 @@ Traps     not Galaxy10 SDSS (69x69 pixels). The file is sorted by class. The ori
           any normalisation; the `paper` protocol here normalises by ImageNet's constants
 """
 
-import numpy as np
-
 from common import Dataset, File, HDF5Image, Part, RawSplits, ReadOptions, main
 from engine.data.images import open_hdf5
 from engine.data.splits import split_indices
@@ -33,6 +31,8 @@ CLASS_IMAGES = {
 
 def read(options: ReadOptions) -> RawSplits:
     """Two arrays of one file: `images` (N, 256, 256, 3) and `ans`, labels 0 to 9."""
+    import numpy as np
+
     path = options.folder / DATASET.files[0].name
     file = open_hdf5(path)
     if lacking := {"images", "ans"} - set(file):

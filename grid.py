@@ -20,7 +20,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from engine.cli import INTERRUPTED, Parser, folder, positive, run_command, whole
+from engine import INTERRUPTED
+from engine.cli import Parser, folder, importing, positive, run_command, whole
 from engine.console import say, table
 from engine.errors import RunError, counted
 from grids.cells import (
@@ -101,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Print the plan, carry it out, sum it up. Returns the exit code."""
     cells = cells_of(options)
-    from engine.device import find_device  # PyTorch: not before the command line is known to be right
+    with importing():
+        from engine.device import find_device  # PyTorch: not before the command line is known to be right
 
     device = find_device(cells[0].config.device)
     slots = find_slots(device, options.per_gpu)
@@ -114,14 +116,14 @@ def run(options: argparse.Namespace) -> int:
     for record in known:
         speeds.add(record)
     retry_failed = options.retry_failed or options.rerun
-    say(*plan_lines(cells, standings, speeds, slots, retry_failed))
+    say(*plan_lines(cells, standings, speeds, slots, retry_failed), go_on=options.dry_run)
     if options.dry_run:
         return 0
     make_folder(cells[0].config.out)
     grid = Grid(cells, standings, speeds, slots, retry_failed, options.stall_minutes)
     with choose_view() as view, signals_to(grid):
         grid.run(view)
-    say(*summary_lines(cells, grid.standings, options.rerun))
+    say(*summary_lines(cells, grid.standings, options.rerun), go_on=True)
     words = Counter(grid.standings[cell.id].status for cell in cells)
     if words["done"] == len(cells):
         return 0

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.cli import Parser, folder, run_command, whole
+from engine.cli import Parser, folder, importing, run_command, whole
 from engine.console import say
 from engine.errors import UserError
 from engine.files import check_output, write_text
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser().parse_args(arguments)
         runs, out, thumbnails = options.runs, options.out, not options.no_thumbnails
         if options.serve is None:
-            say(*lines(make(runs, out, thumbnails), out))
+            say(*lines(make(runs, out, thumbnails), out), go_on=True)
         else:
             from reporting.serve import serve
 
@@ -85,9 +85,10 @@ def make(runs: Path, out: Path, thumbnails: bool = True) -> dict[str, Any]:
         raise UserError(f"--out {out}: no permission to write in {above}. Choose a folder elsewhere.")
     collected = collect(runs, ignore=out)
     # SciPy takes a second to import: a mistake in the command should not wait for it
-    from reporting.build import build
-    from reporting.render import render
-    from reporting.tables import csv_text, latex_text, markdown_text
+    with importing():
+        from reporting.build import build
+        from reporting.render import render
+        from reporting.tables import csv_text, latex_text, markdown_text
 
     report = build(collected, runs, thumbnails)
     files = {

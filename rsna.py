@@ -14,8 +14,6 @@ Traps     patientId is one an image, not one a person: films of one person can b
 
 from dataclasses import replace
 
-import numpy as np
-
 from common import Dataset, File, RawSplits, ReadOptions, main
 from engine.data.splits import split_indices
 from engine.readers.annotations import damaged, listed_part, read_csv
@@ -23,6 +21,8 @@ from engine.readers.annotations import damaged, listed_part, read_csv
 
 def read(options: ReadOptions) -> RawSplits:
     """A CSV file with a row for each box, or one for an image without any; its Target is the label."""
+    import numpy as np
+
     path = options.folder / "stage_2_train_labels.csv"
     rows = sorted((row["patientId"], row["Target"]) for row in read_csv(path, "patientId", "Target"))
     if strange := [target for _, target in rows if target not in ("0", "1")]:

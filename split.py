@@ -17,9 +17,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from engine.cli import Parser, folder, run_command
+from engine.console import say
 from engine.data.split_output import SPLIT_FILE, check_apart, check_output, write
 from engine.data.splits import divide_groups, fewest_names, split_hash, split_names
 from engine.errors import RunError, UserError, listed
@@ -78,28 +77,28 @@ def split(options: argparse.Namespace) -> None:
     """Check everything, show the counts, then write."""
     check_sizes(options)
     source, output = check_places(options)
-    print(f"Reading {source}", flush=True)
+    say(f"Reading {source}", go_on=True)
     listing = list_classes(source)
     check_apart(source, output, listing.sizes)
     groups = None if options.group_regex is None else find_groups(listing, options.group_regex)
     parts = split_by_class(listing, options) if groups is None else split_by_group(listing, groups, options)
 
-    print(table(listing, parts))
+    say(table(listing, parts), go_on=True)
     if groups is not None:
-        print(f"{len(set(groups.values())):,} groups, each in one part")
+        say(f"{len(set(groups.values())):,} groups, each in one part", go_on=True)
     if listing.loose:
-        print(f"{listing.loose:,} images outside the class folders left out")
+        say(f"{listing.loose:,} images outside the class folders left out", go_on=True)
     if listing.ignored:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(listing.ignored.items()))
-        print(f"{listing.ignored.total():,} other files ignored: {kinds}")
+        say(f"{listing.ignored.total():,} other files ignored: {kinds}", go_on=True)
     if options.dry_run:
-        print("Dry run: nothing written")
+        say("Dry run: nothing written", go_on=True)
         return
 
-    print(f"Writing {output} (--link {options.link})", flush=True)
+    say(f"Writing {output} (--link {options.link})", go_on=True)
     write(source, output, parts, options.link, record(listing, parts, groups, options), options.overwrite)
     counts = ", ".join(f"{len(names):,} {part}" for part, names in parts.items())
-    print(f"Split {len(listing.sizes):,} images into {counts}; listed in {output / SPLIT_FILE}")
+    say(f"Split {len(listing.sizes):,} images into {counts}; listed in {output / SPLIT_FILE}", go_on=True)
 
 
 def check_sizes(options: argparse.Namespace) -> None:
@@ -167,6 +166,8 @@ def find_groups(listing: Listing, regex: str) -> dict[str, str]:
 
 def split_by_group(listing: Listing, groups: dict[str, str], options: argparse.Namespace) -> dict[str, list[str]]:
     """Part -> image names, no group in two parts. UserError: a part gets no image of some class."""
+    import numpy as np
+
     shares = {"train": 1 - options.test_size - options.val_size, "val": options.val_size, "test": options.test_size}
     if not options.val_size:
         del shares["val"]

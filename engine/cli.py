@@ -10,15 +10,15 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
-from engine.console import steady_streams
+from engine import INTERRUPTED, end_at_once
+from engine.console import settle_streams, steady_streams
 from engine.errors import RunError, UserError, out_of_memory
-
-INTERRUPTED = 130  # the exit code of a shell's command that Ctrl-C ended
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,11 +47,13 @@ def run_command(command: Callable[[], int | None], interrupted: str = "") -> int
     """
     steady_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) is end_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return command() or 0
     except (UserError, RunError) as problem:
         return _complain(f"error: {problem}", problem.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokenPipeError):
         return _complain(interrupted and f"error: {interrupted}", INTERRUPTED)
     except Exception as problem:
         if out_of_memory(problem):
@@ -61,11 +63,27 @@ def run_command(command: Callable[[], int | None], interrupted: str = "") -> int
             traceback.print_exc()
             message = "error: this is a fault of the program; please report the lines above."
         return _complain(message, RunError.exit_code)
+    finally:
+        settle_streams()
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Let Ctrl-C end the process at once while packages are imported: see end_at_once()."""
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if usual:
+        signal.signal(signal.SIGINT, end_at_once)
+    try:
+        yield
+    finally:
+        if usual:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _complain(message: str, exit_code: int) -> int:
     if message:
-        print(message, file=sys.stderr)
+        with suppress(OSError):  # whoever read it is gone
+            print(message, file=sys.stderr)
     return exit_code
 
 

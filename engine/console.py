@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
@@ -35,17 +35,35 @@ def progress(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
         alive(f"{what}: {number:,} of {total:,} batches")
 
 
-def say(*lines: str) -> None:
-    """Print lines at once, without breaking a progress bar."""
+def say(*lines: str, go_on: bool = False) -> None:
+    """Print lines at once, without breaking a progress bar.
+
+    Where whoever read the output is gone, as after `| head`, that is an interruption; or nothing, to `go_on` with work
+    that takes moments, or is done.
+    """
     try:
         tqdm.write("\n".join(lines), file=sys.stdout)
         sys.stdout.flush()
     except OSError as problem:
-        # what is still to be written goes nowhere: no flush at exit may fail again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(problem, BrokenPipeError):  # whoever read the output is gone, as after `| head`: an interruption
+        _silence(sys.stdout)
+        if not isinstance(problem, BrokenPipeError):
+            raise RunError(f"the output can't be written: {problem}") from problem
+        if not go_on:
             raise KeyboardInterrupt from None
-        raise RunError(f"the output can't be written: {problem}") from problem
+
+
+def settle_streams() -> None:
+    """Write what is still to be written, so that nothing fails after the last line of the program."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            _silence(stream)
+
+
+def _silence(stream: TextIO) -> None:
+    """Let what is still to be written, and all that follows, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def epoch_columns(part: str) -> str:

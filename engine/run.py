@@ -105,7 +105,7 @@ def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
     run = Run(config.out, identity(config, data, trainee, recipe, batch_size), config.rerun, config.tensorboard)
     other_code = other_code_lines(run.record, code_of(dataset.read, backbone.source))
     if run.done and not config.check:
-        say(f"{RECORD_LINE}{run.folder}", *other_code, result_line(run.record))
+        say(f"{RECORD_LINE}{run.folder}", *other_code, result_line(run.record), go_on=True)
         return
     if run.interrupted:
         plan = keep_plan(run.record["plan"])
@@ -121,7 +121,7 @@ def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
         listing = data.splits.listing(config.protocol, config.seed)
         with run.writing(description, listing, seen_after(trainee.weights, data.splits)):
             train_and_test(setup, run)
-        say(f"{RECORD_LINE}{run.folder}", result_line(run.record))
+        say(f"{RECORD_LINE}{run.folder}", result_line(run.record), go_on=True)
 
 
 def list_images(dataset: Dataset, config: Config) -> Data:

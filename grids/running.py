@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-from engine.cli import INTERRUPTED
+from engine import INTERRUPTED
 from engine.console import duration
 from engine.errors import RunError, UserError
 from engine.records.schema import BUSY, Record, now

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +73,42 @@ def test_nothing_slow_is_imported() -> None:
         assert answer.strip() == f"{line} -> 0"
     for (line, message), answer in zip(MISTAKES.items(), answers[len(helps) :], strict=True):
         assert answer.startswith(f"{line} -> 2 {message}"), answer
+
+
+@pytest.mark.parametrize(
+    ("package", "line"),
+    [
+        ("tqdm", "digits.py -model shufflenet"),
+        ("numpy", "split.py --help"),
+        ("torch", "digits.py -model shufflenet"),
+        ("torch", "grid.py --datasets digits"),
+    ],
+)
+def test_an_interruption_while_packages_are_imported_is_no_fault(package: str, line: str, tmp_path: Path) -> None:
+    """From the first import of a package on, which takes seconds on a slow disk, and however it takes an exception."""
+    (tmp_path / f"{package}.py").write_text(
+        "import os, signal\ntry: os.kill(os.getpid(), 2)\nexcept BaseException: 1 / 0\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, *line.split()], cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (130, False), done.stderr
+
+
+def test_a_program_that_imports_this_one_keeps_its_own_way_to_end() -> None:
+    program = "import signal, common; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
+def test_the_first_package_that_a_script_imports_is_ours() -> None:
+    """Since that is what takes Ctrl-C without a traceback."""
+    for path in PROJECT.glob("*.py"):
+        imported = [
+            node for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        names = [node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name for node in imported]
+        own = [name for name in names if name.partition(".")[0] not in sys.stdlib_module_names]
+        assert own[0].partition(".")[0] in ("common", "engine"), path
 
 
 def test_a_command_can_be_interrupted_while_it_imports(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,10 @@ from engine.paths import PROJECT
 PIECE = 16  # images that are decoded at a time
 FEW = 300  # images, for which starting processes takes longer than it saves
 # not multiprocessing's: these would import the user's script, and PyTorch with it
-CODE = "import sys; sys.path[0] = sys.argv[1]; from engine.data import decode_pool; decode_pool.serve(*sys.argv[2:])"
+CODE = (
+    "import sys; sys.path[:] = [sys.argv[1], *filter(None, sys.path)]; "
+    "from engine.data import decode_pool; decode_pool.serve(*sys.argv[2:])"
+)
 
 
 class DecodeResult(NamedTuple):

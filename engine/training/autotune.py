@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from math import isfinite
+from math import inf
 from pathlib import Path
 
 import torch
@@ -321,8 +321,9 @@ def remembered(path: Path) -> TuningResult | None:
     try:
         result = TuningResult(**json.loads(path.read_text(encoding="utf-8")))
         known = result.precision in DTYPES and result.layout in LAYOUTS and result.reason.isprintable()
-        numbers = isfinite(result.step_seconds) and isfinite(result.compile_gain or 1.0)
-        return result if known and numbers and not result.micro_batch and not result.memory else None
+        gain = 1.0 if result.compile_gain is None else result.compile_gain
+        numbers = 0 < result.step_seconds < inf and 0 < gain < inf
+        return result if known and numbers and result.micro_batch is None and result.memory is None else None
     # none, or not one of ours: measured anew
     except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

@@ -43,7 +43,7 @@ def check(model: nn.Module, train: Batches, val: Batches, recipe: Recipe, plan: 
     after, _ = predict(model, val, plan)
     if not np.array_equal(before, after):
         raise RunError("a saved and loaded model gives other outputs than before")
-    say("ok: saving and loading")
+    say("ok: saving and loading", go_on=True)
 
 
 def _first_batch(batches: Batches) -> Batches:

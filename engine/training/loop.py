@@ -101,9 +101,9 @@ def _fit(
             row |= {f"{val.name}_loss": val_loss, f"{val.name}_top1": top1}
             if state.record_epoch(row | speed, top1, recipe.spec.latest_of_equals):
                 best = copy_of(model)
-            say(epoch_line(state.history[-1], val.name))
             energy = state.account(plan.device, energy)
             run.save(take_snapshot(state, model, best, step))
+            say(epoch_line(state.history[-1], val.name))
             if run.resumable and stop_asked_for():
                 raise KeyboardInterrupt
         state.begin_next_stage()

@@ -47,6 +47,15 @@ class Plan:
         return replace(self, **form, memory=memory, reason=f"as seed {seed} was trained")
 
     @property
+    def sound(self) -> bool:
+        """Whether one can compute so, if it comes from a file that may have been damaged."""
+        whole = [self.threads, 1 if self.micro_batch is None else self.micro_batch]
+        numbers = all(type(number) is int and number > 0 for number in whole)
+        words = (self.device, self.device_name, self.precision, self.layout, self.reason, self.memory or "")
+        known = all(isinstance(word, str) for word in words) and self.precision in DTYPES and self.layout in LAYOUTS
+        return numbers and known and isinstance(self.compiled, bool) and self.device in ("cuda", "cpu", "mps")
+
+    @property
     def dtype(self) -> torch.dtype:
         """What matrix products and convolutions compute in; weights stay in float32."""
         return DTYPES[self.precision]
@@ -130,8 +139,13 @@ def choose_plan(device: str, precision: str) -> Plan:
 
 
 def keep_plan(kept: Mapping[str, Any]) -> Plan:
-    """The plan that an interrupted run began with, from its record; raises UserError when its device is gone."""
+    """The plan that an interrupted run began with, from its record; raises UserError when its device is gone.
+
+    Or when it is none: the record is damaged.
+    """
     begun = Plan(**kept)
+    if not begun.sound:
+        raise UserError("the record of this run holds a plan that is none: it is damaged. Start it over with --rerun.")
     torch.set_num_threads(begun.threads)
     try:
         plan = choose_plan(begun.device, begun.precision)

@@ -671,3 +671,19 @@ def test_ten_thousand_images_are_quick(run: Run, tmp_path: Path) -> None:
     assert time.process_time() - start < 5
     assert run("--link", "soft").code == 0
     assert read_record(tmp_path / "out")["counts"]["test"] == {f"class {n}": 200 for n in range(10)}
+
+
+@pytest.mark.parametrize("flags", [[], ["--dry_run"], ["--help"], ["--val_size", "2"]])
+def test_whoever_reads_the_output_may_be_gone(flags: list[str], tmp_path: Path) -> None:
+    """As after `| head -1`: the split is made all the same, and nothing is said of the pipe."""
+    fill(tmp_path / "in", cat=5, dog=5)
+    theirs, ours = os.pipe()
+    os.close(theirs)
+    line = [sys.executable, str(PROJECT / "split.py"), "--input_dir", "in", "--output_dir", "out", *flags]
+    with os.fdopen(ours, "wb") as gone:
+        done = subprocess.run(line, cwd=tmp_path, stdout=gone, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == (2 if "2" in flags else 0)
+    assert done.stderr.startswith("error: --val_size") if "2" in flags else done.stderr == ""
+    assert (tmp_path / "out").exists() is (not flags)
+    if not flags:
+        assert len(files_in(tmp_path / "out")) == 11

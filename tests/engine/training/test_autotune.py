@@ -213,8 +213,11 @@ WHOLE: dict[str, Any] = {
 }
 DAMAGED = [
     *({**WHOLE, **change} for change in ({"precision": "fp8"}, {"memory": ["x"]}, {"reason": "\ud800"}, {"reason": 3})),
-    *({**WHOLE, "step_seconds": seconds} for seconds in (float("nan"), None, "1")),
-    {**WHOLE, "compile_gain": float("inf")},
+    *({**WHOLE, "step_seconds": seconds} for seconds in (float("nan"), None, "1", -1, 0)),
+    *({**WHOLE, "compile_gain": gain} for gain in (float("inf"), 0, -1, "", list[int]())),
+    *({**WHOLE, "micro_batch": number} for number in (0, "")),
+    {**WHOLE, "memory": ""},
+    *({name: value for name, value in WHOLE.items() if name != lacking} for lacking in WHOLE),
     {**WHOLE, "more": 1},
 ]
 

@@ -1,12 +1,13 @@
 """How the run computes."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
 from engine.errors import UserError
-from engine.training.plan import Plan, choose_plan, cpu_has_bf16
+from engine.training.plan import Plan, choose_plan, cpu_has_bf16, keep_plan
 
 
 @pytest.mark.parametrize(
@@ -93,3 +94,25 @@ def test_micro_batches_are_halved_down_to_the_floor() -> None:
 def test_only_fp16_scales_gradients() -> None:
     scaled = {name: Plan("cpu", "", name, "").gradient_scaler().is_enabled() for name in ("fp32", "bf16", "fp16")}
     assert scaled == {"fp32": False, "bf16": False, "fp16": True}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"precision": "fp8"},
+        {"precision": []},
+        {"layout": None},
+        {"device": "tpu"},
+        {"threads": 0},
+        {"threads": "2"},
+        {"micro_batch": 0},
+        {"compiled": "no"},
+        {"reason": 3},
+        {"memory": 3},
+    ],
+)
+def test_a_damaged_plan_of_an_interrupted_run(damage: dict[str, object]) -> None:
+    whole = asdict(Plan("cpu", "a processor", "fp32", "as asked for", torch.get_num_threads()))
+    assert asdict(keep_plan(whole)) == whole
+    with pytest.raises(UserError, match="--rerun"):
+        keep_plan({**whole, **damage})
