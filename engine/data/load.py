@@ -13,7 +13,7 @@ import numpy as np
 from engine.data.cache import decode_all
 from engine.data.declaration import Dataset, Protocol, ReadOptions
 from engine.data.download import obtain
-from engine.data.images import digest, load, resize
+from engine.data.images import digest, has_remedy, load, resize
 from engine.data.locate import present, seen_checksums, wanted
 from engine.data.overlap import contradictions, copies_of_test, separate
 from engine.data.part import Part, Pixels, RawSplits, Splits
@@ -168,6 +168,7 @@ def decode(dataset: Dataset, raw: RawSplits, splits: Splits, options: DecodeOpti
         for what, part in (("training", splits.train), ("validation", splits.val), ("test", splits.test)):
             if not len(part):
                 raise UserError(f"{dataset.name}: no image of the {what} part can be read. Get the images again.")
+        raw = replace(raw, notes=(*raw.notes, *images.notes))
         if images.bad:
             unread = [f"{name} can't be read: {reason}" for name, reason in images.bad.items()]
             total = f"{len(unread):,} images left out: they can't be read"
@@ -219,7 +220,8 @@ def _few(part: Part, count: int, size: tuple[int, int], allow_unreadable: bool) 
             pixels[index] = resize(load(reference), size)
         except UnreadableError as problem:
             if not allow_unreadable:
-                raise UserError(f"{name} can't be read: {problem}. Get it again, or repair it.") from problem
+                advice = "" if has_remedy(str(problem)) else ". Get it again, or repair it."
+                raise UserError(f"{name} can't be read: {problem}{advice}") from problem
     if not pixels:
         raise UserError(f"none of {len(few):,} images can be read, {few.names[0]} for one. Get them again.")
     return replace(few.take(np.array([*pixels])), images=np.stack([*pixels.values()]), rows=None, digests=None)
