@@ -23,7 +23,7 @@ from engine.cli import Parser, run_command
 from engine.data.split_output import SPLIT_FILE, check_apart, check_output, write
 from engine.data.splits import divide_groups, fewest_names, split_hash, split_names
 from engine.errors import RunError, UserError, listed
-from engine.readers.class_folders import Listing, group_of, list_classes
+from engine.readers.class_folders import Listing, check_unused, counted, group_of, list_classes
 
 FORMAT = 1  # of split.json, raised when a reader has to know
 
@@ -55,6 +55,12 @@ def parser() -> Parser:
         help="how images get into OUT (default: copy). Links take no space; soft ones break when IN moves, hard"
         " ones need IN and OUT on one disk",
     )
+    add(
+        "--allow_partial",
+        "--allow-partial",
+        action="store_true",
+        help="go on where more than a hundredth of what looks like images is of formats that nothing here reads",
+    )
     add("--dry_run", action="store_true", help="print the counts and write nothing")
     add("--overwrite", action="store_true", help="replace OUT if it is an earlier output of split.py")
     return command_line
@@ -80,6 +86,7 @@ def split(options: argparse.Namespace) -> None:
     source, output = check_places(options)
     print(f"Reading {source}", flush=True)
     listing = list_classes(source)
+    check_unused(source, [listing], options.allow_partial)
     check_apart(source, output, listing.sizes)
     groups = None if options.group_regex is None else find_groups(listing, options.group_regex)
     parts = split_by_class(listing, options) if groups is None else split_by_group(listing, groups, options)
@@ -89,9 +96,12 @@ def split(options: argparse.Namespace) -> None:
         print(f"{len(set(groups.values())):,} groups, each in one part")
     if listing.loose:
         print(f"{listing.loose:,} images outside the class folders left out")
+    if listing.unused:
+        print(f"{listing.unused.total():,} files left out that look like images: {counted(listing.unused)}")
     if listing.ignored:
-        kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(listing.ignored.items()))
-        print(f"{listing.ignored.total():,} other files ignored: {kinds}")
+        print(f"{listing.ignored.total():,} other files ignored: {counted(listing.ignored)}")
+    if listing.foreign:
+        print(f"Left out, as other programs left them: {counted(listing.foreign)}")
     if options.dry_run:
         print("Dry run: nothing written")
         return

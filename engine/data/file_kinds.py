@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import Literal, NamedTuple
 
 Kind = Literal["image", "unused image", "git-lfs pointer", "other"]
@@ -45,6 +46,7 @@ BACKUP = re.compile(r"~$|_original$", re.IGNORECASE)  # of editors; of exiftool
 CONFLICT = re.compile(r"\bconflicted copy\b|\.sync-conflict-\d{8}-|^~syncthing~|\(case conflict", re.IGNORECASE)
 
 LFS = b"version https://git-lfs.github.com/spec"
+LFS_REMEDY = "a git-lfs pointer instead of the image: git lfs pull"
 TEXT = re.compile(rb"[\x09\x0a\x0d\x20-\x7e\x80-\xff]*")
 
 
@@ -94,6 +96,11 @@ def is_conflict_copy(name: str) -> bool:
     return bool(CONFLICT.search(name))
 
 
+def is_foreign(path: PurePath) -> bool:
+    """Whether a file, by its path below the data's folder, is what a program left there."""
+    return is_conflict_copy(path.name) or any(map(is_helper_folder, path.parts[:-1]))
+
+
 def kind_of(name: str, head: Callable[[], bytes]) -> Kind:
     """What a file is, by its name and, where that does not tell, its first HEAD bytes, which `head` reads."""
     suffix = suffix_of(name)
@@ -109,6 +116,14 @@ def kind_of(name: str, head: Callable[[], bytes]) -> Kind:
     if first.startswith(b"8BPS"):  # an editor's work file
         return "unused image"
     return "image" if is_dicom(first) or format_of(first) else "other"
+
+
+def remedy_for(name: str, head: bytes) -> str:
+    """What makes a file readable that looks like an image and is not read; "" where nothing here does."""
+    if head.startswith(LFS):
+        return LFS_REMEDY
+    plugin = PLUGINS.get(suffix_of(name)) or plugin_of(head)
+    return plugin.remedy if plugin else ""
 
 
 def suffix_of(name: str) -> str:
@@ -165,7 +180,7 @@ def what_else(head: bytes) -> str:
     if not head:
         return "empty"
     if head.startswith(LFS):
-        return "a git-lfs pointer instead of the image: git lfs pull"
+        return LFS_REMEDY
     if re.match(rb"\s*(<!doctype html|<html|<\?xml)", head, re.IGNORECASE):
         return "a web page, as servers answer instead of an image"
     return "text" if TEXT.fullmatch(head) else ""
