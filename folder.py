@@ -22,10 +22,12 @@ from engine.cli import folder
 from engine.errors import UserError, listed, reason_of
 from engine.readers.class_folders import (
     Listing,
+    alike,
     check_unused,
     class_part,
     folders_in,
     group_of,
+    helpers_in,
     list_classes,
     split_listed,
 )
@@ -83,7 +85,9 @@ def split_here(root: Path, allow_partial: bool) -> RawSplits:
         )
     raw = split_listed(root, listing.classes, TEST_SIZE)
     note = f"no test/ folder: {TEST_SIZE:.0%} of each class was held out for testing (names sorted, seed 42)"
-    return replace(raw, differences=tuple(differences), notes=(note, *loose_notes({"": listing}), *notes))
+    return replace(
+        raw, differences=tuple(differences), notes=(note, *loose_notes({"": listing}), *notes, *alike(raw.classes))
+    )
 
 
 def loose_notes(listings: Mapping[str, Listing]) -> list[str]:
@@ -107,7 +111,7 @@ def read_parts(root: Path, order: list[str], options: ReadOptions) -> RawSplits:
     if len(names["train"]) == 1:
         raise UserError(f"{root} has a single class, {names['train'].pop()}. Expected two or more: add a class folder.")
     listings = {part: list_classes(root / part) for part in order}
-    differences, unused = check_unused(root, listings.values(), options.allow_partial)
+    differences, unused = check_unused(root, [*listings.values(), helpers_in(root)], options.allow_partial)
     images_of = {part: listing.classes for part, listing in listings.items()}
     classes = tuple(sorted(images_of["train"]))
     parts = {part: class_part(root, part, classes, images) for part, images in images_of.items()}
@@ -115,7 +119,7 @@ def read_parts(root: Path, order: list[str], options: ReadOptions) -> RawSplits:
     if groups:
         parts = {key: replace(part, groups=[groups[name] for name in part.names]) for key, part in parts.items()}
     notes = [f"{name}/ is none of the parts and is not used" for name in folders_in(root) if name not in order]
-    notes += loose_notes(listings) + unused
+    notes += loose_notes(listings) + unused + alike(classes)
     val = next((parts[part] for part in VALIDATION if part in parts), None)
     if val is not None and options.protocol == "paper":
         notes.append("under the paper protocol test chooses the epoch: the validation folder is not used")

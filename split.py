@@ -23,7 +23,7 @@ from engine.cli import Parser, run_command
 from engine.data.split_output import SPLIT_FILE, check_apart, check_output, write
 from engine.data.splits import divide_groups, fewest_names, split_hash, split_names
 from engine.errors import RunError, UserError, listed
-from engine.readers.class_folders import Listing, check_unused, counted, group_of, list_classes
+from engine.readers.class_folders import Listing, alike, check_unused, counted, group_of, list_classes
 
 FORMAT = 1  # of split.json, raised when a reader has to know
 
@@ -102,6 +102,8 @@ def split(options: argparse.Namespace) -> None:
         print(f"{listing.ignored.total():,} other files ignored: {counted(listing.ignored)}")
     if listing.foreign:
         print(f"Left out, as other programs left them: {counted(listing.foreign)}")
+    for note in alike(listing.classes):
+        print(note)
     if options.dry_run:
         print("Dry run: nothing written")
         return

@@ -13,7 +13,7 @@ The rules, for every dataset alike:
 - TIFF: where white is 0, at any depth, the image is inverted. A fourth band is transparency if the file says so and it
   can be a mask; any other, such as near infrared, is left out, and ODDITY says so.
 - An image has at most MOST_PIXELS.
-- Of several frames the first is taken.
+- Of several frames the first is taken. Colour profiles (ICC) are not applied.
 - DICOM: as engine/data/dicom.py says.
 - Resizing is bilinear with antialiasing, to exactly the height and width asked for; the aspect ratio gives way.
 """

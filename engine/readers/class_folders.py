@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -263,6 +264,24 @@ def folders_in(place: Path) -> list[str]:
     """The names of the visible folders in `place`, without those that programs made for themselves."""
     names = [entry.name for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
     return sorted(name for name in names if not is_helper_folder(name))
+
+
+def helpers_in(place: Path) -> Listing:
+    """A listing of nothing but the folders in `place` that programs made for themselves."""
+    names = [f"{entry.name}/" for entry in place.iterdir() if entry.is_dir() and is_helper_folder(entry.name)]
+    return Listing(foreign=Counter(names))
+
+
+def alike(classes: Iterable[str]) -> list[str]:
+    """A note for names of classes that differ in nothing but capitals, spaces around them, or how they are encoded."""
+    same: dict[str, list[str]] = {}
+    for name in classes:
+        same.setdefault(unicodedata.normalize("NFC", name).casefold().strip(), []).append(name)
+    return [
+        f"{' and '.join(map(repr, sorted(names)))} are taken for different classes"
+        for names in same.values()
+        if len(names) > 1
+    ]
 
 
 def class_folders(folder: Path, allow_partial: bool, published: Collection[str] = ()) -> Listing:

@@ -183,7 +183,13 @@ def test_helper_folders_beside_parts_and_classes(helper: str, tmp_path: Path) ->
     found = read(tmp_path)
     assert found.classes == ("cat", "dog")
     assert (len(found.train), len(found.test)) == (12, 12)
-    assert found.notes == (f"not used, as other programs left them: 2 {helper}/",)
+    assert found.notes == (f"not used, as other programs left them: 3 {helper}/",)
+
+
+@pytest.mark.parametrize("other", ["Cat", "cat ", " CAT"])
+def test_names_of_classes_that_hardly_differ_are_told(other: str, tmp_path: Path) -> None:
+    tree(tmp_path, "cat", "dog", other)
+    assert f"{' and '.join(map(repr, sorted(['cat', other])))} are taken for different classes" in read(tmp_path).notes
 
 
 def test_images_of_12_bits_are_told(command: Command, tmp_path: Path, capsys: Any) -> None:
