@@ -97,7 +97,7 @@ def split(options: argparse.Namespace) -> None:
     if listing.loose:
         print(f"{listing.loose:,} images outside the class folders left out")
     if listing.unused:
-        print(f"{listing.unused.total():,} files left out that look like images: {counted(listing.unused)}")
+        print(f"Left out, but like images: {counted(listing.unused)}")
     if listing.ignored:
         print(f"{listing.ignored.total():,} other files ignored: {counted(listing.ignored)}")
     if listing.foreign:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import Literal, NamedTuple
 
-Kind = Literal["image", "unused image", "git-lfs pointer", "other"]
+Kind = Literal["image", "unused image", "placeholder", "other"]
 
 HEAD = 256  # bytes that tell a format
 
@@ -47,6 +47,12 @@ CONFLICT = re.compile(r"\bconflicted copy\b|\.sync-conflict-\d{8}-|^~syncthing~|
 
 LFS = b"version https://git-lfs.github.com/spec"
 LFS_REMEDY = "a git-lfs pointer instead of the image: git lfs pull"
+# what synchronising programs leave in place of a file that is on their server: "photo.jpg.nextcloud"
+PLACEHOLDERS = {
+    ".icloud": "What ends in .icloud is still in iCloud: download it in Finder",
+    ".nextcloud": "What ends in .nextcloud is still on the server: make it available locally",
+    ".owncloud": "What ends in .owncloud is still on the server: make it available locally",
+}
 TEXT = re.compile(rb"[\x09\x0a\x0d\x20-\x7e\x80-\xff]*")
 
 
@@ -109,7 +115,9 @@ def kind_of(name: str, head: Callable[[], bytes]) -> Kind:
     if suffix in UNUSED_SUFFIXES:
         return "unused image"
     if suffix in IMAGE_SUFFIXES:
-        return "git-lfs pointer" if head().startswith(LFS) else "image"
+        return "placeholder" if head().startswith(LFS) else "image"
+    if suffix in PLACEHOLDERS:
+        return "placeholder" if suffix_of(name[: -len(suffix)].lstrip(".")) in {*IMAGE_SUFFIXES, *PLUGINS} else "other"
     first = head()
     if plugin := PLUGINS.get(suffix) or plugin_of(first):
         return "image" if plugin.installed else "unused image"
@@ -122,6 +130,8 @@ def remedy_for(name: str, head: bytes) -> str:
     """What makes a file readable that looks like an image and is not read; "" where nothing here does."""
     if head.startswith(LFS):
         return LFS_REMEDY
+    if placeholder := PLACEHOLDERS.get(suffix_of(name)):
+        return placeholder
     plugin = PLUGINS.get(suffix_of(name)) or plugin_of(head)
     return plugin.remedy if plugin else ""
 

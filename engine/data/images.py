@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError, features
+from PIL import ExifTags, GifImagePlugin, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError, features
 
 from engine.data.dicom import decode_dicom
 from engine.data.file_kinds import DICOM_SUFFIXES, HEAD, Plugin, format_of, is_dicom, plugin_of, what_else
@@ -98,7 +98,14 @@ def _open(path: Path) -> Image.Image:
                 f"{image.width:,} x {image.height:,} pixels are more than {MOST_PIXELS:,}: make it smaller, or cut it"
             )
         how = _Stored.of(image)
-        return _to_rgb(_upright(image), how)
+        # of a GIF whose first frame is smaller than the whole, the rest shows what lies behind it
+        frame = image.tile[0].extents if isinstance(image, GifImagePlugin.GifImageFile) and image.tile else None
+        shown = _to_rgb(_upright(image), how)
+        if frame and frame != (0, 0, *shown.size):
+            part = shown.crop(frame)
+            shown = Image.new("RGB", shown.size, "white")
+            shown.paste(part, frame[:2])
+        return shown
 
 
 def _head(path: Path) -> bytes:

@@ -103,7 +103,7 @@ class _Walk:
         is_folder = _is_folder(entry)
         if is_folder and is_helper_folder(entry.name, inside_class=bool(folder)):
             self.listing.foreign[f"{entry.name}/"] += 1
-        elif entry.name.startswith("."):
+        elif entry.name.startswith(".") and not entry.name.endswith(".icloud"):
             self.listing.ignored["hidden"] += 1
         elif not is_folder:
             self._look_at_file(entry, folder, name)
@@ -114,7 +114,7 @@ class _Walk:
 
     def _look_at_file(self, entry: os.DirEntry[str], folder: str, name: str) -> None:
         if is_conflict_copy(entry.name):
-            self.listing.foreign["conflict copies"] += 1
+            self.listing.foreign["after a conflict"] += 1
             return
         head = _Head(entry)
         kind = kind_of(entry.name, head)
@@ -124,7 +124,7 @@ class _Walk:
         elif kind == "other" or (kind != "image" and not folder):
             self.listing.ignored[suffix] += 1
         elif kind != "image":
-            self.listing.unused["git-lfs pointers" if kind == "git-lfs pointer" else suffix] += 1
+            self.listing.unused["as placeholder" if kind == "placeholder" else suffix] += 1
             self.listing.remedies |= {remedy} if (remedy := remedy_for(entry.name, head())) else set()
         elif not folder:
             self.listing.loose += 1
@@ -188,7 +188,10 @@ def _problem(entry: os.DirEntry[str], head: _Head, other: bool) -> str | None:
     except UnicodeEncodeError:
         return "its name is not UTF-8"
     except OSError as error:
-        return "a link to nothing" if entry.is_symlink() and not Path(entry.path).exists() else error.strerror
+        if not entry.is_symlink() or Path(entry.path).exists():
+            return error.strerror
+        annexed = ".git/annex/" in str(Path(entry.path).readlink())
+        return f"a link to nothing{': git annex get' if annexed else ''}"
     return None
 
 
@@ -230,7 +233,8 @@ def counted(kinds: Mapping[str, int]) -> str:
 def check_unused(root: Path, listings: Iterable[Listing], allow_partial: bool) -> tuple[list[str], list[str]]:
     """What is said of the files below `root` that are not used: what makes the data partial, and what is but noted.
 
-    UserError (unless `allow_partial`): more than MOST_UNUSED of what looks like images, or git-lfs pointers.
+    UserError (unless `allow_partial`): more than MOST_UNUSED of what looks like images, or a single
+    placeholder of an image that lies elsewhere.
     """
     whole = Listing()
     used = 0
@@ -242,7 +246,7 @@ def check_unused(root: Path, listings: Iterable[Listing], allow_partial: bool) -
         whole.remedies |= listing.remedies
     differences, notes, unused = [], [], whole.unused.total()
     said = f"not used, but like images: {counted(whole.unused)}"
-    if unused > MOST_UNUSED * (used + unused) or whole.unused["git-lfs pointers"]:
+    if unused > MOST_UNUSED * (used + unused) or whole.unused["as placeholder"]:
         if not allow_partial:
             raise UserError(
                 f"Of {used + unused:,} files in {root} that look like images, {unused:,} would not be used: "

@@ -141,7 +141,7 @@ def test_what_looks_like_an_image_and_is_not_read(run: Run, tmp_path: Path) -> N
     fill(tmp_path / "in", cat=["1.nef", "1.jpg", "2.jpg", "3.jpg"], dog=5)
     run().refused("1 would not be used: 1 .nef", "--allow-partial")
     result = run("--allow_partial")
-    assert "1 files left out that look like images: 1 .nef" in result.out
+    assert "Left out, but like images: 1 .nef" in result.out
     assert sum(len(names) for names in read_record(tmp_path / "out")["files"].values()) == 8
 
 

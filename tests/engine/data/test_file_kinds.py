@@ -98,8 +98,22 @@ def test_avif_is_no_heif(brand: bytes) -> None:
 
 def test_a_git_lfs_pointer() -> None:
     head = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943\nsize 9\n"
-    assert kind("a.png", head) == "git-lfs pointer"
+    assert kind("a.png", head) == "placeholder"
     assert what_else(head).endswith("git lfs pull")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (".a.jpg.icloud", "placeholder"),
+        ("a.HEIC.nextcloud", "placeholder"),
+        ("a.png.owncloud", "placeholder"),
+        (".notes.txt.icloud", "other"),
+        ("a.icloud", "other"),
+    ],
+)
+def test_what_stands_for_an_image_on_a_server(name: str, expected: Kind) -> None:
+    assert kind(name) == expected
 
 
 @pytest.mark.parametrize(

@@ -340,6 +340,16 @@ def test_of_several_frames_the_first(kind: str, decoded: Callable[..., Pixels]) 
     assert (decoded(data) == (10, 200, 30)).all()
 
 
+def test_a_gif_whose_first_frame_is_a_part_of_it(decoded: Callable[..., Pixels]) -> None:
+    data = bytearray(encoded(PALETTE, "GIF"))
+    data[6:10] = struct.pack("<HH", 9, 6)
+    place = data.index(b",\0\0\0\0" + struct.pack("<HH", 7, 5))
+    data[place + 1 : place + 5] = struct.pack("<HH", 2, 1)
+    expected = np.full((6, 9, 3), 255, np.uint8)
+    expected[1:, 2:] = PALETTE_COLOURS
+    np.testing.assert_array_equal(decoded(bytes(data)), expected)
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [("PNG", "image.jpg"), ("PNG", "image.dat"), ("BMP", "image.JPEG"), ("TIFF", "image.png"), ("PNG", "image")],

@@ -73,7 +73,7 @@ def test_a_conflict_copy_is_not_data(tmp_path: Path) -> None:
     fill(tmp_path, "cat/0 (conflicted copy 2024-05-01).png", "dog/0.sync-conflict-20240501-101112-ABCDEFG.png")
     listing = list_classes(tmp_path)
     assert len(listing.sizes) == 10
-    assert listing.foreign == {"conflict copies": 2}
+    assert listing.foreign == {"after a conflict": 2}
 
 
 def test_pipes_and_sockets_of_any_name_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,11 +113,29 @@ def test_the_package_that_would_read_them_is_named(tmp_path: Path, monkeypatch: 
         list_classes(tmp_path)
 
 
-def test_a_single_git_lfs_pointer_is_refused(tmp_path: Path) -> None:
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 9\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "remedy"),
+    [
+        ("0.png", POINTER, "git lfs pull"),
+        (".x.jpg.icloud", b"bplist00", "download it in Finder"),
+        ("x.jpg.nextcloud", b" ", "make it available locally"),
+    ],
+)
+def test_a_single_image_that_is_elsewhere_is_refused(name: str, content: bytes, remedy: str, tmp_path: Path) -> None:
     classes(tmp_path, "cat", "dog", images=200)
-    fill(tmp_path, "cat/0.png", content=b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 9\n")
-    with pytest.raises(UserError, match=r"1 git-lfs pointers.* git lfs pull"):
+    fill(tmp_path, f"cat/{name}", content=content)
+    with pytest.raises(UserError, match=f"1 as placeholder.* {remedy}"):
         check_unused(tmp_path, [list_classes(tmp_path)], False)
+
+
+def test_a_link_of_git_annex_to_a_file_that_is_not_here(tmp_path: Path) -> None:
+    classes(tmp_path, "cat", "dog")
+    (tmp_path / "cat/x.jpg").symlink_to("../.git/annex/objects/aa/SHA256E-s1--4d.jpg")
+    with pytest.raises(UserError, match=r"cat/x\.jpg: a link to nothing: git annex get"):
+        list_classes(tmp_path)
 
 
 def make_cars(root: Path) -> None:
