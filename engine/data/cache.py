@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from engine.data.decode_pool import DecodeResult, Target, decode_rows, readable, write
-from engine.data.images import DECODER, has_remedy
+from engine.data.images import DECODER, KEPT, has_remedy
 from engine.data.lazy_images import LazyImages
 from engine.data.part import HDF5Image, Part, Pixels, PixelSource, RawSplits, Reference
 from engine.errors import UserError, disk_errors_explained, listed
@@ -158,7 +158,7 @@ def _fingerprint(images: Images, size: tuple[int, int]) -> str:
             except OSError:  # found when it is decoded, and reported with the others
                 status[path] = None
     states = [status[_path(reference)] for reference in images.references]
-    return hashlib.sha256(json.dumps([DECODER, size, images.listing, states]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([DECODER, KEPT, size, images.listing, states]).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

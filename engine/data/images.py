@@ -37,10 +37,14 @@ from engine.data.file_kinds import DICOM_SUFFIXES, HEAD, Plugin, format_of, is_d
 from engine.data.part import HDF5Image, Pixels, Reference
 from engine.errors import UnreadableError, UserError
 
-DECODER = 2  # raised when the same file can give other pixels
+# A run's identity has DECODER, which is raised when pixels can become others by resizing; what decoding makes of a file
+# is told by the digests in the split's hash, so that runs of files that are read as before are still found. Kept
+# pixels know the files alone: KEPT is raised when the same file can give other pixels, and all are decoded anew.
+DECODER = 1
+KEPT = 2
 HDF5_CACHE_BYTES = 128 << 20
 MOST_PIXELS = 10**9  # of one image; Pillow takes four bytes for each
-ODDITY = "oddity"  # what an image that load() returns has under this name in its `info`, as the end of "1 image ..."
+ODDITY = "oddity"  # what an image that load() returns has under this name in its `info`, if it is not ""
 
 # Pillow's limits are meant for pictures that strangers send to a server. These are the user's own, and MOST_PIXELS is
 # asked of them; text beside the pixels is bounded, as it is all unpacked in memory
@@ -99,7 +103,7 @@ def _open(path: Path) -> Image.Image:
             )
         how = _Stored.of(image)
         # of a GIF whose first frame is smaller than the whole, the rest shows what lies behind it
-        frame = image.tile[0].extents if isinstance(image, GifImagePlugin.GifImageFile) and image.tile else None
+        frame = image.tile[0][1] if isinstance(image, GifImagePlugin.GifImageFile) and image.tile else None
         shown = _to_rgb(_upright(image), how)
         if frame and frame != (0, 0, *shown.size):
             part = shown.crop(frame)
@@ -179,7 +183,7 @@ class _Stored(NamedTuple):
     def of(cls, image: Image.Image) -> _Stored:
         """What an image that is not loaded yet says of itself."""
         tiles = getattr(image, "tile", None)
-        arguments = tiles[0].args if tiles else None
+        arguments = tiles[0][3] if tiles else None
         raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
         deep = isinstance(raw, str) and ";16" in raw
         if not isinstance(image, TiffImagePlugin.TiffImageFile):

@@ -233,8 +233,8 @@ def counted(kinds: Mapping[str, int]) -> str:
 def check_unused(root: Path, listings: Iterable[Listing], allow_partial: bool) -> tuple[list[str], list[str]]:
     """What is said of the files below `root` that are not used: what makes the data partial, and what is but noted.
 
-    UserError (unless `allow_partial`): more than MOST_UNUSED of what looks like images, or a single
-    placeholder of an image that lies elsewhere.
+    UserError (unless `allow_partial`): more than MOST_UNUSED of what looks like images, or a single placeholder of
+    an image that lies elsewhere.
     """
     whole = Listing()
     used = 0

@@ -23,7 +23,7 @@ from PIL import Image
 from engine.data import cache
 from engine.data import decode_pool as decoding
 from engine.data.cache import decode_all
-from engine.data.images import DECODER, decode, digest, resize
+from engine.data.images import decode, digest, resize
 from engine.data.part import HDF5Image, Part, Pixels, RawSplits, Reference
 from engine.errors import RunError, UnreadableError, UserError
 from engine.paths import PROJECT, cache_folder
@@ -121,11 +121,12 @@ def test_a_change_makes_a_new_cache_and_removes_the_old(
     assert not set(kept(data)) & set(old)
 
 
+@pytest.mark.parametrize("number", ["DECODER", "KEPT"])
 def test_another_decoder_makes_a_new_cache(
-    data: Path, counted: list[Reference], monkeypatch: pytest.MonkeyPatch
+    number: str, data: Path, counted: list[Reference], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded(data)
-    monkeypatch.setattr(cache, "DECODER", DECODER + 1)
+    monkeypatch.setattr(cache, number, getattr(cache, number) + 1)
     decoded(data)
     assert len(counted) == 54
     assert len(kept(data)) == 2

@@ -46,11 +46,14 @@ FORMATS = {
 
 
 def test_every_format_is_listed_whatever_its_name(tmp_path: Path) -> None:
+    Image.init()
     image = Image.fromarray(np.zeros((16, 16, 3), np.uint8))
-    for suffix, format_ in FORMATS.items():
+    written = {suffix: format_ for suffix, format_ in FORMATS.items() if format_ in Image.SAVE}
+    for suffix, format_ in written.items():
         for name in ("cat", "dog"):
             fill(tmp_path, f"{name}/photo{suffix and '.'}{suffix}", content=encoded(image, format_))
-    assert {name: len(images) for name, images in list_classes(tmp_path).classes.items()} == {"cat": 9, "dog": 9}
+    found = list_classes(tmp_path).classes
+    assert {name: len(images) for name, images in found.items()} == {"cat": len(written), "dog": len(written)}
 
 
 HELPERS = ["@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", ".Trash-1000", ".ipynb_checkpoints", "~snapshot"]
