@@ -16,6 +16,7 @@ import re
 from functools import partial
 
 from common import Choice, Dataset, File, Part, RawSplits, ReadOptions, main
+from engine.data.file_kinds import is_foreign
 from engine.data.splits import divide_groups, fewest_names, split_names
 from engine.errors import UserError
 
@@ -32,6 +33,7 @@ def read(options: ReadOptions, magnification: int) -> RawSplits:
 
     root = options.folder / "histology_slides" / "breast"
     paths = sorted(root.glob(f"*/SOB/*/*/{magnification}X/[!.]*.png"))
+    paths = [path for path in paths if not is_foreign(path.relative_to(root))]
     names = [path.relative_to(root).as_posix() for path in paths]
     labels, patients = [], []
     for name in names:

@@ -15,8 +15,21 @@ from engine.readers.class_folders import read_and_split
 
 def read(options: ReadOptions) -> RawSplits:
     """Class folders."""
-    return read_and_split(options.folder, test_size=0.3, allow_partial=options.allow_partial)
+    return read_and_split(options.folder, test_size=0.3, allow_partial=options.allow_partial, published=[*IMAGES])
 
+
+IMAGES = {
+    "AnnualCrop": 3_000,
+    "Forest": 3_000,
+    "HerbaceousVegetation": 3_000,
+    "Highway": 2_500,
+    "Industrial": 2_500,
+    "Pasture": 2_000,
+    "PermanentCrop": 2_500,
+    "Residential": 3_000,
+    "River": 2_500,
+    "SeaLake": 3_000,
+}
 
 DATASET = Dataset(
     key="eurosat",
@@ -27,18 +40,7 @@ DATASET = Dataset(
     classes=10,
     train_images=18_900,
     test_images=8_100,
-    class_images={
-        "AnnualCrop": 3_000,
-        "Forest": 3_000,
-        "HerbaceousVegetation": 3_000,
-        "Highway": 2_500,
-        "Industrial": 2_500,
-        "Pasture": 2_000,
-        "PermanentCrop": 2_500,
-        "Residential": 3_000,
-        "River": 2_500,
-        "SeaLake": 3_000,
-    },
+    class_images=IMAGES,
     size=(224, 224),
     cached_size=(64, 64),
     augment="none",

@@ -20,7 +20,17 @@ from pathlib import Path
 from common import Choice, Dataset, RawSplits, ReadOptions, main
 from engine.cli import folder
 from engine.errors import UserError, listed, reason_of
-from engine.readers.class_folders import Listing, class_part, group_of, list_classes, split_listed
+from engine.readers.class_folders import (
+    Listing,
+    alike,
+    check_unused,
+    class_part,
+    folders_in,
+    group_of,
+    helpers_in,
+    list_classes,
+    split_listed,
+)
 
 VALIDATION = ("val", "valid", "validation")
 NEARLY = ("train", "training", "test", "testing", *VALIDATION)  # in capitals or not: names that people give to parts
@@ -35,16 +45,10 @@ def read(options: ReadOptions) -> RawSplits:
     try:
         parts = find_parts(root)
         if not parts:
-            return split_here(root)
-        return read_parts(root, parts, options.protocol)
+            return split_here(root, options.allow_partial)
+        return read_parts(root, parts, options)
     except OSError as error:
         raise UserError(f"{error.filename or root} can't be read: {reason_of(error)}. Make it readable.") from error
-
-
-def folders_in(place: Path) -> list[str]:
-    """The names of the visible folders in `place`."""
-    hidden = (".", "__MACOSX")
-    return sorted(entry.name for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith(hidden))
 
 
 def find_parts(root: Path) -> list[str]:
@@ -69,9 +73,10 @@ def find_parts(root: Path) -> list[str]:
     return parts
 
 
-def split_here(root: Path) -> RawSplits:
+def split_here(root: Path, allow_partial: bool) -> RawSplits:
     """Class folders alone: a part of each is held out for testing."""
     listing = list_classes(root)
+    differences, notes = check_unused(root, [listing], allow_partial)
     small = [f"{name}: {len(images):,}" for name, images in listing.classes.items() if len(images) < 2]
     if small:
         raise UserError(
@@ -80,7 +85,9 @@ def split_here(root: Path) -> RawSplits:
         )
     raw = split_listed(root, listing.classes, TEST_SIZE)
     note = f"no test/ folder: {TEST_SIZE:.0%} of each class was held out for testing (names sorted, seed 42)"
-    return replace(raw, notes=(note, *loose_notes({"": listing})))
+    return replace(
+        raw, differences=tuple(differences), notes=(note, *loose_notes({"": listing}), *notes, *alike(raw.classes))
+    )
 
 
 def loose_notes(listings: Mapping[str, Listing]) -> list[str]:
@@ -92,7 +99,7 @@ def loose_notes(listings: Mapping[str, Listing]) -> list[str]:
     ]
 
 
-def read_parts(root: Path, order: list[str], protocol: str) -> RawSplits:
+def read_parts(root: Path, order: list[str], options: ReadOptions) -> RawSplits:
     """The parts, each with a folder for every class."""
     names = {part: set(folders_in(root / part)) for part in order}
     if lines := [
@@ -104,6 +111,7 @@ def read_parts(root: Path, order: list[str], protocol: str) -> RawSplits:
     if len(names["train"]) == 1:
         raise UserError(f"{root} has a single class, {names['train'].pop()}. Expected two or more: add a class folder.")
     listings = {part: list_classes(root / part) for part in order}
+    differences, unused = check_unused(root, [*listings.values(), helpers_in(root)], options.allow_partial)
     images_of = {part: listing.classes for part, listing in listings.items()}
     classes = tuple(sorted(images_of["train"]))
     parts = {part: class_part(root, part, classes, images) for part, images in images_of.items()}
@@ -111,11 +119,19 @@ def read_parts(root: Path, order: list[str], protocol: str) -> RawSplits:
     if groups:
         parts = {key: replace(part, groups=[groups[name] for name in part.names]) for key, part in parts.items()}
     notes = [f"{name}/ is none of the parts and is not used" for name in folders_in(root) if name not in order]
-    notes += loose_notes(listings)
+    notes += loose_notes(listings) + unused + alike(classes)
     val = next((parts[part] for part in VALIDATION if part in parts), None)
-    if val is not None and protocol == "paper":
+    if val is not None and options.protocol == "paper":
         notes.append("under the paper protocol test chooses the epoch: the validation folder is not used")
-    return RawSplits(classes, parts["train"], parts["test"], val, missing=missing, notes=tuple(notes))
+    return RawSplits(
+        classes,
+        parts["train"],
+        parts["test"],
+        val,
+        missing=missing,
+        differences=tuple(differences),
+        notes=tuple(notes),
+    )
 
 
 def read_split(root: Path, names: list[str]) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -11,16 +11,20 @@ Traps     nobody publishes a checksum: the counts are checked, and the record ke
 """
 
 from common import Dataset, File, RawSplits, ReadOptions, main
-from engine.readers.class_folders import class_folders, class_part
+from engine.readers.class_folders import class_folders, class_part, with_notes
 
 
 def read(options: ReadOptions) -> RawSplits:
     """Class folders in train/ and val/."""
-    found = {part: class_folders(options.folder / part, options.allow_partial) for part in ("train", "val")}
-    classes = tuple(sorted(found["train"].keys() | found["val"].keys()))
-    train, test = (class_part(options.folder, part, classes, images) for part, images in found.items())
-    return RawSplits(classes, train, test)
+    root, parts = options.folder, ("train", "val")
+    found = {f"{part}/": class_folders(root / part, options.allow_partial, CLASSES.split()) for part in parts}
+    classes = tuple(sorted({name for listing in found.values() for name in listing.classes}))
+    train, test = (class_part(root, part, classes, found[f"{part}/"].classes) for part in parts)
+    return with_notes(RawSplits(classes, train, test), root, found, options.allow_partial)
 
+
+CLASSES = """ash beech cattail cedar clover cyprus daisy dandelion dogwood elm fern fig fir juniper maple poison_ivy
+sweetgum sycamore trout_lily tulip_tree"""
 
 DATASET = Dataset(
     key="plantclef",

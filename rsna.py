@@ -12,7 +12,9 @@ Traps     patientId is one an image, not one a person: films of one person can b
           are negative: look at balanced accuracy and AUROC
 """
 
+from collections.abc import Collection
 from dataclasses import replace
+from pathlib import Path
 
 from common import Dataset, File, RawSplits, ReadOptions, main
 from engine.data.splits import split_indices
@@ -30,9 +32,7 @@ def read(options: ReadOptions) -> RawSplits:
     labels = {image: int(target) for image, target in rows}
     if len(set(rows)) > len(labels):
         raise damaged(path, "it gives an image both Targets")
-    # copies as PNG or JPEG exist
-    folder = options.folder / "stage_2_train_images"
-    suffix = next((suffix for suffix in ("dcm", "png", "jpg") if any(folder.glob(f"*.{suffix}"))), "dcm")
+    suffix = usual_suffix(options.folder / "stage_2_train_images", labels)
     names = {image: f"stage_2_train_images/{image}.{suffix}" for image in sorted(labels)}
     images, missing = listed_part(options.folder, list(names.values()), [labels[image] for image in names])
     if options.protocol == "honest":
@@ -51,6 +51,13 @@ def read(options: ReadOptions) -> RawSplits:
     stratify = everything.labels if options.protocol == "honest" and enough else None
     train, test = (everything.take(part) for part in split_indices(len(everything), 0.2, stratify))
     return RawSplits(("negative", "positive"), train, test, missing=missing)
+
+
+def usual_suffix(folder: Path, images: Collection[str]) -> str:
+    """The suffix of most of the listed images: copies as PNG or JPEG exist, with a stray DICOM file among them."""
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    suffixes = ("dcm", "dicom", "png", "jpg", "jpeg")
+    return max(suffixes, key=lambda suffix: sum(f"{image}.{suffix}" in there for image in images))
 
 
 DATASET = Dataset(

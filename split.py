@@ -22,7 +22,7 @@ from engine.console import say
 from engine.data.split_output import SPLIT_FILE, check_apart, check_output, write
 from engine.data.splits import divide_groups, fewest_names, split_hash, split_names
 from engine.errors import RunError, UserError, listed
-from engine.readers.class_folders import Listing, group_of, list_classes
+from engine.readers.class_folders import Listing, alike, by_kind, check_unused, group_of, list_classes
 
 FORMAT = 1  # of split.json, raised when a reader has to know
 
@@ -54,6 +54,12 @@ def parser() -> Parser:
         help="how images get into OUT (default: copy). Links take no space; soft ones break when IN moves, hard"
         " ones need IN and OUT on one disk",
     )
+    add(
+        "--allow_partial",
+        "--allow-partial",
+        action="store_true",
+        help="go on where more than a hundredth of what looks like images is of formats that nothing here reads",
+    )
     add("--dry_run", action="store_true", help="print the counts and write nothing")
     add("--overwrite", action="store_true", help="replace OUT if it is an earlier output of split.py")
     return command_line
@@ -79,6 +85,7 @@ def split(options: argparse.Namespace) -> None:
     source, output = check_places(options)
     say(f"Reading {source}", go_on=True)
     listing = list_classes(source)
+    check_unused(source, [listing], options.allow_partial)
     check_apart(source, output, listing.sizes)
     groups = None if options.group_regex is None else find_groups(listing, options.group_regex)
     parts = split_by_class(listing, options) if groups is None else split_by_group(listing, groups, options)
@@ -88,9 +95,14 @@ def split(options: argparse.Namespace) -> None:
         say(f"{len(set(groups.values())):,} groups, each in one part", go_on=True)
     if listing.loose:
         say(f"{listing.loose:,} images outside the class folders left out", go_on=True)
+    if listing.unused:
+        say(f"Left out, but like images: {by_kind(listing.unused)}", go_on=True)
     if listing.ignored:
-        kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(listing.ignored.items()))
-        say(f"{listing.ignored.total():,} other files ignored: {kinds}", go_on=True)
+        say(f"{listing.ignored.total():,} other files ignored: {by_kind(listing.ignored)}", go_on=True)
+    if listing.foreign:
+        say(f"Left out, as other programs left them: {by_kind(listing.foreign)}", go_on=True)
+    for note in alike(listing.classes):
+        say(note, go_on=True)
     if options.dry_run:
         say("Dry run: nothing written", go_on=True)
         return

@@ -16,7 +16,7 @@ from pathlib import Path
 from common import Dataset, File, Part, RawSplits, ReadOptions, main
 from engine.errors import UserError
 from engine.readers.annotations import damaged, listed_part, read_matlab, whole_numbers
-from engine.readers.class_folders import class_folders, class_part
+from engine.readers.class_folders import class_folders, class_part, with_notes
 
 
 def read(options: ReadOptions) -> RawSplits:
@@ -50,17 +50,22 @@ def read(options: ReadOptions) -> RawSplits:
 
 def read_class_folders(root: Path, allow_partial: bool) -> RawSplits:
     """train/<class>/ and test/<class>/."""
-    found = {part: class_folders(root / part, allow_partial) for part in ("train", "test")}
-    classes = tuple(sorted(found["train"].keys() | found["test"].keys()))
-    strange = sorted(found["train"].keys() ^ found["test"].keys())
-    if strange and not allow_partial:
+    found = {f"{part}/": class_folders(root / part, allow_partial) for part in ("train", "test")}
+    there = {part: listing.classes for part, listing in found.items()}
+    classes = tuple(sorted(there["train/"].keys() | there["test/"].keys()))
+    strange = sorted(there["train/"].keys() ^ there["test/"].keys())
+    if len(classes) - len(strange) == DATASET.classes:  # nobody lists the names: what both have are the classes
+        classes = tuple(name for name in classes if name not in strange)
+        for listing in found.values():
+            listing.strangers += tuple(name for name in strange if name in listing.classes)
+    elif strange and not allow_partial:
         raise UserError(
             f"{root} has {', '.join(strange[:5])} in one of train/ and test/ alone. Expected the same classes in both: "
             "get the copy again."
         )
-    train, test = (class_part(root, part, classes, found[part]) for part in ("train", "test"))
+    train, test = (class_part(root, part.rstrip("/"), classes, images) for part, images in there.items())
     note = "class folders: classes are numbered in the order of their names, not as in cars_meta.mat"
-    return RawSplits(classes, train, test, notes=(note,))
+    return with_notes(RawSplits(classes, train, test, notes=(note,)), root, found, allow_partial)
 
 
 DEVKIT = (

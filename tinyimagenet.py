@@ -12,7 +12,7 @@ Traps     every class, and many an image, is in ImageNet: pretrained backbones h
 
 from common import Dataset, File, RawSplits, ReadOptions, main
 from engine.readers.annotations import damaged, listed_part, read_columns, read_lines
-from engine.readers.class_folders import class_folders, class_part
+from engine.readers.class_folders import class_folders, class_part, with_notes
 
 
 def read(options: ReadOptions) -> RawSplits:
@@ -20,7 +20,8 @@ def read(options: ReadOptions) -> RawSplits:
     classes = tuple(sorted(read_lines(options.folder / "wnids.txt")))
     if len(set(classes)) < len(classes):
         raise damaged(options.folder / "wnids.txt", "it names a class twice")
-    train = class_folders(options.folder / "train", options.allow_partial)
+    found = class_folders(options.folder / "train", options.allow_partial, classes)
+    train = found.classes
     labels = {name: label for label, name in enumerate(classes)}
     listed = options.folder / "val" / "val_annotations.txt"
     rows = read_columns(listed, 3)
@@ -29,7 +30,7 @@ def read(options: ReadOptions) -> RawSplits:
     names = [f"val/images/{file}" for file, _, _ in rows]
     test, missing = listed_part(options.folder, names, [labels[wnid] for _, wnid, _ in rows])
     foreign = tuple(f"train/{name} is not in wnids.txt" for name in sorted(train.keys() - labels.keys()))
-    return RawSplits(
+    raw = RawSplits(
         classes,
         class_part(options.folder / "train", "", classes, train),
         test,
@@ -37,6 +38,7 @@ def read(options: ReadOptions) -> RawSplits:
         differences=foreign,
         notes=("all classes are ImageNet's: weights pretrained on it have seen many of these images",),
     )
+    return with_notes(raw, options.folder, {"train/": found}, options.allow_partial)
 
 
 DATASET = Dataset(

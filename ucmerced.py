@@ -16,8 +16,13 @@ from engine.readers.class_folders import read_and_split
 
 def read(options: ReadOptions) -> RawSplits:
     """Class folders."""
-    return read_and_split(options.folder / "Images", test_size=0.2, allow_partial=options.allow_partial)
+    images = options.folder / "Images"
+    return read_and_split(images, test_size=0.2, allow_partial=options.allow_partial, published=CLASSES.split())
 
+
+CLASSES = """agricultural airplane baseballdiamond beach buildings chaparral denseresidential forest freeway golfcourse
+harbor intersection mediumresidential mobilehomepark overpass parkinglot river runway sparseresidential storagetanks
+tenniscourt"""
 
 DATASET = Dataset(
     key="ucmerced",

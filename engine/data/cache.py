@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from engine.data.decode_pool import DecodeResult, Target, decode_rows, readable, write
-from engine.data.images import DECODER
+from engine.data.images import DECODER, KEPT, has_remedy
 from engine.data.lazy_images import LazyImages
 from engine.data.part import HDF5Image, Part, Pixels, PixelSource, RawSplits, Reference
 from engine.errors import UserError, disk_errors_explained, listed
@@ -40,6 +41,7 @@ class Decoded:
     digests: Sequence[str]  # M, of the pixels before they were resized; "" for an image that can't be read
     row_of: dict[Reference, int]
     bad: dict[str, str]  # name -> why it can't be read, sorted
+    notes: list[str]  # what should be known of those that were read
 
     def part(self, part: Part) -> Part:
         """`part` with pixels instead of references, and without the images that can't be read."""
@@ -90,11 +92,22 @@ def decode_all(
     if bad and not allow_unreadable:
         lines = [f"{name}: {reason}" for name, reason in bad]
         raise UserError(
-            f"{len(bad):,} of {len(outcomes):,} images can't be read:{listed(lines, len(lines))}\nGet these again, "
-            "or repair or remove them, or leave them out with --allow-partial: the record is then marked partial."
+            f"{len(bad):,} of {len(outcomes):,} images can't be read:{listed(lines, len(lines))}\n"
+            f"{_what_to_do([reason for _, reason in bad])}, or leave them out with --allow-partial: the record is then "
+            "marked partial."
         )
     row_of = {reference: row for row, reference in enumerate(images.references)}
-    return Decoded(pixels, [outcome.digest for outcome in outcomes], row_of, dict(bad))
+    odd = Counter(outcome.oddity for outcome in outcomes if outcome.oddity)
+    notes = [f"{number:,} of {len(outcomes):,} images: {oddity}" for oddity, number in sorted(odd.items())]
+    return Decoded(pixels, [outcome.digest for outcome in outcomes], row_of, dict(bad), notes)
+
+
+def _what_to_do(reasons: Sequence[str]) -> str:
+    """The advice about images that can't be read, as far as the reasons do not say it themselves."""
+    if all(map(has_remedy, reasons)):
+        return "Do what these lines say"
+    again = "et these again, or repair or remove them"
+    return f"Do what a line says after its colon, or g{again}" if any(map(has_remedy, reasons)) else f"G{again}"
 
 
 @dataclass(frozen=True)
@@ -160,7 +173,7 @@ def _fingerprint(images: Images, size: tuple[int, int]) -> str:
             except OSError:  # found when it is decoded, and reported with the others
                 status[path] = None
     states = [status[_path(reference)] for reference in images.references]
-    return hashlib.sha256(json.dumps([DECODER, size, images.listing, states]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([DECODER, KEPT, size, images.listing, states]).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -168,7 +181,8 @@ class Cache:
     """`<stem>-<fingerprint>.npy`, which holds the pixels, and the manifest `.json` beside it, which is written last.
 
     The manifest says of each row which image it is ("images": where it lies below the folder that holds them all), its
-    label (an index into "classes") and its digest, and of a row that could not be read why ("bad").
+    label (an index into "classes") and its digest, of a row that could not be read why ("bad"), and what is odd about
+    another ("odd").
     """
 
     folder: Path
@@ -220,7 +234,8 @@ class Cache:
             # rights and missing packages are mended without a trace in a file's size or time
             if not self._is_whole() or any(readable(self.images.references[row]) for row in lost[:retried]):
                 return None
-            outcomes = [DecodeResult(text, bad.get(row, "")) for row, text in enumerate(digests)]
+            odd = {int(row): str(oddity) for row, oddity in dict(manifest["odd"]).items()}
+            outcomes = [DecodeResult(text, bad.get(row, ""), odd.get(row, "")) for row, text in enumerate(digests)]
             return np.load(self._path, mmap_mode="r"), outcomes
         except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
@@ -241,6 +256,7 @@ class Cache:
         manifest = self.images.listing | {
             "digests": [outcome.digest for outcome in outcomes],
             "bad": {str(row): outcome.problem for row, outcome in enumerate(outcomes) if outcome.problem},
+            "odd": {str(row): outcome.oddity for row, outcome in enumerate(outcomes) if outcome.oddity},
         }
         with atomic(self._path.with_suffix(".json")) as file:
             file.write(json.dumps(manifest).encode())  # ASCII, since a path need not be Unicode

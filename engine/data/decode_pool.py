@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from engine.data.images import digest, load, resize
+from engine.data.images import ODDITY, digest, load, resize
 from engine.data.part import Pixels, Reference
 from engine.errors import RunError, UnreadableError, UserError
 from engine.heartbeat import alive, die_with
@@ -39,6 +39,7 @@ class DecodeResult(NamedTuple):
 
     digest: str
     problem: str
+    oddity: str = ""  # what engine/data/images.py says of one that was read, but perhaps not as it was meant
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,8 @@ def _decode(first: int, references: Sequence[Reference], target: Target | None) 
             image = load(reference)
             if target:
                 target.write(row, resize(image, target.size))
-            outcomes.append(DecodeResult(digest(image), ""))
+            oddity = "" if isinstance(image, np.ndarray) else image.info.get(ODDITY, "")
+            outcomes.append(DecodeResult(digest(image), "", oddity))
         except UnreadableError as problem:
             outcomes.append(DecodeResult("", str(problem)))
     return outcomes

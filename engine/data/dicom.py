@@ -34,7 +34,13 @@ def decode_dicom(path: Path) -> Pixels:
         raise UnreadableError("empty" if path.stat().st_size == 0 else "not a DICOM file") from error
     if "PixelData" not in header:
         raise UnreadableError("a DICOM file without pixels")
-    stored = pixel_array(header, index=0)  # also YBR -> RGB
+    try:
+        stored = pixel_array(header, index=0)  # also YBR -> RGB
+    except RuntimeError as error:
+        if "missing dependencies" not in str(error):
+            raise
+        coding = header.file_meta.TransferSyntaxUID.name
+        raise UnreadableError(f"{coding} is read by a package: pip install 'pylibjpeg[all]'") from error
     photometric = str(header.get("PhotometricInterpretation", "")).strip()
     if photometric == "PALETTE COLOR":
         colours = apply_color_lut(stored, header)

@@ -2,13 +2,18 @@
 
 The rules, for every dataset alike:
 
-- The format is known by a file's content, not by its name; only DICOM files are known by their suffix.
+- The format is known by a file's content, not by its name; DICOM files are also known by their suffix. HEIF and JPEG XL
+  take a package.
 - EXIF rotation is applied: pixels are the way round that a viewer shows them.
 - Grey becomes three equal channels. Transparent pixels are laid on white (but for the one transparent grey that a
   16-bit PNG can have). CMYK and palettes are converted.
 - 16-bit grey becomes 8 bits by dividing by 257, that is, scaled by what the type can hold, not by what an image uses.
-  Of 16-bit colours, which Pillow doesn't read in full, the higher byte is taken.
-- Of several frames the first is taken.
+  Of 16-bit colours, which Pillow doesn't read in full, the higher byte is taken. Where few of the bits are used, the
+  image is as dark as that makes it, and ODDITY says so.
+- TIFF: where white is 0, at any depth, the image is inverted. A fourth band is transparency if the file says so and it
+  can be a mask; any other, such as near infrared, is left out, and ODDITY says so.
+- An image has at most MOST_PIXELS.
+- Of several frames the first is taken. Colour profiles (ICC) are not applied.
 - DICOM: as engine/data/dicom.py says.
 - Resizing is bilinear with antialiasing, to exactly the height and width asked for; the aspect ratio gives way.
 """
@@ -17,20 +22,37 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import importlib
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, GifImagePlugin, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError, features
 
+from engine.data.dicom import decode_dicom
+from engine.data.file_kinds import DICOM_SUFFIXES, HEAD, Plugin, format_of, is_dicom, plugin_of, what_else
 from engine.data.part import HDF5Image, Pixels, Reference
 from engine.errors import UnreadableError, UserError
 
-DECODER = 1  # raised when the same file can give other pixels
+# A run's identity has DECODER, which is raised when pixels can become others by resizing; what decoding makes of a file
+# is told by the digests in the split's hash, so that runs of files that are read as before are still found. Kept
+# pixels know the files alone: KEPT is raised when the same file can give other pixels, and all are decoded anew.
+DECODER = 1
+KEPT = 2
 HDF5_CACHE_BYTES = 128 << 20
+MOST_PIXELS = 10**9  # of one image; Pillow takes four bytes for each
+ODDITY = "oddity"  # what an image that load() returns has under this name in its `info`, if it is not ""
+
+# Pillow's limits are meant for pictures that strangers send to a server. These are the user's own, and MOST_PIXELS is
+# asked of them; text beside the pixels is bounded, as it is all unpacked in memory
+Image.MAX_IMAGE_PIXELS = None
+PngImagePlugin.MAX_TEXT_CHUNK = 64 << 20
+PngImagePlugin.MAX_TEXT_MEMORY = 256 << 20
+# 16 bits, big-endian, white is 0: the one such grey that Pillow knows in the other order of bytes alone
+TiffImagePlugin.OPEN_INFO.setdefault((b"MM", 0, (1,), 1, (16,), ()), ("I;16B", "I;16B"))
 
 
 def decode(reference: Reference) -> Pixels:
@@ -48,12 +70,7 @@ def load(reference: Reference) -> Pixels | Image.Image:
     try:
         if isinstance(reference, HDF5Image):
             return _decode_hdf5(reference)
-        if reference.suffix.lower() in (".dcm", ".dicom"):
-            from engine.data.dicom import decode_dicom
-
-            return decode_dicom(reference)
-        with Image.open(reference) as image:
-            return _to_rgb(_upright(image))
+        return _load_file(reference)
     except (UnreadableError, UserError, MemoryError):
         raise
     # a damaged file can make a decoder raise nearly anything
@@ -61,6 +78,53 @@ def load(reference: Reference) -> Pixels | Image.Image:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             raise  # the machine's fault, not the image's
         raise UnreadableError(_reason(error, path)) from error
+
+
+def _load_file(path: Path) -> Pixels | Image.Image:
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        return decode_dicom(path)
+    try:
+        return _open(path)
+    except UnidentifiedImageError:
+        head = _head(path)
+        if is_dicom(head):
+            return decode_dicom(path)
+        if plugin := plugin_of(head):
+            _register(plugin)
+            return _open(path)
+        raise
+
+
+def _open(path: Path) -> Image.Image:
+    with Image.open(path) as image:  # which has read the header alone
+        if image.width * image.height > MOST_PIXELS:
+            raise UnreadableError(
+                f"{image.width:,} x {image.height:,} pixels are more than {MOST_PIXELS:,}: make it smaller, or cut it"
+            )
+        how = _Stored.of(image)
+        # of a GIF whose first frame is smaller than the whole, the rest shows what lies behind it
+        frame = image.tile[0][1] if isinstance(image, GifImagePlugin.GifImageFile) and image.tile else None
+        shown = _to_rgb(_upright(image), how)
+        if frame and frame != (0, 0, *shown.size):
+            part = shown.crop(frame)
+            shown = Image.new("RGB", shown.size, "white")
+            shown.paste(part, frame[:2])
+        return shown
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)
+
+
+def _register(plugin: Plugin) -> None:
+    """Let Pillow know of a package. UnreadableError: it is not installed."""
+    try:
+        package = importlib.import_module(plugin.module)
+    except ImportError as error:
+        raise UnreadableError(plugin.remedy) from error
+    # the package for JPEG XL does it when it is imported
+    getattr(package, "register_heif_opener", lambda: None)()
 
 
 def resize(image: Pixels | Image.Image, size: tuple[int, int]) -> Pixels:
@@ -105,28 +169,106 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if how is None else image.transpose(how)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+class _Stored(NamedTuple):
+    """How a file stores its pixels, as far as their mode, once they are loaded, does not tell."""
+
+    deep: bool  # 16 bits a sample
+    white: int  # the highest value of a grey that takes more than 8 bits
+    inverted: bool  # 0 is white, which Pillow turns around up to 8 bits alone
+    signed: bool
+    fourth: bool  # TIFF colours with a fourth band: transparency, if `declared`
+    declared: bool
+
+    @classmethod
+    def of(cls, image: Image.Image) -> _Stored:
+        """What an image that is not loaded yet says of itself."""
+        tiles = getattr(image, "tile", None)
+        arguments = tiles[0][3] if tiles else None
+        raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+        deep = isinstance(raw, str) and ";16" in raw
+        if not isinstance(image, TiffImagePlugin.TiffImageFile):
+            return cls(deep, 65_535, False, False, False, False)
+        tags = image.tag_v2
+        bits, signed = tags.get(258, (1,))[0], tags.get(339, (1,))[0] == 2
+        white = 2 ** (bits - signed) - 1 if bits in (12, 16) else 65_535
+        return cls(deep, white, tags.get(262) == 0, signed, image.mode == "RGBA", bool(tags.get(338)))
+
+
+def _to_rgb(image: Image.Image, how: _Stored) -> Image.Image:
+    oddity = ""
     if image.mode.startswith("I;16") or image.mode == "I":
-        return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
-    if image.mode == "F":
-        raise UnreadableError("its pixels are floating-point numbers, of which nothing says what is white")
-    if image.has_transparency_data:
+        grey = np.asarray(image)
+        oddity = _few_bits(int(grey.max())) if how.deep and how.white == 65_535 else ""
+        image = Image.fromarray(_to_8_bits(grey, how)).convert("RGB")
+    elif image.mode == "F":
+        raise UnreadableError(
+            "its pixels are floating-point numbers, of which nothing says what is white: store it with 8 or 16 bits"
+        )
+    elif how.signed:
+        raise UnreadableError("its 8-bit numbers have a sign, which nothing here reads: store it without")
+    elif image.has_transparency_data and not (how.fourth and not _is_mask(image, how)):
         see_through = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), see_through).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), see_through).convert("RGB")
+    else:
+        oddity = FOURTH_BAND if how.fourth else ""
+        image = image if image.mode == "RGB" else image.convert("RGB")
+        if how.deep and not oddity:
+            oddity = _few_bits(256 * int(np.asarray(image).max()))
+    image.info[ODDITY] = oddity
+    return image
 
 
-def _to_8_bits(grey: npt.NDArray[Any]) -> Pixels:
+FOURTH_BAND = "stored with a fourth band that is no transparency, such as near infrared: it is not used"
+
+
+def _is_mask(image: Image.Image, how: _Stored) -> bool:
+    """Whether a TIFF's fourth band says what is transparent: most of it would be wholly so, or not at all.
+
+    A band that the file does not declare as one is none, by the TIFF 6.0 specification (ExtraSamples).
+    """
+    counts = image.getchannel("A").histogram()
+    return how.declared and 2 * (counts[0] + counts[255]) >= sum(counts)
+
+
+def _few_bits(highest: int) -> str:
+    """What is said of an image of 16 bits whose highest value is so low that fewer were meant, perhaps."""
+    for bits in (8, 10, 12, 14):
+        if 0 < highest < 2**bits:
+            return (
+                f"stored with 16 bits but with no value beyond {bits} bits, and so of {2 ** (bits - 8):,} of 256 greys "
+                "at most. Where that is all that the camera has, stretch them to 16 bits"
+            )
+    return ""
+
+
+def _to_8_bits(grey: npt.NDArray[Any], how: _Stored) -> Pixels:
     if grey.min() < 0 or grey.max() > 65_535:
         raise UnreadableError(f"its pixels go from {grey.min()} to {grey.max()}, more than 16 bits hold")
-    return np.round(grey / 257).astype(np.uint8)
+    scaled = np.round(grey / (how.white / 255)).clip(0, 255).astype(np.uint8)
+    return 255 - scaled if how.inverted else scaled
+
+
+_OPTIONAL = {"AVIF": "avif", "JPEG 2000": "jpg_2000", "WebP": "webp"}  # what a Pillow can be built without
+
+
+def has_remedy(reason: str) -> bool:
+    """Whether the reason for which an image can't be read says what to do, so that to get it again is wrong advice."""
+    return "pip install" in reason or "git lfs pull" in reason
 
 
 def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     if isinstance(error, UnidentifiedImageError):
-        return "empty" if path.stat().st_size == 0 else "not an image of a known format"
+        head = _head(path)
+        found = format_of(head)
+        if found in _OPTIONAL and not features.check(_OPTIONAL[found]):
+            return f"{found}, which this Pillow can't read: pip install --upgrade pillow"
+        if found and path.stat().st_size > HEAD:
+            return f"{found}, but damaged, or of a kind that Pillow doesn't read: other bits, bands or compression"
+        return what_else(head) or "not an image of a known format"
+    if "MAX_TEXT" in str(error):
+        return "it holds too much text beside its pixels: save it anew without that"
     # str() of a KeyError puts its message in quotes
     message = error.args[0] if isinstance(error, KeyError) and error.args else error
     without_objects = re.sub(r" ?<[^<>]* at 0x[0-9a-f]+>", "", str(message))
@@ -144,6 +286,12 @@ def open_hdf5(path: Path) -> Any:
             modified = path.stat().st_mtime_ns
         return _open_hdf5(path, modified)
     except OSError as error:
+        if re.search(r"unable to lock|already open", str(error)):
+            raise UserError(
+                f"{path} is in use, or its disk can't lock files: {_reason(error, path)}. Close the program that writes"
+                " to it. If there is none: HDF5_USE_FILE_LOCKING=FALSE before the command reads it without a lock, and "
+                "`h5clear -s` takes the mark away that a program which broke down left in it."
+            ) from error
         raise UserError(f"{path} can't be read as HDF5: {_reason(error, path)}. Get it again.") from error
 
 
@@ -151,7 +299,9 @@ def open_hdf5(path: Path) -> Any:
 def _open_hdf5(path: Path, _: int) -> Any:
     import h5py
 
-    return h5py.File(path, rdcc_nbytes=HDF5_CACHE_BYTES)
+    # on a disk that knows no locks it is read without one
+    locking = {"locking": "best-effort"} if h5py.version.hdf5_version_tuple >= (1, 14, 0) else {}
+    return h5py.File(path, rdcc_nbytes=HDF5_CACHE_BYTES, **locking)
 
 
 @lru_cache(maxsize=1)

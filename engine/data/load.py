@@ -180,6 +180,7 @@ def decode(dataset: Dataset, raw: RawSplits, splits: Splits, options: DecodeOpti
         for what, part in (("training", splits.train), ("validation", splits.val), ("test", splits.test)):
             if not len(part):
                 raise UserError(f"{dataset.name}: no image of the {what} part can be read. Get the images again.")
+        raw = replace(raw, notes=(*raw.notes, *images.notes))
         if images.bad:
             unread = [f"{name} can't be read: {reason}" for name, reason in images.bad.items()]
             total = f"{len(unread):,} images left out: they can't be read"

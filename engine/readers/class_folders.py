@@ -3,20 +3,28 @@
 import os
 import re
 import stat
+import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from engine.data.file_kinds import (
+    HEAD,
+    IMAGE_SUFFIXES,
+    is_conflict_copy,
+    is_helper_folder,
+    kind_of,
+    remedy_for,
+    suffix_of,
+)
 from engine.data.part import Part, RawSplits
 from engine.data.splits import fewest_names, split_names
 from engine.errors import UserError, listed
 
-IMAGE_SUFFIXES = frozenset(
-    [".bmp", ".dcm", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
-)
+MOST_UNUSED = 0.01  # of the files that look like images
 
 
 @dataclass
@@ -26,18 +34,24 @@ class Listing:
     classes: dict[str, list[str]] = field(default_factory=dict)  # class -> sorted "class/sub/image.png"
     sizes: dict[str, int] = field(default_factory=dict)  # image -> bytes
     loose: int = 0  # images that lie in no class folder
+    unused: Counter[str] = field(default_factory=Counter)  # suffix -> files that look like images and are not read
+    remedies: set[str] = field(default_factory=set)  # what would make some of these readable
     ignored: Counter[str] = field(default_factory=Counter)  # suffix, or "hidden" -> files that are no images
+    foreign: Counter[str] = field(default_factory=Counter)  # "@eaDir/" or another kind -> what programs left there
+    strangers: tuple[str, ...] = ()  # folders of a published dataset that are none of its classes
 
 
-def list_classes(root: Path, allow_empty: bool = False) -> Listing:
-    """Find the images of every class folder in `root`, at any depth.
+def list_classes(
+    root: Path, allow_empty: bool = False, allow_twins: bool = False, skip: Collection[str] = ()
+) -> Listing:
+    """Find the images of every class folder in `root`, at any depth, but for the class folders in `skip`.
 
     Every image is opened, so that all that can't be read is known before anything is made of them.
 
-    UserError: something can't be read, a folder is reached twice, no class folder, a class folder without images
-    (unless `allow_empty`).
+    UserError: something can't be read, a folder is reached twice, or a file (unless `allow_twins`), no class folder, a
+    class folder without images (unless `allow_empty`).
     """
-    walk = _Walk(root)
+    walk = _Walk(root, allow_twins, skip)
     while walk.pending:
         walk.enter(walk.pending.pop())
     if walk.unreadable:
@@ -55,11 +69,12 @@ def list_classes(root: Path, allow_empty: bool = False) -> Listing:
 class _Walk:
     """What has been seen of the folders below `root`, and what is still to be seen."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, allow_twins: bool, skip: Collection[str]) -> None:
         self.root = root
         self.pending = [""]  # paths of folders below the root
-        self.listing = Listing()
+        self.listing = Listing(strangers=tuple(sorted(skip)))
         self.unreadable: list[str] = []
+        self._allow_twins = allow_twins
         self._folders: dict[tuple[int, int], str] = {}
         self._files: dict[tuple[int, int], str] = {}
 
@@ -85,24 +100,63 @@ class _Walk:
 
     def _look_at(self, entry: os.DirEntry[str], folder: str) -> None:
         name = f"{folder}/{entry.name}".lstrip("/")
-        if entry.name.startswith(".") or entry.name == "__MACOSX":
+        is_folder = _is_folder(entry)
+        if is_folder and is_helper_folder(entry.name, inside_class=bool(folder)):
+            self.listing.foreign[f"{entry.name}/"] += 1
+        elif entry.name.startswith(".") and not entry.name.endswith(".icloud"):
             self.listing.ignored["hidden"] += 1
-        elif _is_folder(entry):
+        elif not is_folder:
+            self._look_at_file(entry, folder, name)
+        elif name not in self.listing.strangers:
             self.pending.append(name)
             if not folder:
                 self.listing.classes[name] = []
-        elif problem := _problem(entry, name):
+
+    def _look_at_file(self, entry: os.DirEntry[str], folder: str, name: str) -> None:
+        if is_conflict_copy(entry.name):
+            self.listing.foreign["after a conflict"] += 1
+            return
+        head = _Head(entry)
+        kind = kind_of(entry.name, head)
+        suffix = suffix_of(entry.name) or "no suffix"
+        if problem := _problem(entry, head, kind != "image"):
             self.unreadable.append(f"{name}: {problem}")
-        elif not _is_image(entry.name):
-            self.listing.ignored[Path(name).suffix.lower() or "no suffix"] += 1
+        elif kind == "other" or (kind != "image" and not folder):
+            self.listing.ignored[suffix] += 1
+        elif kind != "image":
+            self.listing.unused["as placeholder" if kind == "placeholder" else suffix] += 1
+            self.listing.remedies |= {remedy} if (remedy := remedy_for(entry.name, head())) else set()
         elif not folder:
             self.listing.loose += 1
         else:
             status = entry.stat()
             twin = self._files.setdefault((status.st_dev, status.st_ino), name)
-            if twin != name:
-                self.unreadable.append(f"{name}: the same file as {twin}, and could land on the other side")
+            if twin != name and not self._allow_twins:
+                self.unreadable.append(
+                    f"{name}: the same file as {twin}, and could land on the other side: remove one of the two names"
+                )
             self.listing.sizes[name] = status.st_size
+
+
+class _Head:
+    """The first bytes of a file, read when they are asked for; none of what is no regular file, or can't be read."""
+
+    def __init__(self, entry: os.DirEntry[str]) -> None:
+        self._entry = entry
+        self._bytes: bytes | None = None
+        self.error: OSError | None = None
+
+    def __call__(self) -> bytes:
+        if self._bytes is None:
+            self._bytes = b""
+            try:
+                # a pipe would wait for whoever writes into it
+                if stat.S_ISREG(self._entry.stat().st_mode):
+                    with Path(self._entry.path).open("rb", buffering=0) as file:
+                        self._bytes = file.read(HEAD)
+            except OSError as error:
+                self.error = error
+        return self._bytes
 
 
 def group_of(name: str, pattern: re.Pattern[str]) -> str | None:
@@ -118,26 +172,26 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES
-
-
-def _problem(entry: os.DirEntry[str], name: str) -> str | None:
-    """Why a file can't be used; None: it can, or it is no image and nobody misses it."""
+def _problem(entry: os.DirEntry[str], head: _Head, other: bool) -> str | None:
+    """Why a file can't be used; None: it can, or it is no image (`other`) and nobody misses it."""
     try:
         # also for other names: a broken link can be a class folder on a disk that isn't mounted
         mode = entry.stat().st_mode
-        if not _is_image(entry.name):
+        if other:
             return None
         if not stat.S_ISREG(mode):
             return "not a regular file"
-        name.encode()
-        with Path(entry.path).open("rb", buffering=0) as file:
-            file.read(1)
+        entry.name.encode()
+        head()
+        if head.error:
+            raise head.error
     except UnicodeEncodeError:
         return "its name is not UTF-8"
     except OSError as error:
-        return "a link to nothing" if entry.is_symlink() and not Path(entry.path).exists() else error.strerror
+        if not entry.is_symlink() or Path(entry.path).exists():
+            return error.strerror
+        annexed = ".git/annex/" in str(Path(entry.path).readlink())
+        return f"a link to nothing{': git annex get' if annexed else ''}"
     return None
 
 
@@ -151,7 +205,7 @@ def _check_classes(root: Path, listing: Listing, allow_empty: bool) -> None:
         raise UserError(
             f"Found no images in {len(empty):,} of the {len(listing.classes):,} class folders of {root}:"
             f"{listed(empty)}\nExpected images ({' '.join(sorted(IMAGE_SUFFIXES))}) in each."
-            " Add them or remove the folders."
+            f"{_reminder(listing)} Add them or remove the folders."
         )
     if len(listing.classes) == 1:
         only = root / next(iter(listing.classes))
@@ -166,11 +220,104 @@ def _check_classes(root: Path, listing: Listing, allow_empty: bool) -> None:
         )
 
 
-def class_folders(folder: Path, allow_partial: bool) -> dict[str, list[str]]:
-    """Class -> images, of a published dataset's class folders. UserError: no such folder, or what list_classes says."""
+def _reminder(listing: Listing) -> str:
+    found = f" Not used: {by_kind(listing.unused)}, which look like images." if listing.unused else ""
+    return found + "".join(f" {remedy}." for remedy in sorted(listing.remedies))
+
+
+def by_kind(kinds: Mapping[str, int]) -> str:
+    """ "2 .psd, 1 .svg" """
+    return ", ".join(f"{number:,} {kind}" for kind, number in sorted(kinds.items()))
+
+
+def check_unused(root: Path, listings: Iterable[Listing], allow_partial: bool) -> tuple[list[str], list[str]]:
+    """What is said of the files below `root` that are not used: what makes the data partial, and what is but noted.
+
+    UserError (unless `allow_partial`): more than MOST_UNUSED of what looks like images, or a single placeholder of
+    an image that lies elsewhere.
+    """
+    whole = Listing()
+    used = 0
+    for listing in listings:
+        used += len(listing.sizes)
+        whole.unused += listing.unused
+        whole.ignored += listing.ignored
+        whole.foreign += listing.foreign
+        whole.remedies |= listing.remedies
+    differences, notes, unused = [], [], whole.unused.total()
+    said = f"not used, but like images: {by_kind(whole.unused)}"
+    if unused > MOST_UNUSED * (used + unused) or whole.unused["as placeholder"]:
+        if not allow_partial:
+            raise UserError(
+                f"Of {used + unused:,} files in {root} that look like images, {unused:,} would not be used: "
+                f"{by_kind(whole.unused)}.{''.join(f' {remedy}.' for remedy in sorted(whole.remedies))} Expected "
+                "formats that are read: convert these (to PNG, say), move them elsewhere, or go on without them with "
+                "--allow-partial."
+            )
+        differences.append(said)
+    elif unused:
+        notes.append(said)
+    if kinds := {kind: number for kind, number in whole.ignored.items() if kind != "hidden"}:
+        notes.append(f"not used, as they are no images: {by_kind(kinds)}")
+    if whole.foreign:
+        notes.append(f"not used, as other programs left them: {by_kind(whole.foreign)}")
+    return differences, notes
+
+
+def folders_in(place: Path) -> list[str]:
+    """The names of the visible folders in `place`, without those that programs made for themselves."""
+    names = [entry.name for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    return sorted(name for name in names if not is_helper_folder(name))
+
+
+def helpers_in(place: Path) -> Listing:
+    """A listing of nothing but the folders in `place` that programs made for themselves."""
+    names = [f"{entry.name}/" for entry in place.iterdir() if entry.is_dir() and is_helper_folder(entry.name)]
+    return Listing(foreign=Counter(names))
+
+
+def alike(classes: Iterable[str]) -> list[str]:
+    """A note for names of classes that differ in nothing but capitals, spaces around them, or how they are encoded."""
+    same: dict[str, list[str]] = {}
+    for name in classes:
+        same.setdefault(unicodedata.normalize("NFC", name).casefold().strip(), []).append(name)
+    return [
+        f"{' and '.join(map(repr, sorted(names)))} are taken for different classes"
+        for names in same.values()
+        if len(names) > 1
+    ]
+
+
+def class_folders(folder: Path, allow_partial: bool, published: Collection[str] = ()) -> Listing:
+    """A published dataset's class folders; where most are called as `published`, the others are none and are left out.
+
+    One file under two names is no reason to refuse it: programs that save space make such links, and images of the same
+    pixels are found later. UserError: no such folder, or what list_classes and check_unused say.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder} is missing: it holds a folder for each class. Get the dataset whole.")
-    return list_classes(folder, allow_empty=allow_partial).classes
+    there = folders_in(folder)
+    strangers = [name for name in there if name not in published]
+    if 2 * len(strangers) > len(there):  # called otherwise altogether, in another copy
+        strangers = []
+    listing = list_classes(folder, allow_partial, True, strangers)
+    if allow_partial:
+        for name in [name for name, images in listing.classes.items() if not images and name not in published]:
+            del listing.classes[name]
+            listing.strangers += (name,)
+    return listing
+
+
+def with_notes(raw: RawSplits, folder: Path, listings: Mapping[str, Listing], allow_partial: bool) -> RawSplits:
+    """`raw`, and what is said of all that lies in a published dataset's class folders and is not used.
+
+    `listings` has what class_folders found, by the path in `folder` where it looked. UserError: as check_unused.
+    """
+    bare = [replace(listing, ignored=Counter()) for listing in listings.values()]
+    differences, notes = check_unused(folder, bare, allow_partial)
+    for part, listing in listings.items():
+        notes += [f"{part}{name}/ is none of the classes and is not used" for name in listing.strangers]
+    return replace(raw, differences=(*raw.differences, *differences), notes=(*raw.notes, *notes))
 
 
 def class_part(root: Path, folder: str, classes: Sequence[str], images: Mapping[str, Sequence[str]]) -> Part:
@@ -197,9 +344,13 @@ def split_classes(classes: Mapping[str, Sequence[str]], test_size: float) -> tup
     return train, test
 
 
-def read_and_split(root: Path, test_size: float, allow_partial: bool) -> RawSplits:
-    """A dataset without an official split: class folders in `root`, of which `test_size` of each is for testing."""
-    return split_listed(root, class_folders(root, allow_partial), test_size)
+def read_and_split(root: Path, test_size: float, allow_partial: bool, published: Collection[str] = ()) -> RawSplits:
+    """A dataset without an official split: class folders in `root`, of which `test_size` of each is for testing.
+
+    `published` are the classes' names, if they are known: other folders are then none.
+    """
+    listing = class_folders(root, allow_partial, published)
+    return with_notes(split_listed(root, listing.classes, test_size), root, {"": listing}, allow_partial)
 
 
 def split_listed(root: Path, images: Mapping[str, Sequence[str]], test_size: float) -> RawSplits:

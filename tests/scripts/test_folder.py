@@ -291,6 +291,53 @@ def test_unreadable_images_are_all_named_or_left_out(command: Command, tmp_path:
     assert sorted(line.partition(" can't be read: ")[0] for line in said) == sorted(bad)
 
 
+@pytest.mark.parametrize("parts", [("",), ("train/", "test/")])
+def test_what_looks_like_images_and_is_not_used(
+    parts: tuple[str, ...], command: Command, tmp_path: Path, capsys: Any
+) -> None:
+    tree(tmp_path / "pets", *(f"{part}{name}" for part in parts for name in ("cat", "dog")))
+    images = 12 * len(parts)
+    for name in ("cat/1.nef", "cat/2.nef", "dog/3.psd", "dog/words.txt", "dog/@eaDir/1.png"):
+        (tmp_path / "pets" / parts[0] / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "pets" / parts[0] / name).write_bytes(b"what Pillow does not read")
+    assert command(f"pets {QUICK}", folder.DATASET) == 2
+    message = f"Of {images + 3} files in {tmp_path / 'pets'} that look like images, 3 would not be used: 2 .nef, 1 .psd"
+    assert message in capsys.readouterr().err
+    assert command(f"pets {QUICK} --allow-partial", folder.DATASET) == 0
+    found = record(tmp_path / "runs")["dataset"]
+    assert found["partial"] is True
+    assert found["differences"] == ["not used, but like images: 2 .nef, 1 .psd"]
+    words = ["not used, as they are no images: 1 .txt", "not used, as other programs left them: 1 @eaDir/"]
+    assert found["notes"][-2:] == words
+
+
+@pytest.mark.parametrize("helper", ["@eaDir", "#recycle", "System Volume Information"])
+def test_helper_folders_beside_parts_and_classes(helper: str, tmp_path: Path) -> None:
+    parted(tmp_path)
+    tree(tmp_path, helper, f"train/{helper}", f"test/cat/{helper}")
+    found = read(tmp_path)
+    assert found.classes == ("cat", "dog")
+    assert (len(found.train), len(found.test)) == (12, 12)
+    assert found.notes == (f"not used, as other programs left them: 3 {helper}/",)
+
+
+@pytest.mark.parametrize("other", ["Cat", "cat ", " CAT"])
+def test_names_of_classes_that_hardly_differ_are_told(other: str, tmp_path: Path) -> None:
+    tree(tmp_path, "cat", "dog", other)
+    assert f"{' and '.join(map(repr, sorted(['cat', other])))} are taken for different classes" in read(tmp_path).notes
+
+
+def test_images_of_12_bits_are_told(command: Command, tmp_path: Path, capsys: Any) -> None:
+    tree(tmp_path / "scans", "cat", "dog")
+    for index in range(3):
+        pixels = np.random.default_rng(index).integers(0, 4096, (20, 16), dtype=np.uint16)
+        Image.fromarray(pixels).save(tmp_path / "scans" / "cat" / f"deep{index}.tif")
+    assert command(f"scans {QUICK}", folder.DATASET) == 0
+    assert "3 of 15 images: stored with 16 bits but with no value beyond 12 bits" in capsys.readouterr().out
+    notes = record(tmp_path / "runs")["dataset"]["notes"]
+    assert any(note.startswith("3 of 15 images: stored with 16 bits") for note in notes)
+
+
 def test_copies_across_parts_are_refused_or_left_out(command: Command, tmp_path: Path, capsys: Any) -> None:
     parted(tmp_path / "pets")
     shutil.copy(tmp_path / "pets/test/cat/3.png", tmp_path / "pets/train/cat/same.png")

@@ -133,7 +133,16 @@ def test_other_files_are_ignored_and_counted(run: Run, tmp_path: Path) -> None:
     assert result.code == 0
     assert sum(len(names) for names in read_record(tmp_path / "out")["files"].values()) == 10
     assert "1 images outside the class folders left out" in result.out
-    assert "9 other files ignored: 1 .db, 2 .txt, 5 hidden, 1 no suffix" in result.out
+    assert "8 other files ignored: 1 .db, 2 .txt, 4 hidden, 1 no suffix" in result.out
+    assert "Left out, as other programs left them: 1 __MACOSX/" in result.out
+
+
+def test_what_looks_like_an_image_and_is_not_read(run: Run, tmp_path: Path) -> None:
+    fill(tmp_path / "in", cat=["1.nef", "1.jpg", "2.jpg", "3.jpg"], dog=5)
+    run().refused("1 would not be used: 1 .nef", "--allow-partial")
+    result = run("--allow_partial")
+    assert "Left out, but like images: 1 .nef" in result.out
+    assert sum(len(names) for names in read_record(tmp_path / "out")["files"].values()) == 8
 
 
 def test_same_seed_same_bytes_whatever_the_file_system_says(

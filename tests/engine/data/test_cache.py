@@ -18,11 +18,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from engine.data import cache
 from engine.data import decode_pool as decoding
 from engine.data.cache import decode_all
-from engine.data.images import DECODER, decode, digest, resize
+from engine.data.images import decode, digest, resize
 from engine.data.part import HDF5Image, Part, Pixels, RawSplits, Reference
 from engine.errors import RunError, UnreadableError, UserError
 from engine.paths import PROJECT, cache_folder
@@ -120,11 +121,12 @@ def test_a_change_makes_a_new_cache_and_removes_the_old(
     assert not set(kept(data)) & set(old)
 
 
+@pytest.mark.parametrize("number", ["DECODER", "KEPT"])
 def test_another_decoder_makes_a_new_cache(
-    data: Path, counted: list[Reference], monkeypatch: pytest.MonkeyPatch
+    number: str, data: Path, counted: list[Reference], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded(data)
-    monkeypatch.setattr(cache, "DECODER", DECODER + 1)
+    monkeypatch.setattr(cache, number, getattr(cache, number) + 1)
     decoded(data)
     assert len(counted) == 54
     assert len(kept(data)) == 2
@@ -149,7 +151,7 @@ def test_the_manifest_says_what_the_rows_are(data: Path) -> None:
     found, whole = decoded(data), listed(data)
     pixels, path = paths(data)
     manifest, rows = json.loads(path.read_text()), np.load(pixels)
-    assert manifest.keys() == {"classes", "images", "labels", "digests", "bad"}
+    assert manifest.keys() == {"classes", "images", "labels", "digests", "bad", "odd"}
     assert tuple(manifest["classes"]) == toy.CLASSES
     assert os.fsdecode(b"train/b\xe4r.png") in manifest["images"]
     assert {data / place for place in manifest["images"]} == {*references(whole.train), *references(whole.test)}
@@ -270,6 +272,30 @@ def test_all_that_cannot_be_read_is_named_at_once(calls: int, spoilt: Path) -> N
     assert lines[0] == "3 of 27 images can't be read:"
     assert lines[1:4] == [f"  {name}: {reason}" for name, reason in BAD.items()]
     assert "--allow-partial" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("others", "advice"),
+    [(False, "Do what these lines say, or leave them out"), (True, "Do what a line says after its colon, or get ")],
+)
+def test_what_has_a_remedy_is_not_to_be_got_again(others: bool, advice: str, data: Path) -> None:
+    (data / "train" / "4.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 9\n")
+    if others:
+        (data / "train" / "5.png").write_bytes(b"")
+    with pytest.raises(UserError) as caught:
+        decoded(data)
+    assert str(caught.value).splitlines()[-1].startswith(advice)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_is_odd_about_images_is_told_each_time(kept: bool, data: Path) -> None:
+    for name in ("train/3.png", "train/4.png", "test/2.png"):
+        Image.fromarray(np.full((9, 14), 4000, np.uint16)).save(data / name)
+    for _ in range(2):
+        found = decode_all(listed(data), "toy", SIZE, data / "cache" if kept else None, False)
+        assert found is not None
+        (note,) = found.notes
+        assert note.startswith("3 of 27 images: stored with 16 bits but with no value beyond 12 bits, and so of 16 of ")
 
 
 @pytest.mark.parametrize("calls", [1, 2])

@@ -81,7 +81,7 @@ def test_few_images_start_no_process(images: int, data: Path, monkeypatch: pytes
     monkeypatch.setattr(decoding, "cpus", lambda: 2)
     monkeypatch.setattr(decoding, "Process", start)
     outcomes = decode_rows([data / "train" / "0.png"] * images, None, "reading")
-    assert outcomes == [(digest(decode(data / "train" / "0.png")), "")] * images
+    assert outcomes == [(digest(decode(data / "train" / "0.png")), "", "")] * images
     assert len(started) == (2 if images > decoding.FEW else 0)
 
 

@@ -1,23 +1,27 @@
 """Every image format decoded to the RGB pixels that a viewer shows, or refused with a reason."""
 
+import fcntl
 import io
 import os
+import re
 import struct
 import sys
 import zlib
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from PIL import Image, ImageCms, __version__
+from PIL import Image, ImageCms, ImageFile, PngImagePlugin, __version__
 from torchvision.transforms.v2 import functional
 
-from engine.data.images import decode, digest, resize
+from engine.data.images import ODDITY, decode, digest, load, open_hdf5, resize
 from engine.data.part import HDF5Image, Pixels
 from engine.errors import UnreadableError, UserError
 from tests.engine.data.pictures import (
@@ -198,6 +202,108 @@ def test_16_bit_grey_is_scaled_by_what_the_type_holds(data: bytes, decoded: Call
     np.testing.assert_array_equal(decoded(data), three(NARROWED))
 
 
+def tiff(order: Literal["<", ">"], pixels: npt.NDArray[Any], bits: int, **tags: tuple[int, ...]) -> bytes:
+    """An uncompressed TIFF of one strip. order: "<" or ">"; `tags` has further ones, as t338=(0,)."""
+    height, width, bands = (*pixels.shape, 1)[:3]
+    data = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    entries = {256: (width,), 257: (height,), 258: (bits,) * bands, 259: (1,), 273: (0,), 277: (bands,), 278: (height,)}
+    entries |= {279: (len(data),), **{int(name[1:]): values for name, values in tags.items()}}
+    start = 8 + len(data) + len(data) % 2
+    later = start + 2 + 12 * len(entries) + 4
+    table, extra = struct.pack(f"{order}H", len(entries)), b""
+    for tag, values in sorted((entries | {273: (8,)}).items()):
+        packed = struct.pack(f"{order}{len(values)}H", *values)
+        if len(packed) > 4:
+            extra, packed = extra + packed, struct.pack(f"{order}I", later + len(extra))
+        table += struct.pack(f"{order}HHI", tag, 3, len(values)) + packed.ljust(4, b"\0")
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    return magic + struct.pack(f"{order}I", start) + data.ljust(start - 8, b"\0") + table + b"\0" * 4 + extra
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("pixels", "bits"), [(GREY, 8), (WIDE, 16)])
+def test_a_tiff_in_which_white_is_zero(
+    order: Literal["<", ">"], pixels: npt.NDArray[Any], bits: int, decoded: Callable[..., Pixels]
+) -> None:
+    shown = three(np.round(pixels / (257 if bits == 16 else 1)))
+    np.testing.assert_array_equal(decoded(tiff(order, pixels, bits, t262=(1,))), shown)
+    np.testing.assert_array_equal(decoded(tiff(order, pixels, bits, t262=(0,))), 255 - shown)
+
+
+def test_a_tiff_of_12_bits_is_scaled_by_what_these_hold(decoded: Callable[..., Pixels]) -> None:
+    values = [0, 4095, 2056, 1028]
+    packed = bytes(int(digits, 16) for digits in re.findall("..", "".join(f"{value:03x}" for value in values)))
+    data = tiff("<", np.frombuffer(packed, np.uint8)[None], 12, t262=(1,))
+    width = struct.pack("<HHI", 256, 3, 1)
+    data = data.replace(width + struct.pack("<H", 6), width + struct.pack("<H", 4))
+    assert decoded(data)[0, :, 0].tolist() == [0, 255, 128, 64]
+
+
+def oddity(path: Path) -> str:
+    image = load(path)
+    assert isinstance(image, Image.Image)
+    return str(image.info[ODDITY])
+
+
+@pytest.mark.parametrize(
+    ("values", "bits"),
+    [
+        (WIDE, 0),
+        (WIDE // 16, 12),
+        (WIDE // 4, 14),
+        (WIDE // 64, 10),
+        (WIDE // 257, 8),
+        (np.dstack([WIDE // 16] * 3), 12),
+        (np.dstack([WIDE] * 3), 0),
+        (GREY, 0),
+    ],
+)
+@pytest.mark.parametrize("white_is_zero", [False, True])
+def test_12_bits_in_a_file_of_16_are_told(
+    values: npt.NDArray[Any], bits: int, white_is_zero: bool, tmp_path: Path
+) -> None:
+    """The tag that states the highest value is not to change how an image is shown, by the specification."""
+    if values.ndim == 3 and white_is_zero:
+        return
+    photometric = 2 if values.ndim == 3 else 0 if white_is_zero else 1
+    (tmp_path / "image.tif").write_bytes(tiff("<", values, 8 * values.dtype.itemsize, t262=(photometric,), t281=(1,)))
+    said = oddity(tmp_path / "image.tif")
+    assert (f"no value beyond {bits} bits" in said) if bits else said == ""
+
+
+NEAR_INFRARED = np.random.default_rng(3).integers(1, 255, (5, 7), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("extra", [None, 0, 2])
+def test_near_infrared_is_no_transparency(depth: int, extra: int | None, tmp_path: Path) -> None:
+    pixels = np.dstack([COLOURS, NEAR_INFRARED]).astype(np.uint8 if depth == 8 else np.uint16)
+    tags = {} if extra is None else {"t338": (extra,)}
+    (tmp_path / "image.tif").write_bytes(tiff("<", pixels * (1 if depth == 8 else 257), depth, t262=(2,), **tags))
+    np.testing.assert_array_equal(decode(tmp_path / "image.tif"), COLOURS)
+    if extra != 0:  # which Pillow leaves out itself
+        assert "fourth band that is no transparency" in oddity(tmp_path / "image.tif")
+
+
+def test_a_mask_is_transparency_if_a_tiff_says_so(decoded: Callable[..., Pixels]) -> None:
+    pixels = np.dstack([COLOURS, ALPHA])
+    white = np.where(ALPHA[..., None] == 0, 255, COLOURS)
+    np.testing.assert_array_equal(decoded(tiff("<", pixels, 8, t262=(2,), t338=(2,))), white)
+    np.testing.assert_array_equal(decoded(tiff("<", pixels, 8, t262=(2,))), COLOURS)
+
+
+def test_a_tiff_of_numbers_with_a_sign(tmp_path: Path) -> None:
+    (tmp_path / "image.tif").write_bytes(tiff("<", GREY, 8, t262=(1,), t339=(2,)))
+    assert "have a sign" in unreadable(tmp_path / "image.tif")
+    (tmp_path / "image.tif").write_bytes(tiff("<", (WIDE // 2).astype(np.int16), 16, t262=(1,), t339=(2,)))
+    np.testing.assert_array_equal(decode(tmp_path / "image.tif"), three(np.round(WIDE // 2 / (32_767 / 255))))
+
+
+def test_a_tiff_of_more_bands_than_pillow_reads(tmp_path: Path) -> None:
+    (tmp_path / "image.tif").write_bytes(tiff("<", np.zeros((5, 7, 13), np.uint8), 8, t262=(1,)))
+    assert "TIFF, but damaged, or of a kind that Pillow doesn't read" in unreadable(tmp_path / "image.tif")
+
+
 @pytest.mark.parametrize(
     ("kind", "values", "expected"),
     [
@@ -232,6 +338,16 @@ def test_of_several_frames_the_first(kind: str, decoded: Callable[..., Pixels]) 
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert getattr(Image.open(io.BytesIO(data)), "n_frames", 1) == 3
     assert (decoded(data) == (10, 200, 30)).all()
+
+
+def test_a_gif_whose_first_frame_is_a_part_of_it(decoded: Callable[..., Pixels]) -> None:
+    data = bytearray(encoded(PALETTE, "GIF"))
+    data[6:10] = struct.pack("<HH", 9, 6)
+    place = data.index(b",\0\0\0\0" + struct.pack("<HH", 7, 5))
+    data[place + 1 : place + 5] = struct.pack("<HH", 2, 1)
+    expected = np.full((6, 9, 3), 255, np.uint8)
+    expected[1:, 2:] = PALETTE_COLOURS
+    np.testing.assert_array_equal(decoded(bytes(data)), expected)
 
 
 @pytest.mark.parametrize(
@@ -380,6 +496,20 @@ def test_not_hdf5(damage: str, hdf5: Path) -> None:
     assert "0x" not in str(caught.value)
 
 
+def test_an_hdf5_file_that_another_program_writes(hdf5: Path) -> None:
+    with hdf5.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="HDF5_USE_FILE_LOCKING=FALSE") as caught:
+            decode(HDF5Image(hdf5, "images", 0))
+    assert "Get it again" not in str(caught.value)
+    decode(HDF5Image(hdf5, "images", 0))
+
+
+def test_an_hdf5_file_on_a_disk_without_locks(hdf5: Path) -> None:
+    """A disk that knows no locks can't be had here: what matters is how the file is opened."""
+    assert open_hdf5(hdf5).id.get_access_plist().get_file_locking() == (True, True)
+
+
 def test_a_replaced_hdf5_file_is_read_again(hdf5: Path) -> None:
     decode(HDF5Image(hdf5, "images", 0))
     other = hdf5.with_name("other.h5")
@@ -425,7 +555,12 @@ def test_damaged_pixels(tmp_path: Path) -> None:
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"<html>404</html>", "not an image of a known format"),
+        (b"<html>404</html>", "a web page, as servers answer instead of an image"),
+        (b"Not found", "text"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n",
+            "a git-lfs pointer instead of the image: git lfs pull",
+        ),
         (b"\0" * 5000, "not an image of a known format"),
     ],
 )
@@ -439,7 +574,21 @@ def test_a_picture_too_large_to_be_one(tmp_path: Path) -> None:
     data = png(8, 2, [1, 2, 3]).replace(struct.pack(">II", 1, 1), struct.pack(">II", 73_000, 73_000))
     header = data[12:29]
     (tmp_path / "image.png").write_bytes(data[:29] + struct.pack(">I", zlib.crc32(header)) + data[33:])
-    assert "exceeds limit" in unreadable(tmp_path / "image.png")
+    assert "73,000 x 73,000 pixels are more than 1,000,000,000" in unreadable(tmp_path / "image.png")
+
+
+def test_a_large_picture_is_no_attack(tmp_path: Path) -> None:
+    """One line of a PNG of 200 megapixels: its size is not what is wrong with it."""
+    data = png(8, 0, [0] * 20_000).replace(struct.pack(">II", 20_000, 1), struct.pack(">II", 20_000, 10_000))
+    (tmp_path / "image.png").write_bytes(data[:29] + struct.pack(">I", zlib.crc32(data[12:29])) + data[33:-30])
+    assert "truncated" in unreadable(tmp_path / "image.png")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_png_with_much_text(compressed: bool, decoded: Callable[..., Pixels]) -> None:
+    information = PngImagePlugin.PngInfo()
+    information.add_itxt("prompt", "x" * (3 << 20), zip=compressed)
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(COLOURS), "PNG", pnginfo=information)), COLOURS)
 
 
 @pytest.mark.parametrize("name", ["image.png", "image.dcm"])
@@ -477,6 +626,58 @@ def test_a_package_that_is_missing(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=line):
         decode(reference)
+
+
+def heif(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """What begins as HEIF does, with pixels as the package below has them."""
+    return struct.pack(">I4s4sI8sHH", 24, b"ftyp", b"heic", 0, b"mif1heic", *pixels.shape[:2]) + pixels.tobytes()
+
+
+class Heif(ImageFile.ImageFile):
+    """The part of a package for Pillow that these tests need."""
+
+    format = "HEIF"
+
+    def _open(self) -> None:
+        assert self.fp is not None
+        height, width = struct.unpack(">HH", self.fp.read(28)[24:])
+        self._mode, self._size = "RGB", (width, height)
+        self.tile = [ImageFile._Tile("raw", (0, 0, width, height), 28, ("RGB", 0, 1))]
+
+
+@pytest.fixture
+def heif_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands in for the package that reads HEIF."""
+    monkeypatch.setattr(Image, "ID", [*Image.ID])
+    monkeypatch.setattr(Image, "OPEN", {**Image.OPEN})
+    package = ModuleType("pillow_heif")
+    package.__dict__["register_heif_opener"] = lambda: Image.register_open(
+        "HEIF", Heif, lambda start: start[8:12] == b"heic"
+    )
+    package.__spec__ = ModuleSpec("pillow_heif", None)
+    monkeypatch.setitem(sys.modules, "pillow_heif", package)
+
+
+@pytest.mark.parametrize("name", ["image.heic", "image.jpg", "image"])
+@pytest.mark.usefixtures("heif_package")
+def test_heif_is_read_where_its_package_is_installed(name: str, decoded: Callable[..., Pixels]) -> None:
+    np.testing.assert_array_equal(decoded(heif(COLOURS), name), COLOURS)
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        (heif(COLOURS), "HEIF is read by a package: pip install pillow-heif"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL is read by a package: pip install pillow-jxl-plugin"),
+    ],
+)
+def test_a_package_for_pillow_that_is_missing(
+    data: bytes, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("pillow_heif", "pillow_jxl"):
+        monkeypatch.setitem(sys.modules, package, None)
+    (tmp_path / "image.jpg").write_bytes(data)
+    assert unreadable(tmp_path / "image.jpg") == line
 
 
 @pytest.mark.parametrize("size", [(8, 8), (33, 57), (96, 20), (40, 48), (64, 128)])
