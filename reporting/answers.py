@@ -134,9 +134,10 @@ def answer_from_means(
     elif not others:
         rest = ""
     elif len(block.datasets) == 1:
-        rest = f"; every other is significantly below {'them' if len(first) > 1 else 'it'}"
+        rest = f"; {_each(others)} is significantly below {'them' if len(first) > 1 else 'it'}"
     else:
-        rest = "; every other is significantly below the best on some of them"
+        everywhere = not any(marks[dataset][name] for dataset in block.datasets for name in others)
+        rest = f"; {_each(others)} is significantly below the best on {'each' if everywhere else 'some'} of them"
     of_scope = {"overall": "datasets", OWN: "datasets of your own"}.get(scope, f"{scope} datasets")
     few = f"Too few {of_scope} for rank tests ({len(block.independent)} of {block.fewest})."
     if block.fewest == FEWEST_SIGNS and len(block.independent) > 1:
@@ -153,6 +154,10 @@ def answer_from_means(
     return {"answer": f"{head}{rest}. {few}", "evidence": evidence, "tests": []}
 
 
+def _each(others: Sequence[str]) -> str:
+    return others[0] if len(others) == 1 else "every other"
+
+
 def unpaired_words(datasets: Sequence[str]) -> str:
     """Say where test images could not be paired, and what was done there."""
     return f"Not paired by image, predictions being absent or unfit, but taken for two samples: {listed(datasets)}"
@@ -167,7 +172,8 @@ def _best_sentence(
 ) -> str:
     top = [name for name in ordered if marks[name] == "best"]
     even = [name for name in ordered if marks[name] == "tied"]
-    also = f"not significantly below: {listed(even, len(even))}" if even else "every other is significantly below"
+    below = _each([name for name in ordered if not marks[name]]) if len(top) < len(ordered) else ""
+    also = f"not significantly below: {listed(even, len(even))}" if even else f"{below} is significantly below"
     also = f"; {also}" if len(top) < len(ordered) else ""
     equal = ", equal" if len(top) > 1 else ""
     images = block.cells[dataset, top[0]].runs[0].version.test_images
@@ -197,7 +203,8 @@ def answer_without_evidence(block: CompleteBlock, scope: str, budget: Budget, or
     else:
         all_of = f"all {len(block.cells)}" if len(block.short) == len(block.cells) else str(len(block.short))
         of_all = "" if len(block.short) == len(block.cells) else f" of {len(block.cells)}"
-        reason = f"{all_of}{of_all} cells have fewer than {FEWEST_SEEDS} seeds"
+        have = "has" if len(block.short) == 1 else "have"
+        reason = f"{all_of}{of_all} cells {have} fewer than {FEWEST_SEEDS} seeds"
     evidence = []
     if len(ordered) > 1 and block.datasets:
         first = _highest(block.means, ordered)

@@ -65,7 +65,9 @@ def diagram(average: Mapping[str, float], difference: float, cliques: Sequence[S
         axes.spines["top"].set_color(INK)
         axes.tick_params(colors=INK)
         file = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": None})
+        FigureCanvasSVG(figure)
+        # as large as the names make it
+        figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     label = ", ".join(f"{name} {average[name]:.2f}" for name in names)
     return _for_a_page(file.getvalue(), f"Critical-difference diagram: {label}")
 

@@ -142,20 +142,19 @@ def _matrix(cell: Repeats, most: int) -> dict[str, Any]:
     """
     results = [entry.results for entry in cell.runs if entry.results]
     classes = len(cell.runs[0].version.classes)
-    where = np.concatenate([result.places for result in results])
-    sums = np.bincount(where, np.concatenate([result.counts for result in results]), classes**2).astype(np.int64)
-    places = np.flatnonzero(sums)
-    wrong = places[places % (classes + 1) != 0]
+    places, where = np.unique(np.concatenate([result.places for result in results]), return_inverse=True)
+    sums = np.bincount(where, np.concatenate([result.counts for result in results])).astype(np.int64)
+    wrong = np.flatnonzero(places % (classes + 1))
     rest = None
     if len(wrong) > most:
         dropped = wrong[np.argsort(-sums[wrong], kind="stable")[most:]]
         rest = {"pairs": len(dropped), "images": int(sums[dropped].sum())}
-        places = np.setdiff1d(places, dropped, assume_unique=True)
+        places, sums = np.delete(places, dropped), np.delete(sums, dropped)
     recalls = np.stack([result.recall for result in results])
     there: npt.NDArray[np.bool_] = ~np.isnan(recalls)
     means = np.where(there, recalls, 0).sum(axis=0) / np.maximum(1, there.sum(axis=0))
     return {
-        "confusion": np.stack([places // classes, places % classes, sums[places]], axis=1).tolist(),
+        "confusion": np.stack([places // classes, places % classes, sums], axis=1).tolist(),
         "confusion_rest": rest,
         "recall": [
             round(value, 4) if known else None

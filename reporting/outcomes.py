@@ -134,11 +134,13 @@ def _fitting(runs: Sequence[Sequence[Entry]]) -> tuple[dict[str, Outcome], tuple
     problems = []
     for entry in (entry for several in runs for entry in several):
         try:
-            if read := outcome(entry):
-                found[entry.run] = read
+            read = outcome(entry)
+            if read is None:
+                return {}, ()
+            found[entry.run] = read
         except (OSError, ValueError) as problem:
             problems.append((entry.run, clean(str(problem))))
-    if len(found) < sum(map(len, runs)):
+    if problems:
         return {}, tuple(problems)
     reference = runs[0][0].run
     for run, of in found.items():

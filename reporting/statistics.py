@@ -109,7 +109,8 @@ def t_test(difference: float, spread: Spread) -> float:
     deviation = math.sqrt(spread.variance)
     if deviation < EQUAL:  # the t statistic is infinite
         return 0.0
-    return float(2 * stats.t.sf(abs(difference) / deviation, spread.freedom))
+    below = -abs(difference) / deviation
+    return float(2 * (special.stdtr(spread.freedom, below) if spread.freedom < math.inf else special.ndtr(below)))
 
 
 def over_images(differences: Numbers) -> Spread:

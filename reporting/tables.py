@@ -21,7 +21,7 @@ LEGEND = (
 )
 FRONT = (
     "Over {} that all of these were run on; costs are geometric means. *: on the Pareto front of accuracy against this "
-    "cost: no other is at least as good in both and better in one."
+    "cost: no other is at least as good in both and better in one, by these means, however small the difference."
 )
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''"}

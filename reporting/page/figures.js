@@ -11,18 +11,19 @@ function renderPairs() {
     `How many points of top-1 ${pair[0]} is above each other backbone: mean over the datasets both have, all domains, ` +
     "with the 95 % interval of a paired bootstrap over datasets and seeds, not corrected for the number of pairs. Filled: the " +
     `interval excludes 0, and the signed-rank test agrees, with ${report.fewest.seeds} shared seeds on ${report.fewest.pair} datasets at least.`;
-  plot("plot-pairs", () => {
+  plot("plot-pairs", (box) => {
     const rows = shownBackbones()
       .map((b) => all[b])
       .filter((name) => name !== pair[0])
       .map((name) => pairOf(pair[0], name))
       .filter((row) => row && present(row.difference))
       .sort((a, b) => b.difference - a.difference);
-    return rows.length ? pairsPlot(rows) : "No other backbone shares a dataset with it.";
+    return rows.length ? pairsPlot(rows, 0.4 * widthOf(box)) : "No other backbone shares a dataset with it.";
   });
 }
 
-function pairsPlot(rows) {
+/** The plot of pairs; names are `wide` pixels at most. */
+function pairsPlot(rows, wide) {
   const { ink, accent, paper } = palette();
   return {
     data: [
@@ -59,7 +60,7 @@ function pairsPlot(rows) {
       xaxis: { title: { text: "points of top-1" }, zeroline: false },
       yaxis: {
         tickvals: rows.map((_, index) => index),
-        ticktext: rows.map(({ b }) => plain(b)),
+        ticktext: rows.map(({ b }) => plain(fitted(b, wide))),
         range: [rows.length - 0.5, -0.5],
         zeroline: false,
         showgrid: false,
@@ -115,7 +116,7 @@ function lowDataTraces([b, points]) {
   const line = {
     type: "scatter",
     mode: "lines+markers",
-    name: plain(name),
+    name: plain(fitted(name, 200)),
     legendgroup: name,
     x: points.map(([x]) => x),
     y: points.map(([, mean]) => mean),
@@ -170,7 +171,7 @@ function learningTraces(cell, curves, percent, each) {
   return (each ? runs : [{ run: mean }]).map(({ run, seed }, index) => ({
     type: "scatter",
     mode: run.length > 1 ? "lines+markers" : "markers",
-    name: plain(name),
+    name: plain(fitted(name, 200)),
     legendgroup: name,
     showlegend: index === 0,
     opacity: each ? 0.75 : 1,

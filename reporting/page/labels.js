@@ -1,8 +1,8 @@
 // Where names of points are written in a plot: beside them, or further off with a line to the point; never on each other.
 
 const LABEL = { size: 12, high: 17, room: 8 }; // pixels; `room` is from the middle of a point to its name
-const RINGS = [0, 10, 22, 36, 52, 70, 90, 112, 136, 162]; // how far off a name may be, beyond `room`
-const SIDES = 16; // directions that are tried
+const RINGS = [0, 10, 22, 36, 52, 70, 90, 112, 136, 162, 190, 220, 250]; // how far off a name may be, beyond `room`
+const SIDES = 24; // directions that are tried
 const ROUNDS = 6;
 
 /** How wide a text is; bold, as the widest that it can be. */
@@ -29,7 +29,7 @@ function common(a, b) {
 /** Whether the straight line from (x, y) to the middle of `box` goes through `other`. */
 function crosses(x, y, box, other) {
   const [right, down] = [(box[0] + box[2]) / 2 - x, (box[1] + box[3]) / 2 - y];
-  return [0.2, 0.35, 0.5, 0.65, 0.8, 0.95].some((step) => {
+  return [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9].some((step) => {
     const [over, under] = [x + step * right, y + step * down];
     return over > other[0] && over < other[2] && under > other[1] && under < other[3];
   });
@@ -66,12 +66,15 @@ function labelPlaces(points, width, height, lines) {
   const cost = (own, { box, ring }) => {
     const { x, y } = points[own];
     const [wide, high] = [box[2] - box[0], box[3] - box[1]];
-    let sum = ring + 20 * (wide * high - common(box, [0, 0, width, height]));
+    let sum = ring + 100 * (wide * high - common(box, [0, 0, width, height]));
     const others = marks.map((mark, index) => (index === own ? around(points[own], LABEL.room - 1) : mark));
-    const names = chosen.filter((place, index) => place && index !== own).map((place) => place.box);
-    for (const other of [...others, ...names]) {
-      sum += 20 * common(box, other) + (ring > 0 && crosses(x, y, box, other) ? 60 : 0);
-    }
+    for (const other of others) sum += 20 * common(box, other) + (ring > 0 && crosses(x, y, box, other) ? 60 : 0);
+    chosen.forEach((place, index) => {
+      if (!place || index === own) return;
+      const [ours, theirs] = [ring > 0 && crosses(x, y, box, place.box), place.ring > 0];
+      const through = theirs && crosses(points[index].x, points[index].y, place.box, box);
+      sum += 20 * common(box, place.box) + (ours ? 60 : 0) + (through ? 60 : 0);
+    });
     for (const line of lines) sum += common(box, line) > 0 ? 6 : 0;
     return sum;
   };

@@ -163,8 +163,9 @@ function widthOf(box) {
 /** How high a plot is to be, with the lines of its legend under it. */
 function heightOf({ data, layout: { showlegend } }, width) {
   const own = onPaper() ? PAPER_PX.height : width < 500 ? 330 : 430;
-  const entries = showlegend === false ? 0 : data.filter((trace) => trace.showlegend !== false).length;
-  return own + 20 * Math.ceil(entries / Math.max(1, Math.floor(width / 120)));
+  const named = showlegend === false ? [] : data.filter((trace) => trace.showlegend !== false);
+  const longest = Math.max(50, ...named.map(({ name }) => textWidth(name || "")));
+  return own + 20 * Math.ceil(named.length / Math.max(1, Math.floor(width / (longest + 70))));
 }
 
 function onPaper() {

@@ -470,6 +470,23 @@ def test_everything_fits_on_paper(opens: Opens) -> None:
     assert parts == []
 
 
+LONG = "_large_patch16_384.augreg_in21k_ft_in1k"
+
+
+def test_long_names_are_whole_and_let_the_page_be_as_wide_as_its_window(opens: Opens) -> None:
+    names = tuple(f"{name}{LONG}" for name in tuple(BACKBONES)[:12])
+    report = pages.report(names, {"own": [f"birds of the northern hemisphere, version {place}" for place in range(6)]})
+    page = opens(render(report), viewport={"width": 390, "height": 800})
+    drawn(page, "learning")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    name = page.locator("#accuracy-table tbody th").first.bounding_box()
+    assert name["width"] < 200  # of 390: it stays in sight while the numbers scroll
+    drawing = page.locator(".diagram svg").bounding_box()
+    texts = [text.bounding_box() for text in page.locator(".diagram svg text").all()]
+    assert min(box["x"] for box in texts) >= drawing["x"] - 1
+    assert max(box["x"] + box["width"] for box in texts) <= drawing["x"] + drawing["width"] + 1
+
+
 def test_a_matrix_of_very_many_classes_is_of_the_most_confused(opens: Opens) -> None:
     report = pages.report(("resnet", "swin"), {"own": ["birds"]}, budgets=(ALL_IMAGES,), classes=2600)
     page = opens(render(report))

@@ -163,11 +163,22 @@ def test_a_domain_of_one_dataset_is_answered_by_seeds(tmp_path: Path) -> None:
     )
 
 
+def test_the_others_are_below_on_each_dataset_or_on_some(tmp_path: Path) -> None:
+    found = ranked(tmp_path / "each", *grid(("dtd", "eurosat")))
+    assert "; every other is significantly below the best on each of them. " in found["answer"]
+    two = grid(("dtd", "eurosat"), {"convnext": 0.9, "swin": 0.7})
+    for record in two:
+        if record["dataset"]["key"] == "eurosat":
+            record["test"] = synthetic.record("eurosat", "swin", record["seed"], top1=0.9)["test"]
+    some = ranked(tmp_path / "some", *two)
+    assert "; swin is significantly below the best on some of them. " in some["answer"]
+
+
 def test_equal_means_are_said_to_be_equal(tmp_path: Path) -> None:
     levels = {"convnext": 0.5, "swin": 0.5, "mobilenet": 0.2}
     found = ranked(tmp_path, *grid(("dtd",), levels), scope="texture")
     assert found["answer"].startswith(
-        f"convnext and swin are equal, {found['mean']['swin']}%: the best mean top-1 on dtd; every other is "
+        f"convnext and swin are equal, {found['mean']['swin']}%: the best mean top-1 on dtd; mobilenet is "
         "significantly below them. "
     )
     assert found["evidence"][0].startswith("dtd: best convnext and swin, equal, ")

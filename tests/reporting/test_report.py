@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+import tracemalloc
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +21,10 @@ import report
 from datasets import PUBLISHED
 from engine.records.metrics import METRICS
 from engine.records.schema import COSTS, Cost
+from reporting import cells
 from reporting.build import build
 from reporting.collect import collect
+from reporting.comparable import divide
 from tests.reporting import synthetic
 
 ROOT = Path(report.__file__).parent
@@ -296,6 +299,37 @@ def test_very_many_pairs_of_classes_are_cut_and_said(tmp_path: Path, monkeypatch
     assert cell["confusion_rest"] == {"pairs": len(left_out), "images": sum(left_out)}
     assert min(wrong) >= max(left_out)
     assert sum(i == j for i, j, _ in cell["confusion"]) == 21
+
+
+def test_2600_classes_take_what_their_test_images_do(tmp_path: Path) -> None:
+    """Record and report hold a matrix's entries that are not 0, of which there are no more than test images."""
+    classes, images = 2600, 10_400
+    true = np.arange(images) % classes
+    predicted = np.where(np.arange(images) % 3 == 0, (7 * true + 1) % classes, true)
+    pairs, counts = np.unique(true * classes + predicted, return_counts=True)
+    recall = np.bincount(true[true == predicted], minlength=classes) / np.bincount(true)
+    confusion = {"true": pairs // classes, "predicted": pairs % classes, "images": counts}
+    test = {
+        "top1": float((true == predicted).mean()),
+        "per_class_recall": recall.tolist(),
+        "confusion": {part: values.tolist() for part, values in confusion.items()},
+    }
+    names = [f"species {index:04d}" for index in range(classes)]
+    for seed in range(2):
+        made = synthetic.record("dtd", "swin", seed, dataset={"classes": names}, test=test)
+        made["dataset"]["counts"]["test"] = images
+        assert len(json.dumps(made, indent=2)) < 1 << 20
+        synthetic.write(tmp_path, made)
+    ((group,), _) = divide(collect(tmp_path).entries)
+    (cell,) = group.cells.values()
+    tracemalloc.start()
+    matrix = cells._matrix(cell, most=10**6)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < classes**2  # a byte for each pair would be as much
+    assert len(matrix["confusion"]) == len(pairs)
+    assert matrix["confusion"][0] == [0, 0, 2 * counts[0]]
+    assert cells._matrix(cell, most=5)["confusion_rest"]["images"] == 2 * int((true != predicted).sum()) - 5 * 4
 
 
 def test_a_paper_group_stands_beside_the_published_ranking(tmp_path: Path) -> None:
