@@ -32,6 +32,7 @@ from grids.cells import (
     find_models,
     find_seeds,
     make_cells,
+    places_to_make,
     script_flags,
 )
 from grids.devices import device_name, find_slots
@@ -79,7 +80,7 @@ def parser() -> Parser:
         "--data-dir",
         type=folder,
         metavar="DIR",
-        help="holds the datasets' folders (default: data); a cell gets DIR/<script>",
+        help="a folder with the datasets in DIR/<script>, or one dataset's own, as the scripts take it (default: data)",
     )
     add_script_flags(command_line)
     return command_line
@@ -100,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Print the plan, carry it out, sum it up. Returns the exit code."""
     cells = cells_of(options)
+    places = places_to_make(cells, options.data_dir)
     from engine.device import find_device  # PyTorch: not before the command line is known to be right
 
     device = find_device(cells[0].config.device)
@@ -114,6 +116,8 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         return 0
     make_folder(cells[0].config.out)
+    for place in places:
+        place.mkdir(exist_ok=True)
     grid = Grid(cells, standings, speeds, slots, options.retry_failed, options.stall_minutes)
     with choose_view() as view, signals_to(grid):
         grid.run(view)

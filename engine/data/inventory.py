@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from engine.console import size_text
 from engine.data.declaration import Dataset, ReadOptions
 from engine.data.load import differences
 from engine.data.locate import present, verify_placed
+from engine.data.place import why_not_into
 from engine.errors import UserError
 
 
@@ -48,4 +50,7 @@ def _not_extracted(dataset: Dataset, data_dir: Path) -> DiskState:
         return DiskState(status, f"to be got by hand: python datasets.py {dataset.key}")
     sizes = [file.bytes for file in dataset.files if file not in there[0]]
     size = "" if None in sizes else f" ({size_text(sum(size or 0 for size in sizes))})"
+    if why := why_not_into(dataset, data_dir):
+        make = f"mkdir -p {shlex.quote(str(data_dir))}"
+        size += f" after {make}" if not data_dir.exists() else f", but not into {data_dir}, which {why}"
     return DiskState(status, f"fetched on first use{size}")

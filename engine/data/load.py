@@ -14,9 +14,10 @@ from engine.data.cache import decode_all
 from engine.data.declaration import Dataset, Protocol, ReadOptions
 from engine.data.download import obtain
 from engine.data.images import digest, load, resize
-from engine.data.locate import present, seen_checksums, wanted
+from engine.data.locate import present, seen_checksums
 from engine.data.overlap import contradictions, copies_of_test, separate
 from engine.data.part import Part, Pixels, RawSplits, Splits
+from engine.data.place import require_place
 from engine.data.splits import Budget, few_of_each, hold_out
 from engine.errors import UnreadableError, UserError, listed
 
@@ -31,7 +32,7 @@ def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: Protoc
     extracted), unreadable, or not all there.
     """
     if not fetch and not present(dataset, data_dir):
-        wanted(dataset, data_dir)
+        require_place(dataset, data_dir)
         raise UserError(
             f"{dataset.name} is not in {data_dir.absolute()}, or not extracted yet. The command without --check "
             "fetches and extracts it first."

@@ -95,7 +95,7 @@ def lay(folder: Path, files: Files) -> Path:
 
 
 def visible(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.name not in (".download.lock", ".checksums.json"))
+    return sorted(entry.name for entry in folder.iterdir() if entry.name != ".checksums.json")
 
 
 def refusal(call: Callable[[], object]) -> str:
@@ -157,6 +157,7 @@ def test_fresh_download_and_again(server: Server, tmp_path: Path, make: Make, ke
     fake = make(key)
     dataset = serve(server, fake, ("good", None, ""))
     data_dir = tmp_path / "data" / dataset.script_name
+    data_dir.mkdir(parents=True)
     first = read(dataset, data_dir, False, "honest")
     check_truth(fake, first)
     assert first.differences == ()
@@ -388,10 +389,13 @@ def test_a_damaged_note_of_checksums(tmp_path: Path, make: Make, text: str) -> N
 
 
 @pytest.mark.parametrize("stray", ["dtd-r1.0.1.tar.gz.part", "notes.txt"])
-def test_a_stray_file_in_a_data_folder_of_the_same_name(server: Server, tmp_path: Path, make: Make, stray: str) -> None:
+def test_a_stray_file_in_a_data_folder_of_the_same_name(
+    server: Server, tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch, stray: str
+) -> None:
     """data/dtd holds the archive, and dtd is what it extracts to."""
     fake = make("dtd")
-    data_dir = lay(tmp_path / "dtd", {stray: b"mine"})
+    monkeypatch.chdir(tmp_path)
+    data_dir = lay(tmp_path / "data" / "dtd", {stray: b"mine"})
     check_truth(fake, read(serve(server, fake, ("good", None, "")), data_dir, False, "honest"))
     assert (data_dir / stray).read_bytes() == b"mine"
 
