@@ -14,6 +14,7 @@ Traps     an image-level split has the same patients in train and test, and resu
 
 import re
 from functools import partial
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -31,8 +32,13 @@ NAME = re.compile(
 def read(options: ReadOptions, magnification: int) -> RawSplits:
     """Images by class, tumour type, slide and magnification; the patient is in the file's name."""
     root = options.folder / "histology_slides" / "breast"
-    paths = sorted(root.glob(f"*/SOB/*/*/{magnification}X/[!.]*.png"))
-    names = [path.relative_to(root).as_posix() for path in paths]
+    by_name = {
+        path.relative_to(root).with_suffix(".png").as_posix(): path
+        for path in root.glob(f"*/SOB/*/*/{magnification}X/[!.]*")
+        if path.suffix.lower() == ".png"
+    }
+    names = sorted(by_name, key=PurePosixPath)
+    paths = [by_name[name] for name in names]
     labels, patients = [], []
     for name in names:
         match = NAME.fullmatch(name)

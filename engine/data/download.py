@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from engine.data.archives import extract
 from engine.data.declaration import Dataset, File
-from engine.data.locate import description, locate, present, verify_placed, wanted, what_is_wrong
-from engine.data.place import require_place
+from engine.data.locate import description, locate, verify_placed, wanted, what_is_wrong
+from engine.data.place import placed, present, require_place
 from engine.errors import UserError, disk_errors_explained
 from engine.files import atomic, locked
 from engine.heartbeat import alive
@@ -57,7 +57,7 @@ def _fetch_and_extract(dataset: Dataset, data_dir: Path) -> Path:
     _remove_leftovers(data_dir, dataset.folder, files)
     # look at what the user put there before anything long
     for file in sorted(files, key=lambda file: not (data_dir / file.name).exists()):
-        if not verify_placed(file, data_dir, remember=True):
+        if not placed(dataset, file, data_dir):
             _download(file, data_dir, f"; see {dataset.page}", remember=True)
     if not dataset.folder:
         return data_dir

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from engine.console import size_text
 from engine.data.declaration import Dataset, ReadOptions
-from engine.data.load import differences
-from engine.data.locate import present, verify_placed
-from engine.data.place import why_not_into
+from engine.data.load import differences, read_files
+from engine.data.place import placed, present, why_not_into
 from engine.errors import UserError
 
 
@@ -29,7 +28,7 @@ def look(dataset: Dataset, data_dir: Path) -> DiskState:
         folder = present(dataset, data_dir)
         if folder is None:
             return _not_extracted(dataset, data_dir)
-        raw = dataset.read(ReadOptions(folder, allow_partial=True))
+        raw = read_files(dataset, data_dir, ReadOptions(folder, allow_partial=True))
     except UserError as problem:
         return DiskState("unusable", str(problem))
     except OSError as problem:
@@ -42,7 +41,7 @@ def look(dataset: Dataset, data_dir: Path) -> DiskState:
 
 def _not_extracted(dataset: Dataset, data_dir: Path) -> DiskState:
     sets = [files for files in (dataset.files, *dataset.alternative_files) if files]
-    there = [[file for file in files if verify_placed(file, data_dir, remember=True)] for files in sets]
+    there = [[file for file in files if placed(dataset, file, data_dir)] for files in sets]
     if any(len(found) == len(files) for found, files in zip(there, sets, strict=True)):
         return DiskState("archive", "extracted on first use")
     status = "part of it" if any(there) else "absent"

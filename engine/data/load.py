@@ -14,12 +14,12 @@ from engine.data.cache import decode_all
 from engine.data.declaration import Dataset, Protocol, ReadOptions
 from engine.data.download import obtain
 from engine.data.images import digest, load, resize
-from engine.data.locate import present, seen_checksums
+from engine.data.locate import seen_checksums
 from engine.data.overlap import contradictions, copies_of_test, separate
 from engine.data.part import Part, Pixels, RawSplits, Splits
-from engine.data.place import require_place
+from engine.data.place import how_to_get_again, present, require_place
 from engine.data.splits import Budget, few_of_each, hold_out
-from engine.errors import UnreadableError, UserError, listed
+from engine.errors import NotWholeError, UnreadableError, UserError, listed
 
 MOST_CLASSES = 12  # that are named when their images are not all there
 HELD_OUT = 0.1  # of the training images, under the `honest` protocol
@@ -38,7 +38,7 @@ def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: Protoc
             "fetches and extracts it first."
         )
     folder = dataset.own_folder or obtain(dataset, data_dir)
-    raw = dataset.read(ReadOptions(folder, allow_partial, protocol))
+    raw = read_files(dataset, data_dir, ReadOptions(folder, allow_partial, protocol))
     if len(raw.classes) < 2:  # before counts, which say less
         raise UserError(f"{dataset.name} in {folder} has {len(raw.classes)} classes; it takes at least 2 classes.")
     differing = differences(dataset, raw, protocol)
@@ -50,8 +50,7 @@ def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: Protoc
             remedy = f"Put back what is missing, correct the counts in {dataset.script_name}.py"
         else:
             problem = "the published dataset"
-            fetched = any(file.urls for file in dataset.files)
-            remedy = f"Get it whole{' (move what is there away, and it is fetched again)' if fetched else ''}"
+            remedy = how_to_get_again(dataset, data_dir, folder)
         raise UserError(
             f"{dataset.name} in {folder} is not {problem}:{listed(differing)}\n{remedy}, or train on what there is "
             "with --allow-partial: the record is then marked partial."
@@ -62,6 +61,16 @@ def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: Protoc
         _check_part(raw.val, f"{dataset.name} in {folder}: the validation part", len(raw.classes))
     checksums = seen_checksums(dataset, data_dir) | dict(raw.checksums)
     return replace(raw, checksums=checksums, differences=tuple(differing))
+
+
+def read_files(dataset: Dataset, data_dir: Path, options: ReadOptions) -> RawSplits:
+    """What the dataset's `read` returns; where it misses files, the error says how to get them again."""
+    try:
+        return dataset.read(options)
+    except NotWholeError as problem:
+        again = how_to_get_again(dataset, data_dir, options.folder, problem.missing)
+        partly = ", or train on what there is with --allow-partial" if problem.or_partial else ""
+        raise UserError(f"{problem} {again}{partly}.") from problem
 
 
 def differences(dataset: Dataset, raw: RawSplits, protocol: Protocol) -> list[str]:

@@ -46,13 +46,6 @@ def _archives_in(dataset: Dataset, folder: Path) -> bool:
     return any((folder / file.name).exists() for file in every_file(dataset) if is_archive(file))
 
 
-def present(dataset: Dataset, data_dir: Path) -> Path | None:
-    """The folder to return if nothing is left to do."""
-    if dataset.folder:
-        return locate(dataset, data_dir)
-    return data_dir if all(verify_placed(file, data_dir, remember=True) for file in dataset.files) else None
-
-
 def contains_one(dataset: Dataset, folder: Path) -> bool:
     """Whether one of the dataset's marks is in `folder`."""
     return any((folder / mark).exists() for mark in dataset.contains)
@@ -132,15 +125,16 @@ def _compare(file: File, path: Path, remember: bool) -> str:
     return f"{what} ({size:,} bytes, {algorithm}:{value})"
 
 
-def verify_placed(file: File, folder: Path, remember: bool) -> bool:
-    """Whether the file is there; an error if it is, but is not the published one."""
+def verify_placed(file: File, folder: Path, remember: bool, fetched: bool = True) -> bool:
+    """Whether the file is there; an error if it is, but is not the published one. fetched: it would be, if it lacked."""
     path = folder / file.name
     if not path.exists():
         return False
     if wrong := what_is_wrong(file, path, remember):
+        delete = ", or delete it for a download," if file.urls and fetched else ""
         raise UserError(
             f"{path.absolute()} is {wrong}; expected {description(file)}. It was left as it is: put the right file "
-            f"in its place{', or delete it for a download,' if file.urls else ''} and run the same command again."
+            f"in its place{delete} and run the same command again."
         )
     return True
 

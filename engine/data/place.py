@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.data.archives import is_archive
-from engine.data.declaration import Dataset
-from engine.data.locate import contains_one, every_file, locate, wanted
+from engine.data.declaration import Dataset, File
+from engine.data.locate import contains_one, description, every_file, locate, verify_placed, wanted
 from engine.data.names import loose
 from engine.errors import UserError, listed
 from engine.paths import nearest_existing
@@ -38,6 +38,18 @@ def place_of(dataset: Dataset, data_dir: Path) -> Path:
     except OSError:  # a folder that can't be looked into: whoever reads it says so
         pass
     return data_dir
+
+
+def present(dataset: Dataset, data_dir: Path) -> Path | None:
+    """The folder to return if nothing is left to do."""
+    if dataset.folder:
+        return locate(dataset, data_dir)
+    return data_dir if all(placed(dataset, file, data_dir) for file in dataset.files) else None
+
+
+def placed(dataset: Dataset, file: File, data_dir: Path) -> bool:
+    """Whether the dataset's file is in `data_dir`. UserError: it is, but is not the published one."""
+    return verify_placed(file, data_dir, remember=True, fetched=not why_not_into(dataset, data_dir))
 
 
 def place_among(dataset: Dataset, data_dir: Path) -> Path:
@@ -130,6 +142,35 @@ def _links_to_nothing(dataset: Dataset, data_dir: Path) -> list[Path]:
     names = [name for name in (dataset.folder, *(file.name for file in dataset.files)) if name]
     paths = [data_dir, *(data_dir / name for name in names)]
     return [path for path in paths if path.is_symlink() and not path.exists()]
+
+
+def how_to_get_again(dataset: Dataset, data_dir: Path, folder: Path, missing: str = "") -> str:
+    """How the user gets what is missing in `folder`, where the dataset lies: a sentence without its end.
+
+    missing: the name of a file that is perhaps published by itself.
+    """
+    if file := next((file for file in every_file(dataset) if file.name == missing and file.urls), None):
+        return f"Get {missing} ({description(file)}) at {file.urls[0]} and put it there"
+    sets = [files for files in (dataset.files, *dataset.alternative_files) if files]
+    if folder != data_dir and folder.is_relative_to(data_dir):
+        top = data_dir / folder.relative_to(data_dir).parts[0]
+        for files in sets:
+            if all((data_dir / file.name).exists() for file in files):
+                names = " and ".join(file.name for file in files)
+                return f"Delete {top}, and the same command extracts it again from {names}"
+        if _can_be_fetched(dataset, data_dir) and not why_not_into(dataset, data_dir):
+            return f"Move {top} away, and the same command fetches it again"
+    if not dataset.files:
+        return f"Put back what {dataset.script_name}.py reads"
+    if not _can_be_fetched(dataset, data_dir):
+        return f"Get it again from {dataset.page}"
+    usual = usual_place(dataset)
+    elsewhere = "" if usual.exists() else f", or leave it out to have it fetched into {usual.absolute()}"
+    return f"To have it fetched again, name an empty folder with --data-dir{elsewhere}"
+
+
+def _can_be_fetched(dataset: Dataset, data_dir: Path) -> bool:
+    return bool(dataset.files) and all(file.urls or (data_dir / file.name).exists() for file in dataset.files)
 
 
 def usual_place(dataset: Dataset) -> Path:
