@@ -126,7 +126,7 @@ def _compare(file: File, path: Path, remember: bool) -> str:
 
 
 def verify_placed(file: File, folder: Path, remember: bool, fetched: bool = True) -> bool:
-    """Whether the file is there; an error if it is, but is not the published one. fetched: it would be, if it lacked."""
+    """Whether the file is there; an error if it is, but is not the published one. fetched: it would be, if not."""
     path = folder / file.name
     if not path.exists():
         return False

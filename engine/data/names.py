@@ -2,11 +2,13 @@
 
 import unicodedata
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from pathlib import Path
+
+from engine.errors import UserError, listed
 
 
 def nfc(name: str) -> str:
-    """The name with every letter composed, by which names from two places are compared; files are opened by their own.
+    """The name with its letters composed, by which names from two places are compared; files are opened by their own.
 
     https://unicode.org/reports/tr15/
     """
@@ -15,30 +17,27 @@ def nfc(name: str) -> str:
 
 def loose(path: str) -> str:
     """What is left of a path where capitals, composed letters and .jpeg for .jpg make no difference."""
-    name = unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
-    return name.removesuffix(".jpeg") + ".jpg" if name.endswith(".jpeg") else name
+    name = nfc(nfc(path).casefold())
+    return f"{name[:-5]}.jpg" if name.endswith(".jpeg") else name
 
 
-def visible(name: str) -> str:
-    """The name as a message shows it: with every character that isn't plain text spelled out, as in 'cafe\\u0301'."""
-    plain = name.isprintable() and name == name.strip() and name == unicodedata.normalize("NFKC", name)
-    return name if plain else ascii(name)
+def composed(names: Iterable[str], folder: Path) -> dict[str, str]:
+    """Composed name -> the name as it is in `folder`. UserError: two are one, which no message could tell apart."""
+    own: dict[str, list[str]] = {}
+    for name in sorted(names):
+        own.setdefault(nfc(name), []).append(name)
+    if twice := [" and ".join(map(ascii, same)) for same in own.values() if len(same) > 1]:
+        raise UserError(
+            f"{folder} has names that read the same, since an accented letter can be one character or two:"
+            f"{listed(twice)}\nExpected each once: move what is in one of them into the other, and remove it."
+        )
+    return {name: same[0] for name, same in own.items()}
 
 
-def alike(names: Iterable[str]) -> list[list[str]]:
-    """The groups of two and more among `names` that people take for the same: capitals, blanks, composed letters."""
-    groups: dict[str, list[str]] = {}
-    for name in sorted(set(names)):
+def told_apart(names: Iterable[str]) -> dict[str, str]:
+    """Name -> how a message shows it: in quotes and ASCII where another of them looks nearly the same."""
+    alike: dict[str, list[str]] = {}
+    for name in set(names):
         letters = (letter for letter in unicodedata.normalize("NFKC", name).casefold() if letter.isprintable())
-        groups.setdefault(" ".join("".join(letters).split()), []).append(name)
-    return [group for group in groups.values() if len(group) > 1]
-
-
-def spelled(name: str) -> str:
-    """`name` beside another that looks the same: every character that is not ASCII as its number."""
-    return ascii(name)
-
-
-def suffix_of(name: str) -> str:
-    """The suffix, in small letters."""
-    return PurePosixPath(name).suffix.lower()
+        alike.setdefault("".join("".join(letters).split()), []).append(name)
+    return {name: name if len(same) == 1 else ascii(name) for same in alike.values() for name in same}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.data.names import composed, nfc
 from engine.data.part import Part, RawSplits
 from engine.data.splits import fewest_names, split_names
 from engine.errors import UserError, listed
@@ -106,8 +107,8 @@ class _Walk:
 
 
 def group_of(name: str, pattern: re.Pattern[str]) -> str | None:
-    """What `pattern` finds in an image's own name: its first group (...) if it has one, else all that matches."""
-    match = pattern.search(name.rpartition("/")[2])
+    """What `pattern` finds in an image's own name, composed: its first group (...) if it has one, else all of it."""
+    match = pattern.search(nfc(name.rpartition("/")[2]))
     return match and match[1 if pattern.groups else 0]
 
 
@@ -146,6 +147,7 @@ def _check_classes(root: Path, listing: Listing, allow_empty: bool) -> None:
     if not listing.classes:
         found = f"{listing.loose:,} images but no class folders" if listing.loose else "no class folders"
         raise UserError(f"Found {found} in {root}. {layout} Move each image into a folder named after its class.")
+    composed(listing.classes, root)
     empty = [name for name, images in listing.classes.items() if not images]
     if empty and not allow_empty:
         raise UserError(
@@ -170,7 +172,12 @@ def class_folders(folder: Path, allow_partial: bool) -> dict[str, list[str]]:
     """Class -> images, of a published dataset's class folders. UserError: no such folder, or what list_classes says."""
     if not folder.is_dir():
         raise UserError(f"{folder} is missing: it holds a folder for each class. Get the dataset whole.")
-    return list_classes(folder, allow_empty=allow_partial).classes
+    return by_composed_name(list_classes(folder, allow_empty=allow_partial).classes)
+
+
+def by_composed_name(classes: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Class -> images, where each class has the name by which classes of several folders are compared."""
+    return {nfc(name): images for name, images in classes.items()}
 
 
 def class_part(root: Path, folder: str, classes: Sequence[str], images: Mapping[str, Sequence[str]]) -> Part:
