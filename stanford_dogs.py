@@ -34,12 +34,11 @@ def read(options: ReadOptions) -> RawSplits:
 def find_lists(images: Path) -> list[Path]:
     """The lists of train and test: files, or members of lists.tar. Raises NotWholeError where there are none."""
     names = ("train_list.mat", "test_list.mat")
-    for first, place in ((names[0], ""), (f"lists/{names[0]}", "lists"), ("lists.tar", "lists.tar")):
-        if found := find_list(images, first, levels_up=2):
-            folder = found if place == "lists.tar" else found.parent
-            if place == "lists.tar":
-                verify_placed(DATASET.files[0], found.parent, remember=False, fetched=False)
-            return [folder / name for name in names]
+    if found := find_list(images, f"lists/{names[0]}", names[0], f"splits/{names[0]}", levels_up=2):
+        return [found.parent / name for name in names]
+    if archive := find_list(images, "lists.tar", levels_up=2):
+        verify_placed(DATASET.files[0], archive.parent, remember=False, fetched=False)
+        return [archive / name for name in names]
     raise NotWholeError(
         f"{images} has no lists beside it ({' and '.join(names)}), which say what is in train and what in test. "
         f"Looked for them, and for lists.tar, which they come in, in {images.absolute().parent} and above.",

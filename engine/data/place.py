@@ -125,6 +125,8 @@ def why_not_into(dataset: Dataset, data_dir: Path) -> str:
     """Why nothing may be fetched into `data_dir`, to follow "which"; "" where it may."""
     if links := _links_to_nothing(dataset, data_dir):
         link = "" if links[0] == data_dir else f"has {links[0].name}, which "
+        if links[0] in data_dir.parents:
+            link = f"is to lie in {links[0]}, which "
         return f"{link}is a link to {links[0].readlink()}, where there is nothing: is its disk mounted?"
     if is_usual(dataset, data_dir):
         return ""
@@ -140,7 +142,7 @@ def why_not_into(dataset: Dataset, data_dir: Path) -> str:
 
 def _links_to_nothing(dataset: Dataset, data_dir: Path) -> list[Path]:
     names = [name for name in (dataset.folder, *(file.name for file in dataset.files)) if name]
-    paths = [data_dir, *(data_dir / name for name in names)]
+    paths = [*reversed(data_dir.parents), data_dir, *(data_dir / name for name in names)]
     return [path for path in paths if path.is_symlink() and not path.exists()]
 
 

@@ -25,6 +25,7 @@ from engine.data import checksums
 from engine.data.declaration import Protocol
 from engine.data.images import decode
 from engine.data.load import read
+from engine.data.place import place_of
 from engine.errors import UserError
 from tests import fakes
 from tests.fakes import CARS, Fake, Files, matlab
@@ -818,6 +819,28 @@ LAYOUTS: dict[str, tuple[str, Layout]] = {
     "rsna: PNG": ("rsna", lambda fake: converted(fake, "png")),
     "rsna: JPEG": ("rsna", lambda fake: converted(fake, "jpg")),
     "dogs: Kaggle's": ("stanford_dogs", lambda fake: below("images", fake.extracted)),
+    "dogs: lists in splits": (
+        "stanford_dogs",
+        lambda fake: {f"splits/{p}" if p.endswith(".mat") else p: body for p, body in fake.extracted.items()},
+    ),
+    "cars: packed anew on a Mac": (
+        "stanford_cars",
+        lambda fake: {
+            "archive.zip": fakes.packed(
+                "a.zip", below("stanford-cars", kaggle_cars(fake)) | {"__MACOSX/stanford-cars/._cars_train": b"1"}
+            ),
+            **devkit(fake),
+        },
+    ),
+    "cars: packed anew by PowerShell": (
+        "stanford_cars",
+        lambda fake: {
+            "archive.zip": fakes.packed(
+                "a.zip", {path.replace("/", "\\"): body for path, body in kaggle_cars(fake).items()}
+            ),
+            **devkit(fake),
+        },
+    ),
     "dogs: lists in a folder": (
         "stanford_dogs",
         lambda fake: {f"lists/{p}" if p.endswith(".mat") else p: body for p, body in fake.extracted.items()},
@@ -888,6 +911,42 @@ def test_layouts_that_users_have(tmp_path: Path, make: Make, layout: str) -> Non
             label = raw.classes[part.labels[list(part.names).index(name)]]
             every = {image: label for images in fake.parts.values() for image, label in images.items()}
             assert every[own].replace("/", "-") == label.replace("/", "-")
+
+
+@pytest.mark.parametrize("extracted", [True, False])
+@pytest.mark.parametrize("key", KEYS)
+def test_every_way_to_name_the_place(server: Server, tmp_path: Path, make: Make, key: str, extracted: bool) -> None:
+    """The folder of all datasets, the dataset's own, the extracted one, and those within it; nothing is fetched."""
+    fake = make(key)
+    dataset = serve(server, fake, ("never", None, ""))
+    own = lay(tmp_path / "data" / dataset.script_name, fake.extracted if extracted else fake.bodies)
+    (tmp_path / "data" / "other").mkdir()
+    (tmp_path / "link").symlink_to(own)
+    inside = [path for path in sorted(own.rglob("*")) if path.is_dir() and len(path.relative_to(own).parts) <= 3]
+    if key == "cifar10":
+        assert len(inside) == extracted  # the folder with the batches
+    before = sorted(tmp_path.rglob("*")) if extracted else []
+    for place in (tmp_path / "data", own, tmp_path / "link", tmp_path / "data" / ".." / "data", *inside):
+        raw = read(dataset, place_of(dataset, place), False, "honest")
+        check_truth(fake, raw)
+    assert server.seen == []
+    # the checksum of a file that is the dataset is remembered
+    assert not before or {*tmp_path.rglob("*")} - {own / checksums.NAME} == {*before}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_place_that_is_not_the_datasets(server: Server, tmp_path: Path, make: Make, key: str) -> None:
+    """Nothing is fetched into it, made or left, and the message says what was seen."""
+    fake = make(key)
+    dataset = serve(server, fake, ("never", None, ""))
+    lay(tmp_path / "photos", {"cats/1.jpg": b"1", "readme.md": b"1"})
+    before = sorted(tmp_path.rglob("*"))
+    for name in ("photos", "photos/cats", "photos/readme.md", "typo", "typo/deeper"):
+        message = refusal(lambda name=name: read(dataset, place_of(dataset, tmp_path / name), True, "honest"))  # type: ignore[misc]
+        for fact in (str(tmp_path / name), dataset.files[0].name, "there is"):
+            assert fact in message
+    assert server.seen == []
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_dogs_through_a_link(tmp_path: Path, make: Make) -> None:

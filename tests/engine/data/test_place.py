@@ -116,12 +116,12 @@ def test_the_usual_folder_is_made_and_nothing_is_left_of_a_failure(server: Serve
     assert not list(tmp_path.rglob("*.lock"))
 
 
-@pytest.mark.parametrize("name", ["", "toy", "toy.tar.gz"])
+@pytest.mark.parametrize("name", ["..", "", "toy", "toy.tar.gz"])
 def test_a_link_to_a_disk_that_is_not_there(server: Server, tmp_path: Path, name: str) -> None:
     """Nothing is fetched in its place."""
     toy = served(server)
-    link = usual_place(toy) / name
-    link.parent.mkdir(parents=True)
+    link = usual_place(toy).parent if name == ".." else usual_place(toy) / name
+    link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to("/nowhere/at/all")
     assert "is its disk mounted?" in refusal(lambda: obtain(toy, usual_place(toy)))
     assert server.seen == []
