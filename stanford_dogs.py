@@ -34,8 +34,10 @@ def read(options: ReadOptions) -> RawSplits:
 def find_lists(images: Path) -> list[Path]:
     """The lists of train and test: files, or members of lists.tar. Raises NotWholeError where there are none."""
     names = ("train_list.mat", "test_list.mat")
-    if found := find_list(images, f"lists/{names[0]}", names[0], f"splits/{names[0]}", levels_up=2):
-        return [found.parent / name for name in names]
+    for place in ("lists/", "", "splits/"):
+        found = find_list(images, f"{place}{names[0]}", levels_up=2)
+        if found and (found.parent / names[1]).exists():
+            return [found.parent / name for name in names]
     if archive := find_list(images, "lists.tar", levels_up=2):
         verify_placed(DATASET.files[0], archive.parent, remember=False, fetched=False)
         return [archive / name for name in names]

@@ -62,7 +62,7 @@ def place_among(dataset: Dataset, data_dir: Path) -> Path:
 def is_there(dataset: Dataset, data_dir: Path) -> bool:
     """Whether the dataset lies in `data_dir`: extracted, or some of its files."""
     found = locate(dataset, data_dir) if dataset.folder else None
-    return found is not None or any((data_dir / file.name).exists() for file in every_file(dataset))
+    return found is not None or any((data_dir / file.name).is_file() for file in every_file(dataset))
 
 
 def require_place(dataset: Dataset, data_dir: Path) -> None:
@@ -220,8 +220,10 @@ def _folders(data_dir: Path) -> list[Path]:
 
 
 def _below(dataset: Dataset, data_dir: Path) -> list[Path]:
-    """The folders in `data_dir` in which the dataset lies under its own name, which leaves no doubt."""
-    return [inside for inside in _folders(data_dir) if _is_named(dataset, inside / dataset.folder)]
+    """The folders in `data_dir` in which the dataset lies, or which it is, under its own name: that leaves no doubt."""
+    folders = _folders(data_dir)
+    own = [inside for inside in folders if loose(inside.name) == loose(dataset.folder) and _is_marked(dataset, inside)]
+    return own + [inside for inside in folders if _is_marked(dataset, inside / dataset.folder)]
 
 
 def _above(dataset: Dataset, data_dir: Path) -> list[Path]:
@@ -230,10 +232,14 @@ def _above(dataset: Dataset, data_dir: Path) -> list[Path]:
         return []
     above = (data_dir.absolute(), *data_dir.absolute().parents[:LEVELS_UP])
     real = (data_dir.resolve(), *data_dir.resolve().parents[:LEVELS_UP])
-    return [folder for folder in (*above, *real) if folder.name == dataset.folder and _is_named(dataset, folder)][:1]
+    return [
+        folder
+        for folder in (*above, *real)
+        if loose(folder.name) == loose(dataset.folder) and _is_marked(dataset, folder)
+    ][:1]
 
 
-def _is_named(dataset: Dataset, folder: Path) -> bool:
+def _is_marked(dataset: Dataset, folder: Path) -> bool:
     """Whether a folder of the dataset's own name holds it, as far as its marks tell."""
     return bool(dataset.folder) and folder.is_dir() and bool(dataset.contains) and contains_one(dataset, folder)
 

@@ -75,6 +75,19 @@ def test_a_folder_of_any_name_that_has_the_datasets_own_in_it(tmp_path: Path) ->
         assert f"--data-dir {place}" in message
 
 
+def test_the_extracted_folder_in_other_letters(tmp_path: Path) -> None:
+    lay(tmp_path / "data" / "ucmerced")
+    (tmp_path / "data" / "ucmerced" / "UCMerced_LandUse").rename(tmp_path / "data" / "ucmerced" / "ucmerced_landuse")
+    assert obtain(LAND, place_of(LAND, usual_place(LAND))) == Path("data/ucmerced/ucmerced_landuse")
+
+
+def test_a_folder_called_as_the_archive(tmp_path: Path) -> None:
+    """As some programs extract into."""
+    lay(tmp_path / "data" / "ucmerced" / "UCMerced_LandUse.zip")
+    place = place_of(LAND, usual_place(LAND))
+    assert obtain(LAND, place) == Path("data/ucmerced/UCMerced_LandUse.zip/UCMerced_LandUse")
+
+
 @pytest.mark.parametrize("given", ["typo", "data/typo", "data/typo/deeper", "land.txt"])
 def test_a_mistyped_folder_is_not_made(server: Server, tmp_path: Path, given: str) -> None:
     lay(tmp_path / "data" / "land")
