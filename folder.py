@@ -147,7 +147,7 @@ def unlabelled(root: Path, part: str, order: Sequence[str]) -> str:
     return (
         f"{root / part} has {files:,} files, but none of the class folders of train/: images without labels can't be "
         f"tested on. Expected {part}/<class>/..., or none. If they have no labels, as in Kaggle's competitions, put "
-        f"them aside (predictions for them are another matter):{aside}{more}"
+        f"them aside:{aside}{more}"
     )
 
 

@@ -18,7 +18,8 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from engine.cli import INTERRUPTED, Parser, folder, positive, run_command, whole
 from engine.console import say, table
@@ -116,10 +117,8 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         return 0
     make_folder(cells[0].config.out)
-    for place in places:
-        place.mkdir(exist_ok=True)
     grid = Grid(cells, standings, speeds, slots, options.retry_failed, options.stall_minutes)
-    with choose_view() as view, signals_to(grid):
+    with made(places), choose_view() as view, signals_to(grid):
         grid.run(view)
     say(*summary_lines(cells, grid.standings))
     words = Counter(grid.standings[cell.id].status for cell in cells)
@@ -194,6 +193,19 @@ def summary_lines(cells: Sequence[Cell], standings: dict[str, Standing]) -> list
     if left:
         lines.append("the same command continues")
     return lines
+
+
+@contextmanager
+def made(places: Sequence[Path]) -> Iterator[None]:
+    """Folders for datasets to be fetched into; those into which nothing came are gone afterwards."""
+    for place in places:
+        place.mkdir(exist_ok=True)
+    try:
+        yield
+    finally:
+        for place in places:
+            with suppress(OSError):
+                place.rmdir()
 
 
 @contextmanager

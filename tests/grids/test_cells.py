@@ -242,3 +242,16 @@ def test_data_dir_means_what_it_does_to_the_scripts(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--data-dir typo does not exist.*mkdir -p typo"):
         places_to_make(cells(f"{line} typo"), Path("typo"))
     assert not (tmp_path / "typo").exists()
+
+
+def test_a_place_into_which_nothing_came_is_gone_after_the_grid(tmp_path: Path) -> None:
+    with grid.made([tmp_path / "dtd", tmp_path / "ucmerced"]):
+        (tmp_path / "dtd" / "dtd.tar.gz").touch()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["dtd"]
+
+
+def test_a_folder_below_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell leaves a ~ after a colon as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pets").mkdir()
+    assert find_datasets(["folder:~/pets"])[0].dataset.own_folder == tmp_path / "pets"
