@@ -21,7 +21,7 @@ from pathlib import Path
 
 from common import Choice, Dataset, RawSplits, ReadOptions, main
 from engine.cli import folder
-from engine.data.names import composed, nfc, told_apart
+from engine.data.names import composed, loose, nfc, told_apart
 from engine.errors import UserError, listed, reason_of
 from engine.readers.class_folders import Listing, by_composed_name, class_part, group_of, list_classes, split_listed
 
@@ -198,6 +198,12 @@ def require_folder(root: Path) -> None:
     """Raise UserError where `root` is no folder."""
     if not root.is_dir():
         wrong = "is a file" if root.exists() else "does not exist"
+        if root.is_symlink() and not root.exists():
+            wrong = f"is a link to {root.readlink()}, where there is nothing"
+        above = root.absolute().parent
+        there = [entry.name for entry in above.iterdir()] if above.is_dir() else []
+        if near := [name for name in there if loose(name) == loose(root.name) and name != root.name]:
+            wrong += f", but {' and '.join(map(ascii, near))} is there, which differs from {root.name!a}"
         raise UserError(f"{root} {wrong}. Expected a folder with images: one folder a class, or train/ and test/.")
 
 

@@ -17,7 +17,7 @@ from engine.data.images import digest, load, resize
 from engine.data.locate import seen_checksums
 from engine.data.overlap import contradictions, copies_of_test, separate
 from engine.data.part import Part, Pixels, RawSplits, Splits
-from engine.data.place import how_to_get_again, present, require_place
+from engine.data.place import how_to_get_again, placed, present, require_place
 from engine.data.splits import Budget, few_of_each, hold_out
 from engine.errors import NotWholeError, UnreadableError, UserError, listed
 
@@ -33,6 +33,8 @@ def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: Protoc
     """
     if not fetch and not present(dataset, data_dir):
         require_place(dataset, data_dir)
+        for file in dataset.files:
+            placed(dataset, file, data_dir)  # one that is not the published one is told now
         raise UserError(
             f"{dataset.name} is not in {data_dir.absolute()}, or not extracted yet. The command without --check "
             "fetches and extracts it first."

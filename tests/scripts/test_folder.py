@@ -354,6 +354,14 @@ def test_the_same_split_however_the_accents_are_written(tmp_path: Path) -> None:
     assert folder.dataset(tmp_path / ONE).name == folder.dataset(tmp_path / TWO).name
 
 
+@pytest.mark.parametrize(("given", "there"), [(ONE, TWO), ("pets", "Pets")])
+def test_a_folder_whose_name_reads_the_same(tmp_path: Path, given: str, there: str) -> None:
+    (tmp_path / there).mkdir()
+    with pytest.raises(UserError) as caught:
+        folder.existing(tmp_path / given)
+    assert f"does not exist, but {there!a} is there, which differs from {given!a}" in str(caught.value)
+
+
 @pytest.mark.parametrize("inside", ["", "test/", "unknown/"])
 @pytest.mark.parametrize("val", [True, False])
 def test_an_unlabelled_test_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str, val: bool) -> None:
@@ -506,6 +514,13 @@ def test_check_fetches_nothing(command: Command, tmp_path: Path, capsys: Any) ->
     assert "BreakHis 40x is not in" in printed
     assert "without --check" in printed
     assert not (tmp_path / "data").exists()
+
+
+def test_check_refuses_an_archive_that_the_run_would(command: Command, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "data" / "breakhis").mkdir(parents=True)
+    (tmp_path / "data" / "breakhis" / "BreaKHis_v1.tar.gz").write_bytes(b"<html>log in</html>")
+    assert command("-model tiny --weights none --check", breakhis.DATASET) == 2
+    assert "BreaKHis_v1.tar.gz is no archive" in capsys.readouterr().err
 
 
 def test_a_patient_in_two_parts_is_refused(command: Command, tmp_path: Path, capsys: Any) -> None:
