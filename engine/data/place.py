@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from engine.data.archives import is_archive
@@ -73,12 +75,12 @@ def require_place(dataset: Dataset, data_dir: Path) -> None:
     try:
         files = wanted(dataset, data_dir)
     except UserError as by_hand:
+        _refuse_other_names(data_dir, every_file(dataset))
         if is_usual(dataset, data_dir) or is_there(dataset, data_dir):
             raise
         raise UserError(f"{by_hand}\n{what_was_seen(dataset, data_dir)}") from by_hand
-    absent = [file.name for file in files if not (data_dir / file.name).exists()]
-    for name in absent:
-        _refuse_other_name(data_dir, name)
+    _refuse_other_names(data_dir, files)
+    absent = any(not (data_dir / file.name).exists() for file in files)
     if absent and (why := why_not_into(dataset, data_dir)):
         raise UserError(
             f"{dataset.name} is not in {data_dir.absolute()}, which {why}.\n{what_was_seen(dataset, data_dir)}\n"
@@ -99,11 +101,10 @@ def _how_to_have_it_fetched(dataset: Dataset, data_dir: Path) -> str:
     )
 
 
-def _refuse_other_name(data_dir: Path, name: str) -> None:
-    """Raise UserError where the file `name` lies in `data_dir` as browsers call a second copy, or uncompressed."""
-    for found in _entries(data_dir):
-        if found == name:  # a link to nothing
-            continue
+def _refuse_other_names(data_dir: Path, files: Iterable[File]) -> None:
+    """Raise UserError where a file that is missing lies there as browsers call a second copy, or uncompressed."""
+    absent = [file.name for file in files if not os.path.lexists(data_dir / file.name)]
+    for name, found in itertools.product(absent, _entries(data_dir) if absent else ()):
         if _first_name(found) == _first_name(name):
             move = shlex.join(["mv", "-n", str(data_dir / found), str(data_dir / name)])
             raise UserError(f"{data_dir.absolute()} has {found!r}. Expected the name {name}: {move}")

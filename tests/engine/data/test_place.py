@@ -162,6 +162,13 @@ def test_an_archive_by_the_name_that_a_browser_gave_it(server: Server, tmp_path:
     assert server.seen == []
 
 
+def test_an_archive_got_by_hand_under_another_name(tmp_path: Path) -> None:
+    (tmp_path / "toy (1).zip").write_bytes(b"1")
+    assert f"mv -n '{tmp_path}/toy (1).zip' {tmp_path}/toy.zip" in refusal(
+        lambda: obtain(own(file_of("toy.zip", b"1")), tmp_path)
+    )
+
+
 def test_a_half_of_a_download_is_no_other_name(server: Server, tmp_path: Path) -> None:
     toy = served(server)
     (tmp_path / "toy.tar.gz.part").write_bytes(b"half")
