@@ -14,6 +14,7 @@ Traps     an image-level split has the same patients in train and test, and resu
 
 import re
 from functools import partial
+from pathlib import PurePosixPath
 
 from common import Choice, Dataset, File, Part, RawSplits, ReadOptions, main
 from engine.data.file_kinds import is_foreign
@@ -32,9 +33,13 @@ def read(options: ReadOptions, magnification: int) -> RawSplits:
     import numpy as np
 
     root = options.folder / "histology_slides" / "breast"
-    paths = sorted(root.glob(f"*/SOB/*/*/{magnification}X/[!.]*.png"))
-    paths = [path for path in paths if not is_foreign(path.relative_to(root))]
-    names = [path.relative_to(root).as_posix() for path in paths]
+    by_name = {
+        path.relative_to(root).with_suffix(".png").as_posix(): path
+        for path in root.glob(f"*/SOB/*/*/{magnification}X/[!.]*")
+        if path.suffix.lower() == ".png" and not is_foreign(path.relative_to(root))
+    }
+    names = sorted(by_name, key=PurePosixPath)
+    paths = [by_name[name] for name in names]
     labels, patients = [], []
     for name in names:
         match = NAME.fullmatch(name)

@@ -20,6 +20,7 @@ from engine.console import say, table
 from engine.data.declaration import datasets_of
 from engine.data.inventory import look
 from engine.data.locate import wanted
+from engine.data.place import place_among
 from engine.doc_tables import backbone_table, dataset_table, how_it_comes, put_table
 from engine.errors import UserError
 from engine.files import write_text
@@ -85,7 +86,7 @@ def parser() -> Parser:
         type=folder,
         default=Path("data"),
         metavar="DIR",
-        help="holds the datasets' folders (default: data)",
+        help="a folder with the datasets in DIR/<script>, or one dataset's own, as the scripts take it (default: data)",
     )
     command_line.add_argument("--write-docs", action="store_true", help="bring the tables in docs/ up to date")
     return command_line
@@ -127,7 +128,7 @@ def overview(data_dir: Path) -> str:
     """A line a dataset."""
     rows = [("dataset", "train", "test", "state", "what to do")]
     for dataset in DATASETS.values():
-        state = look(dataset, data_dir / dataset.script_name)
+        state = look(dataset, place_among(dataset, data_dir))
         counts = (f"{dataset.train_images:,}", f"{dataset.test_images:,}")
         rows.append((dataset.key, *counts, state.status, state.what_to_do.partition("\n")[0]))
     return table(rows)
@@ -135,7 +136,7 @@ def overview(data_dir: Path) -> str:
 
 def card(dataset: Dataset, data_dir: Path) -> str:
     """All there is to say on one dataset and its state."""
-    place = data_dir / dataset.script_name
+    place = place_among(dataset, data_dir)
     state = look(dataset, place)
     lines = [
         (dataset.name, f"{dataset.train_images:,} / {dataset.test_images:,} images, {dataset.classes} classes"),

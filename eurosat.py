@@ -59,6 +59,7 @@ DATASET = Dataset(
         ),
     ),
     folder="2750",
+    other_folders=("EuroSAT", "EuroSAT_RGB"),
     contains=("AnnualCrop",),
     split="0.3 of each class, seed 42",
     licence="MIT; Copernicus Sentinel data terms",

@@ -10,7 +10,7 @@ Traps     the published table says 2,040 training images, but the original code 
 """
 
 from common import Dataset, File, RawSplits, ReadOptions, main
-from engine.readers.annotations import damaged, listed_part, read_matlab, whole_numbers
+from engine.readers.annotations import damaged, find_list, listed_part, read_matlab, whole_numbers
 
 # in the order of the official numbers, which is all that the lists have
 NAMES = """
@@ -35,7 +35,10 @@ HOST = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 
 def read(options: ReadOptions) -> RawSplits:
     """Labels 1 to 102 in the order of the images' numbers; parts as lists of these numbers, from 1."""
-    names, lists = options.folder / "imagelabels.mat", options.folder / "setid.mat"
+    # the lists are files of their own, which may lie beside the images' folder
+    names, lists = (
+        find_list(options.folder, name) or options.folder / name for name in ("imagelabels.mat", "setid.mat")
+    )
     labels = whole_numbers(names, *read_matlab(names, "labels"))
     train, val, test = (whole_numbers(lists, part) for part in read_matlab(lists, "trnid", "valid", "tstid"))
     if max(*train, *val, *test) > len(labels) or min(*train, *val, *test) < 1:

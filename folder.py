@@ -13,16 +13,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import shlex
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from common import Choice, Dataset, RawSplits, ReadOptions, main
 from engine.cli import folder
+from engine.data.names import composed, loose, nfc, told_apart
 from engine.errors import UserError, listed, reason_of
 from engine.readers.class_folders import (
     Listing,
     alike,
+    by_composed_name,
     check_unused,
     class_part,
     folders_in,
@@ -63,9 +67,14 @@ def find_parts(root: Path) -> list[str]:
         )
     if not set(parts) & {"train", "test"}:
         return []
-    if lacking := [name for name in ("train", "test") if name not in parts]:
+    if "test" not in parts:
         raise UserError(
-            f"{root} has {' and '.join(parts)}, but no {lacking[0]}. Expected both train/ and test/, or class folders "
+            f"{root} has {' and '.join(parts)}, but no test. Expected both train/ and test/, or class folders alone, "
+            f"none of them called so, which are then split.{ways_to_a_test_part(root, parts)}"
+        )
+    if "train" not in parts:
+        raise UserError(
+            f"{root} has {' and '.join(parts)}, but no train. Expected both train/ and test/, or class folders "
             f"alone, none of them called so, which are then split."
         )
     if len(parts) > 3:
@@ -83,7 +92,7 @@ def split_here(root: Path, allow_partial: bool) -> RawSplits:
             f"Too few images to hold any out for testing ({len(small):,} classes):{listed(small)}\nExpected 2 or more "
             "in each class. Add images, or remove the class."
         )
-    raw = split_listed(root, listing.classes, TEST_SIZE)
+    raw = split_listed(root, by_composed_name(listing.classes), TEST_SIZE)
     note = f"no test/ folder: {TEST_SIZE:.0%} of each class was held out for testing (names sorted, seed 42)"
     return replace(
         raw, differences=tuple(differences), notes=(note, *loose_notes({"": listing}), *notes, *alike(raw.classes))
@@ -101,18 +110,11 @@ def loose_notes(listings: Mapping[str, Listing]) -> list[str]:
 
 def read_parts(root: Path, order: list[str], options: ReadOptions) -> RawSplits:
     """The parts, each with a folder for every class."""
-    names = {part: set(folders_in(root / part)) for part in order}
-    if lines := [
-        f"{name}: in {part if name in names[part] else 'train'}/, not in {'train' if name in names[part] else part}/"
-        for part in order
-        for name in sorted(names[part] ^ names["train"])
-    ]:
-        raise UserError(f"The classes of {root} differ between its parts:{listed(lines)}\nExpected the same in each.")
-    if len(names["train"]) == 1:
-        raise UserError(f"{root} has a single class, {names['train'].pop()}. Expected two or more: add a class folder.")
+    names = {part: composed(folders_in(root / part), root / part).keys() for part in order}
+    require_classes(root, names)
     listings = {part: list_classes(root / part) for part in order}
     differences, unused = check_unused(root, [*listings.values(), helpers_in(root)], options.allow_partial)
-    images_of = {part: listing.classes for part, listing in listings.items()}
+    images_of = {part: by_composed_name(listing.classes) for part, listing in listings.items()}
     classes = tuple(sorted(images_of["train"]))
     parts = {part: class_part(root, part, classes, images) for part, images in images_of.items()}
     groups, missing = read_split(root, [name for part in parts.values() for name in part.names])
@@ -134,24 +136,70 @@ def read_parts(root: Path, order: list[str], options: ReadOptions) -> RawSplits:
     )
 
 
+def require_classes(root: Path, names: Mapping[str, Collection[str]]) -> None:
+    """Raise UserError unless every part of `names`, which go by their composed names, has the same classes."""
+    train = set(names["train"])
+    for part, found in names.items():
+        if len(train) > 1 and not train & set(found) and len(found) < 2:  # Kaggle's are in test/, or in test/test/
+            raise UserError(unlabelled(root, part, list(names)))
+    differing = {part: train ^ set(found) for part, found in names.items()}
+    shown = told_apart(name for found in differing.values() for name in found)
+    if lines := [
+        f"{shown[name]}: in {part if name in names[part] else 'train'}/, not in "
+        f"{'train' if name in names[part] else part}/"
+        for part, found in differing.items()
+        for name in sorted(found)
+    ]:
+        raise UserError(f"The classes of {root} differ between its parts:{listed(lines)}\nExpected the same in each.")
+    if len(train) == 1:
+        raise UserError(f"{root} has a single class, {train.pop()}. Expected two or more: add a class folder.")
+
+
+def unlabelled(root: Path, part: str, order: Sequence[str]) -> str:
+    """The message for a part without class folders, as the test part of a Kaggle competition is."""
+    files = sum(entry.is_file() for entry in (root / part).rglob("[!.]*"))
+    aside = f"\n  {shlex.join(['mv', '-n', str(root / part), str(root / 'unlabelled')])}"
+    rest = [name for name in order if name != part]
+    more = "" if "test" in rest else ways_to_a_test_part(root, rest)
+    return (
+        f"{root / part} has {files:,} files, but none of the class folders of train/: images without labels can't be "
+        f"tested on. Expected {part}/<class>/..., or none. If they have no labels, as in Kaggle's competitions, put "
+        f"them aside:{aside}{more}"
+    )
+
+
+def ways_to_a_test_part(root: Path, order: Sequence[str]) -> str:
+    """The commands that make one, a line each; "" where train/ has no classes."""
+    if len(folders_in(root / "train")) < 2:
+        return ""
+    above = root if root.name else root.resolve()
+    out = above.with_name(f"{above.name}-split")
+    ways = [f"python split.py --input_dir {shlex.quote(str(root / 'train'))} --output_dir {shlex.quote(str(out))}"]
+    ways[0] += f" --test_size {TEST_SIZE}   (holds {TEST_SIZE:.0%} of train/ out; then folder.py {out})"
+    if val := next((name for name in VALIDATION if name in order), None):
+        rename = shlex.join(["mv", "-n", str(root / val), str(root / "test")])
+        ways.insert(0, f"{rename}   ({val}/ is tested on; a tenth of train/ then chooses the epoch)")
+    return f"\n{'One of these makes' if len(ways) > 1 else 'This makes'} a test part:{listed(ways)}"
+
+
 def read_split(root: Path, names: list[str]) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return what split.py noted: the group of each of `names`, if it grouped them; the images that are gone since."""
     path = root / "split.json"
     if not path.exists():
         return {}, ()
     try:
-        split = json.loads(path.read_text("utf-8"))
+        split = json.loads(path.read_text("utf-8-sig"))
         if not isinstance(split, dict) or not {"format", "hash", "files"} <= split.keys():
             return {}, ()  # another program's
-        files = {f"{part}/{name}" for part, images in split["files"].items() for name in images}
+        files = Counter(nfc(f"{part}/{name}") for part, images in split["files"].items() for name in images)
         # images that came later are grouped by the same rule
-        pattern = re.compile(split["options"]["group_regex"]) if split["groups"] is not None else None
+        pattern = re.compile(nfc(split["options"]["group_regex"])) if split["groups"] is not None else None
     except (ValueError, AttributeError, KeyError, TypeError, re.error) as error:
         raise UserError(
             f"{path} is not as split.py wrote it ({type(error).__name__}: {error}). Remove it, which ungroups the "
             "images, or run split.py again."
         ) from error
-    missing = tuple(sorted(files.difference(names)))
+    missing = tuple(sorted(files - Counter(map(nfc, names))))
     if pattern is None:
         return {}, missing
     groups = {name: group_of(name, pattern) for name in names}
@@ -167,6 +215,12 @@ def require_folder(root: Path) -> None:
     """Raise UserError where `root` is no folder."""
     if not root.is_dir():
         wrong = "is a file" if root.exists() else "does not exist"
+        if root.is_symlink() and not root.exists():
+            wrong = f"is a link to {root.readlink()}, where there is nothing"
+        above = root.absolute().parent
+        there = [entry.name for entry in above.iterdir()] if above.is_dir() else []
+        if near := [name for name in there if loose(name) == loose(root.name) and name != root.name]:
+            wrong += f", but {' and '.join(map(ascii, near))} is there, which differs from {root.name!a}"
         raise UserError(f"{root} {wrong}. Expected a folder with images: one folder a class, or train/ and test/.")
 
 
@@ -178,10 +232,11 @@ def existing(root: Path) -> Dataset:
 
 def dataset(root: Path) -> Dataset:
     """The declaration of what lies in `root`; nobody but its owner knows the counts."""
+    name = nfc(root.resolve().name)
     return Dataset(
-        key="folder-" + (re.sub(r"[^\w.-]+", "_", root.resolve().name)[:MOST_LETTERS] or "root"),
+        key="folder-" + (re.sub(r"[^\w.-]+", "_", name)[:MOST_LETTERS] or "root"),
         script="folder",
-        name=root.resolve().name or str(root),
+        name=name or str(root),
         version="1",
         domain="own",
         classes=0,

@@ -18,7 +18,8 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from engine import INTERRUPTED
 from engine.cli import Parser, folder, importing, positive, run_command, whole
@@ -33,6 +34,7 @@ from grids.cells import (
     find_models,
     find_seeds,
     make_cells,
+    places_to_make,
     script_flags,
 )
 from grids.devices import device_name, find_slots
@@ -81,7 +83,7 @@ def parser() -> Parser:
         "--data-dir",
         type=folder,
         metavar="DIR",
-        help="holds the datasets' folders (default: data); a cell gets DIR/<script>",
+        help="a folder with the datasets in DIR/<script>, or one dataset's own, as the scripts take it (default: data)",
     )
     add_script_flags(command_line)
     return command_line
@@ -102,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Print the plan, carry it out, sum it up. Returns the exit code."""
     cells = cells_of(options)
+    places = places_to_make(cells, options.data_dir)
     with importing():
         from engine.device import find_device  # PyTorch: not before the command line is known to be right
 
@@ -121,7 +124,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     make_folder(cells[0].config.out)
     grid = Grid(cells, standings, speeds, slots, retry_failed, options.stall_minutes)
-    with choose_view() as view, signals_to(grid):
+    with made(places), choose_view() as view, signals_to(grid):
         grid.run(view)
     say(*summary_lines(cells, grid.standings, options.rerun), go_on=True)
     words = Counter(grid.standings[cell.id].status for cell in cells)
@@ -207,6 +210,19 @@ def summary_lines(cells: Sequence[Cell], standings: Mapping[str, Standing], reru
     if left:
         lines.append("the same command continues" + (" without --rerun; with it, every cell starts over" * rerun))
     return [*lines, *remark_lines(standings)]
+
+
+@contextmanager
+def made(places: Sequence[Path]) -> Iterator[None]:
+    """Folders for datasets to be fetched into; those into which nothing came are gone afterwards."""
+    for place in places:
+        place.mkdir(exist_ok=True)
+    try:
+        yield
+    finally:
+        for place in places:
+            with suppress(OSError):
+                place.rmdir()
 
 
 @contextmanager

@@ -108,7 +108,12 @@ DATASET = Dataset(
         ),
     ),
     folder=FOLDER,
-    other_folders=("PlantVillage-Dataset/raw/color", "raw/color", "Plant_leave_diseases_dataset_with_augmentation"),
+    other_folders=(
+        "PlantVillage-Dataset/raw/color",
+        "raw/color",
+        "plantvillage dataset/color",  # Kaggle's copy of the edition on GitHub
+        "Plant_leave_diseases_dataset_with_augmentation",
+    ),
     contains=("Apple___Apple_scab", "Tomato___healthy"),
     split="0.2 of each class, rounded up, seed 42",
     licence="CC0 1.0",

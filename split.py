@@ -19,6 +19,7 @@ from pathlib import Path
 
 from engine.cli import Parser, folder, run_command
 from engine.console import say
+from engine.data.names import nfc
 from engine.data.split_output import SPLIT_FILE, check_apart, check_output, write
 from engine.data.splits import divide_groups, fewest_names, split_hash, split_names
 from engine.errors import RunError, UserError, listed
@@ -158,7 +159,7 @@ def split_by_class(listing: Listing, options: argparse.Namespace) -> dict[str, l
 def find_groups(listing: Listing, regex: str) -> dict[str, str]:
     """Image name -> what the regex finds in the file's own name. UserError: a wrong regex, or a name without it."""
     try:
-        pattern = re.compile(regex)
+        pattern = re.compile(nfc(regex))
     except re.error as error:
         raise UserError(f"--group_regex {regex!r} is not a regular expression: {error}. Correct it.") from None
     groups, lost = {}, []

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common import Dataset, File, Part, RawSplits, ReadOptions, main
 from engine.errors import UserError
-from engine.readers.annotations import damaged, listed_part, read_matlab, whole_numbers
+from engine.readers.annotations import damaged, find_list, listed_part, read_matlab, whole_numbers
 from engine.readers.class_folders import class_folders, class_part, with_notes
 
 
@@ -24,13 +24,14 @@ def read(options: ReadOptions) -> RawSplits:
     root = options.folder
     if not (root / "cars_train").is_dir() and (root / "train").is_dir():
         return read_class_folders(root, options.allow_partial)
-    devkit = root / "devkit" if (root / "devkit").is_dir() else root
-    withlabels = next((p for p in (root, devkit) if (p / "cars_test_annos_withlabels.mat").exists()), root)
-    (names,) = read_matlab(devkit / "cars_meta.mat", "class_names")
-    lists = {
-        "cars_train": devkit / "cars_train_annos.mat",
-        "cars_test": withlabels / "cars_test_annos_withlabels.mat",
-    }
+
+    def find(name: str) -> Path:
+        """The devkit's lists lie in its folder, or without it, among the images or beside them."""
+        places = [f"{place}{name}" for place in ("devkit/", "car_devkit/devkit/", "")]
+        return find_list(root, *places) or root / name
+
+    (names,) = read_matlab(find("cars_meta.mat"), "class_names")
+    lists = {"cars_train": find("cars_train_annos.mat"), "cars_test": find("cars_test_annos_withlabels.mat")}
     parts: list[Part] = []
     missing: list[str] = []
     for folder, path in lists.items():

@@ -10,24 +10,42 @@ Traps     a part of ImageNet: pretrained backbones have been trained on these br
           the same pixels as a test image are left out
 """
 
+from pathlib import Path
+
 from common import Dataset, File, RawSplits, ReadOptions, main
-from engine.readers.annotations import part_by_folder, read_matlab
+from engine.data.locate import verify_placed
+from engine.errors import NotWholeError
+from engine.readers.annotations import find_list, part_by_folder, read_matlab
 
 HOST = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 
 
 def read(options: ReadOptions) -> RawSplits:
     """Lists of relative paths; the folder is the class. The lists lie beside the folder of the images."""
-    beside = options.folder.parent
-    places = [beside / "lists", beside, beside.parent / "lists", beside.parent]
-    folder = next((place for place in places if (place / "train_list.mat").exists()), beside)
     lists = {}
-    for path in (folder / "train_list.mat", folder / "test_list.mat"):
+    for path in find_lists(options.folder):
         (files,) = read_matlab(path, "file_list")
         lists[path] = [str(name) for name in files]
     classes, (train, test), missing = part_by_folder(options.folder, lists)
     note = "a part of ImageNet: weights pretrained on it have seen these breeds, and some of the test images"
     return RawSplits(classes, train, test, missing=missing, notes=(note,))
+
+
+def find_lists(images: Path) -> list[Path]:
+    """The lists of train and test: files, or members of lists.tar. Raises NotWholeError where there are none."""
+    names = ("train_list.mat", "test_list.mat")
+    for place in ("lists/", "", "splits/"):
+        found = find_list(images, f"{place}{names[0]}", levels_up=2)
+        if found and (found.parent / names[1]).exists():
+            return [found.parent / name for name in names]
+    if archive := find_list(images, "lists.tar", levels_up=2):
+        verify_placed(DATASET.files[0], archive.parent, remember=False, fetched=False)
+        return [archive / name for name in names]
+    raise NotWholeError(
+        f"{images} has no lists beside it ({' and '.join(names)}), which say what is in train and what in test. "
+        f"Looked for them, and for lists.tar, which they come in, in {images.absolute().parent} and above.",
+        "lists.tar",
+    )
 
 
 DATASET = Dataset(
@@ -60,6 +78,7 @@ DATASET = Dataset(
     ),
     folder="Images",
     other_folders=("images/Images",),
+    contains=("n02085620-Chihuahua", "n02105855-Shetland_sheepdog"),
     licence="none granted (photographs of ImageNet); not to be passed on",
     citation="Khosla, Jayadevaprakash, Yao & Fei-Fei (2011), Novel Dataset for Fine-Grained Image Categorization",
     page="http://vision.stanford.edu/aditya86/ImageNetDogs/",

@@ -10,26 +10,28 @@ Traps     every class, and many an image, is in ImageNet: pretrained backbones h
           test of transfer. Labels are the sorted WordNet ids
 """
 
-from common import Dataset, File, RawSplits, ReadOptions, main
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from common import Dataset, File, Part, RawSplits, ReadOptions, main
+from engine.errors import UserError
 from engine.readers.annotations import damaged, listed_part, read_columns, read_lines
 from engine.readers.class_folders import class_folders, class_part, with_notes
 
+# where a copy has the validation images: as published, or moved into class folders, as torchvision's ImageFolder asks
+VAL_PLACES = ("val/images/{file}", "val/{wnid}/{file}", "val/{wnid}/images/{file}")
+
 
 def read(options: ReadOptions) -> RawSplits:
-    """Class folders to train on; a list with the labels of the validation images."""
+    """Class folders to train on; a list with the labels of the validation images, or class folders of these."""
     classes = tuple(sorted(read_lines(options.folder / "wnids.txt")))
     if len(set(classes)) < len(classes):
         raise damaged(options.folder / "wnids.txt", "it names a class twice")
     found = class_folders(options.folder / "train", options.allow_partial, classes)
     train = found.classes
-    labels = {name: label for label, name in enumerate(classes)}
-    listed = options.folder / "val" / "val_annotations.txt"
-    rows = read_columns(listed, 3)
-    if strangers := sorted({wnid for _, wnid, _ in rows} - labels.keys()):
-        raise damaged(listed, f"{strangers[0]} is not in wnids.txt")
-    names = [f"val/images/{file}" for file, _, _ in rows]
-    test, missing = listed_part(options.folder, names, [labels[wnid] for _, wnid, _ in rows])
-    foreign = tuple(f"train/{name} is not in wnids.txt" for name in sorted(train.keys() - labels.keys()))
+    test, missing = read_val(options.folder, classes)
+    foreign = tuple(f"train/{name} is not in wnids.txt" for name in sorted(train.keys() - set(classes)))
     raw = RawSplits(
         classes,
         class_part(options.folder / "train", "", classes, train),
@@ -39,6 +41,33 @@ def read(options: ReadOptions) -> RawSplits:
         notes=("all classes are ImageNet's: weights pretrained on it have seen many of these images",),
     )
     return with_notes(raw, options.folder, {"train/": found}, options.allow_partial)
+
+
+def read_val(folder: Path, classes: tuple[str, ...]) -> tuple[Part, tuple[str, ...]]:
+    """The validation images by their published names, wherever they are in val/; and the names of those missing."""
+    listed = folder / "val" / "val_annotations.txt"
+    labels = {name: label for label, name in enumerate(classes)}
+    if listed.exists() or not any((folder / "val" / wnid).is_dir() for wnid in classes):
+        rows = {file: wnid for file, wnid, _ in read_columns(listed, 3)}
+        if len(rows) < len(read_lines(listed)):
+            raise damaged(listed, "it names an image twice")
+    else:
+        found = class_folders(folder / "val", True, classes).classes
+        rows = {name.rpartition("/")[2]: wnid for wnid in classes for name in found.get(wnid, ())}
+        if len(rows) < sum(len(found.get(wnid, ())) for wnid in classes):
+            raise UserError(f"{folder / 'val'} has an image in two class folders. Get the published files again.")
+    if strangers := sorted(set(rows.values()) - labels.keys()):
+        raise damaged(listed, f"{strangers[0]} is not in wnids.txt")
+    tried = []
+    for place in VAL_PLACES:
+        names = [place.format(file=file, wnid=wnid) for file, wnid in rows.items()]
+        tried.append(listed_part(folder, names, [labels[wnid] for wnid in rows.values()]))
+    part, missing = min(tried, key=lambda parts: len(parts[1]))
+
+    def published(names: Sequence[str]) -> list[str]:
+        return [VAL_PLACES[0].format(file=name.rpartition("/")[2]) for name in names]
+
+    return replace(part, names=published(part.names)), tuple(published(missing))
 
 
 DATASET = Dataset(

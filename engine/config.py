@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from engine.cli import Parser, at_home, folder, nearest, positive, share, whole
 from engine.data.declaration import Choice, Dataset, Protocol
+from engine.data.place import place_of, usual_place
 from engine.errors import UserError
 from engine.files import check_output
 from engine.models.backbone import WEIGHTS, Backbone
@@ -200,7 +201,8 @@ class Config:
         role=PLACE,
         type=folder,
         metavar="DIR",
-        help="the folder that holds the dataset's archive or extracted folder (default: {data_dir})",
+        help="the folder that holds the dataset's archive or extracted folder, or a folder with it in {script}/, as "
+        "grid.py and datasets.py take it (default: {data_dir})",
     )
     cache_dir: Path = flag(
         "--cache-dir",
@@ -310,7 +312,8 @@ def parse(
     assert isinstance(dataset, Dataset)
     values: dict[str, Any] = {name: f.default for name, f in FLAGS.items()}
     values |= {"size": dataset.size, "augment": dataset.augment, "recipe": dataset.recipe or DEFAULT}
-    values |= {"data_dir": Path("data") / dataset.script_name, **given}
+    values |= {"data_dir": usual_place(dataset), **given}
+    values["data_dir"] = place_of(dataset, values["data_dir"])
     recipe = RECIPES[values["recipe"]]
     if "patience" in given and recipe.patience is None:
         raise UserError(f"--patience can't be used with --recipe {values['recipe']}, whose epochs are counted.")
@@ -346,7 +349,8 @@ def _parser(dataset: Dataset | Choice, known: Mapping[str, Backbone]) -> Parser:
         "size": "{} {}".format(*shown.size),
         "augment": shown.augment,
         "recipe": shown.recipe or DEFAULT,
-        "data_dir": Path("data") / shown.script_name,
+        "data_dir": usual_place(shown),
+        "script": shown.script_name,
     }
     positional = f"{choice.argument} " if choice and not choice.argument.startswith("-") else ""
     parser = Parser(

@@ -19,6 +19,18 @@ class UserError(Exception):
     exit_code = 2
 
 
+class NotWholeError(UserError):
+    """Files of a published dataset are not there. Whoever knows where it lies adds how to get them again.
+
+    missing: the file's name, which may be that of one that is published by itself; "": several. or_partial: it can be
+    trained on without, if the user says so.
+    """
+
+    def __init__(self, message: str, missing: str = "", or_partial: bool = False) -> None:
+        super().__init__(message)
+        self.missing, self.or_partial = missing, or_partial
+
+
 class RunError(Exception):
     """The run itself failed (a non-finite loss, no memory left, a full disk). Exit code 3."""
 

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass
@@ -20,6 +21,7 @@ from engine.cli import at_home, nearest
 from engine.cli import folder as folder_path
 from engine.config import FLAGS, Config, asked, check_weights, find_backbone, parse
 from engine.data.declaration import datasets_of
+from engine.data.place import place_among
 from engine.errors import UserError
 from engine.models.backbone import WEIGHTS
 from engine.paths import PROJECT
@@ -131,10 +133,36 @@ def make_cells(
 def _cell(chosen: Chosen, budget: str, arguments: Sequence[str], data_dir: Path | None) -> Cell:
     dataset = chosen.dataset
     if data_dir is not None and not dataset.own_folder:  # a folder of one's own has been named already
-        arguments = [*arguments, "--data-dir", str(data_dir / dataset.script_name)]
+        arguments = [*arguments, "--data-dir", str(place_among(dataset, data_dir))]
     config = parse(dataset, BACKBONES, arguments)[1]
     which = [str(dataset.own_folder)] if dataset.own_folder else dataset.flags.split()
     return Cell(dataset, config, budget, (str(chosen.script), *which, *arguments))
+
+
+def places_to_make(cells: Sequence[Cell], data_dir: Path | None) -> list[Path]:
+    """The folders of datasets that are still to be fetched, if `data_dir` has datasets' folders alone in it.
+
+    UserError: there is no such folder, and its name may be a mistake.
+    """
+    absent = {
+        cell.config.data_dir
+        for cell in cells
+        if cell.dataset.files
+        and not cell.dataset.own
+        and not cell.config.data_dir.exists()
+        and all(file.urls for file in cell.dataset.files)
+    }
+    if data_dir is None or not absent or data_dir.absolute() == Path("data").absolute():
+        return []
+    if not data_dir.is_dir():
+        wrong = "is a file" if data_dir.exists() else "does not exist"
+        raise UserError(
+            f"--data-dir {data_dir} {wrong}. Expected a folder that holds the datasets' folders. If they are to be "
+            f"fetched into it, make it: mkdir -p {shlex.quote(str(data_dir))}"
+        )
+    ours = {*datasets.SCRIPTS, *(cell.dataset.script_name for cell in cells)}
+    others = [entry for entry in data_dir.iterdir() if not entry.name.startswith(".") and entry.name not in ours]
+    return [] if others else sorted(absent)
 
 
 def find_datasets(names: Iterable[str]) -> list[Chosen]:

@@ -39,24 +39,17 @@ def extract(dataset: Dataset, files: Sequence[File], data_dir: Path) -> None:
                 (target / file.name).hardlink_to(data_dir / file.name)
             except OSError:  # a file system without hard links
                 shutil.copyfile(data_dir / file.name, target / file.name)
-        places = ("", *dataset.other_folders)
-        if not whole.is_dir() and any(
-            (partial / place / mark).exists() for place in places for mark in dataset.contains
-        ):
+        if not whole.is_dir() and _holds(dataset, partial):
             partial.rename(data_dir / dataset.folder)  # an archive without a folder of its own
             return
-        names = sorted(entry.name for entry in partial.iterdir())
+        names = sorted(entry.name for entry in partial.iterdir() if entry.name != "__MACOSX")
         if not whole.is_dir():
-            raise UserError(
-                f"{dataset.name}: {', '.join(file.name for file in files)} should extract to a folder "
-                f"{dataset.folder}, but found {', '.join(names[:10]) or 'nothing'}"
-                f"{f' and {len(names) - 10:,} more' if len(names) > 10 else ''}. "
-                + (
-                    "The dataset's declaration does not fit its archive: please report it."
-                    if all(file.checksum for file in files)
-                    else f"Is it another archive of that name? See {dataset.page}"
-                )
-            )
+            own = [name for name in names if _holds(dataset, partial / name)]
+            if len(own) != 1:
+                raise UserError(_without_folder(dataset, files, names))
+            (partial / own[0]).rename(whole)  # packed anew, in a folder of another name
+            names.remove(own[0])
+        _lift(dataset, whole)
         there = {entry.name for entry in data_dir.iterdir()}
         for name in names:
             if name != dataset.folder and name not in there:
@@ -64,6 +57,35 @@ def extract(dataset: Dataset, files: Sequence[File], data_dir: Path) -> None:
         whole.rename(data_dir / dataset.folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _holds(dataset: Dataset, folder: Path) -> bool:
+    """Whether the dataset is in `folder`, or in a place in it where copies have it, as far as its marks tell."""
+    places = [folder / place for place in ("", *dataset.other_folders)]
+    return any((place / mark).exists() for place in places for mark in dataset.contains)
+
+
+def _lift(dataset: Dataset, whole: Path) -> None:
+    """Move what is in a folder in `whole` up into it, where an archive that was packed anew put the dataset there."""
+    if dataset.contains and not _holds(dataset, whole):
+        own = [folder for folder in whole.iterdir() if _holds(dataset, folder)]
+        if len(own) == 1 and own[0].name != whole.name:
+            for entry in own[0].iterdir():
+                if not (whole / entry.name).exists():
+                    entry.rename(whole / entry.name)
+
+
+def _without_folder(dataset: Dataset, files: Sequence[File], names: Sequence[str]) -> str:
+    return (
+        f"{dataset.name}: {', '.join(file.name for file in files)} should extract to a folder "
+        f"{dataset.folder}, but found {', '.join(names[:10]) or 'nothing'}"
+        f"{f' and {len(names) - 10:,} more' if len(names) > 10 else ''}. "
+        + (
+            "The dataset's declaration does not fit its archive: please report it."
+            if all(file.checksum for file in files)
+            else f"Is it another archive of that name? See {dataset.page}"
+        )
+    )
 
 
 def _unpack(archive: Path, target: Path, verified: bool) -> None:
@@ -75,9 +97,12 @@ def _unpack(archive: Path, target: Path, verified: bool) -> None:
     try:
         if archive.name.lower().endswith(".zip"):
             with zipfile.ZipFile(archive) as opened:
-                for member in opened.infolist():
+                members = opened.infolist()
+                for member in members:
                     _refuse_unsafe(member, archive)
-                opened.extractall(target)  # noqa: S202 (each member was looked at)
+                    # PowerShell 5 writes Windows's separator: https://github.com/python/cpython/issues/91036
+                    member.filename = member.filename.replace("\\", "/")
+                opened.extractall(target, members)  # noqa: S202 (each member was looked at)
         else:
             with tarfile.open(archive) as opened:
                 opened.extractall(target, filter="data")

@@ -2,8 +2,8 @@
 
 import shutil
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urljoin
@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from engine.data.archives import extract
 from engine.data.declaration import Dataset, File
-from engine.data.locate import description, locate, present, verify_placed, wanted, what_is_wrong
+from engine.data.locate import description, locate, verify_placed, wanted, what_is_wrong
+from engine.data.place import placed, present, require_place
 from engine.errors import UserError, disk_errors_explained
 from engine.files import atomic, locked
 from engine.heartbeat import alive
@@ -33,27 +34,37 @@ def obtain(dataset: Dataset, data_dir: Path) -> Path:
     come beside archives are put into the folder together with what the archives hold.
 
     A folder that exists is taken as it is and never written to. A file that the user put there is never changed.
-    UserError: a file is not the published one, or cannot be downloaded, extracted or written. RunError: disk full.
+    UserError: a file is not the published one, cannot be downloaded, extracted or written, or would be downloaded into
+    a folder that is not there or has other things in it. RunError: disk full.
     """
     with disk_errors_explained("can't use", data_dir, f"{ROOM}: mend that, or choose another folder with --data-dir."):
         if folder := present(dataset, data_dir):
             return folder
-        wanted(dataset, data_dir)
-        with _locked(data_dir):
-            if folder := present(dataset, data_dir):
-                return folder
-            files = wanted(dataset, data_dir)
-            _remove_leftovers(data_dir, dataset.folder, files)
-            # look at what the user put there before anything long
-            for file in sorted(files, key=lambda file: not (data_dir / file.name).exists()):
-                if not verify_placed(file, data_dir, remember=True):
-                    _download(file, data_dir, f"; see {dataset.page}", remember=True)
-            if not dataset.folder:
-                return data_dir
-            extract(dataset, files, data_dir)
-            folder = locate(dataset, data_dir)
-            assert folder is not None  # extract() has made it
-            return folder
+        require_place(dataset, data_dir)
+        made = not data_dir.exists()
+        try:
+            with _locked(data_dir):
+                return present(dataset, data_dir) or _fetch_and_extract(dataset, data_dir)
+        finally:
+            if made:
+                with suppress(OSError):
+                    data_dir.rmdir()  # where nothing came of it
+
+
+def _fetch_and_extract(dataset: Dataset, data_dir: Path) -> Path:
+    """`obtain`, for whoever holds the lock, where something is still to be done."""
+    files = wanted(dataset, data_dir)
+    _remove_leftovers(data_dir, dataset.folder, files)
+    # look at what the user put there before anything long
+    for file in sorted(files, key=lambda file: not (data_dir / file.name).exists()):
+        if not placed(dataset, file, data_dir):
+            _download(file, data_dir, f"; see {dataset.page}", remember=True)
+    if not dataset.folder:
+        return data_dir
+    extract(dataset, files, data_dir)
+    folder = locate(dataset, data_dir)
+    assert folder is not None  # extract() has made it
+    return folder
 
 
 def fetch(file: File, folder: Path) -> Path:
@@ -68,9 +79,16 @@ def fetch(file: File, folder: Path) -> Path:
     return path
 
 
-def _locked(folder: Path) -> AbstractContextManager[None]:
-    """One process at a time downloads into and extracts in `folder`; the others wait."""
-    return locked(folder / ".download.lock", f"another process downloads into {folder}")
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time downloads into and extracts in `folder`; the others wait. No file is left of it."""
+    lock = folder / ".download.lock"
+    with locked(lock, f"another process downloads into {folder}"):
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                lock.unlink()  # who waits for this one sees that it is gone, and makes another
 
 
 def _remove_leftovers(data_dir: Path, folder: str, wanted: Sequence[File]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.console import size_text
 from engine.data.declaration import Dataset, ReadOptions
-from engine.data.load import differences
-from engine.data.locate import present, verify_placed
+from engine.data.load import differences, read_files
+from engine.data.place import placed, present, why_not_into
 from engine.errors import UserError
 
 
@@ -27,7 +28,7 @@ def look(dataset: Dataset, data_dir: Path) -> DiskState:
         folder = present(dataset, data_dir)
         if folder is None:
             return _not_extracted(dataset, data_dir)
-        raw = dataset.read(ReadOptions(folder, allow_partial=True))
+        raw = read_files(dataset, data_dir, ReadOptions(folder, allow_partial=True))
     except UserError as problem:
         return DiskState("unusable", str(problem))
     except OSError as problem:
@@ -40,7 +41,7 @@ def look(dataset: Dataset, data_dir: Path) -> DiskState:
 
 def _not_extracted(dataset: Dataset, data_dir: Path) -> DiskState:
     sets = [files for files in (dataset.files, *dataset.alternative_files) if files]
-    there = [[file for file in files if verify_placed(file, data_dir, remember=True)] for files in sets]
+    there = [[file for file in files if placed(dataset, file, data_dir)] for files in sets]
     if any(len(found) == len(files) for found, files in zip(there, sets, strict=True)):
         return DiskState("archive", "extracted on first use")
     status = "part of it" if any(there) else "absent"
@@ -48,4 +49,7 @@ def _not_extracted(dataset: Dataset, data_dir: Path) -> DiskState:
         return DiskState(status, f"to be got by hand: python datasets.py {dataset.key}")
     sizes = [file.bytes for file in dataset.files if file not in there[0]]
     size = "" if None in sizes else f" ({size_text(sum(size or 0 for size in sizes))})"
+    if why := why_not_into(dataset, data_dir):
+        make = f"mkdir -p {shlex.quote(str(data_dir))}"
+        size += f" after {make}" if not data_dir.exists() else f", but not into {data_dir}, which {why}"
     return DiskState(status, f"fetched on first use{size}")

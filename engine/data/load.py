@@ -14,11 +14,12 @@ from engine.data.cache import decode_all
 from engine.data.declaration import Dataset, Protocol, ReadOptions
 from engine.data.download import obtain
 from engine.data.images import digest
-from engine.data.locate import present, seen_checksums, wanted
+from engine.data.locate import seen_checksums
 from engine.data.overlap import contradictions, copies_of_test, require_separate, separate
 from engine.data.part import Part, RawSplits, Splits
+from engine.data.place import how_to_get_again, placed, present, require_place
 from engine.data.splits import Budget, few_of_each, hold_out, taken
-from engine.errors import UserError, agreeing, counted, listed
+from engine.errors import NotWholeError, UserError, agreeing, counted, listed
 
 MOST_CLASSES = 12  # that are named when their images are not all there
 HELD_OUT = 0.1  # of the training images, under the `honest` protocol
@@ -37,13 +38,15 @@ def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: Protoc
     extracted), unreadable, or not all there.
     """
     if not fetch and not present(dataset, data_dir):
-        wanted(dataset, data_dir)
+        require_place(dataset, data_dir)
+        for file in dataset.files:
+            placed(dataset, file, data_dir)  # one that is not the published one is told now
         raise UserError(
             f"{dataset.name} is not in {data_dir.absolute()}, or not extracted yet. The command without --check "
             "fetches and extracts it first."
         )
     folder = dataset.own_folder or obtain(dataset, data_dir)
-    raw = dataset.read(ReadOptions(folder, allow_partial, protocol))
+    raw = read_files(dataset, data_dir, ReadOptions(folder, allow_partial, protocol))
     if len(raw.classes) < 2:  # before counts, which say less
         raise UserError(f"{dataset.name} in {folder} has {len(raw.classes)} classes; it takes at least 2 classes.")
     differing = differences(dataset, raw, protocol)
@@ -55,8 +58,7 @@ def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: Protoc
             remedy = f"Put back what is missing, correct the counts in {dataset.script_name}.py"
         else:
             problem = "the published dataset"
-            fetched = any(file.urls for file in dataset.files)
-            remedy = f"Get it whole{' (move what is there away, and it is fetched again)' if fetched else ''}"
+            remedy = how_to_get_again(dataset, data_dir, folder)
         raise UserError(
             f"{dataset.name} in {folder} is not {problem}:{listed(differing)}\n{remedy}, or train on what there is "
             "with --allow-partial: the record is then marked partial."
@@ -67,6 +69,16 @@ def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: Protoc
         _check_part(raw.val, f"{dataset.name} in {folder}: the validation part", len(raw.classes))
     checksums = seen_checksums(dataset, data_dir) | dict(raw.checksums)
     return replace(raw, checksums=checksums, differences=tuple(differing))
+
+
+def read_files(dataset: Dataset, data_dir: Path, options: ReadOptions) -> RawSplits:
+    """What the dataset's `read` returns; where it misses files, the error says how to get them again."""
+    try:
+        return dataset.read(options)
+    except NotWholeError as problem:
+        again = how_to_get_again(dataset, data_dir, options.folder, problem.missing)
+        partly = ", or train on what there is with --allow-partial" if problem.or_partial else ""
+        raise UserError(f"{problem} {again}{partly}.") from problem
 
 
 def differences(dataset: Dataset, raw: RawSplits, protocol: Protocol) -> list[str]:

@@ -17,42 +17,49 @@ def locate(dataset: Dataset, data_dir: Path) -> Path | None:
     """The folder with the dataset's extracted files: in `data_dir`, or `data_dir` itself; None: there is none."""
     usual = data_dir / dataset.folder
     if usual.is_dir() and (not dataset.contains or any(usual.iterdir())):
-        return _innermost(dataset, usual)
+        inner = _innermost(dataset, usual)
+        # data/dtd/dtd is the dataset, data/dtd the folder with its archive
+        if not dataset.contains or contains_one(dataset, inner) or not _archives_in(dataset, usual):
+            return inner
     for place in dataset.other_folders:
-        if _contains_one(dataset, data_dir / place) or (not dataset.contains and (data_dir / place).is_dir()):
+        if contains_one(dataset, data_dir / place) or (not dataset.contains and (data_dir / place).is_dir()):
             return data_dir / place
-    if _contains_one(dataset, data_dir):
+    if contains_one(dataset, data_dir):
         return data_dir
     if dataset.folder in (data_dir.name, Path(os.path.realpath(data_dir)).name) and data_dir.is_dir():
         # data/dtd holds dtd's archive, data/dtd/dtd its files: the right name alone does not tell which it is
         visible = {entry for entry in data_dir.iterdir() if not entry.name.startswith(".")}
         names = {entry.name for entry in visible}
-        files = [file for group in (dataset.files, *dataset.alternative_files) for file in group]
-        archives = {file.name for file in files if is_archive(file)}
         # a stray file, as browsers leave of a download, is not the dataset
         stray = bool(dataset.contains) and not any(entry.is_dir() for entry in visible)
-        if names - {file.name for file in files} and not names & archives and not stray:
+        if names - {file.name for file in every_file(dataset)} and not _archives_in(dataset, data_dir) and not stray:
             return data_dir
     return None
 
 
-def present(dataset: Dataset, data_dir: Path) -> Path | None:
-    """The folder to return if nothing is left to do."""
-    if dataset.folder:
-        return locate(dataset, data_dir)
-    return data_dir if all(verify_placed(file, data_dir, remember=True) for file in dataset.files) else None
+def every_file(dataset: Dataset) -> list[File]:
+    """The published files, and those of other sets that hold the same."""
+    return [file for files in (dataset.files, *dataset.alternative_files) for file in files]
 
 
-def _contains_one(dataset: Dataset, folder: Path) -> bool:
+def _archives_in(dataset: Dataset, folder: Path) -> bool:
+    return any((folder / file.name).exists() for file in every_file(dataset) if is_archive(file))
+
+
+def contains_one(dataset: Dataset, folder: Path) -> bool:
+    """Whether one of the dataset's marks is in `folder`."""
     return any((folder / mark).exists() for mark in dataset.contains)
 
 
 def _innermost(dataset: Dataset, folder: Path) -> Path:
     """Kaggle's archives often have a folder of the same name in the folder, or the places of other copies."""
-    if not _contains_one(dataset, folder):
+    if not contains_one(dataset, folder):
         for inside in (folder / folder.name, *(folder / place for place in dataset.other_folders)):
-            if inside.is_dir() and (not dataset.contains or _contains_one(dataset, inside)):
+            if inside.is_dir() and (not dataset.contains or contains_one(dataset, inside)):
                 return inside
+        twice = folder / folder.name / folder.name
+        if contains_one(dataset, twice):  # such an archive, extracted into a folder called after it
+            return twice
     return folder
 
 
@@ -118,15 +125,16 @@ def _compare(file: File, path: Path, remember: bool) -> str:
     return f"{what} ({size:,} bytes, {algorithm}:{value})"
 
 
-def verify_placed(file: File, folder: Path, remember: bool) -> bool:
-    """Whether the file is there; an error if it is, but is not the published one."""
+def verify_placed(file: File, folder: Path, remember: bool, fetched: bool = True) -> bool:
+    """Whether the file is there; an error if it is, but is not the published one. fetched: it would be, if not."""
     path = folder / file.name
     if not path.exists():
         return False
     if wrong := what_is_wrong(file, path, remember):
+        delete = ", or delete it for a download," if file.urls and fetched else ""
         raise UserError(
             f"{path.absolute()} is {wrong}; expected {description(file)}. It was left as it is: put the right file "
-            f"in its place{', or delete it for a download,' if file.urls else ''} and run the same command again."
+            f"in its place{delete} and run the same command again."
         )
     return True
 

@@ -1,18 +1,21 @@
 """The lists that come with datasets: text, CSV, JSON and MATLAB files, and the parts that such lists make."""
 
 import csv
+import io
 import json
 import operator
 import os
+import tarfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
+from engine.data.names import loose
 from engine.data.part import Part
-from engine.errors import UserError, reason_of
+from engine.errors import NotWholeError, UserError, reason_of
 
 Content = TypeVar("Content")
 
@@ -56,16 +59,19 @@ def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
 
 def read_json(path: Path) -> Any:
     """What a JSON file holds, which must be something."""
-    return _read(path, lambda: _some(json.loads(path.read_text("utf-8"))))
+    return _read(path, lambda: _some(json.loads(path.read_text("utf-8-sig"))))
 
 
 def read_matlab(path: Path, *names: str) -> list[Any]:
-    """The arrays `names` of a MATLAB file, without dimensions of length 1; there must be several entries in each."""
+    """The arrays `names` of a MATLAB file, without dimensions of length 1; there must be several entries in each.
+
+    The file may be in a tar file, as if that were a folder: lists.tar/train_list.mat.
+    """
     from scipy.io import loadmat
 
     def arrays() -> list[Any]:
         # opened here: loadmat adds .mat to a name that it does not find
-        with path.open("rb") as file:
+        with _opened(path) as file:
             content = loadmat(file, squeeze_me=True)
         if lacking := [name for name in names if name not in content]:
             raise ValueError(f"it lacks {', '.join(lacking)}")
@@ -74,6 +80,17 @@ def read_matlab(path: Path, *names: str) -> list[Any]:
         return [_some(content[name]) for name in names]
 
     return _read(path, arrays)
+
+
+def _opened(path: Path) -> BinaryIO:
+    if path.parent.suffix != ".tar" or not path.parent.is_file():
+        return path.open("rb")
+    with tarfile.open(path.parent) as archive:
+        member = next((member for member in archive if member.isfile() and Path(member.name).name == path.name), None)
+        content = archive.extractfile(member) if member else None
+        if content is None:
+            raise FileNotFoundError(path)
+        return io.BytesIO(content.read())
 
 
 def whole_numbers(path: Path, values: Any) -> list[int]:
@@ -101,9 +118,8 @@ def _read(path: Path, reader: Callable[[], Content]) -> Content:
     except UserError:
         raise
     except FileNotFoundError:
-        raise UserError(
-            f"{path} is missing: it is one of the dataset's own lists, which say what is in each image. Get it again: "
-            "delete the extracted folder to have it fetched where it can be, or put the file there."
+        raise NotWholeError(
+            f"{path} is missing: it is one of the dataset's own lists, which say what is in each image.", path.name
         ) from None
     except OSError as error:
         raise UserError(f"{path} can't be read: {reason_of(error)}.") from error
@@ -112,28 +128,70 @@ def _read(path: Path, reader: Callable[[], Content]) -> Content:
 
 
 def listed_part(root: Path, names: Sequence[str], labels: Sequence[int]) -> tuple[Part, tuple[str, ...]]:
-    """The images `names`, paths below `root`, as far as they are there; and the names of those that are not."""
+    """The images `names`, paths below `root`, as far as they are there; and the names of those that are not.
+
+    An image that is there as A.JPG or with its letters decomposed is the listed a.jpg, unless two could be.
+    """
     if len(set(names)) < len(names):
         twice = next(name for name, times in Counter(names).items() if times > 1)
         raise UserError(f"the lists in {root} name {twice} twice. Put the published lists in their place.")
-    there: set[str] = set()
-    for folder in {name.rpartition("/")[0] for name in names}:
-        try:
-            with os.scandir(root / folder) as entries:
-                there.update(f"{folder}/{entry.name}".lstrip("/") for entry in entries)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            raise UserError(
-                f"{root / folder} can't be read: {reason_of(error)}. Make it readable, or get it again."
-            ) from error
+    of_folder: dict[str, list[str]] = {}
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        of_folder.setdefault(folder, []).append(file)
+    there: dict[str, Path] = {}
+    for folder, files in of_folder.items():
+        place = _folder_on_disk(root, folder)
+        there |= {f"{folder}/{file}".lstrip("/"): place / own for file, own in _files_on_disk(place, files).items()}
     kept = [index for index, name in enumerate(names) if name in there]
     part = Part(
-        images=[root / names[index] for index in kept],
+        images=[there[names[index]] for index in kept],
         labels=np.array([labels[index] for index in kept], dtype=np.int64),
         names=[names[index] for index in kept],
     )
     return part, tuple(name for name in names if name not in there)
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError(f"{folder} can't be read: {reason_of(error)}. Make it readable, or get it again.") from error
+
+
+def _folder_on_disk(root: Path, folder: str) -> Path:
+    """The folder of that path below `root`, also if it is written in other letters."""
+    place = root
+    for name in folder.split("/") if folder else ():
+        names = [] if os.path.lexists(place / name) else [own for own in _entries(place) if loose(own) == loose(name)]
+        place = place / (names[0] if len(names) == 1 else name)
+    return place
+
+
+def _files_on_disk(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Of the listed `names`, those that are in `folder` -> what they are called there."""
+    entries = _entries(folder)
+    found = {name: name for name in set(entries).intersection(names)}
+    if len(found) < len(names):
+        others: dict[str, list[str]] = {}
+        for entry in set(entries).difference(found):
+            others.setdefault(loose(entry), []).append(entry)
+        wanted = Counter(loose(name) for name in names if name not in found)
+        for name in names:
+            if name not in found and wanted[loose(name)] == 1 and len(own := others.get(loose(name), [])) == 1:
+                found[name] = own[0]
+    return found
+
+
+def find_list(folder: Path, *names: str, levels_up: int = 1) -> Path | None:
+    """The first of `names` that is there: in `folder`, or above it, which for a link is where it lies or leads to."""
+    tops = [folder]
+    for place in (folder.absolute(), folder.resolve()):
+        tops += place.parents[:levels_up]
+    return next((top / name for top in tops for name in names if (top / name).exists()), None)
 
 
 def part_by_folder(

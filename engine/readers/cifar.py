@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from engine.data.declaration import ReadOptions
 from engine.data.part import Part, Pixels, RawSplits
-from engine.errors import UserError, reason_of
+from engine.errors import NotWholeError, UserError, reason_of
 from engine.files import digest
 
 
@@ -47,10 +47,7 @@ def read_batches(options: ReadOptions, published: CifarFiles) -> RawSplits:
     missing = [name for name in files if not (options.folder / name).is_file()]
     needed = [name for name in missing if name == meta or not options.allow_partial]
     if needed:
-        raise UserError(
-            f"{options.folder} lacks {', '.join(needed)}. Delete the folder to have the archive fetched and extracted "
-            "anew" + ("." if options.allow_partial else ", or train on what there is with --allow-partial.")
-        )
+        raise NotWholeError(f"{options.folder} lacks {', '.join(needed)}.", or_partial=not options.allow_partial)
     md5s = {name: digest(options.folder / name, "md5") for name in files if name not in missing}
     differences = [f"{name} is missing" for name in missing]
     differences += [f"{name} is not the published file" for name, md5 in md5s.items() if md5 != files[name]]

@@ -20,6 +20,7 @@ from engine.data.file_kinds import (
     remedy_for,
     suffix_of,
 )
+from engine.data.names import composed, nfc
 from engine.data.part import Part, RawSplits
 from engine.data.splits import fewest_names, split_names
 from engine.errors import UserError, listed
@@ -160,8 +161,8 @@ class _Head:
 
 
 def group_of(name: str, pattern: re.Pattern[str]) -> str | None:
-    """What `pattern` finds in an image's own name: its first group (...) if it has one, else all that matches."""
-    match = pattern.search(name.rpartition("/")[2])
+    """What `pattern` finds in an image's own name, composed: its first group (...) if it has one, else all of it."""
+    match = pattern.search(nfc(name.rpartition("/")[2]))
     return match and match[1 if pattern.groups else 0]
 
 
@@ -200,6 +201,7 @@ def _check_classes(root: Path, listing: Listing, allow_empty: bool) -> None:
     if not listing.classes:
         found = f"{listing.loose:,} images but no class folders" if listing.loose else "no class folders"
         raise UserError(f"Found {found} in {root}. {layout} Move each image into a folder named after its class.")
+    composed(listing.classes, root)
     empty = [name for name, images in listing.classes.items() if not images]
     if empty and not allow_empty:
         raise UserError(
@@ -297,10 +299,11 @@ def class_folders(folder: Path, allow_partial: bool, published: Collection[str] 
     if not folder.is_dir():
         raise UserError(f"{folder} is missing: it holds a folder for each class. Get the dataset whole.")
     there = folders_in(folder)
-    strangers = [name for name in there if name not in published]
+    strangers = [name for name in there if nfc(name) not in published]
     if 2 * len(strangers) > len(there):  # called otherwise altogether, in another copy
         strangers = []
     listing = list_classes(folder, allow_partial, True, strangers)
+    listing.classes = by_composed_name(listing.classes)
     if allow_partial:
         for name in [name for name, images in listing.classes.items() if not images and name not in published]:
             del listing.classes[name]
@@ -318,6 +321,11 @@ def with_notes(raw: RawSplits, folder: Path, listings: Mapping[str, Listing], al
     for part, listing in listings.items():
         notes += [f"{part}{name}/ is none of the classes and is not used" for name in listing.strangers]
     return replace(raw, differences=(*raw.differences, *differences), notes=(*raw.notes, *notes))
+
+
+def by_composed_name(classes: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Class -> images, where each class has the name by which classes of several folders are compared."""
+    return {nfc(name): images for name, images in classes.items()}
 
 
 def class_part(root: Path, folder: str, classes: Sequence[str], images: Mapping[str, Sequence[str]]) -> Part:

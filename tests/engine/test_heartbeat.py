@@ -105,6 +105,7 @@ def test_a_process_that_waits_for_another_is_alive(beat: Path, tmp_path: Path, m
 def test_a_download_is_alive(server: Server, beat: Path, tmp_path: Path) -> None:
     content = bytes(200_000)
     file = File("some.bin", (server.add("/some.bin", content),), f"sha256:{hashlib.sha256(content).hexdigest()}")
+    (tmp_path / "data").mkdir()
     obtain(replace(toy.dataset(), files=(file,)), tmp_path / "data")
     assert beat.read_text() == "downloading\n"
 

@@ -13,7 +13,7 @@ import grid
 from engine.config import Config
 from engine.errors import UserError
 from engine.paths import PROJECT
-from grids.cells import find_budgets, find_datasets, find_models, find_seeds
+from grids.cells import find_budgets, find_datasets, find_models, find_seeds, places_to_make
 from grids.ledger import failure_now, keep_failure, make_folder
 from tests.grids.cells import cells, record_of, write
 
@@ -225,3 +225,33 @@ def test_a_script_that_declares_no_dataset(tmp_path: Path, content: str, says: s
     (tmp_path / "pets.py").write_text(content)
     with pytest.raises(UserError, match=says):
         find_datasets(["./pets.py"])
+
+
+def test_data_dir_means_what_it_does_to_the_scripts(tmp_path: Path) -> None:
+    """DIR/<script>, or the dataset's own folder, wherever it is; what is fetched goes where nothing else is."""
+    (tmp_path / "data2" / "ucmerced" / "UCMerced_LandUse" / "Images").mkdir(parents=True)
+    for given in ("data2", "data2/ucmerced"):
+        (cell,) = cells(f"--datasets ucmerced --models resnet --data-dir {given}")
+        assert cell.config.data_dir == Path("data2/ucmerced")
+        assert places_to_make([cell], Path(given)) == []
+    line = "--datasets ucmerced dtd rsna digits --models resnet --data-dir"
+    assert places_to_make(cells(f"{line} data2"), Path("data2")) == [Path("data2/dtd")]
+    (tmp_path / "data2" / "notes.txt").touch()
+    assert places_to_make(cells(f"{line} data2"), Path("data2")) == []
+    assert places_to_make(cells(f"{line} data"), Path("data")) == []
+    with pytest.raises(UserError, match=r"--data-dir typo does not exist.*mkdir -p typo"):
+        places_to_make(cells(f"{line} typo"), Path("typo"))
+    assert not (tmp_path / "typo").exists()
+
+
+def test_a_place_into_which_nothing_came_is_gone_after_the_grid(tmp_path: Path) -> None:
+    with grid.made([tmp_path / "dtd", tmp_path / "ucmerced"]):
+        (tmp_path / "dtd" / "dtd.tar.gz").touch()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["dtd"]
+
+
+def test_a_folder_below_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell leaves a ~ after a colon as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pets").mkdir()
+    assert find_datasets(["folder:~/pets"])[0].dataset.own_folder == tmp_path / "pets"

@@ -18,12 +18,14 @@ import requests
 from PIL import Image
 
 import plantclef
+import stanford_dogs
 from common import Dataset, File, Part, RawSplits
 from datasets import PUBLISHED
 from engine.data import checksums
 from engine.data.declaration import Protocol
 from engine.data.images import decode
 from engine.data.load import read
+from engine.data.place import place_of
 from engine.errors import UserError
 from tests import fakes
 from tests.fakes import CARS, Fake, Files, matlab
@@ -95,7 +97,7 @@ def lay(folder: Path, files: Files) -> Path:
 
 
 def visible(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.name not in (".download.lock", ".checksums.json"))
+    return sorted(entry.name for entry in folder.iterdir() if entry.name != ".checksums.json")
 
 
 def refusal(call: Callable[[], object]) -> str:
@@ -157,6 +159,7 @@ def test_fresh_download_and_again(server: Server, tmp_path: Path, make: Make, ke
     fake = make(key)
     dataset = serve(server, fake, ("good", None, ""))
     data_dir = tmp_path / "data" / dataset.script_name
+    data_dir.mkdir(parents=True)
     first = read(dataset, data_dir, False, "honest")
     check_truth(fake, first)
     assert first.differences == ()
@@ -388,10 +391,13 @@ def test_a_damaged_note_of_checksums(tmp_path: Path, make: Make, text: str) -> N
 
 
 @pytest.mark.parametrize("stray", ["dtd-r1.0.1.tar.gz.part", "notes.txt"])
-def test_a_stray_file_in_a_data_folder_of_the_same_name(server: Server, tmp_path: Path, make: Make, stray: str) -> None:
+def test_a_stray_file_in_a_data_folder_of_the_same_name(
+    server: Server, tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch, stray: str
+) -> None:
     """data/dtd holds the archive, and dtd is what it extracts to."""
     fake = make("dtd")
-    data_dir = lay(tmp_path / "dtd", {stray: b"mine"})
+    monkeypatch.chdir(tmp_path)
+    data_dir = lay(tmp_path / "data" / "dtd", {stray: b"mine"})
     check_truth(fake, read(serve(server, fake, ("good", None, "")), data_dir, False, "honest"))
     assert (data_dir / stray).read_bytes() == b"mine"
 
@@ -813,6 +819,28 @@ LAYOUTS: dict[str, tuple[str, Layout]] = {
     "rsna: PNG": ("rsna", lambda fake: converted(fake, "png")),
     "rsna: JPEG": ("rsna", lambda fake: converted(fake, "jpg")),
     "dogs: Kaggle's": ("stanford_dogs", lambda fake: below("images", fake.extracted)),
+    "dogs: lists in splits": (
+        "stanford_dogs",
+        lambda fake: {f"splits/{p}" if p.endswith(".mat") else p: body for p, body in fake.extracted.items()},
+    ),
+    "cars: packed anew on a Mac": (
+        "stanford_cars",
+        lambda fake: {
+            "archive.zip": fakes.packed(
+                "a.zip", below("stanford-cars", kaggle_cars(fake)) | {"__MACOSX/stanford-cars/._cars_train": b"1"}
+            ),
+            **devkit(fake),
+        },
+    ),
+    "cars: packed anew by PowerShell": (
+        "stanford_cars",
+        lambda fake: {
+            "archive.zip": fakes.packed(
+                "a.zip", {path.replace("/", "\\"): body for path, body in kaggle_cars(fake).items()}
+            ),
+            **devkit(fake),
+        },
+    ),
     "dogs: lists in a folder": (
         "stanford_dogs",
         lambda fake: {f"lists/{p}" if p.endswith(".mat") else p: body for p, body in fake.extracted.items()},
@@ -820,6 +848,32 @@ LAYOUTS: dict[str, tuple[str, Layout]] = {
     "food: all in the data folder": ("food101", flat),
     "ucmerced: all in the data folder": ("ucmerced", flat),
     "flowers: torchvision's": ("flowers102", lambda fake: fake.extracted),
+    "flowers: extracted without a folder": ("flowers102", flat),
+    "cars: another of Kaggle's": (
+        "stanford_cars",
+        lambda fake: {
+            path.replace("devkit/", "car_devkit/devkit/"): body
+            for path, body in (kaggle_cars(fake) | flat(fake_devkit(fake))).items()
+        },
+    ),
+    "eurosat: Kaggle's": ("eurosat", lambda fake: below("EuroSAT", flat(fake))),
+    "food: Kaggle's, beside its lists": (
+        "food101",
+        lambda fake: below("food-101", fake.extracted | {"food-101/meta/old.txt": b"1"}),
+    ),
+    "dtd: torchvision's": ("dtd", lambda fake: below("dtd", fake.extracted)),
+    "dtd: twice in a folder of its name": ("dtd", lambda fake: below("dtd/dtd", fake.extracted)),
+    "dtd: with what macOS adds to archives": (
+        "dtd",
+        lambda fake: (
+            {
+                f"{folder}{path.replace('banded_0', f'{mark}banded_0')}": body
+                for path, body in fake.extracted.items()
+                for folder, mark in (("", ""), ("__MACOSX/", "._"))
+            }
+            | {"dtd/images/banded/._banded_0000.jpg": b"1", "dtd/images/.DS_Store": b"1"}
+        ),
+    ),
 }
 
 
@@ -849,7 +903,7 @@ def test_layouts_that_users_have(tmp_path: Path, make: Make, layout: str) -> Non
     assert pairs[0] == pairs[1]
     if key != "rsna" and "class folders" not in layout:
         # where a copy lies must not change the names, which the run's id is made of
-        assert {*raw.train.names, *raw.test.names} == {name for part in fake.parts.values() for name in part}
+        assert {*joined(raw)} == {name for part in fake.parts.values() for name in part}
     for part in (raw.train, raw.test):
         for name, reference in zip(part.names, part.entries(part.references), strict=True):
             own = original(key, name)
@@ -857,6 +911,180 @@ def test_layouts_that_users_have(tmp_path: Path, make: Make, layout: str) -> Non
             label = raw.classes[part.labels[list(part.names).index(name)]]
             every = {image: label for images in fake.parts.values() for image, label in images.items()}
             assert every[own].replace("/", "-") == label.replace("/", "-")
+
+
+@pytest.mark.parametrize("extracted", [True, False])
+@pytest.mark.parametrize("key", KEYS)
+def test_every_way_to_name_the_place(server: Server, tmp_path: Path, make: Make, key: str, extracted: bool) -> None:
+    """The folder of all datasets, the dataset's own, the extracted one, and those within it; nothing is fetched."""
+    fake = make(key)
+    dataset = serve(server, fake, ("never", None, ""))
+    own = lay(tmp_path / "data" / dataset.script_name, fake.extracted if extracted else fake.bodies)
+    (tmp_path / "data" / "other").mkdir()
+    (tmp_path / "link").symlink_to(own)
+    inside = [path for path in sorted(own.rglob("*")) if path.is_dir() and len(path.relative_to(own).parts) <= 3]
+    if key == "cifar10":
+        assert len(inside) == extracted  # the folder with the batches
+    before = sorted(tmp_path.rglob("*")) if extracted else []
+    for place in (tmp_path / "data", own, tmp_path / "link", tmp_path / "data" / ".." / "data", *inside):
+        raw = read(dataset, place_of(dataset, place), False, "honest")
+        check_truth(fake, raw)
+    assert server.seen == []
+    # the checksum of a file that is the dataset is remembered
+    assert not before or {*tmp_path.rglob("*")} - {own / checksums.NAME} == {*before}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_place_that_is_not_the_datasets(server: Server, tmp_path: Path, make: Make, key: str) -> None:
+    """Nothing is fetched into it, made or left, and the message says what was seen."""
+    fake = make(key)
+    dataset = serve(server, fake, ("never", None, ""))
+    lay(tmp_path / "photos", {"cats/1.jpg": b"1", "readme.md": b"1"})
+    before = sorted(tmp_path.rglob("*"))
+    for name in ("photos", "photos/cats", "photos/readme.md", "typo", "typo/deeper"):
+        message = refusal(lambda name=name: read(dataset, place_of(dataset, tmp_path / name), True, "honest"))  # type: ignore[misc]
+        for fact in (str(tmp_path / name), dataset.files[0].name, "there is"):
+            assert fact in message
+    assert server.seen == []
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_dogs_through_a_link(tmp_path: Path, make: Make) -> None:
+    """The lists lie beside the link, or where it leads to."""
+    fake = make("stanford_dogs")
+    lay(tmp_path / "disk", fake.extracted)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "Images").symlink_to(tmp_path / "disk" / "Images")
+    (tmp_path / "mine").symlink_to(tmp_path / "disk" / "Images")
+    for place in (tmp_path / "data", tmp_path / "mine"):
+        check_truth(fake, read(offline(fake), place, False, "honest"))
+    for name in fake.lists:
+        (tmp_path / "disk" / name).rename(tmp_path / "data" / name)
+    check_truth(fake, read(offline(fake), tmp_path / "data", False, "honest"))
+
+
+def test_dogs_without_lists(tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Kaggle's copy comes: lists.tar is asked for, and read where it is put; another one is refused."""
+    fake = make("stanford_dogs")
+    lay(tmp_path / "images", members(fake, "images.tar"))
+    message = refused(fake, tmp_path, True)
+    for fact in (
+        "train_list.mat",
+        f"Get lists.tar ({len(fake.bodies['lists.tar']):,} bytes",
+        f"https://{DEAD}/lists.tar",
+    ):
+        assert fact in message
+    assert str(tmp_path / "images") in message
+    monkeypatch.setattr(stanford_dogs, "DATASET", fake.dataset)
+    for place in (tmp_path, tmp_path / "images"):
+        path = lay(place, {"lists.tar": fake.bodies["lists.tar"]}) / "lists.tar"
+        before = sorted(tmp_path.rglob("*"))
+        check_truth(fake, read(offline(fake), tmp_path, False, "honest"))
+        check_truth(fake, read(offline(fake), tmp_path / "images" / "Images", False, "honest"))
+        assert sorted(tmp_path.rglob("*")) == before
+        path.write_bytes(b"another")
+        assert f"{path} is truncated" in refused(fake, tmp_path, True)
+        path.unlink()
+
+
+RENAMED = [(key, fakes.made(key).removable) for key in KEYS if Path(fakes.made(key).removable).suffix]
+
+
+@pytest.mark.parametrize(("key", "path"), [pair for pair in RENAMED if pair[0] != "rsna"])
+def test_a_suffix_in_capitals(tmp_path: Path, make: Make, key: str, path: str) -> None:
+    """As cameras and Windows write it; the names, which the run's id is made of, stay the listed ones."""
+    fake = make(key)
+    lay(tmp_path, fake.extracted)
+    old = tmp_path / path
+    old.rename(old.with_suffix(old.suffix.swapcase()))
+    raw = read(offline(fake), tmp_path, False, "honest")
+    if key not in ("ucmerced", "eurosat", "plantvillage", "plantclef"):  # whose folders are their lists
+        check_truth(fake, raw)
+    assert raw.differences == ()
+
+
+@pytest.mark.parametrize("annotated", [True, False])
+@pytest.mark.parametrize("inside", ["", "images/"])
+def test_tinyimagenet_with_class_folders_of_val(tmp_path: Path, make: Make, annotated: bool, inside: str) -> None:
+    """As everyone's script makes them, for torchvision's ImageFolder; with the list, or without."""
+    fake = make("tinyimagenet")
+    lay(tmp_path, fake.extracted)
+    val = tmp_path / "tiny-imagenet-200" / "val"
+    for name, wnid in fake.parts["test"].items():
+        file = val / wnid / inside / name.rpartition("/")[2]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        (val.parent / name).rename(file)
+    if not annotated:
+        (val / "val_annotations.txt").unlink()
+    raw = read(offline(fake), tmp_path, False, "honest")
+    check_truth(fake, raw)
+    next(val.glob("*/**/val_2.JPEG")).unlink()
+    assert "test images instead of 6" in refused(fake, tmp_path, False)
+
+
+def test_what_to_do_about_missing_files_is_true(server: Server, tmp_path: Path, make: Make) -> None:
+    """Only what can be fetched is said to be, and only where it would be."""
+    fake = make("dtd")
+    dataset = serve(server, fake, ("good", None, ""))
+    data_dir = lay(tmp_path / "mine", fake.extracted)
+
+    def said(place: Path) -> str:
+        return refusal(lambda: read(dataset, place, False, "honest"))
+
+    (data_dir / fake.removable).unlink()
+    assert f"Move {data_dir / 'dtd'} away, and the same command fetches it again" in said(data_dir)
+    assert "name an empty folder with --data-dir" in said(data_dir / "dtd")
+    (data_dir / "dtd" / "labels" / "train1.txt").unlink()
+    assert f"Move {data_dir / 'dtd'} away, and the same command fetches it again" in said(data_dir)
+    (data_dir / "notes.txt").touch()
+    assert "name an empty folder with --data-dir" in said(data_dir)
+    (data_dir / "notes.txt").unlink()
+    lay(data_dir, fake.bodies)
+    assert f"Delete {data_dir / 'dtd'}, and the same command extracts it again from dtd-r1.0.1.tar.gz" in said(data_dir)
+    shutil.rmtree(data_dir / "dtd")  # as it says
+    check_truth(fake, read(dataset, data_dir, False, "honest"))
+    assert server.seen == []
+    cars = make("stanford_cars")
+    lay(tmp_path / "cars", cars.extracted)
+    (tmp_path / "cars" / cars.removable).unlink()
+    message = refusal(lambda: read(cars.dataset, tmp_path / "cars", False, "honest"))
+    assert f"Get it again from {cars.dataset.page}, or train on" in message
+    assert "fetched" not in message
+
+
+def test_a_wrong_archive_among_other_files_is_not_said_to_be_downloaded(tmp_path: Path, make: Make) -> None:
+    fake = make("dtd")
+    lay(tmp_path, {"dtd-r1.0.1.tar.gz": b"short"})
+    assert "or delete it for a download" in refused(fake, tmp_path, False)
+    lay(tmp_path, {"notes.txt": b"mine"})
+    assert "download" not in refused(fake, tmp_path, False)
+
+
+@pytest.mark.parametrize("key", ["flowers102", "stanford_cars"])
+def test_lists_that_lie_beside_the_images_folder(tmp_path: Path, make: Make, key: str) -> None:
+    fake = make(key)
+    lay(tmp_path, fake.extracted)
+    for name in fake.lists:
+        path = tmp_path / name
+        path.rename(tmp_path / path.name)
+    check_truth(fake, read(offline(fake), tmp_path, False, "honest"))
+    if key == "flowers102":
+        (tmp_path / "setid.mat").unlink()
+        message = refused(fake, tmp_path, False)
+        assert f"Get setid.mat ({fake.dataset.files[1].bytes:,} bytes" in message
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_lists_as_windows_programs_save_them(tmp_path: Path, make: Make, key: str) -> None:
+    """With a byte order mark, and lines that end in CR LF."""
+    fake = make(key)
+    lay(tmp_path, fake.extracted)
+    texts = [name for name in fake.lists if name.endswith((".txt", ".csv", ".json"))]
+    for name in texts:
+        body = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + body.replace(b"\n", b"\r\n"))
+    if texts:
+        check_truth(fake, read(offline(fake), tmp_path, False, "honest"))
 
 
 def original(key: str, name: str) -> str:

@@ -4,7 +4,9 @@
 import json
 import os
 import re
+import shlex
 import shutil
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ import folder
 import split
 from common import Choice, RawSplits, ReadOptions
 from engine.data import cache
+from engine.errors import UserError
 from reporting.collect import collect
 from reporting.comparable import divide
 from tests.conftest import Command, only_run
@@ -451,6 +454,142 @@ def test_a_folder_that_can_not_be_used(
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+def told(root: Path) -> str:
+    """What the user is told of a folder that can't be used."""
+    with pytest.raises(UserError) as caught:
+        read(root)
+    return str(caught.value)
+
+
+ONE, TWO = "caf\u00e9", "cafe\u0301"  # the same to whoever reads them
+
+
+def test_classes_are_the_same_however_their_accents_are_written(tmp_path: Path) -> None:
+    tree(tmp_path / "pets", f"train/{ONE}", "train/dog", f"test/{TWO}", "test/dog", images=3)
+    found = read(tmp_path / "pets")
+    assert found.classes == (ONE, "dog")
+    assert found.test.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert [Path(str(image)).exists() for image in found.test.references] == [True] * 6
+    assert found.test.names[0] == f"test/{TWO}/0.png"
+
+
+@pytest.mark.parametrize("place", ["train/", ""])
+def test_two_classes_that_read_the_same_are_shown_apart(tmp_path: Path, place: str) -> None:
+    tree(tmp_path, *(f"{place}{name}" for name in (ONE, TWO, "dog")), *(["test/dog"] if place else []), images=3)
+    message = told(tmp_path)
+    for fact in (r"'cafe\u0301' and 'caf\xe9'", str(tmp_path / place), "move what is in one"):
+        assert fact in message
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "shown"),
+    [
+        ("cat", "Cat", ["'cat': in train/", "'Cat': in test/"]),
+        ("cat", "cat ", ["'cat': in train/", "'cat ': in test/"]),
+        ("a b", "a\u00a0b", ["'a b': in train/", r"'a\xa0b': in test/"]),
+        ("cat", "cat\u200b", ["'cat': in train/", r"'cat\u200b': in test/"]),
+        ("cat", "bird", ["  cat: in train/", "  bird: in test/"]),
+    ],
+)
+def test_names_that_differ_and_look_the_same(tmp_path: Path, train: str, test: str, shown: list[str]) -> None:
+    tree(tmp_path, f"train/{train}", "train/dog", f"test/{test}", "test/dog", images=2)
+    message = told(tmp_path)
+    for line in shown:
+        assert line in message
+
+
+def test_a_split_that_macos_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files are there, in the same groups, though their names have other characters."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(8):
+        for shot in range(2):
+            picture(
+                tmp_path / "scans" / ["b\u00e9te", "c"][number % 2] / f"\u00e9{number}_{shot}.png", 10 * number + shot
+            )
+    assert split.main(["--input_dir", "scans", "--output_dir", "parts", "--group_regex", "^(\u00e9\\d)_"]) == 0
+    before = read(tmp_path / "parts")
+    for path in sorted((tmp_path / "parts").rglob("*"), key=lambda path: -len(path.parts)):
+        path.rename(path.with_name(unicodedata.normalize("NFD", path.name)))
+    after = read(tmp_path / "parts")
+    assert before.missing == after.missing == ()
+    assert before.classes == after.classes
+    for part in ("train", "test"):
+        old, new = getattr(before, part), getattr(after, part)
+        assert sorted(old.groups) == sorted(new.groups)
+    assert next((tmp_path / "parts" / "train").rglob("*.png")).unlink() is None
+    assert len(read(tmp_path / "parts").missing) == 1
+
+
+def test_the_same_split_however_the_accents_are_written(tmp_path: Path) -> None:
+    names = ["e", "\u00e9", "f", "z", "ea", "\u00e9a", "fa", "\u00fc"]
+    found = []
+    for form in ("NFC", "NFD"):
+        for kind in ("a", "b"):
+            for number, name in enumerate(names):
+                picture(tmp_path / form / kind / f"{unicodedata.normalize(form, name)}.png", number + ord(kind))
+        found.append([unicodedata.normalize("NFC", name) for name in read(tmp_path / form).test.names])
+    assert found[0] == found[1]
+    assert folder.dataset(tmp_path / ONE).key == folder.dataset(tmp_path / TWO).key
+    assert folder.dataset(tmp_path / ONE).name == folder.dataset(tmp_path / TWO).name
+
+
+@pytest.mark.parametrize(("given", "there"), [(ONE, TWO), ("pets", "Pets")])
+def test_a_folder_whose_name_reads_the_same(tmp_path: Path, given: str, there: str) -> None:
+    (tmp_path / there).mkdir()
+    with pytest.raises(UserError) as caught:
+        folder.existing(tmp_path / given)
+    assert f"does not exist, but {there!a} is there, which differs from {given!a}" in str(caught.value)
+
+
+@pytest.mark.parametrize("inside", ["", "test/", "unknown/"])
+@pytest.mark.parametrize("val", [True, False])
+def test_an_unlabelled_test_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str, val: bool) -> None:
+    """As Kaggle's competitions have it: the commands of the message make a folder that is read."""
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "my pets"
+    parted(root, "train", *(["val"] if val else []))
+    for number in range(4):
+        picture(root / "test" / f"{inside}{number}.png", 500 + number)
+    message = told(Path("my pets"))
+    assert "my pets/test has 4 files, but none of the class folders of train/" in message
+    assert "mv -n 'my pets/test' 'my pets/unlabelled'" in message
+    carry_out(message)
+    found = read(Path("my pets") if val else Path("my pets-split"))
+    assert found.classes == ("cat", "dog")
+    assert len(found.test) == (12 if val else 4)
+
+
+def carry_out(message: str) -> None:
+    """Do what the first lines with mv say, or the line with split.py where there is no other."""
+    lines = [line.strip().partition("   (")[0] for line in message.splitlines()]
+    for line in (line for line in lines if line.startswith("mv -n ")):
+        _, _, old, new = shlex.split(line)
+        Path(old).rename(new)
+    if not Path(shlex.split(lines[-1])[3]).with_name("test").exists():
+        assert split.main(shlex.split(lines[-1])[2:]) == 0
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_train_and_val_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    parted(tmp_path / "pets", "train", name)
+    message = told(Path("pets"))
+    assert "pets has train and " in message
+    assert f"mv -n pets/{name} pets/test" in message
+    assert "python split.py --input_dir pets/train --output_dir pets-split --test_size 0.2" in message
+    carry_out(message)
+    assert len(read(Path("pets")).test) == 12
+
+
+def test_train_alone_from_within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parted(tmp_path / "pets", "train")
+    monkeypatch.chdir(tmp_path / "pets")
+    message = told(Path())
+    assert f"--input_dir train --output_dir {tmp_path / 'pets-split'}" in message
+    carry_out(message)
+    assert len(read(tmp_path / "pets-split").test) == 4
+
+
 @pytest.mark.parametrize(
     ("line", "choice", "expected"),
     [
@@ -554,6 +693,13 @@ def test_check_fetches_nothing(command: Command, tmp_path: Path, capsys: Any) ->
     assert "BreakHis 40x is not in" in printed
     assert "without --check" in printed
     assert not (tmp_path / "data").exists()
+
+
+def test_check_refuses_an_archive_that_the_run_would(command: Command, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "data" / "breakhis").mkdir(parents=True)
+    (tmp_path / "data" / "breakhis" / "BreaKHis_v1.tar.gz").write_bytes(b"<html>log in</html>")
+    assert command("-model tiny --weights none --check", breakhis.DATASET) == 2
+    assert "BreaKHis_v1.tar.gz is no archive" in capsys.readouterr().err
 
 
 def test_a_patient_in_two_parts_is_refused(command: Command, tmp_path: Path, capsys: Any) -> None:

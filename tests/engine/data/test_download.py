@@ -62,7 +62,7 @@ TAR = tar({**CONTENT})
 
 
 def visible(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.name not in (".download.lock", ".checksums.json"))
+    return sorted(entry.name for entry in folder.iterdir() if entry.name != ".checksums.json")
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -94,6 +94,7 @@ def refusal(call: Callable[[], object]) -> str:
 def test_fresh_download(server: Server, tmp_path: Path, name: str, body: bytes, algorithm: str) -> None:
     toy = dataset(file_of(name, body, server.add("/toy", body), algorithm=algorithm))
     data_dir = tmp_path / "data" / "toys"
+    data_dir.mkdir(parents=True)
     assert obtain(toy, data_dir) == data_dir / "toy"
     assert content(data_dir / "toy") == CONTENT
     assert visible(data_dir) == sorted(["toy", name])
@@ -121,7 +122,6 @@ def test_the_folder_of_the_archive_may_have_the_name_of_the_extracted_one(server
     for path in [*(data_dir / "toy").rglob("*.txt")]:
         path.unlink()
     (data_dir / "toy").rename(tmp_path / "elsewhere")
-    (data_dir / "notes.txt").touch()
     assert obtain(toy, data_dir) == data_dir / "toy"
     assert content(data_dir / "toy") == CONTENT
     assert server.seen == ["/toy"]
@@ -268,6 +268,8 @@ def test_progress_bar_on_a_terminal_only(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     toy = dataset(file_of("toy.tar.gz", TAR, server.add("/toy", TAR)))
+    for name in ("plain", "terminal"):
+        (tmp_path / name).mkdir()
     obtain(toy, tmp_path / "plain")
     assert "%|" not in capsys.readouterr().err
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
@@ -480,7 +482,7 @@ def test_killed_while_downloading(server: Server, tmp_path: Path) -> None:
     with start(toy, tmp_path) as process:
         until(lambda: any(path.stat().st_size for path in tmp_path.glob(".toy.tar.gz.*.tmp")))
         process.kill()
-    assert visible(tmp_path) == [f".toy.tar.gz.{process.pid}.tmp"]
+    assert visible(tmp_path) == [".download.lock", f".toy.tar.gz.{process.pid}.tmp"]
     server.go_on.set()
     assert content(obtain(dataset(toy), tmp_path)) == large
     assert visible(tmp_path) == ["toy", "toy.tar.gz"]
@@ -515,11 +517,11 @@ def test_folder_that_cannot_be_written() -> None:
         assert obtain(toy, folder / "done") == folder / "done" / "toy"
         assert fetch(toy.files[0], folder) == folder / "toy.tar.gz"
         message = refusal(lambda: obtain(toy, folder))
-        other = file_of("other.zip", b"1", "http://toy.example")
-        deeper = refusal(lambda: obtain(dataset(other), folder / "deeper"))
-    for text in (message, deeper):
+        absent = file_of("other.zip", b"1", "http://toy.example")
+        other = refusal(lambda: fetch(absent, folder / "deeper"))
+    for text, remedy in ((message, "choose another folder with --data-dir"), (other, "put the file there by hand")):
         assert "permission denied" in text
-        assert "choose another folder with --data-dir" in text
+        assert remedy in text
         assert str(folder) in text
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import UserError
-from engine.readers.annotations import listed_part
+from engine.readers.annotations import listed_part, read_json
 
 
 def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path) -> None:
@@ -32,3 +32,36 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     assert (part.names, part.labels.tolist()) == (["a/1.png", "b/2.png"], [3, 5])
     assert part.references == [tmp_path / "a" / "1.png", tmp_path / "b" / "2.png"]
     assert missing == ("a/9.png", "c/1.png")
+
+
+@pytest.mark.parametrize(
+    ("listed", "there"),
+    [
+        ("caf\u00e9/caf\u00e9.jpg", "cafe\u0301/cafe\u0301.jpg"),
+        ("cafe\u0301/1.jpg", "caf\u00e9/1.jpg"),
+        ("a/1.jpg", "a/1.JPG"),
+        ("a/1.png", "A/1.PNG"),
+        ("a/1.jpeg", "a/1.jpg"),
+        ("A/IMAGE_1.JPG", "a/image_1.jpg"),
+    ],
+)
+def test_a_listed_image_in_other_letters(tmp_path: Path, listed: str, there: str) -> None:
+    """It keeps the listed name, which the run's id is made of, and is opened by its own."""
+    (tmp_path / there).parent.mkdir()
+    (tmp_path / there).touch()
+    part, missing = listed_part(tmp_path, [listed], [0])
+    assert (part.names, part.references, missing) == ([listed], [tmp_path / there], ())
+
+
+def test_names_of_which_a_disk_holds_both_forms(tmp_path: Path) -> None:
+    """Each is itself; what could be either of two is neither."""
+    for name in ("caf\u00e9.jpg", "cafe\u0301.jpg", "B.jpg", "b.JPG", "C.jpg"):
+        (tmp_path / name).touch()
+    part, missing = listed_part(tmp_path, ["caf\u00e9.jpg", "cafe\u0301.jpg", "b.jpg", "c.jpg", "c.JPG"], [0] * 5)
+    assert part.references == [tmp_path / "caf\u00e9.jpg", tmp_path / "cafe\u0301.jpg"]
+    assert missing == ("b.jpg", "c.jpg", "c.JPG")
+
+
+def test_a_list_that_another_program_saved(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n')
+    assert read_json(tmp_path / "a.json") == {"a": 1}
