@@ -193,4 +193,4 @@ def what_else(head: bytes) -> str:
         return LFS_REMEDY
     if re.match(rb"\s*(<!doctype html|<html|<\?xml)", head, re.IGNORECASE):
         return "a web page, as servers answer instead of an image"
-    return "text" if TEXT.fullmatch(head) else ""
+    return "text, no image" if TEXT.fullmatch(head) else ""

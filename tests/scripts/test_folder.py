@@ -250,7 +250,7 @@ def reencoded(root: Path) -> None:
 # what only all images, decoded, show; what is on the command line; what the message says
 REFUSED: list[tuple[Prepare, str, str]] = [
     (reencoded, "", "train/cat/3.png = test/cat/same.bmp"),
-    (lambda r: (parted(r), (r / "train/cat/5.png").write_bytes(b"x")), "", "train/cat/5.png: not an image"),
+    (lambda r: (parted(r), (r / "train/cat/5.png").write_bytes(b"x")), "", "train/cat/5.png: text, no image"),
     (
         lambda r: (parted(r), [path.write_bytes(b"x") for path in (r / "test").glob("*/*")]),
         "--allow-partial",

@@ -22,7 +22,7 @@ SIZE = (9, 14)  # height, width
 CLASSES = ("dark", "mid", "light")
 BAD = {  # the images of the fixture `spoilt` that can't be read
     "test/2.png": "no such file or directory",
-    "train/17.png": "text",
+    "train/17.png": "text, no image",
     "train/4.png": "empty",
 }
 

@@ -556,7 +556,7 @@ def test_damaged_pixels(tmp_path: Path) -> None:
     [
         (b"", "empty"),
         (b"<html>404</html>", "a web page, as servers answer instead of an image"),
-        (b"Not found", "text"),
+        (b"Not found", "text, no image"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n",
             "a git-lfs pointer instead of the image: git lfs pull",
