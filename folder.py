@@ -189,7 +189,7 @@ DATASET = Choice(
     "DIR",
     {"type": folder, "help": "train/, test/ and perhaps val/ with class folders in each; or class folders alone"},
     existing,
-    example=dataset(Path("DIR")),
+    example=dataset(Path("/DIR")),
 )
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from engine import INTERRUPTED
-from engine.cli import Parser, folder, importing, positive, run_command, whole
+from engine.cli import Parser, Several, folder, importing, positive, run_command, whole
 from engine.console import say, table
 from engine.errors import RunError
 from grids.cells import (
@@ -49,23 +50,40 @@ def parser() -> Parser:
         prog="grid.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = command_line.add_argument
+    several: dict[str, Any] = {"action": Several, "nargs": "+"}
     add(
         "--datasets",
-        nargs="+",
+        **several,
         required=True,
         metavar="NAME",
         help="as datasets.py lists them, digits, breakhis:40, folder:DIR, or all: every row of the published table",
     )
     add(
         "--models",
-        nargs="+",
+        **several,
         default=["all"],
         metavar="NAME",
         help="backbones; all (default): the published ones",
     )
-    add("--seeds", nargs="+", default=["0"], metavar="N", help="numbers and ranges: 0-4, or 0 2 5-7 (default: 0)")
-    add("--shots", nargs="+", metavar="N", help="cells with N training images of each class; all: with all of them")
-    add("--fraction", nargs="+", metavar="F", help="cells with this share of the training images of each class; or all")
+    add(
+        "--seeds",
+        **several,
+        default=["0"],
+        metavar="N",
+        help="numbers and ranges: 0-4, or 0 2 5-7 (default: 0)",
+    )
+    add(
+        "--shots",
+        **several,
+        metavar="N",
+        help="cells with N training images of each class; all: with all of them",
+    )
+    add(
+        "--fraction",
+        **several,
+        metavar="F",
+        help="cells with this share of the training images of each class; or all",
+    )
     add("--dry-run", action="store_true", help="print the plan and start nothing")
     add("--retry-failed", action="store_true", help="try cells again that failed")
     add(
