@@ -24,7 +24,7 @@ from typing import Any
 from engine import INTERRUPTED
 from engine.cli import Parser, Several, folder, importing, positive, run_command, whole
 from engine.console import say, table
-from engine.errors import RunError
+from engine.errors import RunError, counted
 from grids.cells import (
     Cell,
     add_script_flags,
@@ -177,7 +177,9 @@ def plan_lines(
     failed = f"{words['failed']:,}"
     if words["failed"]:
         failed += ", to be tried again" if retry_failed else ", kept as they are: --retry-failed tries them again"
-    places = f"{len(slots):,} at a time on {len(set(slots)):,} cards" if slots[0] is not None else "one at a time"
+    places = (
+        f"{len(slots):,} at a time on {counted(len(set(slots)), 'card')}" if slots[0] is not None else "one at a time"
+    )
     if slots[0] is None and len(slots) > 1:
         places = f"{len(slots):,} at a time"
     return [
@@ -194,7 +196,7 @@ def summary_lines(cells: Sequence[Cell], standings: dict[str, Standing]) -> list
     """How many cells are done, and why others are not: each reason once, with what the user can mend in full."""
     words = Counter(standings[cell.id].status for cell in cells)
     left = words["new"] + words["interrupted"]
-    lines = [f"{words['done']:,} of {len(cells):,} cells done, {words['failed']:,} failed, {left:,} left"]
+    lines = [f"{words['done']:,} of {counted(len(cells), 'cell')} done, {words['failed']:,} failed, {left:,} left"]
     reasons: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
         if failure := standings[cell.id].failure:

@@ -21,7 +21,7 @@ from engine.cli import Parser, folder, run_command
 from engine.console import say
 from engine.data.split_output import SPLIT_FILE, check_apart, check_output, write
 from engine.data.splits import divide_groups, fewest_names, split_hash, split_names
-from engine.errors import RunError, UserError, listed
+from engine.errors import RunError, UserError, counted, listed
 from engine.readers.class_folders import Listing, group_of, list_classes
 
 FORMAT = 1  # of split.json, raised when a reader has to know
@@ -85,12 +85,12 @@ def split(options: argparse.Namespace) -> None:
 
     say(table(listing, parts), go_on=True)
     if groups is not None:
-        say(f"{len(set(groups.values())):,} groups, each in one part", go_on=True)
+        say(f"{counted(len(set(groups.values())), 'group')}, each in one part", go_on=True)
     if listing.loose:
-        say(f"{listing.loose:,} images outside the class folders left out", go_on=True)
+        say(f"{counted(listing.loose, 'image')} outside the class folders left out", go_on=True)
     if listing.ignored:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(listing.ignored.items()))
-        say(f"{listing.ignored.total():,} other files ignored: {kinds}", go_on=True)
+        say(f"{counted(listing.ignored.total(), 'other file')} ignored: {kinds}", go_on=True)
     if options.dry_run:
         say("Dry run: nothing written", go_on=True)
         return
@@ -98,7 +98,7 @@ def split(options: argparse.Namespace) -> None:
     say(f"Writing {output} (--link {options.link})", go_on=True)
     write(source, output, parts, options.link, record(listing, parts, groups, options), options.overwrite)
     counts = ", ".join(f"{len(names):,} {part}" for part, names in parts.items())
-    say(f"Split {len(listing.sizes):,} images into {counts}; listed in {output / SPLIT_FILE}", go_on=True)
+    say(f"Split {counted(len(listing.sizes), 'image')} into {counts}; listed in {output / SPLIT_FILE}", go_on=True)
 
 
 def check_sizes(options: argparse.Namespace) -> None:
@@ -186,7 +186,7 @@ def split_by_group(listing: Listing, groups: dict[str, str], options: argparse.N
         missing = [part for part in parts if not counts[part][name]]
         if missing:
             own = len({groups[image] for image in images})
-            gaps.append(f"{name}: none in {' and '.join(missing)}; {own:,} groups in all")
+            gaps.append(f"{name}: none in {' and '.join(missing)}; {counted(own, 'group')} in all")
     if gaps:
         raise UserError(
             f"A class does not reach every part, since no group may be in two ({len(gaps):,}):{listed(gaps)}\n"

@@ -21,7 +21,7 @@ from engine.data.decode_pool import DecodeResult, Target, decode_rows, readable,
 from engine.data.images import DECODER
 from engine.data.lazy_images import LazyImages
 from engine.data.part import HDF5Image, Part, Pixels, PixelSource, RawSplits, Reference
-from engine.errors import UserError, disk_errors_explained, listed
+from engine.errors import UserError, counted, disk_errors_explained, listed
 from engine.files import atomic, locked
 
 MOST_RETRIED = 100  # of the images that could not be read
@@ -75,8 +75,8 @@ def decode_all(
     if bad and not allow_unreadable:
         lines = [f"{name}: {reason}" for name, reason in bad]
         raise UserError(
-            f"{len(bad):,} of {len(outcomes):,} images can't be read:{listed(lines, len(lines))}\nGet these again, "
-            "or repair or remove them, or leave them out with --allow-partial: the record is then marked partial."
+            f"{len(bad):,} of {counted(len(outcomes), 'image')} can't be read:{listed(lines, len(lines))}\nGet these "
+            "again, repair or remove them, or leave them out with --allow-partial: the record is then marked partial."
         )
     row_of = {reference: row for row, reference in enumerate(images.references)}
     return Decoded(pixels, [outcome.digest for outcome in outcomes], row_of, dict(bad))
