@@ -22,7 +22,7 @@ from pathlib import Path
 from common import Choice, Dataset, RawSplits, ReadOptions, main
 from engine.cli import folder
 from engine.data.names import composed, loose, nfc, told_apart
-from engine.errors import UserError, listed, reason_of
+from engine.errors import UserError, agreeing, counted, listed, reason_of
 from engine.readers.class_folders import (
     Listing,
     alike,
@@ -89,8 +89,8 @@ def split_here(root: Path, allow_partial: bool) -> RawSplits:
     small = [f"{name}: {len(images):,}" for name, images in listing.classes.items() if len(images) < 2]
     if small:
         raise UserError(
-            f"Too few images to hold any out for testing ({len(small):,} classes):{listed(small)}\nExpected 2 or more "
-            "in each class. Add images, or remove the class."
+            f"Too few images to hold any out for testing ({counted(len(small), 'class')}):{listed(small)}\nExpected 2 "
+            "or more in each class. Add images, or remove the class."
         )
     raw = split_listed(root, by_composed_name(listing.classes), TEST_SIZE)
     note = f"no test/ folder: {TEST_SIZE:.0%} of each class was held out for testing (names sorted, seed 42)"
@@ -102,7 +102,8 @@ def split_here(root: Path, allow_partial: bool) -> RawSplits:
 def loose_notes(listings: Mapping[str, Listing]) -> list[str]:
     """What is said of images that lie beside the class folders."""
     return [
-        f"{listing.loose:,} images in no class folder{f' of {part}/' if part else ''} are not used"
+        f"{counted(listing.loose, 'image')} in no class folder{f' of {part}/' if part else ''} "
+        f"{agreeing(listing.loose, 'are')} not used"
         for part, listing in listings.items()
         if listing.loose
     ]
@@ -205,8 +206,8 @@ def read_split(root: Path, names: list[str]) -> tuple[dict[str, str], tuple[str,
     groups = {name: group_of(name, pattern) for name in names}
     if lost := [name for name, group in groups.items() if group is None]:
         raise UserError(
-            f"{len(lost):,} images have no group: the regular expression that split.py was given, {pattern.pattern!r}, "
-            f"does not match their names:{listed(lost)}\nRename or remove them, or split again."
+            f"{counted(len(lost), 'image', 'have')} no group: the regular expression that split.py was given, "
+            f"{pattern.pattern!r}, does not match their names:{listed(lost)}\nRename or remove them, or split again."
         )
     return {name: group for name, group in groups.items() if group is not None}, missing
 
@@ -260,7 +261,7 @@ DATASET = Choice(
     "DIR",
     {"type": folder, "help": "train/, test/ and perhaps val/ with class folders in each; or class folders alone"},
     existing,
-    example=dataset(Path("DIR")),
+    example=dataset(Path("/DIR")),
 )
 
 if __name__ == "__main__":

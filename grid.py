@@ -20,9 +20,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from engine import INTERRUPTED
-from engine.cli import Parser, folder, importing, positive, run_command, whole
+from engine.cli import Parser, Several, folder, importing, positive, run_command, whole
 from engine.console import say, table
 from engine.errors import RunError, counted
 from grids.cells import (
@@ -51,23 +52,40 @@ def parser() -> Parser:
         prog="grid.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = command_line.add_argument
+    several: dict[str, Any] = {"action": Several, "nargs": "+"}
     add(
         "--datasets",
-        nargs="+",
+        **several,
         required=True,
         metavar="NAME",
         help="as datasets.py lists them, digits, breakhis:40, folder:DIR, or all: every row of the published table",
     )
     add(
         "--models",
-        nargs="+",
+        **several,
         default=["all"],
         metavar="NAME",
         help="backbones; all (default): the published ones",
     )
-    add("--seeds", nargs="+", default=["0"], metavar="N", help="numbers and ranges: 0-4, or 0 2 5-7 (default: 0)")
-    add("--shots", nargs="+", metavar="N", help="cells with N training images of each class; all: with all of them")
-    add("--fraction", nargs="+", metavar="F", help="cells with this share of the training images of each class; or all")
+    add(
+        "--seeds",
+        **several,
+        default=["0"],
+        metavar="N",
+        help="numbers and ranges: 0-4, or 0 2 5-7 (default: 0)",
+    )
+    add(
+        "--shots",
+        **several,
+        metavar="N",
+        help="cells with N training images of each class; all: with all of them",
+    )
+    add(
+        "--fraction",
+        **several,
+        metavar="F",
+        help="cells with this share of the training images of each class; or all",
+    )
     add("--dry-run", action="store_true", help="print the plan and start nothing")
     add("--retry-failed", action="store_true", help="try cells again that failed")
     add("--rerun", action="store_true", help="start every cell over, even where a finished run lies")
@@ -170,7 +188,9 @@ def plan_lines(
     failed = f"{words['failed']:,}"
     if words["failed"]:
         failed += ", to be tried again" if retry_failed else ", kept as they are: --retry-failed tries them again"
-    places = f"{len(slots):,} at a time on {len(set(slots)):,} cards" if slots[0] is not None else "one at a time"
+    places = (
+        f"{len(slots):,} at a time on {counted(len(set(slots)), 'card')}" if slots[0] is not None else "one at a time"
+    )
     if slots[0] is None and len(slots) > 1:
         places = f"{len(slots):,} at a time"
     return [
@@ -194,7 +214,7 @@ def summary_lines(cells: Sequence[Cell], standings: Mapping[str, Standing], reru
     """How many cells are done, and why others are not: each reason once, with what the user can mend in full."""
     words = Counter(standings[cell.id].status for cell in cells)
     left = words["new"] + words["interrupted"]
-    lines = [f"{words['done']:,} of {len(cells):,} cells done, {words['failed']:,} failed, {left:,} left"]
+    lines = [f"{words['done']:,} of {counted(len(cells), 'cell')} done, {words['failed']:,} failed, {left:,} left"]
     reasons: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
         if failure := standings[cell.id].failure:

@@ -22,7 +22,7 @@ from engine.console import say
 from engine.data.names import nfc
 from engine.data.split_output import SPLIT_FILE, check_apart, check_output, write
 from engine.data.splits import divide_groups, fewest_names, split_hash, split_names
-from engine.errors import RunError, UserError, listed
+from engine.errors import RunError, UserError, counted, listed
 from engine.readers.class_folders import Listing, alike, by_kind, check_unused, group_of, list_classes
 
 FORMAT = 1  # of split.json, raised when a reader has to know
@@ -93,13 +93,13 @@ def split(options: argparse.Namespace) -> None:
 
     say(table(listing, parts), go_on=True)
     if groups is not None:
-        say(f"{len(set(groups.values())):,} groups, each in one part", go_on=True)
+        say(f"{counted(len(set(groups.values())), 'group')}, each in one part", go_on=True)
     if listing.loose:
-        say(f"{listing.loose:,} images outside the class folders left out", go_on=True)
+        say(f"{counted(listing.loose, 'image')} outside the class folders left out", go_on=True)
     if listing.unused:
         say(f"Left out, but like images: {by_kind(listing.unused)}", go_on=True)
     if listing.ignored:
-        say(f"{listing.ignored.total():,} other files ignored: {by_kind(listing.ignored)}", go_on=True)
+        say(f"{counted(listing.ignored.total(), 'other file')} ignored: {by_kind(listing.ignored)}", go_on=True)
     if listing.foreign:
         say(f"Left out, as other programs left them: {by_kind(listing.foreign)}", go_on=True)
     for note in alike(listing.classes):
@@ -111,7 +111,7 @@ def split(options: argparse.Namespace) -> None:
     say(f"Writing {output} (--link {options.link})", go_on=True)
     write(source, output, parts, options.link, record(listing, parts, groups, options), options.overwrite)
     counts = ", ".join(f"{len(names):,} {part}" for part, names in parts.items())
-    say(f"Split {len(listing.sizes):,} images into {counts}; listed in {output / SPLIT_FILE}", go_on=True)
+    say(f"Split {counted(len(listing.sizes), 'image')} into {counts}; listed in {output / SPLIT_FILE}", go_on=True)
 
 
 def check_sizes(options: argparse.Namespace) -> None:
@@ -199,7 +199,7 @@ def split_by_group(listing: Listing, groups: dict[str, str], options: argparse.N
         missing = [part for part in parts if not counts[part][name]]
         if missing:
             own = len({groups[image] for image in images})
-            gaps.append(f"{name}: none in {' and '.join(missing)}; {own:,} groups in all")
+            gaps.append(f"{name}: none in {' and '.join(missing)}; {counted(own, 'group')} in all")
     if gaps:
         raise UserError(
             f"A class does not reach every part, since no group may be in two ({len(gaps):,}):{listed(gaps)}\n"

@@ -14,9 +14,16 @@ def end_at_once(*_: int | FrameType | None) -> None:
     os._exit(INTERRUPTED)
 
 
-# for this project's commands alone, not for programs that import parts of it; run_command() takes over from here.
-# Without pathlib, whose import takes as long as all the rest of this.
-_script = os.path.realpath(getattr(sys.modules.get("__main__"), "__file__", None) or "")
-_ours = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120
-if os.path.dirname(_script) == _ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # noqa: PTH120
+def _of_a_command() -> bool:
+    """Whether it is one of this project's commands that imports this, and no other program."""
+    script: str | None = getattr(sys.modules.get("__main__"), "__file__", None)
+    if not script:
+        return False
+    # without pathlib, whose import takes as long as all the rest of this
+    ours = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120
+    return os.path.dirname(os.path.realpath(script)) == ours  # noqa: PTH120
+
+
+# run_command() takes over from here
+if _of_a_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, end_at_once)

@@ -50,6 +50,7 @@ def run_command(command: Callable[[], int | None], interrupted: str = "") -> int
     if signal.getsignal(signal.SIGINT) is end_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        _require_folder()
         return command() or 0
     except (UserError, RunError) as problem:
         return _complain(f"error: {problem}", problem.exit_code)
@@ -65,6 +66,13 @@ def run_command(command: Callable[[], int | None], interrupted: str = "") -> int
         return _complain(message, RunError.exit_code)
     finally:
         settle_streams()
+
+
+def _require_folder() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UserError("the folder that this command runs in is gone. Change to another one: cd") from None
 
 
 @contextmanager
@@ -85,6 +93,17 @@ def _complain(message: str, exit_code: int) -> int:
         with suppress(OSError):  # whoever read it is gone
             print(message, file=sys.stderr)
     return exit_code
+
+
+class Several(argparse.Action):
+    """For a flag of several values: given again, it adds to what it was given before, not to its default."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Keep them."""
+        given = vars(namespace).setdefault("given_before", set())
+        before = getattr(namespace, self.dest) if self.dest in given else []
+        given.add(self.dest)
+        setattr(namespace, self.dest, [*before, *values])
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:

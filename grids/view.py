@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from engine.console import duration, say
+from engine.errors import counted
 from grids.cells import Cell
 from grids.worker import Worker
 
@@ -39,7 +40,7 @@ class Progress:
     def summary(self) -> str:
         """All counts in a line."""
         left = self.cells - self.done - self.failed
-        words = [f"{self.done:,} of {self.cells:,} cells done", f"{self.failed:,} failed", f"{left:,} to do"]
+        words = [f"{self.done:,} of {counted(self.cells, 'cell')} done", f"{self.failed:,} failed", f"{left:,} to do"]
         if self.elsewhere:
             words.append(f"{self.elsewhere:,} of them with another grid")
         return f"{', '.join(words)}: {self.remaining}"

@@ -22,7 +22,7 @@ from engine.data.decode_pool import DecodeResult, Target, decode_rows, readable,
 from engine.data.images import DECODER, KEPT, has_remedy
 from engine.data.lazy_images import LazyImages
 from engine.data.part import HDF5Image, Part, Pixels, PixelSource, RawSplits, Reference
-from engine.errors import UserError, disk_errors_explained, listed
+from engine.errors import UserError, counted, disk_errors_explained, listed
 from engine.files import atomic, locked
 
 MOST_RETRIED = 100  # of the images that could not be read
@@ -92,7 +92,7 @@ def decode_all(
     if bad and not allow_unreadable:
         lines = [f"{name}: {reason}" for name, reason in bad]
         raise UserError(
-            f"{len(bad):,} of {len(outcomes):,} images can't be read:{listed(lines, len(lines))}\n"
+            f"{len(bad):,} of {counted(len(outcomes), 'image')} can't be read:{listed(lines, len(lines))}\n"
             f"{_what_to_do([reason for _, reason in bad])}, or leave them out with --allow-partial: the record is then "
             "marked partial."
         )

@@ -48,7 +48,9 @@ def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: Protoc
     folder = dataset.own_folder or obtain(dataset, data_dir)
     raw = read_files(dataset, data_dir, ReadOptions(folder, allow_partial, protocol))
     if len(raw.classes) < 2:  # before counts, which say less
-        raise UserError(f"{dataset.name} in {folder} has {len(raw.classes)} classes; it takes at least 2 classes.")
+        raise UserError(
+            f"{dataset.name} in {folder} has {counted(len(raw.classes), 'class')}; it takes at least 2 classes."
+        )
     differing = differences(dataset, raw, protocol)
     if differing and not allow_partial:
         if dataset.own:
@@ -89,12 +91,12 @@ def differences(dataset: Dataset, raw: RawSplits, protocol: Protocol) -> list[st
     for (name, part), published in zip(parts.items(), expected, strict=False):
         images = len(raw.train) + len(raw.test) if part is None else len(part)
         if images != published:
-            lines.append(f"{images:,} {name} images instead of {published:,}".replace("  ", " "))
+            lines.append(f"{counted(images, f'{name} image'.strip())} instead of {published:,}")
     if dataset.classes and len(raw.classes) != dataset.classes:
-        lines.append(f"{len(raw.classes)} classes instead of {dataset.classes}")
+        lines.append(f"{counted(len(raw.classes), 'class')} instead of {dataset.classes}")
     val = len(raw.val) if raw.val is not None else 0
     if dataset.val_images and val != dataset.val_images:
-        lines.append(f"{val:,} validation images instead of {dataset.val_images:,}")
+        lines.append(f"{counted(val, 'validation image')} instead of {dataset.val_images:,}")
     lines += raw.differences
     if raw.missing:
         lines.append(f"missing of the listed images: {len(raw.missing):,}: {_some(raw.missing)}")
@@ -195,7 +197,7 @@ def decode(dataset: Dataset, raw: RawSplits, splits: Splits, options: DecodeOpti
         raw = replace(raw, notes=(*raw.notes, *images.notes))
         if images.bad:
             unread = [f"{name} can't be read: {reason}" for name, reason in images.bad.items()]
-            total = f"{len(unread):,} images left out: they can't be read"
+            total = f"{counted(len(unread), 'image')} left out: {'it' if len(unread) == 1 else 'they'} can't be read"
             raw = replace(raw, differences=(*raw.differences, total, *unread))
     whole = with_digests(splits)
     splits, notes = separate(whole, options.protocol, dataset.own, options.allow_partial)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.data.names import nfc
-from engine.errors import UserError
+from engine.errors import UserError, counted
 
 Indices = npt.NDArray[np.int64]
 Budget = int | float | None  # training images of each class, or a share of them; None: all
@@ -90,9 +90,10 @@ def hold_out(labels: Indices, groups: Sequence[str] | None, fraction: float, see
         keep, held = np.flatnonzero(parts == 0), np.flatnonzero(parts == 1)
         if not len(held):
             raise UserError(
-                f"No group can be held out: found {len(labels):,} images in {len(set(groups)):,} group(s), and"
-                " each holds all images of some class. Expected a class's images to be spread over two groups"
-                " or more. Add images of other groups (patients), or group by something finer."
+                f"No group can be held out: found {counted(len(labels), 'image')} in"
+                f" {counted(len(set(groups)), 'group')}, and each holds all images of some class. Expected a"
+                " class's images to be spread over two groups or more. Add images of other groups"
+                " (patients), or group by something finer."
             )
         return keep, held
 
@@ -108,8 +109,8 @@ def hold_out(labels: Indices, groups: Sequence[str] | None, fraction: float, see
             held_of_classes.append(train_test_split(members, test_size=count, random_state=random)[1])
     if not held_of_classes:
         raise UserError(
-            f"Nothing can be held out of the training images: found {len(labels):,} images of"
-            f" {len(np.unique(labels)):,} classes."
+            f"Nothing can be held out of the training images: found {counted(len(labels), 'image')} of"
+            f" {counted(len(np.unique(labels)), 'class')}."
             " Expected at least one class of two images or more. Add images, or give a validation part of your own."
         )
     held = np.sort(np.concatenate(held_of_classes))

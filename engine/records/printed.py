@@ -59,7 +59,7 @@ def _counts_line(description: Mapping[str, Any]) -> str:
         parts = f"train {counts['train']:,}, val {counts['val']:,}, {test}"
     else:
         parts = f"{train} ({counts['train']:,} to train + {counts['val']:,} val{few}), {test}"
-    return f"{dataset['name']}: {parts}, {len(dataset['classes']):,} classes"
+    return f"{dataset['name']}: {parts}, {counted(len(dataset['classes']), 'class')}"
 
 
 def other_code_lines(record: Mapping[str, Any], code: Mapping[str, str]) -> list[str]:

@@ -26,7 +26,7 @@ def check(model: nn.Module, train: Batches, val: Batches, recipe: Recipe, plan: 
 
     Raises what the run would raise.
     """
-    say(f"ok: data: {len(train.part):,} train and {len(val.part):,} {val.name} images")
+    say(f"ok: data: {len(train.part):,} train and {counted(len(val.part), f'{val.name} image')}")
     train, val = _first_batch(train), _first_batch(val)
     step = Step(model, recipe.optimizer(recipe.stages[0], model), plan, len(train.part))
     loss, _ = train_epoch(model, train, step, recipe, State())

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from engine.errors import counted
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -167,7 +169,7 @@ RECIPES: dict[str, RecipeSpec] = {
     "cosine": RecipeSpec(
         help="AdamW, warm-up, then down to zero over a fixed number of epochs",
         stages=(Stage("cosine", _decayed_adamw, cosine, decay_groups),),
-        summary=lambda recipe: f"AdamW, warm-up and down to zero over {recipe.epochs:,} epochs",
+        summary=lambda recipe: f"AdamW, warm-up and down to zero over {counted(recipe.epochs or 0, 'epoch')}",
         lr=None,
         epochs=lambda steps: max(COSINE_EPOCHS, math.ceil(COSINE_STEPS / steps)),
         epochs_help=f"{COSINE_EPOCHS}, or as many as make {COSINE_STEPS} steps",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import pwd
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,10 @@ import grid
 import report
 import split
 from common import BACKBONES
-from engine.cli import Parser, folder
+from engine.cli import Parser, Several, folder
 from engine.config import parse
 from engine.errors import UserError
+from engine.paths import PROJECT
 
 
 def parser() -> Parser:
@@ -109,3 +112,28 @@ def test_every_flag_that_takes_a_path_knows_the_home(tmp_path: Path, monkeypatch
     cell, *_ = grid.cells_of(options)
     assert cell.dataset.own_folder == tmp_path / "pets"
     assert (cell.config.out, cell.config.weights) == (tmp_path / "o", str(tmp_path / "w.pt"))
+
+
+def test_a_flag_of_several_values_that_is_given_again_adds_to_them() -> None:
+    """The last of them alone would be half of what was asked for."""
+    made = Parser(prog="it.py", allow_abbrev=False)
+    made.add_argument("--seeds", action=Several, nargs="+", default=["0"])
+    made.add_argument("--models", action=Several, nargs="+")
+    for line, expected in (
+        ("", (["0"], None)),
+        ("--seeds 1 2", (["1", "2"], None)),
+        ("--seeds 1 --models a b --seeds 2 3", (["1", "2", "3"], ["a", "b"])),
+    ):
+        found = made.parse_args(line.split())
+        assert (found.seeds, found.models) == expected
+
+
+@pytest.mark.parametrize("script", ["digits.py", "folder.py", "split.py", "datasets.py", "grid.py", "report.py"])
+def test_a_folder_that_is_gone_is_the_users_to_mend(script: str, tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    code = "import os, runpy, sys; os.rmdir(os.getcwd()); sys.argv[0] = sys.argv.pop(1); "
+    code += "sys.path[0] = os.path.dirname(sys.argv[0]); runpy.run_path(sys.argv[0], run_name='__main__')"
+    line = [sys.executable, "-c", code, str(PROJECT / script), "-model", "resnet"]
+    done = subprocess.run(line, cwd=tmp_path / "gone", capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("error: the folder that this command runs in is gone")

@@ -717,7 +717,7 @@ def test_a_patient_in_two_parts_is_refused(command: Command, tmp_path: Path, cap
         assert "of the same group as one in the test part" in capsys.readouterr().err
     (tmp_path / "parts" / "train" / "a" / f"{held}_9.png").rename(tmp_path / "parts" / "train" / "a" / "new.png")
     assert command(f"parts {QUICK}", folder.DATASET) == 2
-    assert "1 images have no group" in capsys.readouterr().err
+    assert "1 image has no group" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
@@ -772,7 +772,7 @@ def test_a_long_name_and_loose_images(command: Command, tmp_path: Path) -> None:
     tree(root, "cat", "dog")
     picture(root / "loose.png", 5)
     assert command(f"{root} {QUICK}", folder.DATASET) == 0
-    assert "1 images in no class folder are not used" in record(tmp_path / "runs")["dataset"]["notes"]
+    assert "1 image in no class folder is not used" in record(tmp_path / "runs")["dataset"]["notes"]
 
 
 def test_allow_partial_alone_marks_nothing_partial(command: Command, tmp_path: Path) -> None:

@@ -274,8 +274,8 @@ def test_a_regex_looks_at_the_name_not_the_folder(run: Run, tmp_path: Path) -> N
         ("(", "not a regular expression"),
         (r"^(\d)?x?", "Without a match"),
         (r"^(a\d)", "cat/none.png"),
-        ("", "dog: none in test; 1 groups in all"),
-        ("^[ab]", "cat: none in test; 1 groups in all"),
+        ("", "dog: none in test; 1 group in all"),
+        ("^[ab]", "cat: none in test; 1 group in all"),
     ],
 )
 def test_wrong_groups(run: Run, tmp_path: Path, regex: str, expected: str) -> None:
