@@ -78,7 +78,7 @@ def agreeing(number: int, verb: str) -> str:
 
 def counted(number: int, noun: str, verb: str = "") -> str:
     """ "2,000 images", or "1 image"; with a verb, as agreeing() takes it, "1 image is"."""
-    plural = f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
+    plural = f"{noun}es" if noun.endswith(("s", "x", "tch", "sh")) else f"{noun}s"
     return f"{number:,} {noun if number == 1 else plural}" + (f" {agreeing(number, verb)}" if verb else "")
 
 

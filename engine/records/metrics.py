@@ -130,12 +130,19 @@ def _macro_f1(predictions: Predictions) -> float:
 
 
 def _auroc(predictions: Predictions) -> float | None:
-    from sklearn.metrics import roc_auc_score
+    from scipy.stats import rankdata
 
     if len(predictions.present) < 2:
         return None
-    labels, scored = predictions.labels, [1] if predictions.classes == 2 else predictions.present
-    return float(np.mean([roc_auc_score(labels == index, predictions.log_odds(index)) for index in scored]))
+    areas = []
+    for index in [1] if predictions.classes == 2 else predictions.present:
+        of_class = predictions.labels == index
+        count = int(of_class.sum())
+        # Mann and Whitney's U over all pairs, which is the area under the curve (Hanley & McNeil 1982, Radiology 143);
+        # scikit-learn, which draws the curve, takes ten times as long for each of thousands of classes
+        ranks = rankdata(predictions.log_odds(index))
+        areas.append((ranks[of_class].sum() - count * (count + 1) / 2) / (count * (predictions.images - count)))
+    return float(np.mean(areas))
 
 
 def _nll(predictions: Predictions) -> float:

@@ -26,6 +26,8 @@ def test_a_folder_that_may_not_be_made_is_refused_before_anything_is_done(
         ((0, "class"), "0 classes"),
         ((1, "class", "have"), "1 class has"),
         ((2, "image", "are"), "2 images are"),
+        ((5, "epoch"), "5 epochs"),
+        ((5, "batch"), "5 batches"),
         ((1, "image", "differ"), "1 image differs"),
     ],
 )

@@ -132,7 +132,7 @@ def test_other_files_are_ignored_and_counted(run: Run, tmp_path: Path) -> None:
     result = run()
     assert result.code == 0
     assert sum(len(names) for names in read_record(tmp_path / "out")["files"].values()) == 10
-    assert "1 images outside the class folders left out" in result.out
+    assert "1 image outside the class folders left out" in result.out
     assert "8 other files ignored: 1 .db, 2 .txt, 4 hidden, 1 no suffix" in result.out
     assert "Left out, as other programs left them: 1 __MACOSX/" in result.out
 

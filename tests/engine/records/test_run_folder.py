@@ -190,7 +190,7 @@ def test_script_and_grid_find_a_finished_run_of_an_earlier_version(
     monkeypatch.setattr("grids.running.start", lambda *_: pytest.fail("it was started again"))
     flags = LINE.replace("-model", "--models").replace("--seed", "--seeds")
     assert grid.main(["--datasets", "digits", *flags.split()]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "1 of 1 cells done, 0 failed, 0 left"
+    assert capsys.readouterr().out.splitlines()[-1] == "1 of 1 cell done, 0 failed, 0 left"
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert only_run(tmp_path / "runs") == folder
 
