@@ -4,6 +4,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -435,8 +436,8 @@ def test_no_name_covers_another_in_the_plot_of_costs(opens: Opens, crowd: str, w
     drawn(page, "cost")
     assert page.evaluate(COVERED) == [12, []]
     page.set_viewport_size({"width": 1280 + 390 - wide, "height": 800})
-    page.wait_for_function(f"document.querySelector('#plot-cost .main-svg').clientWidth !== {wide}")
-    page.wait_for_timeout(400)
+    with suppress(playwright.TimeoutError):  # it is drawn anew a moment after the width has changed
+        page.wait_for_function(f"({COVERED})()[1].length === 0 && innerWidth !== {wide}")
     assert page.evaluate(COVERED) == [12, []]
 
 
