@@ -172,13 +172,11 @@ def plan_lines(
     """What is done and what is not, by dataset, and how long the rest takes."""
     datasets: dict[str, list[Cell]] = {}
     for cell in cells:
-        datasets.setdefault(cell.place, []).append(cell)
-    keys = Counter(own[0].dataset.key for own in datasets.values())
+        datasets.setdefault(cell.name, []).append(cell)
     wanted = ["new", "interrupted", *(["failed"] if retry_failed else [])]
     rows: list[tuple[str, ...]] = [("dataset", "cells", "done", "failed", "interrupted", "to do", "time")]
     everything = []
-    for place, own in datasets.items():
-        name = own[0].dataset.key if keys[own[0].dataset.key] == 1 else place
+    for name, own in datasets.items():
         words = Counter(standings[cell.id].status for cell in own)
         to_do = [speeds.estimate(cell) for cell in own if standings[cell.id].status in wanted]
         everything += to_do

@@ -4,7 +4,6 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -436,8 +435,10 @@ def test_no_name_covers_another_in_the_plot_of_costs(opens: Opens, crowd: str, w
     drawn(page, "cost")
     assert page.evaluate(COVERED) == [12, []]
     page.set_viewport_size({"width": 1280 + 390 - wide, "height": 800})
-    with suppress(playwright.TimeoutError):  # it is drawn anew a moment after the width has changed
-        page.wait_for_function(f"({COVERED})()[1].length === 0 && innerWidth !== {wide}")
+    page.wait_for_function(f"document.querySelector('#plot-cost .main-svg').clientWidth !== {wide}")
+    deadline = time.monotonic() + 20
+    while page.evaluate(COVERED)[1] and time.monotonic() < deadline:  # names are placed a moment later
+        page.wait_for_timeout(50)
     assert page.evaluate(COVERED) == [12, []]
 
 
