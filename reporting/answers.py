@@ -235,7 +235,7 @@ def missing(block: CompleteBlock, scope: str, kind: str, cliques: bool) -> list[
         lines += [f"{line['what']}: {line['why']}" for line in block.left_out if line["what"].startswith("dataset")]
     if short := block.short:
         runs = sum(FEWEST_SEEDS - seeds for seeds in short.values())
-        cells = [f"{d}/{b} has {seeds}" for (d, b), seeds in short.items()]
+        cells = [f"{block.cells[key].dataset_name}/{key[1]} has {seeds}" for key, seeds in short.items()]
         lines.append(f"{count(runs, 'more run')} for {FEWEST_SEEDS} seeds in every cell: {listed(cells)}")
     lacking = block.fewest - len(block.independent)
     if block.datasets and len(block.backbones) > 1 and lacking > 0:

@@ -16,6 +16,7 @@ from engine.config import in_words
 from engine.training.recipe import RECIPES
 from reporting.entry import ALL_IMAGES, Budget, Entry, Setting, Version, one_budget_each
 from reporting.same_data import told_apart, without_common_code
+from reporting.words import capital
 
 Apart = list[dict[str, str]]  # run, reason
 MOST_NOTES = 20  # of a group's datasets
@@ -36,6 +37,11 @@ class Repeats:
         """Return the metric of each seed whose record says it."""
         results = {entry.seed: entry.results.values.get(metric) for entry in self.runs if entry.results}
         return {seed: value for seed, value in results.items() if value is not None}
+
+    @property
+    def dataset_name(self) -> str:
+        """What sentences call its dataset: by its key, if that is a published one's."""
+        return self.dataset if self.runs[0].published else self.runs[0].name
 
     def mean(self) -> float:
         """Return the mean top-1 over seeds."""
@@ -257,7 +263,7 @@ def notes(group: ComparableGroup) -> list[str]:
     of_records = {f"{entry.name}: {note}": None for entry in group.entries for note in entry.notes}
     more = len(of_records) - MOST_NOTES
     rest = [f"and {more:,} more notes, in the records"] if more > 0 else []
-    return [*warnings(group.setting), *_precisions(group), *list(of_records)[:MOST_NOTES], *rest]
+    return [*map(capital, (*warnings(group.setting), *_precisions(group))), *list(of_records)[:MOST_NOTES], *rest]
 
 
 def _precisions(group: ComparableGroup) -> list[str]:

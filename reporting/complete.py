@@ -71,7 +71,8 @@ def complete_block(group: ComparableGroup, budget: Budget, datasets: Sequence[st
     for dataset in asked if kept else []:
         lacking = [name for name in kept if (dataset, name) not in cells]
         if lacking:
-            left_out.append({"what": f"dataset {dataset}", "why": f"no run of {listed(lacking)}"})
+            name = next(cell.dataset_name for (d, _), cell in cells.items() if d == dataset)
+            left_out.append({"what": f"dataset {name}", "why": f"no run of {listed(lacking)}"})
         else:
             used.append(dataset)
     inside = {(d, b): cells[d, b] for d in used for b in kept}

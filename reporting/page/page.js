@@ -74,7 +74,7 @@ function update() {
   backboneBoxes();
   const { settings, notes } = state.group;
   byId("group-note").replaceChildren(
-    ...[settings.join(", "), ...notes].filter(Boolean).map((text) => element("span", {}, capital(text))),
+    ...[capital(settings.join(", ")), ...notes].filter(Boolean).map((text) => element("span", {}, text)),
   );
   renderAccuracy();
   renderAnswer();

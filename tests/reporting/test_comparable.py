@@ -167,8 +167,8 @@ def test_notes(tmp_path: Path) -> None:
     record["dataset"]["notes"] = ["12 images twice"]
     (group,), _ = divided(tmp_path, record)
     first, second, third = comparable.notes(group)
-    assert first.startswith("paper protocol: test chose the epoch")
-    assert second.startswith("random weights")
+    assert first.startswith("Paper protocol: test chose the epoch")
+    assert second.startswith("Random weights")
     assert third == "UCMerced: 12 images twice"
 
 
@@ -257,6 +257,6 @@ def test_weights_of_an_earlier_run_by_the_images_that_they_saw(tmp_path: Path, s
 def test_seeds_in_different_precisions_are_told(tmp_path: Path) -> None:
     (group,), _ = divided(tmp_path, changed(0), changed(1, plan={"precision": "fp32"}))
     assert comparable.notes(group) == [
-        "seeds of one backbone on one dataset in different precisions: UCMerced swin (bf16 and fp32): their spread is "
+        "Seeds of one backbone on one dataset in different precisions: UCMerced swin (bf16 and fp32): their spread is "
         "not of seeds alone"
     ]

@@ -336,7 +336,7 @@ def test_a_paper_group_stands_beside_the_published_ranking(tmp_path: Path) -> No
     synthetic.make(tmp_path, datasets=SMALL, backbones=("swin", "convnext"), errors=False, protocol="paper")
     (group,) = built(tmp_path)["groups"]
     assert [row["domain"] for row in group["published"]["rows"]][-1] == "overall"
-    assert group["notes"][0].startswith("paper protocol: test chose the epoch")
+    assert group["notes"][0].startswith("Paper protocol: test chose the epoch")
 
 
 @pytest.mark.parametrize(
