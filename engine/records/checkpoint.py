@@ -44,28 +44,30 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     return saved
 
 
-def unfinished(snapshot: Mapping[str, Any], record: Mapping[str, Any], seen: Collection[str] | None) -> dict[str, Any]:
-    """What the checkpoint of a run holds that has taken `snapshot`: with what tells --weights where they come from."""
+def unfinished(snapshot: Mapping[str, Any], record: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
+    """What the checkpoint of a run holds that has taken `snapshot`: with what tells --weights where it comes from.
+
+    seen: what seen_images() gives.
+    """
     origin = {name: record[name] for name in ("run", "protocol", "seed", "normalisation")}
     origin["dataset"] = {"key": record["dataset"]["key"]}
     origin["backbone"] = {"weights": record["backbone"]["weights"]}
-    return {**snapshot, UNFINISHED: origin, **_seen(seen)}
+    return {**snapshot, UNFINISHED: origin, **seen}
 
 
 def finished(
-    model: nn.Module, state: Mapping[str, Any], record: Mapping[str, Any], seen: Collection[str] | None = None
+    model: nn.Module, state: Mapping[str, Any], record: Mapping[str, Any], seen: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the checkpoint of a finished run holds.
-
-    seen: the digests of the images that trained or chose the weights; None: nobody knows.
+    """What the checkpoint of a finished run holds; `seen` is what seen_images() gives.
 
     The state is in it, so that a run which is cut off before its record says "done" has only test left to do.
     """
     weights = copy_of(model)
     for name, value in weights.items():
         weights[name] = value.contiguous()
-    return {"model": weights, "state": state, **record, **_seen(seen)}
+    return {"model": weights, "state": state, **record, **seen}
 
 
-def _seen(digests: Collection[str] | None) -> dict[str, torch.Tensor]:
+def seen_images(digests: Collection[str] | None) -> dict[str, torch.Tensor]:
+    """What a checkpoint says of the images that train or choose its weights; nothing where nobody knows them all."""
     return {} if digests is None else {SEEN: packed_digests(digests)}

@@ -70,7 +70,7 @@ class Run:
         self.tensorboard = tensorboard
         self._identity = identity
         self._events: Events | None = None
-        self._seen: Collection[str] | None = None
+        self._seen: Mapping[str, Any] = {}
 
     def _read(self) -> dict[str, Any]:
         """The record that lies in the folder; {} where there is none."""
@@ -118,7 +118,7 @@ class Run:
         seen: the digests of all images that train or choose the weights, for the checkpoint; None: nobody knows.
         Raises UserError when the folder can't be written to or another process is at it.
         """
-        self._seen = seen
+        self._seen = checkpoint.seen_images(seen)
         with self._locked():
             self.record = {} if self.rerun else self._read()
             if self.done:

@@ -41,7 +41,7 @@ def test_something_else_is_refused(tmp_path: Path, content: Any) -> None:
 
 def test_a_finished_one_has_the_weights_the_record_and_what_a_second_look_needs(tmp_path: Path) -> None:
     model = toy.tiny().to(memory_format=torch.channels_last)
-    content = finished(model, asdict(State(epochs=3)), {"run": "x", "status": "done"})
+    content = finished(model, asdict(State(epochs=3)), {"run": "x", "status": "done"}, {})
     write_checkpoint(tmp_path, content)
     found = read_checkpoint(tmp_path)
     assert found is not None
