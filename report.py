@@ -18,7 +18,7 @@ from typing import Any
 
 from engine.cli import Parser, folder, importing, run_command, whole
 from engine.console import say
-from engine.errors import UserError
+from engine.errors import UserError, counted
 from engine.files import check_output, write_text
 from engine.paths import nearest_existing, writable
 
@@ -110,19 +110,17 @@ def make(runs: Path, out: Path, thumbnails: bool = True) -> dict[str, Any]:
 
 def lines(report: dict[str, Any], out: Path) -> list[str]:
     """What was read, the answer of the largest comparable group, and where the report is."""
-    from reporting.words import count
-
-    read = [f"{count(report['records'], 'record')}, {len(report['apart']):,} of them listed apart"]
+    read = [f"{counted(report['records'], 'record')}, {len(report['apart']):,} of them listed apart"]
     read += [f"{len(report['skipped']):,} skipped"] if report["skipped"] else []
     read += [f"{len(report['failed']):,} failed"] if report["failed"] else []
     said = [f"read       {', '.join(read)}"]
     for group in report["groups"][:1]:
-        said.append(f"compared   {group['title']}: {count(len(group['cells']), 'cell')}")
+        said.append(f"compared   {group['title']}: {counted(len(group['cells']), 'cell')}")
         said += [f"caution    {warning}" for warning in group["warnings"]]
         said.append(f"answer     {group['budgets'][0]['rankings']['overall']['answer']}")
     if len(report["groups"]) > 1:
         said.append(
-            f"           {count(len(report['groups']) - 1, 'more group')} of runs in the report, each ranked by itself"
+            f"           {counted(len(report['groups']) - 1, 'more group')} of runs in the report, each ranked by itself"
         )
     return [*said, f"report     {out / 'report.html'}"]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 from datasets import PUBLISHED
+from engine.errors import counted
 from reporting.complete import CompleteBlock
 from reporting.entry import ALL_IMAGES, Budget
 from reporting.statistics import (
@@ -19,7 +20,7 @@ from reporting.statistics import (
     datasets_for,
     smallest_signed_rank,
 )
-from reporting.words import OWN, budget_words, count, data_words, listed, p_text
+from reporting.words import OWN, budget_words, data_words, listed, p_text
 
 
 class Answer(TypedDict):
@@ -101,7 +102,7 @@ def answer_from_signed_ranks(block: CompleteBlock, average: Mapping[str, float],
 
 def _least(differing: int) -> str:
     least = p_text(smallest_signed_rank(differing))
-    return f"it can't give less than {least} over {count(differing, 'dataset')}, {FEWEST_SIGNS} are needed"
+    return f"it can't give less than {least} over {counted(differing, 'dataset')}, {FEWEST_SIGNS} are needed"
 
 
 def pair_says(excludes: bool, p: float) -> str:
@@ -177,7 +178,7 @@ def _best_sentence(
     also = f"; {also}" if len(top) < len(ordered) else ""
     equal = ", equal" if len(top) > 1 else ""
     images = block.cells[dataset, top[0]].runs[0].version.test_images
-    of_images = f" of {count(images, 'test image')}"
+    of_images = f" of {counted(images, 'test image')}"
     sentence = f"{dataset}: best {listed(top)}{equal}, {block.cells[dataset, top[0]].mean():.2%}{of_images}{also}."
     if few := [name for name in even if (tests[name].differing or FEWEST_SIGNS) < FEWEST_SIGNS]:
         those = ", ".join(f"{name} ({tests[name].differing})" for name in few)
@@ -195,7 +196,7 @@ def answer_without_evidence(block: CompleteBlock, scope: str, budget: Budget, or
     elif len(block.backbones) < 2:
         ran = f"only {block.backbones[0]} was run" if block.backbones else "no backbone was run on half of the datasets"
         if block.backbones and block.seldom:
-            ran += f" on at least half of the {count(len(block.asked), 'dataset')}"
+            ran += f" on at least half of the {counted(len(block.asked), 'dataset')}"
             where = where.replace(" on ", " of ")
         reason = ran + where + part
     elif not block.datasets:
@@ -236,13 +237,13 @@ def missing(block: CompleteBlock, scope: str, kind: str, cliques: bool) -> list[
     if short := block.short:
         runs = sum(FEWEST_SEEDS - seeds for seeds in short.values())
         cells = [f"{block.cells[key].dataset_name}/{key[1]} has {seeds}" for key, seeds in short.items()]
-        lines.append(f"{count(runs, 'more run')} for {FEWEST_SEEDS} seeds in every cell: {listed(cells)}")
+        lines.append(f"{counted(runs, 'more run')} for {FEWEST_SEEDS} seeds in every cell: {listed(cells)}")
     lacking = block.fewest - len(block.independent)
     if block.datasets and len(block.backbones) > 1 and lacking > 0:
         which = (
             "the rank test of two backbones, which takes" if block.fewest == FEWEST_SIGNS else "rank tests, which take"
         )
-        lines.append(f"{count(lacking, 'more dataset')} for {which} {block.fewest}")
+        lines.append(f"{counted(lacking, 'more dataset')} for {which} {block.fewest}")
     if kind == "tested" and len(block.backbones) > 2 and cliques:
         needed = datasets_for(1, len(block.backbones))
         lines.append(
@@ -256,8 +257,8 @@ def missing_of_pair(datasets: int, seeds: int) -> str:
     """Say why two backbones can't be compared that share so many datasets, and on each so many seeds at least."""
     if not datasets:
         return "no dataset and seed that both were run with"
-    parts = [f"{count(datasets, 'shared dataset')} of {FEWEST_SIGNS}"] if datasets < FEWEST_SIGNS else []
-    parts += [f"{count(seeds, 'shared seed')} of {FEWEST_SEEDS} on some dataset"] if seeds < FEWEST_SEEDS else []
+    parts = [f"{counted(datasets, 'shared dataset')} of {FEWEST_SIGNS}"] if datasets < FEWEST_SIGNS else []
+    parts += [f"{counted(seeds, 'shared seed')} of {FEWEST_SEEDS} on some dataset"] if seeds < FEWEST_SEEDS else []
     return ", ".join(parts)
 
 
@@ -286,7 +287,7 @@ def _about(block: CompleteBlock) -> list[str]:
     seeds = [len(cell.runs) for cell in block.cells.values()]
     span = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
     word = "seed" if max(seeds) == 1 else "seeds"
-    lines = [f"{span} {word} a cell, which is a backbone on a dataset; {count(len(seeds), 'cell')}."]
+    lines = [f"{span} {word} a cell, which is a backbone on a dataset; {counted(len(seeds), 'cell')}."]
     return lines + [
         f"{listed(several)} show the same subjects: their mean counts as one dataset."
         for several in block.independent
@@ -296,4 +297,4 @@ def _about(block: CompleteBlock) -> list[str]:
 
 def _datasets(block: CompleteBlock) -> str:
     rows = f" ({len(block.datasets)} rows)" if len(block.independent) < len(block.datasets) else ""
-    return count(len(block.independent), "dataset") + rows
+    return counted(len(block.independent), "dataset") + rows

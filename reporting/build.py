@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from engine.environment import git_commit
+from engine.errors import counted
 from reporting import cells, comparable, published, ranking
 from reporting.collect import Collected
 from reporting.comparable import DOMAINS, ComparableGroup, in_order
@@ -18,7 +19,7 @@ from reporting.entry import Budget, reported_costs, reported_metrics
 from reporting.fields import clean
 from reporting.low_data import low_data
 from reporting.statistics import FEWEST_DATASETS, FEWEST_SEEDS, FEWEST_SIGNS
-from reporting.words import budget_words, capital, count
+from reporting.words import budget_words, capital
 
 SMALL = 250  # cells of a report that shows the learning curves of every budget
 MOST_CONFUSIONS = 600_000  # pairs of classes in all confusion matrices together
@@ -120,7 +121,7 @@ def _caption(name: str, seeds: int, differ: bool, budget: Budget) -> str:
     metric = reported_metrics()[name]
     what = f"Test {metric.label}{' in %' if metric.percent else ''}"
     what += "" if metric.higher_is_better else " (lower is better)"
-    mean = f"mean over {count(seeds, 'seed')} ± half the 95 % interval over seeds"
+    mean = f"mean over {counted(seeds, 'seed')} ± half the 95 % interval over seeds"
     mean = "one seed: no interval over seeds" if seeds == 1 else mean
     of_test = ", in brackets the 95 % interval of the test part, for its number of images" if name == "top1" else ""
     others = ", other numbers of seeds as n" if differ else ""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from html import escape
 
+from engine.errors import agreeing, counted
 from reporting.answers import unpaired_words
 from reporting.cells import parts
 from reporting.statistics import FEWEST_DATASETS, FEWEST_SEEDS, FEWEST_SIGNS, LEVEL, TESTS_OF_MEANS
@@ -35,7 +36,7 @@ def facts(report: Shown) -> str:
     """What the report was made of, and when."""
     made = report["made"]
     parts = [
-        f"{report['records']:,} records of <code>{escape(report['runs'])}</code>",
+        f"{counted(report['records'], 'record')} of <code>{escape(report['runs'])}</code>",
         f'<time datetime="{escape(made)}">{escape(made[:16].replace("T", " "))} UTC</time>',
     ]
     if report["commit"]:
@@ -46,8 +47,8 @@ def facts(report: Shown) -> str:
 def no_answer(report: Shown) -> str:
     """What stands for an answer where there is no comparable group."""
     line = (
-        f"Finished runs on whole data. Of {report['records']:,} records, {len(report['apart']):,} are listed apart "
-        "below, with the reason."
+        f"Finished runs on whole data. Of {counted(report['records'], 'record')}, "
+        f"{len(report['apart']):,} {agreeing(len(report['apart']), 'are')} listed apart below, with the reason."
     )
     missing = _missing("What is missing:", [line])
     return f'<p class="answer open">Not enough evidence: no record can be ranked.</p>{missing}'

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from engine.errors import counted
 from reporting import answers, outcomes, statistics
 from reporting.cd_diagram import diagram
 from reporting.comparable import ComparableGroup
 from reporting.complete import CompleteBlock, complete_block
 from reporting.entry import Budget
 from reporting.statistics import FEWEST_SEEDS, FEWEST_SIGNS, LEVEL
-from reporting.words import count, data_words, metric_text, points
+from reporting.words import data_words, metric_text, points
 
 
 def ranking(group: ComparableGroup, budget: Budget, scope: str) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def ranking(group: ComparableGroup, budget: Budget, scope: str) -> dict[str, Any
         "left_out": block.left_out,
         "ranks": {name: f"{average[name]:.2f}" for name in ordered} if average else {},
         "mean": {name: metric_text("top1", means[name]) for name in ordered} if means else {},
-        "caption": f"Average ranks by top-1 over {count(len(block.independent), 'dataset')} "
+        "caption": f"Average ranks by top-1 over {counted(len(block.independent), 'dataset')} "
         f"({data_words(scope) or 'all domains'}); 1 is best.",
         "cliques": [],
         "svg": None,

@@ -13,7 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from engine.errors import UserError
+from engine.errors import UserError, counted
 from reporting import markup
 from reporting.cells import fact_rows, metric_rows, parts
 
@@ -45,7 +45,7 @@ def render(report: Mapping[str, Any]) -> str:
     groups = report["groups"]
     filled = {
         "policy": policy,
-        "title": escape(f"{report['records']:,} records of {report['runs']}"),
+        "title": escape(f"{counted(report['records'], 'record')} of {report['runs']}"),
         "style": _read("page.css"),
         "theme": _script(theme),
         "facts": markup.facts(report),

@@ -8,10 +8,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from engine.errors import counted
 from reporting.cells import mean_and_intervals
 from reporting.markup import unpaired_note
 from reporting.statistics import FEWEST_SEEDS, TESTS_OF_MEANS
-from reporting.words import Shown, capital, count, number_text
+from reporting.words import Shown, capital, number_text
 
 LEGEND = (
     "Test top-1 in percent, mean over seeds, with the half-width of Student's 95 % confidence interval over seeds, and "
@@ -57,7 +58,7 @@ def _no_formula(value: Any) -> Any:
 
 def markdown_text(report: Shown) -> str:
     """The answers, the accuracy of every comparable group and budget, and what it costs."""
-    lines = [f"# {report['records']:,} records of {_plain(report['runs'])}"]
+    lines = [f"# {counted(report['records'], 'record')} of {_plain(report['runs'])}"]
     for group in report["groups"]:
         lines += ["", f"## {_plain(capital(group['title']))}", ""]
         lines += [f"- {_plain(note)}" for note in [*group["settings"], *group["notes"]]]
@@ -109,7 +110,7 @@ def _markdown_costs(report: Shown, group: Shown, compared: Mapping[str, Any]) ->
             text = "" if value is None else number_text(value)
             cells.append(text + ("*" if b in front else ""))
         rows.append([_plain(group["backbones"][b]["name"]), top1[place], *cells])
-    return [*_rows(rows), "", FRONT.format(count(len(compared["datasets"]), "dataset"))]
+    return [*_rows(rows), "", FRONT.format(counted(len(compared["datasets"]), "dataset"))]
 
 
 def _rows(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -19,11 +19,6 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def count(number: int, noun: str) -> str:
-    """So many of something, in the singular or the plural."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def listed(names: Sequence[str], most: int = MOST_NAMED) -> str:
     """Names in a row; of many, the first few and how many more."""
     if len(names) > most + 1:
