@@ -119,9 +119,8 @@ def lines(report: dict[str, Any], out: Path) -> list[str]:
         said += [f"caution    {warning}" for warning in group["warnings"]]
         said.append(f"answer     {group['budgets'][0]['rankings']['overall']['answer']}")
     if len(report["groups"]) > 1:
-        said.append(
-            f"           {counted(len(report['groups']) - 1, 'more group')} of runs in the report, each ranked by itself"
-        )
+        more = counted(len(report["groups"]) - 1, "more group")
+        said.append(f"           {more} of runs in the report, each ranked by itself")
     return [*said, f"report     {out / 'report.html'}"]
 
 

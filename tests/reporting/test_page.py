@@ -175,7 +175,7 @@ def test_no_record_that_can_be_ranked() -> None:
     report = pages.report(groups=0)
     words = " ".join(outline(report).words)
     assert "Not enough evidence: no record can be ranked." in words
-    assert "1 are listed apart" in words
+    assert "1 is listed apart" in words
 
 
 def test_an_average_only_over_all_datasets() -> None:
