@@ -143,7 +143,7 @@ def answer_from_means(
     few = f"Too few {of_scope} for rank tests ({len(block.independent)} of {block.fewest})."
     if block.fewest == FEWEST_SIGNS and len(block.independent) > 1:
         few = f"{few[:-1]}: that of two backbones is Wilcoxon's signed-rank test, and {_least(len(block.independent))}."
-    where, value = listed(block.datasets), f"{block.means[first[0]]:.2%}"
+    where, value = listed([block.name(dataset) for dataset in block.datasets]), f"{block.means[first[0]]:.2%}"
     if len(first) > 1:
         head = f"{listed(first)} are equal, {value}: {'the best' if others else 'their'} mean top-1 on {where}"
     else:
@@ -179,7 +179,9 @@ def _best_sentence(
     equal = ", equal" if len(top) > 1 else ""
     images = block.cells[dataset, top[0]].runs[0].version.test_images
     of_images = f" of {counted(images, 'test image')}"
-    sentence = f"{dataset}: best {listed(top)}{equal}, {block.cells[dataset, top[0]].mean():.2%}{of_images}{also}."
+    sentence = (
+        f"{block.name(dataset)}: best {listed(top)}{equal}, {block.cells[dataset, top[0]].mean():.2%}{of_images}{also}."
+    )
     if few := [name for name in even if (tests[name].differing or FEWEST_SIGNS) < FEWEST_SIGNS]:
         those = ", ".join(f"{name} ({tests[name].differing})" for name in few)
         sentence += f" Test images that tell the best apart from {those}: no test is significant under {FEWEST_SIGNS}."
@@ -289,7 +291,7 @@ def _about(block: CompleteBlock) -> list[str]:
     word = "seed" if max(seeds) == 1 else "seeds"
     lines = [f"{span} {word} a cell, which is a backbone on a dataset; {counted(len(seeds), 'cell')}."]
     return lines + [
-        f"{listed(several)} show the same subjects: their mean counts as one dataset."
+        f"{listed([block.name(each) for each in several])} show the same subjects: their mean counts as one dataset."
         for several in block.independent
         if len(several) > 1
     ]

@@ -42,6 +42,10 @@ class CompleteBlock:
             return {}
         return dict(zip(self.backbones, self.scores.mean(axis=0).tolist(), strict=True))
 
+    def name(self, dataset: str) -> str:
+        """What sentences call a dataset of `datasets`."""
+        return self.cells[dataset, self.backbones[0]].dataset_name
+
     @property
     def fewest(self) -> int:
         """How many independent datasets a rank test of these backbones takes: of two, it is one of signed ranks."""
