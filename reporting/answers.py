@@ -149,7 +149,7 @@ def answer_from_means(
     else:
         head = f"{first[0]}: best mean top-1 on {where}, {value}"
     by_dataset = [_best_sentence(block, dataset, ordered, *tested[dataset]) for dataset in block.datasets]
-    unpaired = [d for d, (_, tests) in tested.items() if any(test.unpaired for test in tests.values())]
+    unpaired = [block.name(d) for d, (_, tests) in tested.items() if any(test.unpaired for test in tests.values())]
     how = [f"{unpaired_words(unpaired)}."] if unpaired else []
     evidence = [*by_dataset, f"Significance at {LEVEL}: {TESTS_OF_MEANS}.", *how, *_about(block)]
     return {"answer": f"{head}{rest}. {few}", "evidence": evidence, "tests": []}
