@@ -336,7 +336,7 @@ def test_images_of_12_bits_are_told(command: Command, tmp_path: Path, capsys: An
         pixels = np.random.default_rng(index).integers(0, 4096, (20, 16), dtype=np.uint16)
         Image.fromarray(pixels).save(tmp_path / "scans" / "cat" / f"deep{index}.tif")
     assert command(f"scans {QUICK}", folder.DATASET) == 0
-    assert "3 of 15 images: stored with 16 bits but with no value beyond 12 bits" in capsys.readouterr().out
+    assert "3 of 15 images: stored with 16 bits or more but with no value beyond 12 bits" in capsys.readouterr().out
     notes = record(tmp_path / "runs")["dataset"]["notes"]
     assert any(note.startswith("3 of 15 images: stored with 16 bits") for note in notes)
 
