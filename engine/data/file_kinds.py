@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Literal, NamedTuple
 
 Kind = Literal["image", "unused image", "placeholder", "other"]
@@ -87,6 +87,12 @@ HELPER_FOLDERS = _words(
 HELPER_FOLDER = re.compile(r"\.trash.*|found\.\d{3}")
 THUMBNAILS = frozenset(["thumb", "thumbs", "_thumb", "_thumbs", "thumbnail"])
 
+# of Synology, QNAP, macOS, GNOME, KDE and Windows
+NOTES_OF_SYSTEM = _words(
+    "@eadir .@__thumb .appledouble .directory .ds_store .localized .thumbnails __macosx desktop.ini ehthumbs.db"
+    " thumbs.db"
+) | {"icon\r"}
+
 
 def is_helper_folder(name: str, inside_class: bool = False) -> bool:
     """Whether some program made the folder for itself: trash, thumbnails, snapshots, what is being synchronised.
@@ -95,6 +101,23 @@ def is_helper_folder(name: str, inside_class: bool = False) -> bool:
     """
     name = name.lower()
     return name in HELPER_FOLDERS or bool(HELPER_FOLDER.fullmatch(name)) or (inside_class and name in THUMBNAILS)
+
+
+def is_notes_of_system(name: str) -> bool:
+    """Whether a system left the file or folder beside what it shows, and makes it anew: how it shows it, small copies.
+
+    Trash, old versions and what is being synchronised are none: these can hold the one copy of what is a user's.
+    """
+    return name.lower() in NOTES_OF_SYSTEM or name.startswith("._")
+
+
+def visible(folder: Path) -> list[Path]:
+    """What a user sees in a folder, sorted: nothing hidden, nothing that programs made for themselves."""
+    return sorted(
+        entry
+        for entry in folder.iterdir()
+        if not entry.name.startswith(".") and not is_helper_folder(entry.name) and not is_notes_of_system(entry.name)
+    )
 
 
 def is_conflict_copy(name: str) -> bool:

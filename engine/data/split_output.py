@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from engine.data.file_kinds import is_notes_of_system
 from engine.errors import UserError, listed
 from engine.files import write_json
 from engine.paths import nearest_existing, writable
@@ -25,7 +26,7 @@ def check_output(source: Path, output: Path, overwrite: bool) -> None:
     """UserError unless `output` can be made from what is in `source`, both resolved.
 
     It must lie apart, and be absent, empty or, with `overwrite`, an earlier output: its split.json, the parts, and
-    nothing else, since all of it goes.
+    nothing else, since all of it goes, but for what systems leave in every folder and make anew.
     """
     if source == output:
         raise UserError(f"Input and output are the same folder, {source}. Expected two: choose another output.")
@@ -49,7 +50,7 @@ def check_output(source: Path, output: Path, overwrite: bool) -> None:
         raise UserError(
             f"{output} is a mount point, which can't be replaced in one step. Choose a folder in it: {output}/split"
         )
-    names = sorted(entry.name for entry in output.iterdir())
+    names = _own(output)
     if not names:
         return
     strangers = [name for name in names if name not in MADE_OF]
@@ -64,6 +65,11 @@ def check_output(source: Path, output: Path, overwrite: bool) -> None:
             f"{output} already holds a split. Expected a new or an empty folder. Choose another output,"
             " or add --overwrite to replace it."
         )
+
+
+def _own(output: Path) -> list[str]:
+    """The names of what is in a folder, without what systems leave in every folder and make anew."""
+    return sorted(entry.name for entry in output.iterdir() if not is_notes_of_system(entry.name))
 
 
 def _is_split(path: Path) -> bool:
@@ -143,7 +149,7 @@ def _replacing(output: Path, overwrite: bool) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
-        if overwrite and output.exists():
+        if output.exists() and (overwrite or not _own(output)):
             output.rename(old)
         # fails where another run has filled `output` meanwhile
         partial.rename(output)

@@ -481,6 +481,27 @@ def test_overwrite_replaces_an_earlier_split_and_nothing_else(run: Run, tmp_path
     assert "my notes.txt" in files_in(out)
 
 
+@pytest.mark.parametrize("left", ["@eaDir/split.json@SynoEAStream", ".DS_Store", "Thumbs.db", "._train"])
+def test_what_a_system_leaves_in_the_output_is_no_obstacle(left: str, run: Run, tmp_path: Path) -> None:
+    fill(tmp_path / "in", cat=5, dog=5)
+    for flags in ((), ("--overwrite",)):
+        (tmp_path / "out" / left).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / left).touch()
+        assert run(*flags).code == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["split.json", "test", "train"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+@pytest.mark.parametrize("left", ["#recycle/my.png", ".Trash-1000/my.png", ".stversions/my.png", "@Recycle/my.png"])
+def test_what_is_in_the_trash_of_the_output_is_not_lost(left: str, run: Run, tmp_path: Path) -> None:
+    fill(tmp_path / "in", cat=5, dog=5)
+    (tmp_path / "out" / left).parent.mkdir(parents=True)
+    (tmp_path / "out" / left).touch()
+    run().refused("did not make", left.partition("/")[0])
+    run("--overwrite").refused("did not make", left.partition("/")[0])
+    assert (tmp_path / "out" / left).exists()
+
+
 def test_overwrite_keeps_images_that_the_input_only_links_to(run: Run, tmp_path: Path) -> None:
     fill(tmp_path / "in", cat=5, dog=5)
     assert run().code == 0
