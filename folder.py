@@ -22,7 +22,7 @@ from pathlib import Path
 from common import Choice, Dataset, RawSplits, ReadOptions, main
 from engine.cli import folder
 from engine.data.names import composed, loose, nfc, told_apart
-from engine.errors import UserError, agreeing, counted, listed, reason_of
+from engine.errors import UserError, agreeing, counted, listed, one_line, reason_of
 from engine.readers.class_folders import (
     Listing,
     alike,
@@ -237,7 +237,7 @@ def dataset(root: Path) -> Dataset:
     return Dataset(
         key="folder-" + (re.sub(r"[^\w.-]+", "_", name)[:MOST_LETTERS] or "root"),
         script="folder",
-        name=name or str(root),
+        name=one_line(name) or str(root),
         version="1",
         domain="own",
         classes=0,

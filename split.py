@@ -22,7 +22,7 @@ from engine.console import say
 from engine.data.names import nfc
 from engine.data.split_output import SPLIT_FILE, check_apart, check_output, write
 from engine.data.splits import divide_groups, fewest_names, split_hash, split_names
-from engine.errors import RunError, UserError, counted, listed
+from engine.errors import RunError, UserError, counted, listed, one_line
 from engine.readers.class_folders import Listing, alike, by_kind, check_unused, group_of, list_classes
 
 FORMAT = 1  # of split.json, raised when a reader has to know
@@ -220,7 +220,7 @@ def table(listing: Listing, parts: dict[str, list[str]]) -> str:
     counts = count(listing, parts)
     rows = [("class", "images", *parts)]
     for name, images in listing.classes.items():
-        rows.append((name, f"{len(images):,}", *(f"{counts[part][name]:,}" for part in parts)))
+        rows.append((one_line(name), f"{len(images):,}", *(f"{counts[part][name]:,}" for part in parts)))
     rows.append(("all", f"{len(listing.sizes):,}", *(f"{len(names):,}" for names in parts.values())))
     width = max(len(row[0]) for row in rows)
     return "\n".join(row[0].ljust(width) + "".join(cell.rjust(10) for cell in row[1:]) for row in rows)

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from engine import INTERRUPTED, end_at_once
-from engine.console import settle_streams, steady_streams
+from engine.console import fit_to_show, settle_streams, steady_streams
 from engine.errors import RunError, UserError, out_of_memory
+from engine.paths import why_no_name
 
 
 class Parser(argparse.ArgumentParser):
@@ -91,7 +92,7 @@ def importing() -> Iterator[None]:
 def _complain(message: str, exit_code: int) -> int:
     if message:
         with suppress(OSError):  # whoever read it is gone
-            print(message, file=sys.stderr)
+            print(fit_to_show(message), file=sys.stderr)
     return exit_code
 
 
@@ -168,10 +169,8 @@ def at_home(text: str) -> str:
 
 def folder(text: str) -> Path:
     """A type for argparse: the path of a folder, which need not exist; not empty, and in UTF-8, as records are."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not valid UTF-8") from None
+    if problem := why_no_name(text):
+        raise argparse.ArgumentTypeError(f"{text!a}: {problem}")
     if not text:
         raise argparse.ArgumentTypeError("the path is empty: is a shell variable not set?")
     return Path(at_home(text))

@@ -24,6 +24,7 @@ from engine.data.names import composed, nfc
 from engine.data.part import Part, RawSplits
 from engine.data.splits import fewest_names, split_names
 from engine.errors import UserError, listed
+from engine.paths import why_no_name
 
 MOST_UNUSED = 0.01  # of the files that look like images
 
@@ -108,6 +109,8 @@ class _Walk:
             self.listing.ignored["hidden"] += 1
         elif not is_folder:
             self._look_at_file(entry, folder, name)
+        elif problem := why_no_name(entry.name):
+            self.unreadable.append(f"{name}/: {problem}")
         elif name not in self.listing.strangers:
             self.pending.append(name)
             if not folder:
@@ -182,12 +185,11 @@ def _problem(entry: os.DirEntry[str], head: _Head, other: bool) -> str | None:
             return None
         if not stat.S_ISREG(mode):
             return "not a regular file"
-        entry.name.encode()
+        if problem := why_no_name(entry.name):
+            return problem
         head()
         if head.error:
             raise head.error
-    except UnicodeEncodeError:
-        return "its name is not UTF-8"
     except OSError as error:
         if not entry.is_symlink() or Path(entry.path).exists():
             return error.strerror

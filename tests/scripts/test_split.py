@@ -397,6 +397,42 @@ def test_names_that_are_not_utf8(run: Run, tmp_path: Path) -> None:
     run().refused("not UTF-8", "\\udcff.png")
 
 
+def test_a_class_whose_name_is_not_utf8(run: Run, tmp_path: Path) -> None:
+    source = fill(tmp_path / "in", cat=5, dog=5)
+    image = source / os.fsdecode(b"caf\xe9") / "1.png"
+    image.parent.mkdir()
+    image.touch()
+    run().refused("not UTF-8", "caf\\udce9/: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_locale_without_utf8_reads_no_names(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ASCII makes halves of characters of them, Latin-1 other letters, which would be another class in the record."""
+    source = fill(tmp_path / "in", cat=5, dog=5)
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
+    assert run("--dry_run").code == 0
+    fill(source, tür=5, cat=["tür.png"])
+    run(source=tmp_path / "tür").refused("read as iso8859-1, by the locale: put PYTHONUTF8=1 before the command")
+    run().refused("Unusable", "(2)", "read as iso8859-1, by the locale: put PYTHONUTF8=1 before the command")
+
+
+def test_names_are_shown_in_one_line_and_give_a_terminal_no_commands(run: Run, tmp_path: Path) -> None:
+    """A sheet of names could otherwise be forged, or what was printed before be changed."""
+    names = ["new\nline", "red\x1b[31m", "right\u202eleft", "back\rwards", "tab\t"]
+    source = fill(tmp_path / "in", **dict.fromkeys(names, 5))
+    (source / "image\x07.png").touch()
+    done = run()
+    assert done.code == 0
+    lines = [line for line in done.out.splitlines() if line.split()[1:] == ["5", "4", "1"]]
+    assert sorted(line.split()[0] for line in lines) == sorted(ascii(name)[1:-1] for name in names)
+    assert done.out.replace("\n", "").isprintable()
+    assert sorted(read_record(tmp_path / "out")["classes"]) == sorted(names)
+    fill(source, **{"few\n\x1b[2J": 1})
+    refused = run(output=tmp_path / "other")
+    refused.refused("few\\n\\x1b[2J: 1")
+    assert refused.err.replace("\n", "").isprintable()
+
+
 def test_linked_folders(run: Run, tmp_path: Path) -> None:
     source = fill(tmp_path / "in", cat=5)
     fill(tmp_path / "elsewhere", dog=5)
