@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import math
 import os
 import re
@@ -173,4 +174,10 @@ def folder(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text!a}: {problem}")
     if not text:
         raise argparse.ArgumentTypeError("the path is empty: is a shell variable not set?")
-    return Path(at_home(text))
+    path = Path(at_home(text))
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise argparse.ArgumentTypeError(f"{text!a} is longer than this disk takes names or paths") from None
+    return path

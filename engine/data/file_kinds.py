@@ -1,8 +1,9 @@
 """What a file or folder among a user's images is, by its name and its first bytes: data, or what a program left there.
 
-Images are what the decoder reads: BMP, GIF, JPEG, PNG, TIFF, WebP, AVIF, JPEG 2000, PNM, QOI, DDS, TGA, PCX and DICOM;
-HEIF and JPEG XL where a package for Pillow is installed. A file with one of their usual suffixes is one of them. Any
-other is looked at: its first bytes tell, so a photograph without a suffix counts, and a text or an archive does not.
+Images are what the decoder reads: BMP, GIF, JPEG, PNG, TIFF, WebP, AVIF, JPEG 2000, PNM, QOI, DDS, TGA, PCX, SGI, Sun
+raster and DICOM; HEIF and JPEG XL where a package for Pillow is installed. A file with one of the usual suffixes is one
+of them. Any other is looked at: its first bytes tell, so a photograph without a suffix counts, and a text or an archive
+does not.
 
 Some formats look like images and are not read, though Pillow opens a few of them: camera raw files (what Pillow finds
 in them is a thumbnail), drawings (SVG, EPS, WMF: another program has to draw them), work files of editors (PSD, XCF),
@@ -34,8 +35,8 @@ IMAGE_SUFFIXES = DICOM_SUFFIXES | _words(
 )
 UNUSED_SUFFIXES = _words(
     ".3fr .ai .arw .bpg .cr2 .cr3 .crw .czi .djvu .dng .emf .eps .erf .exr .fit .fits .fts .hdp .iiq .jxr .kdc .kra"
-    " .lif .mha .mhd .mrw .nd2 .nef .nii .nrrd .nrw .oib .oif .orf .pef .pfm .psb .psd .raf .rw2 .rwl .sr2 .srf .srw"
-    " .svg .svgz .wdp .wmf .x3f .xcf"
+    " .lif .mha .mhd .mrw .nd2 .nef .nii .nrrd .nrw .oib .oif .orf .pam .pef .pfm .psb .psd .raf .rw2 .rwl .sr2 .srf"
+    " .srw .svg .svgz .wdp .wmf .x3f .xcf"
 )
 # never looked into: icons, backups and the like, and what lies beside images by the thousand
 OTHER_SUFFIXES = _words(
@@ -192,6 +193,7 @@ def format_of(head: bytes) -> str:
         (b"\xff\x4f\xff\x51", "JPEG 2000"),
         (b"qoif", "QOI"),
         (b"DDS |", "DDS"),
+        (b"\x59\xa6\x6a\x95", "Sun raster"),
     ):
         if head.startswith(start):
             return name
@@ -199,6 +201,8 @@ def format_of(head: bytes) -> str:
         return "WebP"
     if head[4:8] == b"ftyp" and (head[8:12] in (b"avif", b"avis") or b"avif" in head[12:48]):
         return "AVIF"
+    if re.match(rb"\x01\xda[\0\x01][\x01\x02]\0[\x01-\x03]", head):
+        return "SGI"
     # of text, too, the first letters can be BM or P5: the numbers that follow have to fit
     if head[:2] == b"BM" and head[6:10] == b"\0\0\0\0" and head[14:18] in _BMP_HEADERS:
         return "BMP"

@@ -1,6 +1,7 @@
 """An output folder that is either whole or absent."""
 
 import errno
+import hashlib
 import json
 import os
 import platform
@@ -144,7 +145,7 @@ def _replacing(output: Path, overwrite: bool) -> Iterator[Path]:
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     _clean_up(output)
-    base = f".{output.name}.{platform.node()}.{os.getpid()}"
+    base = f".{_short(output.name)}.{platform.node()}.{os.getpid()}"
     partial, old = output.with_name(f"{base}.partial"), output.with_name(f"{base}.old")
     partial.mkdir()
     try:
@@ -161,12 +162,17 @@ def _replacing(output: Path, overwrite: bool) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def _short(name: str) -> str:
+    """The name, or what stands for one that would be too long for a file system with more beside it."""
+    return name if len(os.fsencode(name)) <= 100 else hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+
+
 def _clean_up(output: Path) -> None:
     """Remove what killed runs on this computer left beside `output`; another computer's may still be at work.
 
     UserError: a kill came between the two renames, so the old output had to be put back.
     """
-    ours = re.compile(rf"{re.escape(f'.{output.name}.{platform.node()}')}\.(\d+)\.(partial|old)")
+    ours = re.compile(rf"{re.escape(f'.{_short(output.name)}.{platform.node()}')}\.(\d+)\.(partial|old)")
     for entry in list(output.parent.iterdir()):
         match = ours.fullmatch(entry.name)
         if match is None or _is_running(int(match[1])):

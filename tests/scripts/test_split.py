@@ -433,6 +433,14 @@ def test_names_are_shown_in_one_line_and_give_a_terminal_no_commands(run: Run, t
     assert refused.err.replace("\n", "").isprintable()
 
 
+def test_an_output_of_the_longest_name(run: Run, tmp_path: Path) -> None:
+    fill(tmp_path / "in", cat=5, dog=5)
+    assert run(output=tmp_path / ("ü" * 127)).code == 0
+    assert run("--overwrite", output=tmp_path / ("ü" * 127)).code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "ü" * 127]
+    run(output=tmp_path / ("x" * 256)).refused("is longer than this disk takes names or paths")
+
+
 def test_linked_folders(run: Run, tmp_path: Path) -> None:
     source = fill(tmp_path / "in", cat=5)
     fill(tmp_path / "elsewhere", dog=5)
