@@ -24,6 +24,7 @@ from engine.data.split_output import SPLIT_FILE, check_apart, check_output, writ
 from engine.data.splits import divide_groups, fewest_names, split_hash, split_names
 from engine.errors import RunError, UserError, counted, listed, one_line
 from engine.readers.class_folders import Listing, alike, by_kind, check_unused, group_of, list_classes
+from engine.readers.layout import layout_notes
 
 FORMAT = 1  # of split.json, raised when a reader has to know
 
@@ -102,7 +103,9 @@ def split(options: argparse.Namespace) -> None:
         say(f"{counted(listing.ignored.total(), 'other file')} ignored: {by_kind(listing.ignored)}", go_on=True)
     if listing.foreign:
         say(f"Left out, as other programs left them: {by_kind(listing.foreign)}", go_on=True)
-    for note in alike(listing.classes):
+    if listing.beside:
+        say(f"Left out, beside images of the same name: {by_kind(listing.beside)}", go_on=True)
+    for note in alike(listing.classes) + layout_notes(listing.classes):
         say(note, go_on=True)
     if options.dry_run:
         say("Dry run: nothing written", go_on=True)

@@ -100,6 +100,8 @@ def is_helper_folder(name: str, inside_class: bool = False) -> bool:
 
     Inside a class `thumbs` holds small copies of its images; beside classes it can be one itself, as of gestures.
     """
+    if name in ("recycled", "recycler"):  # a class of waste: Windows writes its own with capitals
+        return False
     name = name.lower()
     return name in HELPER_FOLDERS or bool(HELPER_FOLDER.fullmatch(name)) or (inside_class and name in THUMBNAILS)
 

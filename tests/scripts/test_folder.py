@@ -300,7 +300,7 @@ def test_what_looks_like_images_and_is_not_used(
 ) -> None:
     tree(tmp_path / "pets", *(f"{part}{name}" for part in parts for name in ("cat", "dog")))
     images = 12 * len(parts)
-    for name in ("cat/1.nef", "cat/2.nef", "dog/3.psd", "dog/words.txt", "dog/@eaDir/1.png"):
+    for name in ("cat/raw1.nef", "cat/raw2.nef", "dog/work3.psd", "dog/words.txt", "dog/@eaDir/1.png"):
         (tmp_path / "pets" / parts[0] / name).parent.mkdir(exist_ok=True)
         (tmp_path / "pets" / parts[0] / name).write_bytes(b"what Pillow does not read")
     assert command(f"pets {QUICK}", folder.DATASET) == 2

@@ -138,7 +138,7 @@ def test_other_files_are_ignored_and_counted(run: Run, tmp_path: Path) -> None:
 
 
 def test_what_looks_like_an_image_and_is_not_read(run: Run, tmp_path: Path) -> None:
-    fill(tmp_path / "in", cat=["1.nef", "1.jpg", "2.jpg", "3.jpg"], dog=5)
+    fill(tmp_path / "in", cat=["raw.nef", "1.jpg", "2.jpg", "3.jpg"], dog=5)
     run().refused("1 would not be used: 1 .nef", "--allow-partial")
     result = run("--allow_partial")
     assert "Left out, but like images: 1 .nef" in result.out

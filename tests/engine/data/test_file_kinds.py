@@ -141,10 +141,12 @@ def test_helper_folders(name: str) -> None:
     assert is_helper_folder(name)
 
 
-@pytest.mark.parametrize("name", ["cat", "trash", "Recycling", "snapshot", "found", "train", "_", "eadir", "thumbs"])
+@pytest.mark.parametrize("name", ["cat", "trash", "Recycling", "snapshot", "found", "train", "_", "eadir", "recycled"])
 def test_class_folders_are_no_helpers(name: str) -> None:
-    """TrashNet has a class `trash`, a set of gestures can have `thumbs`."""
+    """TrashNet has a class `trash`, a set of gestures can have `thumbs`, one of waste `recycled`."""
     assert not is_helper_folder(name)
+    assert not is_helper_folder("thumbs")
+    assert is_helper_folder("RECYCLED")  # as Windows writes it
 
 
 def test_thumbnails_inside_a_class() -> None:
