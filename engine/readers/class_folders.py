@@ -25,7 +25,7 @@ from engine.data.part import Part, RawSplits
 from engine.data.splits import fewest_names, split_names
 from engine.errors import UserError, listed
 from engine.paths import why_no_name
-from engine.readers.layout import is_part, stem_of
+from engine.readers.layout import is_kind_of_file, is_part, stem_of
 
 MOST_UNUSED = 0.01  # of the files that look like images
 
@@ -219,6 +219,12 @@ def _check_classes(root: Path, listing: Listing, allow_empty: bool) -> None:
         found = f"{listing.loose:,} images but no class folders" if listing.loose else "no class folders"
         raise UserError(f"Found {found} in {root}. {layout} Move each image into a folder named after its class.")
     composed(listing.classes, root)
+    if len(listing.classes) > 1 and all(map(is_kind_of_file, listing.classes)):
+        raise UserError(
+            f"Found {', '.join(listing.classes)} in {root}, which are called after what is in them and not after "
+            f"classes, as where images have masks or boxes. {layout} Sort the images into such folders, or give the "
+            "folder in there that holds them."
+        )
     empty = [name for name, images in listing.classes.items() if not images]
     if empty and not allow_empty:
         raise UserError(

@@ -11,6 +11,11 @@ from engine.errors import agreeing, counted
 PART = re.compile(
     r"(?:^|[\W\d_])(train|training|test|testing|val|valid|validation|dev|pred|predict)(?:$|[\W\d_])", re.IGNORECASE
 )
+# by which datasets for detection and segmentation are laid out: each image has its own in every folder
+KIND_OF_FILE = re.compile(
+    r"annotations?|bbox(es)?|boxes|ground_?truth|gt|(jpeg)?images?|imgs?|json|labels?|masks?|segmentations?|xml",
+    re.IGNORECASE,
+)
 # what is put to an image's name in that of its mask
 MASK = re.compile(
     r"[ _.-]*(mask|masks|seg|segmentation|groundtruth|ground_truth|gt|annotation|overlay)[ _.-]*\d*$", re.I
@@ -22,6 +27,11 @@ VERSION = re.compile(r"\.rf\.[0-9A-Za-z]+$")
 def is_part(name: str) -> bool:
     """Whether a folder is called as a part of a dataset, as training_set, seg_test or "1 - valid" are."""
     return bool(PART.search(name))
+
+
+def is_kind_of_file(name: str) -> bool:
+    """Whether a folder is called after what its files are, as images/ and masks/ are, and not after a class."""
+    return bool(KIND_OF_FILE.fullmatch(name))
 
 
 def stem_of(name: str) -> str:

@@ -37,7 +37,14 @@ def test_classes_that_are_called_nearly_so() -> None:
     assert not any(map(is_part, ["trainer", "contest", "valve", "testudo", "interval", "devil", "latest", "predator"]))
 
 
-@pytest.mark.parametrize("names", [("train", "car"), ("test tube", "flask")])
+@pytest.mark.parametrize("names", [("images", "masks"), ("JPEGImages", "Annotations"), ("images", "labels")])
+def test_folders_called_after_kinds_of_files_are_no_classes(names: tuple[str, ...], tmp_path: Path) -> None:
+    lay(tmp_path, "images/1.txt", *(f"{name}/1.png" for name in names))
+    with pytest.raises(UserError, match="called after what is in them and not after classes"):
+        list_classes(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("train", "car"), ("masks", "gloves"), ("test tube", "flask")])
 def test_one_class_that_is_called_so_is_a_class(names: tuple[str, str], tmp_path: Path) -> None:
     assert sorted(list_classes(lay(tmp_path, *(f"{name}/1.png" for name in names))).classes) == sorted(names)
 
