@@ -314,6 +314,12 @@ def test_what_looks_like_images_and_is_not_used(
     assert found["notes"][-2:] == words
 
 
+def test_a_folder_whose_name_has_several_lines_has_a_name_of_one(tmp_path: Path) -> None:
+    (tmp_path / "pets\n\x1b[31m").mkdir()
+    assert folder.dataset(tmp_path / "pets\n\x1b[31m").name == r"pets\n\x1b[31m"
+    assert folder.dataset(tmp_path / "café #1").name == "café #1"
+
+
 @pytest.mark.parametrize("helper", ["@eaDir", "#recycle", "System Volume Information"])
 def test_helper_folders_beside_parts_and_classes(helper: str, tmp_path: Path) -> None:
     parted(tmp_path)
