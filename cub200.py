@@ -9,14 +9,14 @@ Traps     the authors warn that some images are in ImageNet too
 """
 
 from common import Dataset, File, RawSplits, ReadOptions, main
-from engine.readers.annotations import damaged, listed_part, read_columns
+from engine.readers.annotations import damaged, listed_part, read_table
 
 
 def read(options: ReadOptions) -> RawSplits:
     """Four lists, by image or class number from 1: names, labels, parts (1 train, 0 test) and class names."""
 
     def table(name: str) -> dict[str, str]:
-        return dict(read_columns(options.folder / name, 2))
+        return read_table(options.folder / name)
 
     names, labels, in_train = table("images.txt"), table("image_class_labels.txt"), table("train_test_split.txt")
     classes = table("classes.txt")

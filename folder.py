@@ -22,7 +22,7 @@ from pathlib import Path
 from common import Choice, Dataset, RawSplits, ReadOptions, main
 from engine.cli import folder
 from engine.data.names import composed, loose, nfc, told_apart
-from engine.errors import UserError, agreeing, counted, listed, reason_of
+from engine.errors import UserError, agreeing, counted, listed, one_line, reason_of
 from engine.readers.class_folders import (
     Listing,
     alike,
@@ -35,6 +35,7 @@ from engine.readers.class_folders import (
     list_classes,
     split_listed,
 )
+from engine.readers.layout import layout_notes
 
 VALIDATION = ("val", "valid", "validation")
 NEARLY = ("train", "training", "test", "testing", *VALIDATION)  # in capitals or not: names that people give to parts
@@ -94,9 +95,8 @@ def split_here(root: Path, allow_partial: bool) -> RawSplits:
         )
     raw = split_listed(root, by_composed_name(listing.classes), TEST_SIZE)
     note = f"no test/ folder: {TEST_SIZE:.0%} of each class was held out for testing (names sorted, seed 42)"
-    return replace(
-        raw, differences=tuple(differences), notes=(note, *loose_notes({"": listing}), *notes, *alike(raw.classes))
-    )
+    notes += [*alike(raw.classes), *layout_notes(listing.classes)]
+    return replace(raw, differences=tuple(differences), notes=(note, *loose_notes({"": listing}), *notes))
 
 
 def loose_notes(listings: Mapping[str, Listing]) -> list[str]:
@@ -123,6 +123,7 @@ def read_parts(root: Path, order: list[str], options: ReadOptions) -> RawSplits:
         parts = {key: replace(part, groups=[groups[name] for name in part.names]) for key, part in parts.items()}
     notes = [f"{name}/ is none of the parts and is not used" for name in folders_in(root) if name not in order]
     notes += loose_notes(listings) + unused + alike(classes)
+    notes += [f"{part}/: {note}" for part, listing in listings.items() for note in layout_notes(listing.classes)]
     val = next((parts[part] for part in VALIDATION if part in parts), None)
     if val is not None and options.protocol == "paper":
         notes.append("under the paper protocol test chooses the epoch: the validation folder is not used")
@@ -237,7 +238,7 @@ def dataset(root: Path) -> Dataset:
     return Dataset(
         key="folder-" + (re.sub(r"[^\w.-]+", "_", name)[:MOST_LETTERS] or "root"),
         script="folder",
-        name=name or str(root),
+        name=one_line(name) or str(root),
         version="1",
         domain="own",
         classes=0,

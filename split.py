@@ -22,8 +22,9 @@ from engine.console import say
 from engine.data.names import nfc
 from engine.data.split_output import SPLIT_FILE, check_apart, check_output, write
 from engine.data.splits import divide_groups, fewest_names, split_hash, split_names
-from engine.errors import RunError, UserError, counted, listed
+from engine.errors import RunError, UserError, counted, listed, one_line
 from engine.readers.class_folders import Listing, alike, by_kind, check_unused, group_of, list_classes
+from engine.readers.layout import layout_notes
 
 FORMAT = 1  # of split.json, raised when a reader has to know
 
@@ -102,7 +103,9 @@ def split(options: argparse.Namespace) -> None:
         say(f"{counted(listing.ignored.total(), 'other file')} ignored: {by_kind(listing.ignored)}", go_on=True)
     if listing.foreign:
         say(f"Left out, as other programs left them: {by_kind(listing.foreign)}", go_on=True)
-    for note in alike(listing.classes):
+    if listing.beside:
+        say(f"Left out, beside images of the same name: {by_kind(listing.beside)}", go_on=True)
+    for note in alike(listing.classes) + layout_notes(listing.classes):
         say(note, go_on=True)
     if options.dry_run:
         say("Dry run: nothing written", go_on=True)
@@ -220,7 +223,7 @@ def table(listing: Listing, parts: dict[str, list[str]]) -> str:
     counts = count(listing, parts)
     rows = [("class", "images", *parts)]
     for name, images in listing.classes.items():
-        rows.append((name, f"{len(images):,}", *(f"{counts[part][name]:,}" for part in parts)))
+        rows.append((one_line(name), f"{len(images):,}", *(f"{counts[part][name]:,}" for part in parts)))
     rows.append(("all", f"{len(listing.sizes):,}", *(f"{len(names):,}" for names in parts.values())))
     width = max(len(row[0]) for row in rows)
     return "\n".join(row[0].ljust(width) + "".join(cell.rjust(10) for cell in row[1:]) for row in rows)

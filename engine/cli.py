@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import math
 import os
 import re
@@ -17,8 +18,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from engine import INTERRUPTED, end_at_once
-from engine.console import settle_streams, steady_streams
+from engine.console import fit_to_show, settle_streams, steady_streams
 from engine.errors import RunError, UserError, out_of_memory
+from engine.paths import why_no_name
 
 
 class Parser(argparse.ArgumentParser):
@@ -91,7 +93,7 @@ def importing() -> Iterator[None]:
 def _complain(message: str, exit_code: int) -> int:
     if message:
         with suppress(OSError):  # whoever read it is gone
-            print(message, file=sys.stderr)
+            print(fit_to_show(message), file=sys.stderr)
     return exit_code
 
 
@@ -168,10 +170,14 @@ def at_home(text: str) -> str:
 
 def folder(text: str) -> Path:
     """A type for argparse: the path of a folder, which need not exist; not empty, and in UTF-8, as records are."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not valid UTF-8") from None
+    if problem := why_no_name(text):
+        raise argparse.ArgumentTypeError(f"{text!a}: {problem}")
     if not text:
         raise argparse.ArgumentTypeError("the path is empty: is a shell variable not set?")
-    return Path(at_home(text))
+    path = Path(at_home(text))
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise argparse.ArgumentTypeError(f"{text!a} is longer than this disk takes names or paths") from None
+    return path

@@ -11,7 +11,7 @@ from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
-from engine.errors import RunError
+from engine.errors import RunError, one_line
 from engine.heartbeat import alive
 
 Item = TypeVar("Item")
@@ -42,7 +42,7 @@ def say(*lines: str, go_on: bool = False) -> None:
     that takes moments, or is done.
     """
     try:
-        tqdm.write("\n".join(lines), file=sys.stdout)
+        tqdm.write(fit_to_show("\n".join(lines)), file=sys.stdout)
         sys.stdout.flush()
     except OSError as problem:
         _silence(sys.stdout)
@@ -50,6 +50,11 @@ def say(*lines: str, go_on: bool = False) -> None:
             raise RunError(f"the output can't be written: {problem}") from problem
         if not go_on:
             raise KeyboardInterrupt from None
+
+
+def fit_to_show(text: str) -> str:
+    """Lines of text without what a terminal takes for its commands: names of files can hold anything."""
+    return "\n".join(map(one_line, text.split("\n")))
 
 
 def settle_streams() -> None:

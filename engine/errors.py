@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -11,6 +12,9 @@ from pathlib import Path
 MOST_LISTED = 20  # lines of a list in a message
 # what the system answers where a folder is not one to write in, beside a disk that is full or fails
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.EISDIR)
+
+# C0, C1, the marks that turn the direction of text around, and the separators of lines and paragraphs
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class UserError(Exception):
@@ -70,6 +74,11 @@ def disk_errors_explained(what: str, folder: Path, advice: str) -> Iterator[None
         raise kind(f"{what} {error.filename or folder}: {reason_of(error)}. {advice}") from error
 
 
+def one_line(text: str) -> str:
+    """The text as it is safe to show: a name can have ends of lines, and what a terminal takes for its commands."""
+    return text if text.isprintable() else CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
 def agreeing(number: int, verb: str) -> str:
     """The verb, given as one says it of several ("are", "have", "lie"), as one says it of so many."""
     singular = {"are": "is", "have": "has", "were": "was"}
@@ -87,4 +96,4 @@ def listed(items: Iterable[str], most: int = MOST_LISTED) -> str:
     items = iter(items)
     lines = list(islice(items, most))
     more = sum(1 for _ in items)
-    return "".join(f"\n  {line}" for line in lines) + (f"\n  ... and {more:,} more" if more else "")
+    return "".join(f"\n  {one_line(line)}" for line in lines) + (f"\n  ... and {more:,} more" if more else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -34,3 +35,18 @@ def nearest_existing(path: Path) -> Path:
 def writable(folder: Path) -> bool:
     """Whether this is a folder in which files can be made."""
     return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
+def why_no_name(name: str) -> str:
+    """Why the name of a file can't be used, which records have in UTF-8; "": it can.
+
+    Under a locale without UTF-8 Python reads every letter beyond ASCII wrong, or not at all.
+    """
+    encoding = sys.getfilesystemencoding()
+    if encoding != "utf-8" and not name.isascii():
+        return f"its name is read as {encoding}, by the locale: put PYTHONUTF8=1 before the command"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "its name is not UTF-8"
+    return ""

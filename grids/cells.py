@@ -21,6 +21,7 @@ from engine.cli import at_home, nearest
 from engine.cli import folder as folder_path
 from engine.config import FLAGS, Config, asked, check_weights, find_backbone, parse
 from engine.data.declaration import datasets_of
+from engine.data.file_kinds import visible
 from engine.data.place import place_among
 from engine.errors import UserError
 from engine.models.backbone import WEIGHTS
@@ -159,7 +160,7 @@ def places_to_make(cells: Sequence[Cell], data_dir: Path | None) -> list[Path]:
             f"fetched into it, make it: mkdir -p {shlex.quote(str(data_dir))}"
         )
     ours = {*datasets.SCRIPTS, *(cell.dataset.script_name for cell in cells)}
-    others = [entry for entry in data_dir.iterdir() if not entry.name.startswith(".") and entry.name not in ours]
+    others = [entry for entry in visible(data_dir) if entry.name not in ours]
     return [] if others else sorted(absent)
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
-# C0, C1, the marks that turn the direction of text around, and the separators of lines and paragraphs
-CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+from engine.errors import CONTROLS
 
 
 def clean(raw: str, lines: bool = False) -> str:

@@ -146,8 +146,9 @@ def latex_text(report: Shown) -> str:
 
 def latex(text: str) -> str:
     """The text as LaTeX sets it, whatever characters it has."""
-    text = re.sub(r'[\\~^<>|"&%$#_{}]', lambda match: LATEX.get(match[0], f"\\{match[0]}"), text)
-    return " ".join(text.split())
+    text = " ".join(re.sub(r'[\\~^<>|"&%$#_{}]', lambda match: LATEX.get(match[0], f"\\{match[0]}"), text).split())
+    # at the start of a row they would be taken for what follows the \\\\ or the rule before it
+    return f"{{{text[0]}}}{text[1:]}" if text.startswith(("[", "*")) else text
 
 
 def _accuracy(

@@ -1,8 +1,9 @@
 """What a file or folder among a user's images is, by its name and its first bytes: data, or what a program left there.
 
-Images are what the decoder reads: BMP, GIF, JPEG, PNG, TIFF, WebP, AVIF, JPEG 2000, PNM, QOI, DDS, TGA, PCX and DICOM;
-HEIF and JPEG XL where a package for Pillow is installed. A file with one of their usual suffixes is one of them. Any
-other is looked at: its first bytes tell, so a photograph without a suffix counts, and a text or an archive does not.
+Images are what the decoder reads: BMP, GIF, JPEG, PNG, TIFF, WebP, AVIF, JPEG 2000, PNM, QOI, DDS, TGA, PCX, SGI, Sun
+raster and DICOM; HEIF and JPEG XL where a package for Pillow is installed. A file with one of the usual suffixes is one
+of them. Any other is looked at: its first bytes tell, so a photograph without a suffix counts, and a text or an archive
+does not.
 
 Some formats look like images and are not read, though Pillow opens a few of them: camera raw files (what Pillow finds
 in them is a thumbnail), drawings (SVG, EPS, WMF: another program has to draw them), work files of editors (PSD, XCF),
@@ -15,7 +16,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Literal, NamedTuple
 
 Kind = Literal["image", "unused image", "placeholder", "other"]
@@ -34,8 +35,8 @@ IMAGE_SUFFIXES = DICOM_SUFFIXES | _words(
 )
 UNUSED_SUFFIXES = _words(
     ".3fr .ai .arw .bpg .cr2 .cr3 .crw .czi .djvu .dng .emf .eps .erf .exr .fit .fits .fts .hdp .iiq .jxr .kdc .kra"
-    " .lif .mha .mhd .mrw .nd2 .nef .nii .nrrd .nrw .oib .oif .orf .pef .pfm .psb .psd .raf .rw2 .rwl .sr2 .srf .srw"
-    " .svg .svgz .wdp .wmf .x3f .xcf"
+    " .lif .mha .mhd .mrw .nd2 .nef .nii .nrrd .nrw .oib .oif .orf .pam .pef .pfm .psb .psd .raf .rw2 .rwl .sr2 .srf"
+    " .srw .svg .svgz .wdp .wmf .x3f .xcf"
 )
 # never looked into: icons, backups and the like, and what lies beside images by the thousand
 OTHER_SUFFIXES = _words(
@@ -87,14 +88,39 @@ HELPER_FOLDERS = _words(
 HELPER_FOLDER = re.compile(r"\.trash.*|found\.\d{3}")
 THUMBNAILS = frozenset(["thumb", "thumbs", "_thumb", "_thumbs", "thumbnail"])
 
+# of Synology, QNAP, macOS, GNOME, KDE and Windows
+NOTES_OF_SYSTEM = _words(
+    "@eadir .@__thumb .appledouble .directory .ds_store .localized .thumbnails __macosx desktop.ini ehthumbs.db"
+    " thumbs.db"
+) | {"icon\r"}
+
 
 def is_helper_folder(name: str, inside_class: bool = False) -> bool:
     """Whether some program made the folder for itself: trash, thumbnails, snapshots, what is being synchronised.
 
     Inside a class `thumbs` holds small copies of its images; beside classes it can be one itself, as of gestures.
     """
+    if name in ("recycled", "recycler"):  # a class of waste: Windows writes its own with capitals
+        return False
     name = name.lower()
     return name in HELPER_FOLDERS or bool(HELPER_FOLDER.fullmatch(name)) or (inside_class and name in THUMBNAILS)
+
+
+def is_notes_of_system(name: str) -> bool:
+    """Whether a system left the file or folder beside what it shows, and makes it anew: how it shows it, small copies.
+
+    Trash, old versions and what is being synchronised are none: these can hold the one copy of what is a user's.
+    """
+    return name.lower() in NOTES_OF_SYSTEM or name.startswith("._")
+
+
+def visible(folder: Path) -> list[Path]:
+    """What a user sees in a folder, sorted: nothing hidden, nothing that programs made for themselves."""
+    return sorted(
+        entry
+        for entry in folder.iterdir()
+        if not entry.name.startswith(".") and not is_helper_folder(entry.name) and not is_notes_of_system(entry.name)
+    )
 
 
 def is_conflict_copy(name: str) -> bool:
@@ -169,6 +195,7 @@ def format_of(head: bytes) -> str:
         (b"\xff\x4f\xff\x51", "JPEG 2000"),
         (b"qoif", "QOI"),
         (b"DDS |", "DDS"),
+        (b"\x59\xa6\x6a\x95", "Sun raster"),
     ):
         if head.startswith(start):
             return name
@@ -176,6 +203,8 @@ def format_of(head: bytes) -> str:
         return "WebP"
     if head[4:8] == b"ftyp" and (head[8:12] in (b"avif", b"avis") or b"avif" in head[12:48]):
         return "AVIF"
+    if re.match(rb"\x01\xda[\0\x01][\x01\x02]\0[\x01-\x03]", head):
+        return "SGI"
     # of text, too, the first letters can be BM or P5: the numbers that follow have to fit
     if head[:2] == b"BM" and head[6:10] == b"\0\0\0\0" and head[14:18] in _BMP_HEADERS:
         return "BMP"

@@ -6,13 +6,15 @@ The rules, for every dataset alike:
   take a package.
 - EXIF rotation is applied: pixels are the way round that a viewer shows them.
 - Grey becomes three equal channels. Transparent pixels are laid on white (but for the one transparent grey that a
-  16-bit PNG can have). CMYK and palettes are converted.
+  16-bit PNG can have); of an image that is wholly transparent the colours are taken, and ODDITY says so. CMYK and
+  palettes are converted.
 - 16-bit grey becomes 8 bits by dividing by 257, that is, scaled by what the type can hold, not by what an image uses.
   Of 16-bit colours, which Pillow doesn't read in full, the higher byte is taken. Where few of the bits are used, the
   image is as dark as that makes it, and ODDITY says so.
 - TIFF: where white is 0, at any depth, the image is inverted. A fourth band is transparency if the file says so and it
   can be a mask; any other, such as near infrared, is left out, and ODDITY says so.
-- An image has at most MOST_PIXELS.
+- An image has at most MOST_PIXELS. A file of which a part is missing is not read, also where its decoder would fill
+  the rest in: engine/data/missing_pixels.py. Damage within a JPEG can't be told from an odd picture.
 - Of several frames the first is taken. Colour profiles (ICC) are not applied.
 - DICOM: as engine/data/dicom.py says.
 - Resizing is bilinear with antialiasing, to exactly the height and width asked for; the aspect ratio gives way.
@@ -30,10 +32,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, GifImagePlugin, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError, features
+from PIL import (
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImagePalette,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    features,
+)
 
 from engine.data.dicom import decode_dicom
 from engine.data.file_kinds import DICOM_SUFFIXES, HEAD, Plugin, format_of, is_dicom, plugin_of, what_else
+from engine.data.missing_pixels import require_rest, require_strips
 from engine.data.part import HDF5Image, Pixels, Reference
 from engine.errors import UnreadableError, UserError
 
@@ -41,7 +53,7 @@ from engine.errors import UnreadableError, UserError
 # is told by the digests in the split's hash, so that runs of files that are read as before are still found. Kept
 # pixels know the files alone: KEPT is raised when the same file can give other pixels, and all are decoded anew.
 DECODER = 1
-KEPT = 2
+KEPT = 3
 HDF5_CACHE_BYTES = 128 << 20
 MOST_PIXELS = 10**9  # of one image; Pillow takes four bytes for each
 ODDITY = "oddity"  # what an image that load() returns has under this name in its `info`, if it is not ""
@@ -101,15 +113,35 @@ def _open(path: Path) -> Image.Image:
             raise UnreadableError(
                 f"{image.width:,} x {image.height:,} pixels are more than {MOST_PIXELS:,}: make it smaller, or cut it"
             )
+        require_strips(image)
         how = _Stored.of(image)
+        _correct_tiff(image, how.deep)
         # of a GIF whose first frame is smaller than the whole, the rest shows what lies behind it
         frame = image.tile[0][1] if isinstance(image, GifImagePlugin.GifImageFile) and image.tile else None
-        shown = _to_rgb(_upright(image), how)
+        upright = _upright(image)
+        require_rest(path, image)
+        shown = _to_rgb(upright, how)
         if frame and frame != (0, 0, *shown.size):
             part = shown.crop(frame)
             shown = Image.new("RGB", shown.size, "white")
             shown.paste(part, frame[:2])
         return shown
+
+
+def _correct_tiff(image: Image.Image, deep: bool) -> None:
+    """Let a TIFF that is not loaded yet be read as what it is where Pillow takes it for something else."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return
+    # a colour after the other, with 16 bits: Pillow would read the bytes of each as pixels of 8
+    if deep and image.tag_v2.get(284) == 2:
+        order = f";16{'B' if image.tag_v2.prefix == b'MM' else 'L'}"
+        tiles: list[Any] = image.tile
+        bands = [tile for tile in tiles if tile.args[0] in ("R", "G", "B", "A")]  # none: a library reads it, and right
+        image.tile = [tile._replace(args=(tile.args[0] + order, *tile.args[1:])) for tile in bands] or tiles
+    # a palette whose colours have 8 bits, as some programs write it, though 16 are the rule: all would be black
+    colours = image.tag_v2.get(320, ())
+    if image.mode == "P" and colours and max(colours) < 256:
+        image.palette = ImagePalette.raw("RGB;L", bytes(colours))
 
 
 def _head(path: Path) -> bytes:
@@ -172,7 +204,7 @@ def _upright(image: Image.Image) -> Image.Image:
 class _Stored(NamedTuple):
     """How a file stores its pixels, as far as their mode, once they are loaded, does not tell."""
 
-    deep: bool  # 16 bits a sample
+    deep: bool  # 16 bits a sample, or 32
     white: int  # the highest value of a grey that takes more than 8 bits
     inverted: bool  # 0 is white, which Pillow turns around up to 8 bits alone
     signed: bool
@@ -185,7 +217,9 @@ class _Stored(NamedTuple):
         tiles = getattr(image, "tile", None)
         arguments = tiles[0][3] if tiles else None
         raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-        deep = isinstance(raw, str) and ";16" in raw
+        deep = isinstance(raw, str) and (";16" in raw or ";32" in raw)
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            deep = deep or max(image.tag_v2.get(258, (1,))) == 16
         if not isinstance(image, TiffImagePlugin.TiffImageFile):
             return cls(deep, 65_535, False, False, False, False)
         tags = image.tag_v2
@@ -208,7 +242,11 @@ def _to_rgb(image: Image.Image, how: _Stored) -> Image.Image:
         raise UnreadableError("its 8-bit numbers have a sign, which nothing here reads: store it without")
     elif image.has_transparency_data and not (how.fourth and not _is_mask(image, how)):
         see_through = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), see_through).convert("RGB")
+        extremes: Any = see_through.getextrema()
+        if extremes[3] == (0, 0) and any(low != high for low, high in extremes[:3]):
+            oddity, image = TRANSPARENT, see_through.convert("RGB")
+        else:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), see_through).convert("RGB")
     else:
         oddity = FOURTH_BAND if how.fourth else ""
         image = image if image.mode == "RGB" else image.convert("RGB")
@@ -219,6 +257,9 @@ def _to_rgb(image: Image.Image, how: _Stored) -> Image.Image:
 
 
 FOURTH_BAND = "stored with a fourth band that is no transparency, such as near infrared: it is not used"
+
+
+TRANSPARENT = "wholly transparent, as programs leave a fourth band that they do not use: their colours are taken"
 
 
 def _is_mask(image: Image.Image, how: _Stored) -> bool:
@@ -235,8 +276,8 @@ def _few_bits(highest: int) -> str:
     for bits in (8, 10, 12, 14):
         if 0 < highest < 2**bits:
             return (
-                f"stored with 16 bits but with no value beyond {bits} bits, and so of {2 ** (bits - 8):,} of 256 greys "
-                "at most. Where that is all that the camera has, stretch them to 16 bits"
+                f"stored with 16 bits or more but with no value beyond {bits} bits, and so of {2 ** (bits - 8):,} of "
+                "256 greys at most. Where that is all that the camera has, stretch them to 16 bits"
             )
     return ""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from engine.data.archives import is_archive
 from engine.data.checksums import checksum, forget, remembered
 from engine.data.declaration import Dataset, File
+from engine.data.file_kinds import visible
 from engine.errors import UserError
 from engine.files import digest
 
@@ -28,10 +29,10 @@ def locate(dataset: Dataset, data_dir: Path) -> Path | None:
         return data_dir
     if dataset.folder in (data_dir.name, Path(os.path.realpath(data_dir)).name) and data_dir.is_dir():
         # data/dtd holds dtd's archive, data/dtd/dtd its files: the right name alone does not tell which it is
-        visible = {entry for entry in data_dir.iterdir() if not entry.name.startswith(".")}
-        names = {entry.name for entry in visible}
+        entries = visible(data_dir)
+        names = {entry.name for entry in entries}
         # a stray file, as browsers leave of a download, is not the dataset
-        stray = bool(dataset.contains) and not any(entry.is_dir() for entry in visible)
+        stray = bool(dataset.contains) and not any(entry.is_dir() for entry in entries)
         if names - {file.name for file in every_file(dataset)} and not _archives_in(dataset, data_dir) and not stray:
             return data_dir
     return None

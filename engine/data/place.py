@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engine.data.archives import is_archive
 from engine.data.declaration import Dataset, File
+from engine.data.file_kinds import visible
 from engine.data.locate import contains_one, description, every_file, locate, verify_placed, wanted
 from engine.data.names import loose
 from engine.errors import UserError, listed
@@ -205,8 +206,7 @@ def what_was_seen(dataset: Dataset, data_dir: Path) -> str:
 def _entries(folder: Path) -> list[str]:
     """The names of what is visible in a folder, folders with a slash; none where it can't be read."""
     try:
-        found = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name != "__MACOSX"]
-        return sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in found)
+        return sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in visible(folder))
     except OSError:
         return []
 

@@ -1,6 +1,7 @@
 """An output folder that is either whole or absent."""
 
 import errno
+import hashlib
 import json
 import os
 import platform
@@ -13,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from engine.data.file_kinds import is_notes_of_system
 from engine.errors import UserError, listed
 from engine.files import write_json
 from engine.paths import nearest_existing, writable
@@ -25,7 +27,7 @@ def check_output(source: Path, output: Path, overwrite: bool) -> None:
     """UserError unless `output` can be made from what is in `source`, both resolved.
 
     It must lie apart, and be absent, empty or, with `overwrite`, an earlier output: its split.json, the parts, and
-    nothing else, since all of it goes.
+    nothing else, since all of it goes, but for what systems leave in every folder and make anew.
     """
     if source == output:
         raise UserError(f"Input and output are the same folder, {source}. Expected two: choose another output.")
@@ -49,7 +51,7 @@ def check_output(source: Path, output: Path, overwrite: bool) -> None:
         raise UserError(
             f"{output} is a mount point, which can't be replaced in one step. Choose a folder in it: {output}/split"
         )
-    names = sorted(entry.name for entry in output.iterdir())
+    names = _own(output)
     if not names:
         return
     strangers = [name for name in names if name not in MADE_OF]
@@ -64,6 +66,11 @@ def check_output(source: Path, output: Path, overwrite: bool) -> None:
             f"{output} already holds a split. Expected a new or an empty folder. Choose another output,"
             " or add --overwrite to replace it."
         )
+
+
+def _own(output: Path) -> list[str]:
+    """The names of what is in a folder, without what systems leave in every folder and make anew."""
+    return sorted(entry.name for entry in output.iterdir() if not is_notes_of_system(entry.name))
 
 
 def _is_split(path: Path) -> bool:
@@ -138,12 +145,12 @@ def _replacing(output: Path, overwrite: bool) -> Iterator[Path]:
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     _clean_up(output)
-    base = f".{output.name}.{platform.node()}.{os.getpid()}"
+    base = f".{_short(output.name)}.{platform.node()}.{os.getpid()}"
     partial, old = output.with_name(f"{base}.partial"), output.with_name(f"{base}.old")
     partial.mkdir()
     try:
         yield partial
-        if overwrite and output.exists():
+        if output.exists() and (overwrite or not _own(output)):
             output.rename(old)
         # fails where another run has filled `output` meanwhile
         partial.rename(output)
@@ -155,12 +162,17 @@ def _replacing(output: Path, overwrite: bool) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def _short(name: str) -> str:
+    """The name, or what stands for one that would be too long for a file system with more beside it."""
+    return name if len(os.fsencode(name)) <= 100 else hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+
+
 def _clean_up(output: Path) -> None:
     """Remove what killed runs on this computer left beside `output`; another computer's may still be at work.
 
     UserError: a kill came between the two renames, so the old output had to be put back.
     """
-    ours = re.compile(rf"{re.escape(f'.{output.name}.{platform.node()}')}\.(\d+)\.(partial|old)")
+    ours = re.compile(rf"{re.escape(f'.{_short(output.name)}.{platform.node()}')}\.(\d+)\.(partial|old)")
     for entry in list(output.parent.iterdir()):
         match = ours.fullmatch(entry.name)
         if match is None or _is_running(int(match[1])):

@@ -44,6 +44,14 @@ def read_columns(path: Path, columns: int) -> list[list[str]]:
     return _read(path, lambda: [split(line) for line in read_lines(path)])
 
 
+def read_table(path: Path) -> dict[str, str]:
+    """The first word of every line of a text file, which must be in one line alone -> the rest of the line."""
+    rows = read_columns(path, 2)
+    if twice := [key for key, times in Counter(key for key, _ in rows).items() if times > 1]:
+        raise damaged(path, f"it has {twice[0]!r} in several lines")
+    return dict(rows)
+
+
 def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
     """The rows of a CSV file whose first line names at least `columns`; there must be some."""
 
@@ -52,7 +60,10 @@ def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
             reader = csv.DictReader(file)
             if lacking := set(columns) - set(reader.fieldnames or ()):
                 raise ValueError(f"it lacks the columns {', '.join(sorted(lacking))}")
-            return _some(list(reader))
+            found = _some(list(reader))
+            if short := [row for row in found if any(row[column] is None for column in columns)]:
+                raise ValueError(f"the row {','.join(filter(None, short[0].values()))!r} has too few columns")
+            return found
 
     return _read(path, rows)
 
@@ -132,6 +143,12 @@ def listed_part(root: Path, names: Sequence[str], labels: Sequence[int]) -> tupl
 
     An image that is there as A.JPG or with its letters decomposed is the listed a.jpg, unless two could be.
     """
+    for name in names:
+        if not {"", ".", ".."}.isdisjoint(name.split("/")) or "\\" in name:
+            raise UserError(
+                f"the lists in {root} name {name!r}, which is no path of an image below it. Put the published lists in "
+                "their place."
+            )
     if len(set(names)) < len(names):
         twice = next(name for name, times in Counter(names).items() if times > 1)
         raise UserError(f"the lists in {root} name {twice} twice. Put the published lists in their place.")

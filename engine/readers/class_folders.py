@@ -24,6 +24,8 @@ from engine.data.names import composed, nfc
 from engine.data.part import Part, RawSplits
 from engine.data.splits import fewest_names, split_names
 from engine.errors import UserError, listed
+from engine.paths import why_no_name
+from engine.readers.layout import is_kind_of_file, is_part, stem_of
 
 MOST_UNUSED = 0.01  # of the files that look like images
 
@@ -36,6 +38,7 @@ class Listing:
     sizes: dict[str, int] = field(default_factory=dict)  # image -> bytes
     loose: int = 0  # images that lie in no class folder
     unused: Counter[str] = field(default_factory=Counter)  # suffix -> files that look like images and are not read
+    beside: Counter[str] = field(default_factory=Counter)  # suffix -> such files beside an image of the same name
     remedies: set[str] = field(default_factory=set)  # what would make some of these readable
     ignored: Counter[str] = field(default_factory=Counter)  # suffix, or "hidden" -> files that are no images
     foreign: Counter[str] = field(default_factory=Counter)  # "@eaDir/" or another kind -> what programs left there
@@ -60,7 +63,7 @@ def list_classes(
             f"Unusable in {root} ({len(walk.unreadable):,}):{listed(sorted(walk.unreadable))}\n"
             "Expected readable files and folders with UTF-8 names. Repair or remove these."
         )
-    listing = walk.listing
+    listing = walk.close()
     for image in sorted(listing.sizes):
         listing.classes[image.partition("/")[0]].append(image)
     _check_classes(root, listing, allow_empty)
@@ -75,6 +78,7 @@ class _Walk:
         self.pending = [""]  # paths of folders below the root
         self.listing = Listing(strangers=tuple(sorted(skip)))
         self.unreadable: list[str] = []
+        self._unused: list[tuple[str, str, str]] = []  # what looks like an image: name, suffix, remedy
         self._allow_twins = allow_twins
         self._folders: dict[tuple[int, int], str] = {}
         self._files: dict[tuple[int, int], str] = {}
@@ -108,6 +112,8 @@ class _Walk:
             self.listing.ignored["hidden"] += 1
         elif not is_folder:
             self._look_at_file(entry, folder, name)
+        elif problem := why_no_name(entry.name):
+            self.unreadable.append(f"{name}/: {problem}")
         elif name not in self.listing.strangers:
             self.pending.append(name)
             if not folder:
@@ -125,8 +131,8 @@ class _Walk:
         elif kind == "other" or (kind != "image" and not folder):
             self.listing.ignored[suffix] += 1
         elif kind != "image":
-            self.listing.unused["as placeholder" if kind == "placeholder" else suffix] += 1
-            self.listing.remedies |= {remedy} if (remedy := remedy_for(entry.name, head())) else set()
+            shown = "as placeholder" if kind == "placeholder" else suffix
+            self._unused.append((name, shown, remedy_for(entry.name, head())))
         elif not folder:
             self.listing.loose += 1
         else:
@@ -137,6 +143,18 @@ class _Walk:
                     f"{name}: the same file as {twin}, and could land on the other side: remove one of the two names"
                 )
             self.listing.sizes[name] = status.st_size
+
+    def close(self) -> Listing:
+        """The listing, once everything was looked at."""
+        stems = {stem_of(name) for name in self.listing.sizes}
+        for name, suffix, remedy in self._unused:
+            # a camera's raw file or an editor's work file beside its JPEG is no image that is lost
+            if name.rpartition(".")[0] in stems:
+                self.listing.beside[suffix] += 1
+            else:
+                self.listing.unused[suffix] += 1
+                self.listing.remedies |= {remedy} if remedy else set()
+        return self.listing
 
 
 class _Head:
@@ -182,12 +200,11 @@ def _problem(entry: os.DirEntry[str], head: _Head, other: bool) -> str | None:
             return None
         if not stat.S_ISREG(mode):
             return "not a regular file"
-        entry.name.encode()
+        if problem := why_no_name(entry.name):
+            return problem
         head()
         if head.error:
             raise head.error
-    except UnicodeEncodeError:
-        return "its name is not UTF-8"
     except OSError as error:
         if not entry.is_symlink() or Path(entry.path).exists():
             return error.strerror
@@ -202,6 +219,12 @@ def _check_classes(root: Path, listing: Listing, allow_empty: bool) -> None:
         found = f"{listing.loose:,} images but no class folders" if listing.loose else "no class folders"
         raise UserError(f"Found {found} in {root}. {layout} Move each image into a folder named after its class.")
     composed(listing.classes, root)
+    if len(listing.classes) > 1 and all(map(is_kind_of_file, listing.classes)):
+        raise UserError(
+            f"Found {', '.join(listing.classes)} in {root}, which are called after what is in them and not after "
+            f"classes, as where images have masks or boxes. {layout} Sort the images into such folders, or give the "
+            "folder in there that holds them."
+        )
     empty = [name for name, images in listing.classes.items() if not images]
     if empty and not allow_empty:
         raise UserError(
@@ -215,10 +238,11 @@ def _check_classes(root: Path, listing: Listing, allow_empty: bool) -> None:
             f"Found a single class folder in {root}: {only.name}. {layout}"
             f" If the classes are the folders inside {only.name}, give that: {only}"
         )
-    if {name.lower() for name in listing.classes} <= {"train", "val", "valid", "validation", "test"}:
+    if all(map(is_part, listing.classes)):
         raise UserError(
             f"Found the folders {', '.join(listing.classes)} in {root}: it looks split already. {layout}"
-            f" To split one part further, give that part: {root / min(listing.classes, key=len)}"
+            f" If these are parts, folder.py takes them as train/, test/ and val/: rename them so. To split one part"
+            f" further, give that part: {root / min(listing.classes, key=len)}"
         )
 
 
@@ -243,6 +267,7 @@ def check_unused(root: Path, listings: Iterable[Listing], allow_partial: bool) -
     for listing in listings:
         used += len(listing.sizes)
         whole.unused += listing.unused
+        whole.beside += listing.beside
         whole.ignored += listing.ignored
         whole.foreign += listing.foreign
         whole.remedies |= listing.remedies
@@ -259,6 +284,8 @@ def check_unused(root: Path, listings: Iterable[Listing], allow_partial: bool) -
         differences.append(said)
     elif unused:
         notes.append(said)
+    if whole.beside:
+        notes.append(f"not used, beside images of the same name: {by_kind(whole.beside)}")
     if kinds := {kind: number for kind, number in whole.ignored.items() if kind != "hidden"}:
         notes.append(f"not used, as they are no images: {by_kind(kinds)}")
     if whole.foreign:

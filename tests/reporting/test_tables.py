@@ -77,6 +77,11 @@ def test_latex(report: dict[str, Any]) -> None:
     assert widths == [3, 3, 3, 1, 1]
 
 
+@pytest.mark.parametrize(("name", "expected"), [("[old] pets", "{[}old] pets"), ("*pets", "{*}pets"), ("a[1]", "a[1]")])
+def test_a_name_at_the_start_of_a_row_is_no_option_of_the_end_of_the_last(name: str, expected: str) -> None:
+    assert latex(name) == expected
+
+
 def test_latex_of_every_special_character() -> None:
     assert latex('~^\\\n"') == r"\textasciitilde{}\textasciicircum{}\textbackslash{} ''"
 

@@ -300,7 +300,7 @@ def test_what_looks_like_images_and_is_not_used(
 ) -> None:
     tree(tmp_path / "pets", *(f"{part}{name}" for part in parts for name in ("cat", "dog")))
     images = 12 * len(parts)
-    for name in ("cat/1.nef", "cat/2.nef", "dog/3.psd", "dog/words.txt", "dog/@eaDir/1.png"):
+    for name in ("cat/raw1.nef", "cat/raw2.nef", "dog/work3.psd", "dog/words.txt", "dog/@eaDir/1.png"):
         (tmp_path / "pets" / parts[0] / name).parent.mkdir(exist_ok=True)
         (tmp_path / "pets" / parts[0] / name).write_bytes(b"what Pillow does not read")
     assert command(f"pets {QUICK}", folder.DATASET) == 2
@@ -312,6 +312,12 @@ def test_what_looks_like_images_and_is_not_used(
     assert found["differences"] == ["not used, but like images: 2 .nef, 1 .psd"]
     words = ["not used, as they are no images: 1 .txt", "not used, as other programs left them: 1 @eaDir/"]
     assert found["notes"][-2:] == words
+
+
+def test_a_folder_whose_name_has_several_lines_has_a_name_of_one(tmp_path: Path) -> None:
+    (tmp_path / "pets\n\x1b[31m").mkdir()
+    assert folder.dataset(tmp_path / "pets\n\x1b[31m").name == r"pets\n\x1b[31m"
+    assert folder.dataset(tmp_path / "café #1").name == "café #1"
 
 
 @pytest.mark.parametrize("helper", ["@eaDir", "#recycle", "System Volume Information"])
@@ -336,7 +342,7 @@ def test_images_of_12_bits_are_told(command: Command, tmp_path: Path, capsys: An
         pixels = np.random.default_rng(index).integers(0, 4096, (20, 16), dtype=np.uint16)
         Image.fromarray(pixels).save(tmp_path / "scans" / "cat" / f"deep{index}.tif")
     assert command(f"scans {QUICK}", folder.DATASET) == 0
-    assert "3 of 15 images: stored with 16 bits but with no value beyond 12 bits" in capsys.readouterr().out
+    assert "3 of 15 images: stored with 16 bits or more but with no value beyond 12 bits" in capsys.readouterr().out
     notes = record(tmp_path / "runs")["dataset"]["notes"]
     assert any(note.startswith("3 of 15 images: stored with 16 bits") for note in notes)
 

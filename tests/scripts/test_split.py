@@ -138,7 +138,7 @@ def test_other_files_are_ignored_and_counted(run: Run, tmp_path: Path) -> None:
 
 
 def test_what_looks_like_an_image_and_is_not_read(run: Run, tmp_path: Path) -> None:
-    fill(tmp_path / "in", cat=["1.nef", "1.jpg", "2.jpg", "3.jpg"], dog=5)
+    fill(tmp_path / "in", cat=["raw.nef", "1.jpg", "2.jpg", "3.jpg"], dog=5)
     run().refused("1 would not be used: 1 .nef", "--allow-partial")
     result = run("--allow_partial")
     assert "Left out, but like images: 1 .nef" in result.out
@@ -397,6 +397,50 @@ def test_names_that_are_not_utf8(run: Run, tmp_path: Path) -> None:
     run().refused("not UTF-8", "\\udcff.png")
 
 
+def test_a_class_whose_name_is_not_utf8(run: Run, tmp_path: Path) -> None:
+    source = fill(tmp_path / "in", cat=5, dog=5)
+    image = source / os.fsdecode(b"caf\xe9") / "1.png"
+    image.parent.mkdir()
+    image.touch()
+    run().refused("not UTF-8", "caf\\udce9/: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_locale_without_utf8_reads_no_names(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ASCII makes halves of characters of them, Latin-1 other letters, which would be another class in the record."""
+    source = fill(tmp_path / "in", cat=5, dog=5)
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
+    assert run("--dry_run").code == 0
+    fill(source, tür=5, cat=["tür.png"])
+    run(source=tmp_path / "tür").refused("read as iso8859-1, by the locale: put PYTHONUTF8=1 before the command")
+    run().refused("Unusable", "(2)", "read as iso8859-1, by the locale: put PYTHONUTF8=1 before the command")
+
+
+def test_names_are_shown_in_one_line_and_give_a_terminal_no_commands(run: Run, tmp_path: Path) -> None:
+    """A sheet of names could otherwise be forged, or what was printed before be changed."""
+    names = ["new\nline", "red\x1b[31m", "right\u202eleft", "back\rwards", "tab\t"]
+    source = fill(tmp_path / "in", **dict.fromkeys(names, 5))
+    (source / "image\x07.png").touch()
+    done = run()
+    assert done.code == 0
+    lines = [line for line in done.out.splitlines() if line.split()[1:] == ["5", "4", "1"]]
+    assert sorted(line.split()[0] for line in lines) == sorted(ascii(name)[1:-1] for name in names)
+    assert done.out.replace("\n", "").isprintable()
+    assert sorted(read_record(tmp_path / "out")["classes"]) == sorted(names)
+    fill(source, **{"few\n\x1b[2J": 1})
+    refused = run(output=tmp_path / "other")
+    refused.refused("few\\n\\x1b[2J: 1")
+    assert refused.err.replace("\n", "").isprintable()
+
+
+def test_an_output_of_the_longest_name(run: Run, tmp_path: Path) -> None:
+    fill(tmp_path / "in", cat=5, dog=5)
+    assert run(output=tmp_path / ("ü" * 127)).code == 0
+    assert run("--overwrite", output=tmp_path / ("ü" * 127)).code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "ü" * 127]
+    run(output=tmp_path / ("x" * 256)).refused("is longer than this disk takes names or paths")
+
+
 def test_linked_folders(run: Run, tmp_path: Path) -> None:
     source = fill(tmp_path / "in", cat=5)
     fill(tmp_path / "elsewhere", dog=5)
@@ -479,6 +523,27 @@ def test_overwrite_replaces_an_earlier_split_and_nothing_else(run: Run, tmp_path
     (out / "my notes.txt").write_text("")
     run("--overwrite").refused("my notes.txt")
     assert "my notes.txt" in files_in(out)
+
+
+@pytest.mark.parametrize("left", ["@eaDir/split.json@SynoEAStream", ".DS_Store", "Thumbs.db", "._train"])
+def test_what_a_system_leaves_in_the_output_is_no_obstacle(left: str, run: Run, tmp_path: Path) -> None:
+    fill(tmp_path / "in", cat=5, dog=5)
+    for flags in ((), ("--overwrite",)):
+        (tmp_path / "out" / left).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / left).touch()
+        assert run(*flags).code == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["split.json", "test", "train"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+@pytest.mark.parametrize("left", ["#recycle/my.png", ".Trash-1000/my.png", ".stversions/my.png", "@Recycle/my.png"])
+def test_what_is_in_the_trash_of_the_output_is_not_lost(left: str, run: Run, tmp_path: Path) -> None:
+    fill(tmp_path / "in", cat=5, dog=5)
+    (tmp_path / "out" / left).parent.mkdir(parents=True)
+    (tmp_path / "out" / left).touch()
+    run().refused("did not make", left.partition("/")[0])
+    run("--overwrite").refused("did not make", left.partition("/")[0])
+    assert (tmp_path / "out" / left).exists()
 
 
 def test_overwrite_keeps_images_that_the_input_only_links_to(run: Run, tmp_path: Path) -> None:

@@ -295,7 +295,9 @@ def test_what_is_odd_about_images_is_told_each_time(kept: bool, data: Path) -> N
         found = decode_all(listed(data), "toy", SIZE, data / "cache" if kept else None, False)
         assert found is not None
         (note,) = found.notes
-        assert note.startswith("3 of 27 images: stored with 16 bits but with no value beyond 12 bits, and so of 16 of ")
+        assert note.startswith(
+            "3 of 27 images: stored with 16 bits or more but with no value beyond 12 bits, and so of 16 of "
+        )
 
 
 @pytest.mark.parametrize("calls", [1, 2])

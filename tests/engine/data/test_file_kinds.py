@@ -1,12 +1,15 @@
 """What a file or folder is, by its name and first bytes."""
 
+import struct
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from engine.data.file_kinds import HEAD, Kind, format_of, is_conflict_copy, is_helper_folder, kind_of, what_else
+from engine.data.images import decode
 from tests.engine.data.pictures import COLOURS, encoded
 
 
@@ -15,7 +18,7 @@ def kind(name: str, head: bytes = b"") -> Kind:
 
 
 @pytest.mark.parametrize(
-    "format_", ["JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP", "JPEG2000", "AVIF", "PPM", "QOI", "DDS"]
+    "format_", ["JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP", "JPEG2000", "AVIF", "PPM", "QOI", "DDS", "SGI"]
 )
 @pytest.mark.parametrize("name", ["photo", "photo.JPG_large", "photo.jpg?w=300", "1.2.840.10008", "photo.1"])
 def test_what_pillow_writes_is_an_image_under_any_name(format_: str, name: str) -> None:
@@ -25,6 +28,14 @@ def test_what_pillow_writes_is_an_image_under_any_name(format_: str, name: str) 
     data = encoded(Image.fromarray(COLOURS), format_)
     assert format_of(data[:HEAD])
     assert kind(name, data) == "image"
+
+
+def test_a_sun_raster_is_an_image_where_pillow_reads_it(tmp_path: Path) -> None:
+    data = struct.pack(">8I", 0x59A66A95, 7, 5, 24, 120, 3, 0, 0)  # rows of an even number of bytes
+    data += np.pad(COLOURS.reshape(5, 21), ((0, 0), (0, 1))).tobytes()
+    assert kind("a.ras", data) == "image"
+    (tmp_path / "a.ras").write_bytes(data)
+    np.testing.assert_array_equal(decode(tmp_path / "a.ras"), COLOURS)
 
 
 @pytest.mark.parametrize("name", ["a.dcm", "a.DICOM", "a.tga", "a.jpe", "a.jp2", "a.avif", "a.apng", "a.JFIF"])
@@ -75,6 +86,7 @@ def test_what_is_no_image(name: str, head: bytes) -> None:
         ("a.svg", b"<svg"),
         ("a.eps", b"%!PS"),
         ("a.fits", b"SIMPLE"),
+        ("a.pam", b"P7"),
     ],
 )
 def test_what_looks_like_an_image_and_is_not_read(name: str, head: bytes) -> None:
@@ -129,10 +141,12 @@ def test_helper_folders(name: str) -> None:
     assert is_helper_folder(name)
 
 
-@pytest.mark.parametrize("name", ["cat", "trash", "Recycling", "snapshot", "found", "train", "_", "eadir", "thumbs"])
+@pytest.mark.parametrize("name", ["cat", "trash", "Recycling", "snapshot", "found", "train", "_", "eadir", "recycled"])
 def test_class_folders_are_no_helpers(name: str) -> None:
-    """TrashNet has a class `trash`, a set of gestures can have `thumbs`."""
+    """TrashNet has a class `trash`, a set of gestures can have `thumbs`, one of waste `recycled`."""
     assert not is_helper_folder(name)
+    assert not is_helper_folder("thumbs")
+    assert is_helper_folder("RECYCLED")  # as Windows writes it
 
 
 def test_thumbnails_inside_a_class() -> None:

@@ -206,12 +206,12 @@ def tiff(order: Literal["<", ">"], pixels: npt.NDArray[Any], bits: int, **tags: 
     """An uncompressed TIFF of one strip. order: "<" or ">"; `tags` has further ones, as t338=(0,)."""
     height, width, bands = (*pixels.shape, 1)[:3]
     data = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
-    entries = {256: (width,), 257: (height,), 258: (bits,) * bands, 259: (1,), 273: (0,), 277: (bands,), 278: (height,)}
+    entries = {256: (width,), 257: (height,), 258: (bits,) * bands, 259: (1,), 273: (8,), 277: (bands,), 278: (height,)}
     entries |= {279: (len(data),), **{int(name[1:]): values for name, values in tags.items()}}
     start = 8 + len(data) + len(data) % 2
     later = start + 2 + 12 * len(entries) + 4
     table, extra = struct.pack(f"{order}H", len(entries)), b""
-    for tag, values in sorted((entries | {273: (8,)}).items()):
+    for tag, values in sorted(entries.items()):
         packed = struct.pack(f"{order}{len(values)}H", *values)
         if len(packed) > 4:
             extra, packed = extra + packed, struct.pack(f"{order}I", later + len(extra))
@@ -302,6 +302,45 @@ def test_a_tiff_of_numbers_with_a_sign(tmp_path: Path) -> None:
 def test_a_tiff_of_more_bands_than_pillow_reads(tmp_path: Path) -> None:
     (tmp_path / "image.tif").write_bytes(tiff("<", np.zeros((5, 7, 13), np.uint8), 8, t262=(1,)))
     assert "TIFF, but damaged, or of a kind that Pillow doesn't read" in unreadable(tmp_path / "image.tif")
+
+
+@pytest.mark.parametrize("bands", [3, 4])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_16_bit_colours_one_after_the_other(
+    order: Literal["<", ">"], bands: int, decoded: Callable[..., Pixels]
+) -> None:
+    """Pillow takes the two bytes of each for two pixels."""
+    planes = np.random.default_rng(5).integers(0, 65_536, (bands, 5, 7)).astype(np.uint16)
+    size, extra = 2 * 5 * 7, {"t338": (0,)} if bands == 4 else {}
+    layout = {"t256": (7,), "t257": (5,), "t258": (16,) * bands, "t277": (bands,), "t278": (5,), "t284": (2,)}
+    places = {"t273": tuple(8 + band * size for band in range(bands)), "t279": (size,) * bands}
+    data = tiff(order, planes.reshape(-1, 7), 16, t262=(2,), **layout, **places, **extra)
+    np.testing.assert_array_equal(decoded(data), planes[:3].transpose(1, 2, 0) >> 8)
+
+
+def test_a_tiff_palette_of_8_bit_colours_is_not_black(decoded: Callable[..., Pixels]) -> None:
+    colours = np.zeros((256, 3), np.uint16)
+    colours[:4] = TABLE
+    for scale in (1, 257):
+        data = tiff("<", PLACES, 8, t262=(3,), t320=tuple((scale * colours).T.ravel().tolist()))
+        np.testing.assert_array_equal(decoded(data), PALETTE_COLOURS)
+
+
+def test_32_bits_with_values_of_8_are_told(tmp_path: Path) -> None:
+    Image.fromarray(GREY.astype(np.int32)).save(tmp_path / "image.tif")
+    assert "no value beyond 8 bits" in oddity(tmp_path / "image.tif")
+
+
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("TGA", {}), ("WEBP", {"lossless": True, "exact": True})])
+def test_of_what_is_wholly_transparent_the_colours(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
+    """A fourth byte that is not used is 0 everywhere; laid on white, every such image would be blank."""
+    path = tmp_path / "image.tga"
+    path.write_bytes(encoded(Image.fromarray(np.dstack([COLOURS, np.zeros((5, 7), np.uint8)])), kind, **options))
+    np.testing.assert_array_equal(decode(path), COLOURS)
+    assert "wholly transparent" in oddity(path)
+    path.write_bytes(encoded(Image.new("RGBA", (7, 5)), kind, **options))  # no colours either
+    assert (decode(path) == 255).all()
+    assert oddity(path) == ""
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,15 @@ def test_nothing_is_fetched_among_other_files(server: Server, tmp_path: Path) ->
     assert server.seen == ["/toy"]
 
 
+@pytest.mark.parametrize("helper", ["@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "Thumbs.db"])
+def test_what_a_nas_or_a_disk_keeps_for_itself_is_no_other_file(helper: str, server: Server, tmp_path: Path) -> None:
+    toy = served(server)
+    for name in ("disk", "toy"):  # of another name, and of the dataset's own
+        (tmp_path / name / helper).mkdir(parents=True)
+        assert obtain(toy, place_of(toy, tmp_path / name)) == tmp_path / name / "toy"
+    assert server.seen == ["/toy", "/toy"]
+
+
 def test_the_usual_folder_is_made_and_nothing_is_left_of_a_failure(server: Server, tmp_path: Path) -> None:
     toy = served(server, 404)
     refusal(lambda: obtain(toy, usual_place(toy)))

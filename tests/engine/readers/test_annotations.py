@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import UserError
-from engine.readers.annotations import listed_part, read_json
+from engine.readers.annotations import listed_part, read_csv, read_json, read_table
 
 
 def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path) -> None:
@@ -22,6 +22,32 @@ def test_a_list_that_names_an_image_twice_is_told(tmp_path: Path, names: Sequenc
         (tmp_path / name).touch()
     with pytest.raises(UserError, match=f"name {names[0]} twice"):
         listed_part(tmp_path, names, [0] * len(names))
+
+
+@pytest.mark.parametrize("name", ["../1.png", "/etc/1.png", "a/../../1.png", "./1.png", "a//1.png", "a\\1.png", ""])
+def test_a_list_that_leads_elsewhere_is_told(tmp_path: Path, name: str) -> None:
+    """An image from outside would be trained on, in silence, if it happened to be there."""
+    (tmp_path / "1.png").touch()
+    (tmp_path / "images").mkdir()
+    with pytest.raises(UserError, match="is no path of an image below it"):
+        listed_part(tmp_path / "images", [name], [0])
+
+
+def test_a_table_with_two_lines_for_one_image_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text("\ufeff1 a b\r\n\r\n2\tc\r\n")
+    assert read_table(path) == {"1": "a b", "2": "c"}
+    path.write_text("1 3\n2 4\n1 5\n")
+    with pytest.raises(UserError, match=r"damaged or another file: it has '1' in several lines"):
+        read_table(path)
+
+
+@pytest.mark.parametrize("row", ["b", "b\n", '"b'])
+def test_a_row_that_was_cut_off_is_told(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(f"patientId,x,Target\na,,0\n{row}")
+    with pytest.raises(UserError, match=r"the row 'b.*' has too few columns"):
+        read_csv(path, "patientId", "Target")
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:

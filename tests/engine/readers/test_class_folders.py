@@ -94,7 +94,7 @@ def test_pipes_and_sockets_of_any_name_are_not_opened(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(("unused", "refused"), [(1, False), (2, True)])
 def test_more_than_a_hundredth_that_is_not_used_is_refused(unused: int, refused: bool, tmp_path: Path) -> None:
     classes(tmp_path, "cat", "dog", images=60)
-    fill(tmp_path, *(f"cat/{number}.nef" for number in range(unused)), "cat/words.txt")
+    fill(tmp_path, *(f"cat/raw{number}.nef" for number in range(unused)), "cat/words.txt")
     listing = list_classes(tmp_path)
     words = "not used, as they are no images: 1 .txt"
     if refused:
