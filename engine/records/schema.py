@@ -250,7 +250,7 @@ def _damage_within(record: Mapping[str, Any]) -> str:
         if not _is_dict(code) or not all(isinstance(digest, str) for digest in code.values()):
             return f"the code is {code!r:.40}"
     counts = record["dataset"].get("counts")
-    if not _is_dict(counts) or not all(_is_number(counts.get(name), int) for name in COUNTS):
+    if not _is_dict(counts) or not all(_is_number(counts.get(name), whole=True) for name in COUNTS):
         return f"the counts are {counts!r:.40}"
     for part, known in (("test", METRICS), ("costs", COSTS)):
         found = record.get(part) or {}
@@ -264,9 +264,10 @@ def _is_dict(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _is_number(value: Any, kind: type | tuple[type, ...] = (int, float)) -> bool:
+def _is_number(value: Any, whole: bool = False) -> bool:
     """Whether it is a finite number and not negative, that a float can hold."""
-    return isinstance(value, kind) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
+    kinds = int if whole else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
 
 
 def _upgraded(old: dict[str, Any]) -> dict[str, Any]:

@@ -258,7 +258,7 @@ def test_what_grid_and_script_count_on_is_looked_at_in_depth(new: dict[str, Any]
     if fine:
         assert as_record(harmed) == harmed
     else:
-        with pytest.raises(RecordError, match="^a damaged record: "):
+        with pytest.raises(RecordError, match=r"^a damaged record: "):
             as_record(harmed)
 
 
@@ -266,7 +266,7 @@ def test_what_grid_and_script_count_on_is_looked_at_in_depth(new: dict[str, Any]
     "resume", [None, 5, {}, {"at": "2026"}, {"environment": None}, {"environment": {"code": "x"}}], ids=str
 )
 def test_a_resume_that_is_none_is_damage(new: dict[str, Any], resume: Any) -> None:
-    with pytest.raises(RecordError, match="^a damaged record: (resumed|the code) is "):
+    with pytest.raises(RecordError, match=r"^a damaged record: (resumed|the code) is "):
         as_record(new | {"resumed": [resume]})
 
 
