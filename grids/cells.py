@@ -7,9 +7,9 @@ import hashlib
 import json
 import re
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import Field, dataclass
+from dataclasses import Field, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Cell:
     config: Config
     budget: str  # of training images: "all", "shots 10" or "fraction 0.1"
     command: tuple[str, ...]  # without Python itself
+    one_of_name: bool = True  # whether no other folder of the grid is called as its own
 
     @cached_property
     def key(self) -> str:
@@ -64,7 +65,12 @@ class Cell:
     def title(self) -> str:
         """What people read."""
         budget = "" if self.budget == "all" else f", {self.budget}"
-        return f"{self.dataset.key} {self.config.model}, seed {self.config.seed}{budget}"
+        return f"{self.dataset_name} {self.config.model}, seed {self.config.seed}{budget}"
+
+    @property
+    def dataset_name(self) -> str:
+        """What its dataset is called in this grid."""
+        return self.dataset.key if self.one_of_name else self.place
 
     @property
     def place(self) -> str:
@@ -119,6 +125,7 @@ def make_cells(
 
     UserError: a script would refuse the command of a cell.
     """
+    keys = Counter(each.dataset.key for each in chosen)
     cells: dict[str, Cell] = {}
     for seed in seeds:
         for name, number in budgets:
@@ -126,7 +133,7 @@ def make_cells(
                 for model in models:
                     own = ["-model", model, "--seed", str(seed), *([] if name == "all" else [f"--{name}", number])]
                     cell = _cell(each, f"{name} {number}".strip(), [*own, *flags], data_dir)
-                    cells.setdefault(cell.id, cell)
+                    cells.setdefault(cell.id, replace(cell, one_of_name=keys[cell.dataset.key] == 1))
     return list(cells.values())
 
 
