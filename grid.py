@@ -45,6 +45,11 @@ from grids.ledger import Standing, all_records, by_key, grid_folder, make_folder
 from grids.running import Grid
 from grids.view import choose_view
 
+AFTER_RERUN = (
+    "without --rerun, the same command goes on with what was begun and keeps what lay there of the rest; with it, "
+    "every cell starts over"
+)
+
 
 def parser() -> Parser:
     """The command line."""
@@ -172,16 +177,17 @@ def plan_lines(
     """What is done and what is not, by dataset, and how long the rest takes."""
     datasets: dict[str, list[Cell]] = {}
     for cell in cells:
-        datasets.setdefault(cell.name, []).append(cell)
+        datasets.setdefault(cell.place, []).append(cell)
     wanted = ["new", "interrupted", *(["failed"] if retry_failed else [])]
     rows: list[tuple[str, ...]] = [("dataset", "cells", "done", "failed", "interrupted", "to do", "time")]
     everything = []
-    for name, own in datasets.items():
+    for own in datasets.values():
         words = Counter(standings[cell.id].status for cell in own)
         to_do = [speeds.estimate(cell) for cell in own if standings[cell.id].status in wanted]
         everything += to_do
         counts = [len(own), words["done"], words["failed"], words["interrupted"], len(to_do)]
-        rows.append((name, *(f"{count:,}" for count in counts), total(to_do, len(slots)) if to_do else ""))
+        time = total(to_do, len(slots)) if to_do else ""
+        rows.append((own[0].dataset_name, *(f"{count:,}" for count in counts), time))
     words = Counter(standings[cell.id].status for cell in cells)
     failed = f"{words['failed']:,}"
     if words["failed"]:
@@ -226,7 +232,7 @@ def summary_lines(cells: Sequence[Cell], standings: Mapping[str, Standing], reru
     if reasons:
         lines.append("--retry-failed tries the failed cells again, once what was wrong is mended")
     if left:
-        lines.append("the same command continues" + (" without --rerun; with it, every cell starts over" * rerun))
+        lines.append("the same command continues" if not rerun else AFTER_RERUN)
     return [*lines, *remark_lines(standings)]
 
 

@@ -229,7 +229,7 @@ def train_and_test(setup: Setup, run: Run) -> None:
     if not run.interrupted:
         other = run.other_seed(plan.device_name) if config.plan == "measure" else None
         if other:
-            plan = plan.like(other["plan"], other["seed"])
+            plan = plan.like(Plan(**other["plan"]), other["seed"])
         else:
             plan = fastest_plan(plan, model, setup.train, setup.tuning_request)
         run.change_plan(plan)

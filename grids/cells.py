@@ -9,7 +9,7 @@ import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import Field, dataclass
+from dataclasses import Field, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ class Cell:
     config: Config
     budget: str  # of training images: "all", "shots 10" or "fraction 0.1"
     command: tuple[str, ...]  # without Python itself
-    name: str  # its dataset's key; with the folder, where another dataset of the grid has the same key
+    one_of_name: bool = True  # whether no other folder of the grid is called as its own
 
     @cached_property
     def key(self) -> str:
@@ -66,7 +66,17 @@ class Cell:
     def title(self) -> str:
         """What people read."""
         budget = "" if self.budget == "all" else f", {self.budget}"
-        return f"{self.name} {self.config.model}, seed {self.config.seed}{budget}"
+        return f"{self.dataset_name} {self.config.model}, seed {self.config.seed}{budget}"
+
+    @property
+    def dataset_name(self) -> str:
+        """What its dataset is called in this grid."""
+        return self.dataset.key if self.one_of_name else self.place
+
+    @property
+    def place(self) -> str:
+        """Its dataset, with the folder of one's own that it lies in."""
+        return f"{self.dataset.key} ({self.dataset.own_folder})" if self.dataset.own_folder else self.dataset.key
 
 
 def key_of(dataset: str, version: str, config: Mapping[str, Any]) -> str:
@@ -116,26 +126,25 @@ def make_cells(
 
     UserError: a script would refuse the command of a cell.
     """
-    cells: dict[str, Cell] = {}
     keys = Counter(each.dataset.key for each in chosen)
-    names = [key if keys[key := each.dataset.key] == 1 else f"{key} ({each.dataset.own_folder})" for each in chosen]
+    cells: dict[str, Cell] = {}
     for seed in seeds:
         for name, number in budgets:
-            for index, each in enumerate(chosen):
+            for each in chosen:
                 for model in models:
                     own = ["-model", model, "--seed", str(seed), *([] if name == "all" else [f"--{name}", number])]
-                    cell = _cell(each, names[index], f"{name} {number}".strip(), [*own, *flags], data_dir)
-                    cells.setdefault(cell.id, cell)
+                    cell = _cell(each, f"{name} {number}".strip(), [*own, *flags], data_dir)
+                    cells.setdefault(cell.id, replace(cell, one_of_name=keys[cell.dataset.key] == 1))
     return list(cells.values())
 
 
-def _cell(chosen: Chosen, name: str, budget: str, arguments: Sequence[str], data_dir: Path | None) -> Cell:
+def _cell(chosen: Chosen, budget: str, arguments: Sequence[str], data_dir: Path | None) -> Cell:
     dataset = chosen.dataset
     if data_dir is not None and not dataset.own_folder:  # a folder of one's own has been named already
         arguments = [*arguments, "--data-dir", str(place_among(dataset, data_dir))]
     config = parse(dataset, BACKBONES, arguments)[1]
     which = [str(dataset.own_folder)] if dataset.own_folder else dataset.flags.split()
-    return Cell(dataset, config, budget, (str(chosen.script), *which, *arguments), name)
+    return Cell(dataset, config, budget, (str(chosen.script), *which, *arguments))
 
 
 def places_to_make(cells: Sequence[Cell], data_dir: Path | None) -> list[Path]:

@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 
 from common import Dataset
-from engine.data.cache import NotDecodedError
+from engine.data.cache import Decoded, NotDecodedError
 from engine.data.declaration import Protocol
-from engine.data.load import DecodeOptions, decode, divide, read
+from engine.data.load import DecodeOptions, divide, images_of, read, with_pixels
 from engine.data.part import RawSplits
 from engine.data.splits import Budget
 from engine.errors import UserError
@@ -28,6 +28,10 @@ class _Source:
     size: tuple[int, int]
     protocol: Protocol
     allow_partial: bool
+
+    def options(self, budget: Budget) -> DecodeOptions:
+        """How its images would be decoded, where they are not yet."""
+        return DecodeOptions(self.size, self.cache_dir, self.protocol, self.allow_partial, budget, kept_only=True)
 
 
 def split_of(cell: Cell) -> str | None:
@@ -52,26 +56,27 @@ def split_of(cell: Cell) -> str | None:
 def forget() -> None:
     """A script may have decoded images since."""
     _split.cache_clear()
-    _raw.cache_clear()
+    _decoded.cache_clear()
 
 
 @cache
 def _split(source: _Source, seed: int, budget: Budget) -> str | None:
-    options = DecodeOptions(
-        source.size, source.cache_dir, source.protocol, source.allow_partial, budget, kept_only=True
-    )
+    known = _decoded(source)
+    if known is None:
+        return None
+    raw, images = known
     try:
-        raw = _raw(source)
-        if raw is None:
-            return None
-        return decode(source.dataset, raw, divide(raw, source.protocol, seed, budget), options)[1].hash
-    except (UserError, NotDecodedError, OSError):  # what is wrong, the script will say
+        splits = divide(raw, source.protocol, seed, budget)
+        return with_pixels(source.dataset, raw, splits, images, source.options(budget))[1].hash
+    except UserError:  # what is wrong, the script will say
         return None
 
 
 @cache
-def _raw(source: _Source) -> RawSplits | None:
+def _decoded(source: _Source) -> tuple[RawSplits, Decoded | None] | None:
+    """What is read of the files, and their pixels, which all seeds and budgets share; None: there are none."""
     try:
-        return read(source.dataset, source.data_dir, source.allow_partial, source.protocol, fetch=False)
-    except (UserError, OSError):
+        raw = read(source.dataset, source.data_dir, source.allow_partial, source.protocol, fetch=False)
+        return raw, images_of(source.dataset, raw, source.options(None))
+    except (UserError, NotDecodedError, OSError):
         return None

@@ -188,10 +188,11 @@ def _digest(path: str) -> str:
 def read_failure(cell: Cell) -> Failure | None:
     """The failure that is kept of `cell`, if any."""
     try:
-        kept = json.loads(_failure_path(cell).read_text("utf-8"))
-        return Failure(**kept)
-    except (OSError, ValueError, TypeError):
+        kept = Failure(**json.loads(_failure_path(cell).read_text("utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    lines = [kept.reason, *kept.tail] if isinstance(kept.tail, list) else [None]
+    return kept if all(isinstance(line, str) for line in lines) else None
 
 
 def keep_failure(cell: Cell, failure: Failure) -> None:

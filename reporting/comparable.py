@@ -146,7 +146,7 @@ def not_to_be_ranked(entry: Entry) -> str | None:
     if entry.status != "done" or entry.results is None:
         return "not finished"
     if entry.partial:
-        return "partial data: not the published images"
+        return f"partial data: not {'the published images' if entry.published else 'all the images that belong there'}"
     if entry.seen:
         return entry.seen
     return None
@@ -181,10 +181,17 @@ def _differences(version: Version, other: Version) -> str:
         else "",
         f"input {size(version)} instead of {size(other)}" if version.size != other.size else "",
         f"augmentation {version.augment} instead of {other.augment}" if version.augment != other.augment else "",
-        "other test images, or other labels" if version.test_part != other.test_part else "",
-        "made by other code of the dataset's script" if version.script != other.script else "",
+        _of(version.test_part, other.test_part, "other test images, or other labels", "which test images"),
+        _of(version.script, other.script, "made by other code of the dataset's script", "which code of its script"),
     ]
     return ", ".join(filter(None, parts))
+
+
+def _of(one: str, another: str, difference: str, what: str) -> str:
+    """How two hashes differ, of which an older record lacks one."""
+    if one == another:
+        return ""
+    return difference if one and another else f"{'that' if one else 'this'} record is older and does not say {what}"
 
 
 def _class_differences(version: Version, other: Version) -> str:

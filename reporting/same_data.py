@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import PurePath
 
 from reporting.entry import Entry
@@ -27,9 +26,8 @@ def told_apart(entries: Sequence[Entry]) -> list[Entry]:
         several = _connected(members)
         names = _names([[entry.place for entry in each] for each in several])
         for each, name in zip(several, names, strict=True) if len(several) > 1 else ():
-            suffix = sha256(min(entry.place for entry in each).encode()).hexdigest()[:6]
             for entry in each:
-                version = replace(entry.version, key=f"{entry.version.key}-{suffix}")
+                version = replace(entry.version, key=f"{entry.version.key} ({name})")
                 renamed[id(entry)] = replace(entry, version=version, name=name)
     return [renamed.get(id(entry), entry) for entry in entries]
 

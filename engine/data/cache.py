@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from engine.data.part import HDF5Image, Part, Pixels, PixelSource, RawSplits, Re
 from engine.errors import UserError, counted, disk_errors_explained, listed
 from engine.files import atomic, locked
 
+DIGEST = re.compile("[0-9a-f]{32}|")  # or "", of an image that can't be read
 MOST_RETRIED = 100  # of the images that could not be read
 ELSEWHERE = "--cache-dir chooses another folder, --no-cache keeps no decoded images."
 
@@ -225,7 +227,7 @@ class Cache:
         can be read now."""
         try:
             manifest = json.loads(self._path.with_suffix(".json").read_bytes())
-            digests = [text for text in manifest["digests"] if isinstance(text, str) and len(text) in (0, 32)]
+            digests = [text for text in manifest["digests"] if DIGEST.fullmatch(text)]
             bad = {int(row): str(reason) for row, reason in dict(manifest["bad"]).items()}
             lost = [row for row, text in enumerate(digests) if not text]
             listing = self.images.listing

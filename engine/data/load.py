@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.data.cache import decode_all
+from engine.data.cache import Decoded, decode_all
 from engine.data.declaration import Dataset, Protocol, ReadOptions
 from engine.data.download import obtain
 from engine.data.images import digest
@@ -185,10 +185,21 @@ def decode(dataset: Dataset, raw: RawSplits, splits: Splits, options: DecodeOpti
     Raises UserError when an image can't be read, or is in two parts.
     """
     require_separate(splits, options.protocol, dataset.own, options.allow_partial)
+    return with_pixels(dataset, raw, splits, images_of(dataset, raw, options), options)
+
+
+def images_of(dataset: Dataset, raw: RawSplits, options: DecodeOptions) -> Decoded | None:
+    """All images of `raw`, as decode_all() has them, whatever the split."""
     key = dataset.key
     if dataset.own:  # folders of the same name do not share a cache
         key += "-" + hashlib.sha256(os.fsencode(str(dataset.own_folder))).hexdigest()[:8]
-    images = decode_all(raw, key, options.size, options.cache_dir, options.allow_partial, options.kept_only)
+    return decode_all(raw, key, options.size, options.cache_dir, options.allow_partial, options.kept_only)
+
+
+def with_pixels(
+    dataset: Dataset, raw: RawSplits, splits: Splits, images: Decoded | None, options: DecodeOptions
+) -> tuple[RawSplits, Splits]:
+    """What decode() returns, of `images` that are decoded."""
     if images:
         splits = splits.map(images.part)
         for what, part in (("training", splits.train), ("validation", splits.val), ("test", splits.test)):

@@ -71,6 +71,7 @@ NONE = Weights("none", None, None)
 
 # in a checkpoint: the digests of the images that its weights have seen; the record, while the run lasts
 SEEN, UNFINISHED = "seen", "unfinished"
+RUN = {"schema", "run"}  # what a finished run's checkpoint has, and another program's hardly
 DIGEST_BYTES = 16
 
 
@@ -112,19 +113,40 @@ def _of_file(path: Path) -> Weights:
         raise UserError(f"--weights {path}: the file can't be read ({problem.strerror}).") from problem
     content = _load(path)
     weights = Weights(f"file:{path.name}:{sha256[:12]}", path, sha256)
-    record = content.get(UNFINISHED, content) if isinstance(content, dict) else {}
-    if not {"run", "dataset", "backbone", "normalisation"} <= record.keys():
+    if not isinstance(content, dict) or not (UNFINISHED in content or content.keys() >= RUN):
         return weights
-    run = {"run": record["run"], "dataset": record["dataset"]["key"], "protocol": record["protocol"]}
-    run |= {"seed": record["seed"], "weights": record["backbone"]["weights"]}
-    mean, std = (tuple(record["normalisation"][key]) for key in ("mean", "std"))
+    try:
+        return _of_run(weights, content)
+    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        raise UserError(
+            f"--weights {path}: what this checkpoint says of its run is damaged ({type(problem).__name__}: {problem}), "
+            "so nobody knows which images its weights have seen.\nExpected a checkpoint.pt as a run left it: get that."
+        ) from problem
+
+
+def _of_run(weights: Weights, content: Mapping[str, Any]) -> Weights:
+    """The weights, with what a checkpoint of this project says of them. Raises what a damaged one leads to."""
+    record = content.get(UNFINISHED, content)
+    run: dict[str, Any] = {
+        "run": str(record["run"]),
+        "dataset": str(record["dataset"]["key"]),
+        "protocol": str(record["protocol"]),
+    }
+    run |= {"seed": int(record["seed"]), "weights": str(record["backbone"]["weights"])}
+    mean, std = (tuple(map(float, record["normalisation"][key])) for key in ("mean", "std"))
+    if not len(mean) == len(std) == len(IMAGENET_MEAN) or min(std) <= 0:
+        raise ValueError(f"the normalisation is {record['normalisation']}")
     return replace(weights, mean=mean, std=std, run=run, seen=_seen(content))
 
 
 def _seen(checkpoint: Mapping[str, Any]) -> frozenset[str] | None:
-    """The digests that packed_digests() packed; None where the checkpoint has none."""
+    """The digests that packed_digests() packed; None where the checkpoint has none. ValueError: they are none."""
     images = checkpoint.get(SEEN)
-    return None if images is None else frozenset(bytes(row).hex() for row in images.numpy())
+    if images is None:
+        return None
+    if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8 or images.shape[1:] != (DIGEST_BYTES,):
+        raise ValueError(f"{SEEN} holds no digests of images")
+    return frozenset(bytes(row).hex() for row in images.numpy())
 
 
 def packed_digests(digests: Iterable[str]) -> torch.Tensor:

@@ -86,7 +86,7 @@ class Run:
         except RecordError as problem:
             wrong = f"{path} is not a readable record: {problem}"
             raise UserError(f"{wrong}. Start the run over with --rerun.") from problem
-        except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as problem:
             wrong = f"{path} is a damaged record ({type(problem).__name__}: {problem})"
             raise UserError(f"{wrong}. Start the run over with --rerun.") from problem
         return record
@@ -169,7 +169,7 @@ class Run:
     def other_seed(self, device_name: str) -> Mapping[str, Any] | None:
         """The record of the first run that differs in its seed alone and was trained on such a device, if there is one.
 
-        One that has finished an epoch: by then its plan has been chosen.
+        One that has finished an epoch: by then its plan has been chosen. Its plan is one that can be followed.
         """
         found = []
         for path in self.folder.parent.glob(f"*/{CHECKPOINT}"):
@@ -177,10 +177,11 @@ class Run:
                 record = read_record(path.with_name(RECORD)) if path.parent != self.folder else None
                 # after the comma, of a processor: how many threads there were to be had
                 if record and record["plan"]["device_name"].partition(",")[0] == device_name.partition(",")[0]:
-                    found += [record] if is_other_seed(record, self._identity) else []
-            except (RecordError, KeyError, TypeError, AttributeError):  # what is wrong with it, a report says
+                    usable = Plan(**record["plan"]).sound and is_other_seed(record, self._identity)
+                    found += [(str(record["started"]), int(record["seed"]), record)] if usable else []
+            except (RecordError, KeyError, TypeError, ValueError, AttributeError):  # what is wrong, a report says
                 continue
-        return min(found, key=lambda record: (record["started"], record["seed"]), default=None)
+        return min(found, key=lambda each: each[:2])[2] if found else None
 
     def change_plan(self, plan: Plan) -> None:
         """Record that the run goes on by another plan, and let a resume keep that one."""

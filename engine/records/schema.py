@@ -174,6 +174,7 @@ KINDS: dict[str, type] = {  # of fields, where they are not null
     **dict.fromkeys(("dataset", "backbone", "config", "plan", "environment", "costs", "selection", "test"), dict),
     **dict.fromkeys(("resumed", "sweep"), list),
 }
+COUNTS = ("available", "train", "val", "test")  # of images
 RESOLVED = ("batch_size", "epochs", "lr", "weights")  # flags of which what they came to tells runs apart
 
 
@@ -221,6 +222,8 @@ def as_record(content: Any) -> Record:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as problem:
         what = f"lacks {problem}" if isinstance(problem, KeyError) else f"a field is not what it should be: {problem}"
         raise RecordError(f"a damaged record: {what}") from problem
+    if damage := _damage_within(record):
+        raise RecordError(f"a damaged record: {damage}")
     return record
 
 
@@ -235,6 +238,36 @@ def _damage(content: Mapping[str, Any]) -> str:
     if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
         return f"the command is {command!r:.40}"
     return ""
+
+
+def _damage_within(record: Mapping[str, Any]) -> str:
+    """What lies deeper and is not of the kind that every command takes it for; "" if all is."""
+    resumes = record["resumed"]
+    environments = [record["environment"], *(resume.get("environment") for resume in resumes if _is_dict(resume))]
+    if len(environments) <= len(resumes) or not all(map(_is_dict, environments)):
+        return f"resumed is {resumes!r:.40}"
+    for code in (environment.get("code") or {} for environment in environments):
+        if not _is_dict(code) or not all(isinstance(digest, str) for digest in code.values()):
+            return f"the code is {code!r:.40}"
+    counts = record["dataset"].get("counts")
+    if not _is_dict(counts) or not all(_is_number(counts.get(name), whole=True) for name in COUNTS):
+        return f"the counts are {counts!r:.40}"
+    for part, known in (("test", METRICS), ("costs", COSTS)):
+        found = record.get(part) or {}
+        for name in known.keys() & found.keys():
+            if not _is_number(found[name]) and not (found[name] is None and known[name].optional):
+                return f"{name} is {found[name]!r:.40}"
+    return "lacks top1" if record["status"] == "done" and "top1" not in record["test"] else ""
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_number(value: Any, whole: bool = False) -> bool:
+    """Whether it is a finite number and not negative, that a float can hold."""
+    kinds = int if whole else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
 
 
 def _upgraded(old: dict[str, Any]) -> dict[str, Any]:

@@ -158,11 +158,14 @@ def train_epoch(
 def require_finite(loss: float, epoch: int, lr: float, plan: Plan) -> None:
     """Raise RunError, with what to try, when `loss` is infinite or not a number."""
     if not np.isfinite(loss):
-        instead = "" if plan.precision == "fp32" else ", or --precision fp32"
         raise DivergedError(
             f"the loss became {loss} in epoch {epoch + 1} (learning rate {lr:g}, {plan.precision}). "
-            f"Try a lower --lr, such as {lr / 10:g}{instead}."
+            f"Try a lower --lr, such as {lr / 10:g}{_or_fp32(plan)}."
         )
+
+
+def _or_fp32(plan: Plan) -> str:
+    return "" if plan.precision == "fp32" else ", or --precision fp32"
 
 
 def predict(model: nn.Module, batches: Batches, plan: Plan) -> tuple[npt.NDArray[np.float32], dict[str, float]]:
@@ -192,7 +195,7 @@ def _predict(model: nn.Module, batches: Batches, plan: Plan) -> tuple[npt.NDArra
     together: npt.NDArray[np.float32] = torch.cat(logits).cpu().numpy()
     if not np.isfinite(together).all():
         raise DivergedError(
-            f"the model's outputs on the {batches.name} part are not finite. Try a lower --lr, or --precision fp32."
+            f"the model's outputs on the {batches.name} part are not finite. Try a lower --lr{_or_fp32(plan)}."
         )
     return together, speed
 

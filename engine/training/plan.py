@@ -37,20 +37,26 @@ class Plan:
     micro_batch: int | None = None  # images that are in memory at a time; None: a whole batch
     memory: str | None = None  # why not a whole batch, and what that changes
 
-    def like(self, kept: Mapping[str, Any], seed: int) -> Plan:
+    def like(self, other: Plan, seed: int) -> Plan:
         """This plan in the form of another seed's, so that the spread of their results is of seeds alone.
 
         The number of threads is what the machine has to give now.
         """
-        form = {name: kept[name] for name in ("precision", "layout", "compiled", "micro_batch")}
-        memory = (kept["memory"] or "").partition(", from epoch")[0] or None
-        return replace(self, **form, memory=memory, reason=f"as seed {seed} was trained")
+        return replace(
+            self,
+            precision=other.precision,
+            layout=other.layout,
+            compiled=other.compiled,
+            micro_batch=other.micro_batch,
+            memory=(other.memory or "").partition(", from epoch")[0] or None,
+            reason=f"as seed {seed} was trained",
+        )
 
     @property
     def sound(self) -> bool:
         """Whether one can compute so, if it comes from a file that may have been damaged."""
         whole = [self.threads, 1 if self.micro_batch is None else self.micro_batch]
-        numbers = all(type(number) is int and number > 0 for number in whole)
+        numbers = all(type(number) is int and 0 < number < 1 << 31 for number in whole)
         words = (self.device, self.device_name, self.precision, self.layout, self.reason, self.memory or "")
         known = all(isinstance(word, str) for word in words) and self.precision in DTYPES and self.layout in LAYOUTS
         return numbers and known and isinstance(self.compiled, bool) and self.device in ("cuda", "cpu", "mps")

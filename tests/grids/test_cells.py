@@ -57,7 +57,11 @@ def test_two_folders_of_one_name_are_two_datasets(tmp_path: Path) -> None:
         (tmp_path / place).mkdir(parents=True)
     first, second = cells("--datasets folder:a/pets folder:b/pets folder:b/../a/pets --models resnet")
     assert first.id != second.id
-    assert [first.title, second.title] == [f"folder-pets ({tmp_path}/{name}/pets) resnet, seed 0" for name in "ab"]
+    assert [first.place, second.place] == [f"folder-pets ({tmp_path}/{name}/pets)" for name in "ab"]
+    # what a grid prints of them while it runs
+    assert [cell.title for cell in (first, second)] == [f"{cell.place} resnet, seed 0" for cell in (first, second)]
+    (alone,) = cells("--datasets folder:a/pets --models resnet")
+    assert (alone.title, alone.id) == ("folder-pets resnet, seed 0", first.id)
 
 
 def test_names_of_backbones_seeds_and_budgets() -> None:

@@ -61,7 +61,7 @@ def test_epochs_that_nobody_recorded_are_bounded_by_the_command() -> None:
 def test_the_time_that_an_interrupted_run_lay_there_does_not_count() -> None:
     first, second = cells("--datasets digits --models resnet --seeds 0-1")
     speeds = Speeds("this one")
-    speeds.add(record_of(first, resumed=[{}], finished="2026-01-05T00:00:00+00:00"))
+    speeds.add(record_of(first, resumed=[{"environment": {}}], finished="2026-01-05T00:00:00+00:00"))
     found = speeds.estimate(second)
     assert found is not None
     assert found.seconds == pytest.approx(90 + (100 * 10 + 200) / 400)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from grids.faults import shared_fault
 from grids.ledger import failure_now
 from tests.grids.cells import cells
@@ -17,3 +19,15 @@ def test_a_shared_mistake_is_of_the_seed_only_where_it_draws_the_images() -> Non
     assert fault is not None
     assert fault.concerns(other)
     assert not fault.concerns(later)
+
+
+def test_a_mistake_in_one_folder_is_not_laid_on_another_of_its_name(tmp_path: Path) -> None:
+    for place in ("a/pets", "b/pets"):
+        (tmp_path / place).mkdir(parents=True)
+    folders = f"folder:{tmp_path}/a/pets folder:{tmp_path}/b/pets"
+    first, second, *others = cells(f"--datasets {folders} --models resnet swin")
+    failures = [failure_now(cell, 2, "no", ["error: no images"]) for cell in (first, second)]
+    fault = shared_fault(second, failures[1], [(first, failures[0])])
+    assert fault is not None
+    assert fault.concerns(first)
+    assert not any(fault.concerns(other) for other in others)

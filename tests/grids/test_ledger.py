@@ -6,9 +6,22 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from grids.images import split_of
-from grids.ledger import by_key, failure_now, keep_failure, make_folder, mark_retried, standing, standing_now, take
+from grids.ledger import (
+    by_key,
+    failure_now,
+    grid_folder,
+    keep_failure,
+    make_folder,
+    mark_retried,
+    standing,
+    standing_now,
+    take,
+)
 from tests.grids.cells import cells, record_of, write
 
 
@@ -52,6 +65,21 @@ def test_a_retry_that_was_cut_off_goes_on_by_itself() -> None:
     assert standing_now(cell).status == "failed"
     mark_retried(cell, failure)
     assert standing_now(cell).status == "interrupted"
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [{"reason": None}, {"reason": [5]}, {"tail": 5}, {"tail": None}, {"tail": ["a", None]}, {"more": 1}],
+    ids=str,
+)
+def test_a_failure_that_is_damaged_is_none(harm: dict[str, Any]) -> None:
+    """It ended the whole grid, in its summary: the cell is tried again."""
+    (cell,) = cells("--datasets digits --models resnet")
+    make_folder(cell.config.out)
+    keep_failure(cell, failure_now(cell, 3, "the loss", ["a"]))
+    (path,) = grid_folder(cell.config.out).glob("*.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | harm))
+    assert standing_now(cell).status == "new"
 
 
 def test_a_weights_file_that_changed_is_another_run(tmp_path: Path) -> None:

@@ -134,7 +134,12 @@ def behave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Behave:
         record = {
             "schema": 2,
             "run": "x",
-            "dataset": {"key": "digits", "version": "1", "partial": False},
+            "dataset": {
+                "key": "digits",
+                "version": "1",
+                "partial": False,
+                "counts": {"available": 1437, "train": 1295, "val": 142, "test": 360},
+            },
             "backbone": {"name": config.model},
             "protocol": config.protocol,
             "recipe": config.recipe,
@@ -254,7 +259,7 @@ def test_a_rerun_that_was_stopped(behave: Behave, capsys: Any) -> None:
     meanwhile(lambda: wait_for(lambda: len(started()) == 3), interrupt)
     assert run(f"{LINE} --rerun") == 130
     printed = capsys.readouterr().out
-    assert "the same command continues without --rerun; with it, every cell starts over" in printed
+    assert "goes on with what was begun and keeps what lay there of the rest" in printed
     behave()
     assert run() == 0
     assert started()[2:] == ["resnet 0", "resnet 0"]

@@ -116,7 +116,7 @@ def damage(part: str, **changes: Any) -> Callable[[dict[str, Any]], object]:
     ("harm", "reason"),
     [
         (lambda record: record.pop("config"), "lacks config"),
-        (lambda record: record["test"].pop("top1"), "lacks 'top1'"),
+        (lambda record: record["test"].pop("top1"), "lacks top1"),
         (lambda record: record["dataset"].pop("subjects"), "lacks 'subjects'"),
         (lambda record: record.update(dataset=[]), r"dataset is \[\]"),
         (lambda record: record.update(environment=5), "environment is 5"),
@@ -126,7 +126,7 @@ def damage(part: str, **changes: Any) -> Callable[[dict[str, Any]], object]:
         (lambda record: record.update(seed="0"), "whole number"),
         (lambda record: record.update(seed=True), "whole number"),
         (damage("test", top1=0.123), "by the confusion matrix"),
-        (damage("test", ece=float("nan")), "expected a number"),
+        (damage("test", ece=float("nan")), "ece is nan"),
         (damage("test", ece=1.5), "ece is 1.5"),
         (damage("test", nll=None), "nll is None"),
         (damage("test", per_class_recall=[1.0]), "1 recalls of 21 classes"),

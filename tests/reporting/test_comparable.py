@@ -82,7 +82,8 @@ def test_what_does_not_split_groups(tmp_path: Path, changes: dict[str, Any]) -> 
     [
         ({"status": "failed", "error": "RunError: nan"}, "failed: RunError: nan"),
         ({"status": "running", "finished": None}, "not finished"),
-        ({"dataset": {"partial": True}}, "partial data"),
+        ({"dataset": {"partial": True}}, "partial data: not the published images"),
+        ({"dataset": {"partial": True, "published": False}}, "partial data: not all the images that belong there"),
         (
             {
                 "backbone": {
@@ -114,8 +115,8 @@ def test_what_is_ranked_with_nothing(tmp_path: Path, changes: dict[str, Any], re
         ({"dataset": {"counts": {"available": 9, "train": 8, "val": 1, "test": 5}}}, "5 test images instead of 420"),
         ({"config": {"size": [64, 96]}}, "input 64x96 instead of 256x256"),
         ({"config": {"augment": "trivial"}}, "augmentation trivial instead of none"),
-        ({"dataset": {"test_part": "1" * 64}}, "other test images, or other labels"),
-        ({"environment": {"code": {"script": "1"}}}, "made by other code of the dataset's script"),
+        ({"dataset": {"test_part": "1" * 64}}, "that record is older and does not say which test images"),
+        ({"environment": {"code": {"script": "1"}}}, "that record is older and does not say which code of its script"),
     ],
 )
 def test_one_version_of_a_dataset_in_a_group(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
@@ -123,6 +124,27 @@ def test_one_version_of_a_dataset_in_a_group(tmp_path: Path, changes: dict[str, 
     (group,), (line,) = divided(tmp_path, *two, changed(9, **changes))
     assert [entry.seed for entry in group.entries] == [0, 2]
     assert line["reason"] == f"another version of ucmerced than the one compared: {reason}"
+
+
+def test_an_older_record_is_not_said_to_be_of_other_images(tmp_path: Path) -> None:
+    """What it does not say is not known to differ; of two records that say it, it is."""
+    of_today = {"dataset": {"test_part": "1" * 64}, "environment": code()}
+    others = [
+        {"environment": {"code": {"engine": "e", "backbone": "b"}}},
+        of_today | {"dataset": {"test_part": "2" * 64}},
+        of_today | {"environment": code(script="x")},
+    ]
+    records = [
+        *(changed(seed, **of_today) for seed in (1, 2)),
+        *(changed(seed, **other) for seed, other in enumerate(others, 3)),
+    ]
+    _, apart = divided(tmp_path, *records)
+    older = "this record is older and does not say which"
+    assert [line["reason"].partition("than the one compared: ")[2] for line in apart] == [
+        f"{older} test images, {older} code of its script",
+        "other test images, or other labels",
+        "made by other code of the dataset's script",
+    ]
 
 
 def test_of_two_versions_with_as_many_records_the_newest_stays(tmp_path: Path) -> None:
@@ -229,6 +251,12 @@ def datasets(folder: Path, *records: dict[str, Any]) -> dict[str, list[int]]:
 def test_folders_of_one_name_are_datasets_of_their_own(tmp_path: Path) -> None:
     records = [own(0, "x/a", "1"), own(1, "x/b", "2"), own(2, "x/a", "1")]
     assert datasets(tmp_path, *records) == {"a/pets": [0, 2], "b/pets": [1], "apart": []}
+
+
+def test_folders_of_one_name_have_keys_that_say_which(tmp_path: Path) -> None:
+    """Where names are not shown (a CSV, what is missing) the key is all there is."""
+    (group,), _ = divided(tmp_path, own(0, "x/a", "1"), own(1, "x/b", "2"))
+    assert sorted(group.datasets) == ["folder-pets (a/pets)", "folder-pets (b/pets)"]
 
 
 def test_a_moved_folder_is_one_dataset(tmp_path: Path) -> None:

@@ -98,3 +98,34 @@ def test_a_checkpoint_that_does_not_say_what_it_saw(command: Command, trained: P
     assert "seen" not in torch.load(only_run(Path("second")) / "checkpoint.pt", weights_only=True)
     assert command(f"own {QUICK} --weights old.pt --out third", folder.DATASET) == 0
     assert "weights of an earlier run on this dataset, which may have seen" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        {"seen": 5},
+        {"seen": torch.zeros(3, 5, dtype=torch.uint8)},
+        {"dataset": "x"},
+        {"backbone": {}},
+        {"normalisation": {"mean": [0.5] * 3, "std": [0.0] * 3}},
+        {"unfinished": 5},
+    ],
+    ids=lambda harm: "-".join(harm),
+)
+def test_a_checkpoint_that_is_damaged_where_it_says_what_it_saw(
+    command: Command, trained: Path, capsys: Any, harm: dict[str, Any]
+) -> None:
+    torch.save(torch.load(trained, weights_only=True) | harm, "damaged.pt")
+    capsys.readouterr()
+    assert command(f"own-split {QUICK} --weights damaged.pt --out second", folder.DATASET) == 2
+    said = capsys.readouterr().err
+    assert "damaged.pt: what this checkpoint says of its run is damaged (" in said
+    assert not Path("second").exists()
+
+
+def test_a_checkpoint_of_another_program_that_has_the_same_names_in_it(command: Command, trained: Path) -> None:
+    """It is a file of weights like any other."""
+    weights = {"model": torch.load(trained, weights_only=True)["model"]}
+    torch.save(weights | {"run": 3, "dataset": "own", "backbone": "tiny", "normalisation": None}, "theirs.pt")
+    assert command(f"own-split {QUICK} --weights theirs.pt --out second", folder.DATASET) == 0
+    assert weights_run(Path("second")) is None

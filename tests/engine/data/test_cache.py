@@ -234,6 +234,7 @@ DAMAGE: dict[str, Callable[[Path, Path], Any]] = {
     "null": lambda _, manifest: manifest.write_text("null"),
     "no digests": changed_manifest(digests=None),
     "too few digests": changed_manifest(digests=["0" * 32] * 26),
+    "a digest that is none": changed_manifest(digests=["0" * 32] * 26 + ["z" * 32]),
     "an empty digest": changed_manifest(digests=["0" * 32] * 26 + [""]),
     "bad as a number": changed_manifest(bad=7),
     "bad as a list": changed_manifest(bad=["x"]),

@@ -156,6 +156,9 @@ def test_a_record_of_ones_own_that_cannot_be_read_is_named(tmp_path: Path) -> No
         ("running", {"lr": None}),
         ("running", {"resumed": "x"}),
         ("running", {"sweep": 7}),
+        ("running", {"resumed": [5]}),
+        ("running", {"lr": 10**400}),
+        ("done", {"environment": {"code": "x"}}),
     ],
 )
 def test_a_record_of_ones_own_that_is_damaged_is_named(tmp_path: Path, status: str, harm: dict[str, Any]) -> None:
@@ -165,6 +168,31 @@ def test_a_record_of_ones_own_that_is_damaged_is_named(tmp_path: Path, status: s
     path.write_text(json.dumps(content(SCHEMA_2) | {"status": status} | harm), "utf-8")
     with pytest.raises(UserError, match=r"record\.json is (a|not a readable record: a) damaged record.*--rerun"):
         Run(tmp_path, identity())
+
+
+@pytest.mark.parametrize(
+    ("harm", "found"),
+    [
+        ({}, True),
+        ({"seed": None}, False),
+        ({"plan": {"layout": "NCWH"}}, False),
+        ({"plan": {"memory": 5}}, False),
+        ({"plan": {"unheard": 1}}, False),
+    ],
+    ids=str,
+)
+def test_the_plan_of_another_seed_is_taken_only_where_it_is_one(
+    tmp_path: Path, harm: dict[str, Any], found: bool
+) -> None:
+    of_another = identity()
+    of_another["asked"] = of_another["asked"] | {"seed": 7}
+    record = content(SCHEMA_2)
+    plan = record["plan"] | harm.pop("plan", {})
+    folder = put(SCHEMA_2, tmp_path)
+    (folder / "checkpoint.pt").touch()
+    (folder / "record.json").write_text(json.dumps(record | harm | {"plan": plan}), "utf-8")
+    other = Run(tmp_path, of_another).other_seed(record["plan"]["device_name"])
+    assert (other is not None) == found
 
 
 def test_what_a_failed_run_left_is_no_matter_where_there_is_nothing_to_resume(tmp_path: Path) -> None:

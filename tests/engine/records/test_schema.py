@@ -221,6 +221,55 @@ def test_a_field_of_another_kind_is_an_error_of_the_record(old: dict[str, Any], 
         as_record(old | change)
 
 
+def in_depth(record: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
+    """The record with `value` at "dataset.counts.train"."""
+    *above, last = place.split(".")
+    holder = record
+    for name in above:
+        holder = holder[name]
+    holder[last] = value
+    return record
+
+
+@pytest.mark.parametrize(
+    "value", [5, "x", [], ["x"], {"a": None}, float("nan"), 10**400, -1], ids=lambda value: f"{value!r:.9}"
+)
+@pytest.mark.parametrize(
+    "place",
+    [
+        "dataset.counts",
+        "dataset.counts.val",
+        "environment.code",
+        "resumed",
+        "test.top1",
+        "costs.test_images_per_second",
+    ],
+)
+def test_what_grid_and_script_count_on_is_looked_at_in_depth(new: dict[str, Any], place: str, value: Any) -> None:
+    """Every one of these ended the whole grid, or the script, as a fault of the program."""
+    fine = (place, value) in [
+        ("dataset.counts.val", 5),
+        ("test.top1", 5),
+        ("costs.test_images_per_second", 5),
+        ("resumed", []),
+    ]
+    fine |= place == "environment.code" and value == []
+    harmed = in_depth(new, place, value)
+    if fine:
+        assert as_record(harmed) == harmed
+    else:
+        with pytest.raises(RecordError, match=r"^a damaged record: "):
+            as_record(harmed)
+
+
+@pytest.mark.parametrize(
+    "resume", [None, 5, {}, {"at": "2026"}, {"environment": None}, {"environment": {"code": "x"}}], ids=str
+)
+def test_a_resume_that_is_none_is_damage(new: dict[str, Any], resume: Any) -> None:
+    with pytest.raises(RecordError, match=r"^a damaged record: (resumed|the code) is "):
+        as_record(new | {"resumed": [resume]})
+
+
 @pytest.mark.parametrize("schema", [0, 3, 2.5, "2", None, [2], {}])
 def test_another_schema_is_named(new: dict[str, Any], schema: Any) -> None:
     with pytest.raises(RecordError, match="this version reads 1 to 2") as caught:

@@ -195,8 +195,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_epoch_is_over() -> None:
 def test_outputs_that_are_not_finite_are_named() -> None:
     model = new_model()
     nn.init.constant_(model.get_submodule("6").bias, float("nan"))  # type: ignore[arg-type]
-    with pytest.raises(RunError, match="outputs on the test part are not finite"):
+    with pytest.raises(RunError, match=r"outputs on the test part are not finite\. Try a lower --lr\.$"):
         predict(model, batches(name="test"), PLAN)
+    with pytest.raises(RunError, match=r"not finite\. Try a lower --lr, or --precision fp32\.$"):
+        predict(model, batches(name="test"), replace(PLAN, precision="bf16"))
 
 
 def sgd(model: nn.Module, lr: float) -> torch.optim.Optimizer:
