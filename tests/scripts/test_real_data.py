@@ -95,6 +95,7 @@ def test_one_epoch(command: Command, tmp_path: Path, shared_data: Path, script: 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # minutes of training, on a machine that others use
 @pytest.mark.parametrize("script", TRAINABLE)
 def test_one_epoch_of_a_real_backbone(tmp_path: Path, shared_data: Path, script: str) -> None:
     """The command as a user gives it, at the published size."""
