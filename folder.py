@@ -152,7 +152,10 @@ def require_classes(root: Path, names: Mapping[str, Collection[str]]) -> None:
         for part, found in differing.items()
         for name in sorted(found)
     ]:
-        raise UserError(f"The classes of {root} differ between its parts:{listed(lines)}\nExpected the same in each.")
+        raise UserError(
+            f"The classes of {root} differ between its parts:{listed(lines)}\nExpected the same in each. Rename or add "
+            "what is missing; or put all images of a class into one folder and let split.py divide them."
+        )
     if len(train) == 1:
         raise UserError(f"{root} has a single class, {train.pop()}. Expected two or more: add a class folder.")
 
