@@ -25,9 +25,9 @@ from engine.models.backbone import Backbone
 from engine.models.structure import freeze_body, macs, trains_batch_norm
 from engine.models.weights import Weights, build, find_weights
 from engine.records.describe import Outcome, describe_data, describe_model, describe_training
+from engine.records.identity import asked_beyond_result
 from engine.records.printed import RECORD_LINE, head_lines, other_code_lines, result_line
 from engine.records.run_folder import Run
-from engine.records.schema import asked_beyond_result
 from engine.training.autotune import TuningRequest, fastest_plan
 from engine.training.check import check
 from engine.training.loop import fit, predict

@@ -15,8 +15,9 @@ from engine.code_hash import code_of
 from engine.errors import RunError, UserError, reason_of
 from engine.files import digest, write_json
 from engine.paths import writable
+from engine.records.identity import other_codes
 from engine.records.printed import RECORD_LINE
-from engine.records.schema import GRID_FOLDER, RECORD, Record, RecordError, Status, codes_of, now, read_record
+from engine.records.schema import GRID_FOLDER, RECORD, Record, RecordError, Status, now, read_record
 from grids.cells import Cell, key_of
 from grids.images import split_of
 
@@ -134,7 +135,7 @@ def standing(cell: Cell, records: Iterable[Record]) -> Standing:
     by_status = {record["status"]: record for record in candidates if _of_these_images(record, cell)}
     found = _standing(cell, by_status)
     code = code_of(cell.dataset.read, BACKBONES[cell.config.model].source)
-    other_code = found.record is not None and any(each != code for each in codes_of(found.record))
+    other_code = found.record is not None and bool(other_codes(found.record, code))
     return replace(found, other_code=other_code, other_images=not by_status and bool(candidates))
 
 

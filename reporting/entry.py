@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.config import asked_settings, in_words
+from engine.records.identity import codes_of, saw_test_images
 from engine.records.metrics import METRICS, Metric
 from engine.records.printed import seen_in_words
-from engine.records.schema import COSTS, Cost, RecordError, Status, codes_of, read_record, saw_test_images
+from engine.records.schema import COSTS, Cost, RecordError, Status, read_record
 from reporting.fields import clean, number, option, text, whole
 
 

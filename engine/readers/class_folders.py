@@ -3,7 +3,6 @@
 import os
 import re
 import stat
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -309,7 +308,7 @@ def alike(classes: Iterable[str]) -> list[str]:
     """A note for names of classes that differ in nothing but capitals, spaces around them, or how they are encoded."""
     same: dict[str, list[str]] = {}
     for name in classes:
-        same.setdefault(unicodedata.normalize("NFC", name).casefold().strip(), []).append(name)
+        same.setdefault(nfc(name).casefold().strip(), []).append(name)
     return [
         f"{' and '.join(map(repr, sorted(names)))} are taken for different classes"
         for names in same.values()

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import agreeing, counted
+from engine.records.identity import other_codes, saw_test_images
 from engine.records.metrics import METRICS
-from engine.records.schema import codes_of, saw_test_images
 
 RECORD_LINE = "record     "  # what comes before the folder of a run
 # the parts of the code that a record has hashes of
@@ -64,7 +64,7 @@ def _counts_line(description: Mapping[str, Any]) -> str:
 
 def other_code_lines(record: Mapping[str, Any], code: Mapping[str, str]) -> list[str]:
     """What is said of a record, if there is one, that other code than `code` made."""
-    others = [each for each in codes_of(record) if each != code] if record else []
+    others = other_codes(record, code) if record else []
     if not others:
         return []
     where = " and ".join(name for part, name in CODE.items() if any(each.get(part) != code[part] for each in others))

@@ -20,6 +20,7 @@ from engine.errors import RunError, UserError
 from engine.files import atomic, write_json, write_text
 from engine.records import checkpoint
 from engine.records.describe import Outcome, results, worst_errors
+from engine.records.identity import is_other_seed, matches
 from engine.records.printed import result_line
 from engine.records.schema import (
     BUSY,
@@ -31,8 +32,6 @@ from engine.records.schema import (
     SCHEMA,
     SPLIT,
     RecordError,
-    is_other_seed,
-    matches,
     now,
     read_record,
 )

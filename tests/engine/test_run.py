@@ -19,8 +19,9 @@ from torchvision.models import VisionTransformer
 
 import common
 from common import Dataset, RawSplits, ReadOptions
+from engine.records.identity import codes_of
 from engine.records.metrics import evaluate
-from engine.records.schema import codes_of, json_schema
+from engine.records.schema import json_schema
 from engine.training.loop import fit, predict
 from engine.training.plan import Plan
 from tests import toy

@@ -13,8 +13,8 @@ import torch
 import digits
 import grid
 from engine.errors import UserError
+from engine.records.identity import identity_of
 from engine.records.run_folder import Run
-from engine.records.schema import identity_of
 from tests.conftest import Command, only_run
 from tests.engine.records.kept import LINE, SCHEMA_1, SCHEMA_2, as_schema_1, content
 from tests.engine.records.test_resume import outcome

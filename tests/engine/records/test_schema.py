@@ -14,6 +14,7 @@ import pytest
 
 import engine.run
 from engine.paths import PROJECT
+from engine.records.identity import identity_of, matches
 from engine.records.metrics import METRICS
 from engine.records.schema import (
     COSTS,
@@ -26,9 +27,7 @@ from engine.records.schema import (
     Record,
     RecordError,
     as_record,
-    identity_of,
     json_schema,
-    matches,
     read_record,
 )
 from engine.training.recipe import default_epochs
