@@ -178,7 +178,7 @@ class Ours:
         backbone = common.BACKBONES[name]
         self.model = common.build_model(name, CLASSES, "none")
         self.recipe = resolve_recipe(config, backbone, train.steps)
-        self.plan = fastest_plan(plan, self.model, train, tuning_request(config, backbone, self.recipe))
+        self.plan = fastest_plan(plan, self.model, train, tuning_request(config, backbone, self.recipe, plan.device))
         self.plan.place(self.model)
         self.train = replace(train, memory_format=self.plan.memory_format)
         optimizer = self.recipe.optimizer(self.recipe.stages[0], self.model)

@@ -1,4 +1,4 @@
-"""Between a process and the one that started it, such as grid.py: signs of life, a request to stop, a common end."""
+"""Between a process and the one that started it, such as grid.py: hints, signs of life, a stop, a common end."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 HEARTBEAT = "WHICH_BACKBONE_HEARTBEAT"  # environment variable: the file that signs of life go to
+SHARED = "WHICH_BACKBONE_SHARED_DEVICE"  # environment variable: not empty where others work on the same device
+SEEDS = "WHICH_BACKBONE_SEEDS"  # environment variable: how many runs like this one are to come, itself included
 SECONDS = 1.0  # between two of them, at least
 PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
 
@@ -32,6 +34,17 @@ def alive(doing: str) -> None:
     with suppress(OSError):  # whoever wanted to know is gone
         written.write_text(f"{doing}\n", encoding="utf-8")
         written.replace(path)
+
+
+def device_is_shared() -> bool:
+    """Whether the process that started this one has started others on the same device."""
+    return bool(os.environ.get(SHARED))
+
+
+def seeds_to_come() -> int:
+    """How many runs that differ in their seed alone are to come, this one included, as far as anybody has said."""
+    number = os.environ.get(SEEDS, "")
+    return max(1, int(number)) if number.isdecimal() and len(number) < 10 else 1
 
 
 def install_stop_handler() -> None:

@@ -21,6 +21,7 @@ from engine.data.part import RawSplits, Splits
 from engine.data.splits import taken
 from engine.device import prepare
 from engine.environment import environment
+from engine.heartbeat import seeds_to_come
 from engine.models.backbone import Backbone
 from engine.models.structure import freeze_body, macs, trains_batch_norm
 from engine.models.weights import Weights, build, find_weights
@@ -28,8 +29,9 @@ from engine.records.describe import Outcome, describe_data, describe_model, desc
 from engine.records.identity import asked_beyond_result
 from engine.records.printed import RECORD_LINE, head_lines, other_code_lines, result_line
 from engine.records.run_folder import Run
-from engine.training.autotune import TuningRequest, fastest_plan
+from engine.training.autotune import fastest_plan, with_threads_of_now
 from engine.training.check import check
+from engine.training.findings import TuningRequest
 from engine.training.loop import fit, predict
 from engine.training.lr_sweep import best_lr
 from engine.training.plan import Plan, choose_plan, keep_plan
@@ -84,7 +86,7 @@ class Setup:
     @property
     def tuning_request(self) -> TuningRequest:
         """What the plan is to be measured for."""
-        return tuning_request(self.config, self.trainee.backbone, self.recipe)
+        return tuning_request(self.config, self.trainee.backbone, self.recipe, self.plan.device)
 
 
 def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
@@ -208,11 +210,19 @@ def seen_after(weights: Weights, splits: Splits) -> frozenset[str] | None:
     return None if before is None else before.union(splits.train.own_digests, splits.val.own_digests)
 
 
-def tuning_request(config: Config, backbone: Backbone, recipe: Recipe) -> TuningRequest:
+def tuning_request(config: Config, backbone: Backbone, recipe: Recipe, device: str) -> TuningRequest:
     """What the plan of such a run is to be measured for."""
-    left_open = (config.tune, config.precision, config.compile)
-    measure = config.plan == "measure"
-    return TuningRequest(config.model, backbone.head, *left_open, measure=measure, epochs=recipe.fewest_epochs)
+    return TuningRequest(
+        config.model,
+        backbone.head,
+        config.tune,
+        config.precision,
+        config.compile,
+        measure=config.plan == "measure",
+        epochs=recipe.fewest_epochs,
+        seeds=seeds_to_come(),
+        usual=backbone.usual_on_cuda if device == "cuda" else backbone.usual_on_cpu,
+    )
 
 
 def check_run(setup: Setup, folder: Path) -> None:
@@ -230,6 +240,7 @@ def train_and_test(setup: Setup, run: Run) -> None:
         other = run.other_seed(plan.device_name) if config.plan == "measure" else None
         if other:
             plan = plan.like(Plan(**other["plan"]), other["seed"])
+            plan = with_threads_of_now(plan, model, setup.train, setup.trainee.backbone.head)
         else:
             plan = fastest_plan(plan, model, setup.train, setup.tuning_request)
         run.change_plan(plan)

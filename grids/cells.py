@@ -62,6 +62,11 @@ class Cell:
         budget = self.budget.replace(" ", "")
         return f"{self.dataset.key}-{self.config.model}-seed{self.config.seed}-{budget}-{digest}"
 
+    @cached_property
+    def but_for_seed(self) -> tuple[str, str, Config]:
+        """The same for all cells that differ in their seed alone."""
+        return self.place, self.budget, replace(self.config, seed=0)
+
     @property
     def title(self) -> str:
         """What people read."""

@@ -53,6 +53,7 @@ class Grid:
         self._stall_minutes = stall_minutes
         self._free = list(slots)
         self._slots = len(slots)
+        self._shared = len(set(slots)) < len(slots)
         wanted = {"new", "interrupted"} | ({"failed"} if retry_failed else set())
         self._to_do = deque(cell for cell in cells if standings[cell.id].status in wanted)
         self._elsewhere: deque[Cell] = deque()
@@ -113,7 +114,7 @@ class Grid:
                 if failure := self.standings[cell.id].failure:
                     mark_retried(cell, failure)
                     self.standings[cell.id] = Standing("interrupted")
-                worker = start(cell, lock, self._free[0])
+                worker = start(cell, lock, self._free[0], self._seeds_to_come(cell), self._shared)
                 self._free.remove(worker.slot)
                 self._running.append(worker)
         except OSError as problem:  # no process, or no room for a log: so it would be for every other cell
@@ -124,6 +125,10 @@ class Grid:
         if worker:
             view.started(worker, self._progress())
         return True
+
+    def _seeds_to_come(self, cell: Cell) -> int:
+        """How many cells are left, this one included, that differ from it in their seed alone."""
+        return sum(each.but_for_seed == cell.but_for_seed for each in (cell, *self._to_do, *self._elsewhere))
 
     def _settled_already(self, cell: Cell, view: View) -> bool:
         """Whether the cell needs no process: another grid has just settled it, or it would end as others did."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.heartbeat import HEARTBEAT, die_with, libc
+from engine.heartbeat import HEARTBEAT, SEEDS, SHARED, die_with, libc
 from engine.paths import PROJECT
 from grids.cells import Cell
 from grids.faults import message_of
@@ -127,12 +127,17 @@ def _stamp(*paths: Path) -> tuple[int, ...]:
     return tuple(stamp)
 
 
-def start(cell: Cell, lock: int, slot: str | None) -> Worker:
-    """Start the cell's command. OSError: it can't be."""
+def start(cell: Cell, lock: int, slot: str | None, seeds: int = 1, shared: bool = False) -> Worker:
+    """Start the cell's command. OSError: it can't be.
+
+    seeds: how many cells are to come that differ from it in their seed alone, itself included; shared: whether others
+    run on the same device.
+    """
     folder = grid_folder(cell.config.out).absolute()
     log, heartbeat = folder / f"{cell.id}.log", folder / f"{cell.id}.heartbeat"
     heartbeat.unlink(missing_ok=True)
     environment = {**os.environ, HEARTBEAT: str(heartbeat), "PYTHONFAULTHANDLER": "1"}
+    environment |= {SEEDS: str(seeds), SHARED: "1" if shared else ""}
     # a script of the user's own may lie anywhere, and imports common
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     if slot is not None:

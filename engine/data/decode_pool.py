@@ -89,8 +89,10 @@ def readable(reference: Reference) -> bool:
 
 
 def cpus() -> int:
-    """The CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The CPUs that this process may use: by affinity, and by the quota of its control group."""
+    import joblib
+
+    return int(joblib.cpu_count())
 
 
 def write(file: int, data: bytes | memoryview, offset: int) -> None:

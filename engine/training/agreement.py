@@ -23,21 +23,37 @@ LOSS_TOLERANCE = 0.15
 NORM_FACTOR = 2.0
 HEAD_COSINE = 0.3
 
+# What fp16's loss is multiplied by: not 1, which small gradients underflow at. Where large ones overflow it comes down,
+# as a scaler lets it while training starts: random weights have gradients of up to 4e7, and fp16 ends at 65504.
+FIRST_SCALE, LAST_SCALE = 2.0**10, 2.0**-14
+
 
 @dataclass
 class Candidate:
-    """One form, a copy of the model in it, and the seconds that its steps took."""
+    """One form, a copy of the model in it, and what its steps took."""
 
     plan: Plan
     model: nn.Module
     head: nn.Module  # of `model`
     step: Step
-    seconds: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)  # of a step, in each sample
+    shares: list[float] = field(default_factory=list)  # of its threads' time that it had a processor, in each sample
+    steps: int = 1  # in a sample
 
     @property
     def median(self) -> float:
         """Seconds a step."""
         return statistics.median(self.seconds)
+
+    @property
+    def fastest(self) -> float:
+        """Seconds of the sample that others disturbed least."""
+        return min(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """How many times as long as the fastest sample the usual one takes."""
+        return self.median / self.fastest
 
     def images_per_second(self, images: int) -> str:
         """The speed as a text, where a step is of so many images."""
@@ -78,18 +94,25 @@ class StepResult:
 def step_result(candidate: Candidate, images: torch.Tensor, labels: torch.Tensor) -> StepResult:
     """What a batch, (B, 3, H, W) and (B,), gives in the candidate's micro-batches, with nothing random in the model."""
     silenced = silence(candidate.model)
-    # not as training starts, which fp16 overflows at and then corrects; nor 1, which it underflows at
-    scaler, candidate.step.scaler = (
-        candidate.step.scaler,
-        torch.amp.GradScaler(candidate.plan.device, init_scale=2.0**10, enabled=candidate.plan.precision == "fp16"),
-    )
-    loss = candidate.step.add_gradient(images.contiguous(memory_format=candidate.plan.memory_format), labels)
-    scale, candidate.step.scaler = candidate.step.scaler.get_scale(), scaler
-    gradients, head = (
-        torch.cat([p.grad.detach().flatten() for p in module.parameters() if p.grad is not None]).double().cpu() / scale
-        for module in (candidate.model, candidate.head)
-    )
-    candidate.step.optimizer.zero_grad(set_to_none=True)
+    candidate.plan.use_threads()
+    images = images.contiguous(memory_format=candidate.plan.memory_format)
+    scaler, scale = candidate.step.scaler, FIRST_SCALE
+    while True:
+        candidate.step.scaler = torch.amp.GradScaler(
+            candidate.plan.device, init_scale=scale, enabled=candidate.plan.precision == "fp16"
+        )
+        loss = candidate.step.add_gradient(images, labels)
+        # in float64 on the CPU: not every device has it
+        gradients, head = (
+            torch.cat([p.grad.detach().flatten() for p in module.parameters() if p.grad is not None]).cpu().double()
+            / candidate.step.scaler.get_scale()
+            for module in (candidate.model, candidate.head)
+        )
+        candidate.step.optimizer.zero_grad(set_to_none=True)
+        if candidate.plan.precision != "fp16" or scale <= LAST_SCALE or gradients.isfinite().all():
+            break
+        scale /= 4
+    candidate.step.scaler = scaler
     for layer, probability in silenced:
         layer.p = probability
     return StepResult(loss.item(), gradients.norm().item(), head)

@@ -6,6 +6,8 @@ import platform
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from torch import nn
 
 from engine.console import say
+from engine.data.decode_pool import cpus
 from engine.device import find_device
 from engine.errors import UserError, out_of_memory
 
@@ -34,8 +37,10 @@ class Plan:
     threads: int = 1  # of the processor: another number adds in another order, so it is part of the plan
     layout: str = "NCHW"  # of images and weights in memory, or "NHWC"
     compiled: bool = False  # whether the training step's forward and backward pass are, by torch.compile
+    graphed: bool = False  # whether the step's forward and backward pass are a CUDA graph
     micro_batch: int | None = None  # images that are in memory at a time; None: a whole batch
     memory: str | None = None  # why not a whole batch, and what that changes
+    images_per_second: float | None = None  # of training steps, as measured when the plan was made; None: not measured
 
     def like(self, other: Plan, seed: int) -> Plan:
         """This plan in the form of another seed's, so that the spread of their results is of seeds alone.
@@ -49,6 +54,7 @@ class Plan:
             compiled=other.compiled,
             micro_batch=other.micro_batch,
             memory=(other.memory or "").partition(", from epoch")[0] or None,
+            images_per_second=other.images_per_second,
             reason=f"as seed {seed} was trained",
         )
 
@@ -57,6 +63,8 @@ class Plan:
         """Whether one can compute so, if it comes from a file that may have been damaged."""
         whole = [self.threads, 1 if self.micro_batch is None else self.micro_batch]
         numbers = all(type(number) is int and 0 < number < 1 << 31 for number in whole)
+        speed = self.images_per_second
+        numbers &= speed is None or (isinstance(speed, int | float) and 0 < speed < inf)
         words = (self.device, self.device_name, self.precision, self.layout, self.reason, self.memory or "")
         known = all(isinstance(word, str) for word in words) and self.precision in DTYPES and self.layout in LAYOUTS
         return numbers and known and isinstance(self.compiled, bool) and self.device in ("cuda", "cpu", "mps")
@@ -74,7 +82,7 @@ class Plan:
     @property
     def form(self) -> str:
         """What was chosen, in a few words."""
-        return f"{self.precision} {self.layout}" + (" compiled" if self.compiled else "")
+        return f"{self.precision} {self.layout}" + " compiled" * self.compiled + " graphed" * self.graphed
 
     @property
     def lines(self) -> list[str]:
@@ -91,9 +99,15 @@ class Plan:
         return torch.amp.GradScaler(self.device, enabled=self.precision == "fp16")
 
     def place(self, model: nn.Module) -> None:
-        """Move the model, in place, to the device and into the layout."""
+        """Move the model, in place, to the device and into the layout; a processor works with the plan's threads."""
         model.to(self.device)
         model.to(memory_format=self.memory_format)
+        self.use_threads()
+
+    def use_threads(self) -> None:
+        """Let a processor's kernels work with as many threads as the plan says."""
+        if self.device == "cpu" and torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)
 
     def forward(self, model: nn.Module, images: int) -> Forward:
         """The model as training steps call it; compiled, if it is, for batches of just so many `images`.
@@ -127,7 +141,7 @@ class Plan:
         memory = f"out of memory: the gradient of {batch_size} images is added up from {half} at a time"
         if batch_norm:
             memory += ", and so batch normalisation's statistics are of these"
-        return replace(self, micro_batch=half, memory=memory)
+        return replace(self, micro_batch=half, memory=memory, images_per_second=None)
 
 
 def choose_plan(device: str, precision: str) -> Plan:
@@ -141,7 +155,7 @@ def choose_plan(device: str, precision: str) -> Plan:
         precision, reason = _half_precision(device)
     elif device == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError(f"--precision bf16: {_name(device)} does not compute in bf16. Use fp16, or leave it to auto.")
-    return Plan(device, _name(device), precision, reason, torch.get_num_threads())
+    return Plan(device, _name(device), precision, reason, usable_threads())
 
 
 def keep_plan(kept: Mapping[str, Any]) -> Plan:
@@ -163,6 +177,12 @@ def keep_plan(kept: Mapping[str, Any]) -> Plan:
     if plan.device_name != begun.device_name:
         say(f"note: this run began on {begun.device_name} and goes on on {plan.device_name}: its numbers may differ")
     return begun
+
+
+@cache
+def usable_threads() -> int:
+    """How many threads a processor's kernels may use: as PyTorch was told, and as affinity and cgroup quota allow."""
+    return min(torch.get_num_threads(), cpus())
 
 
 def _half_precision(device: str) -> tuple[str, str]:
@@ -195,5 +215,5 @@ def _name(device: str) -> str:
     except OSError:
         models = []
     name = models[0].partition(":")[2].strip() if models else platform.processor() or platform.machine()
-    threads = torch.get_num_threads()
+    threads = usable_threads()
     return f"{name}, {threads} thread{'s' if threads > 1 else ''}"

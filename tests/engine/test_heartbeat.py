@@ -116,3 +116,17 @@ def test_a_process_whose_parent_has_ended_already_ends_too() -> None:
     for parent, printed, exit_code in ((os.getpid(), "goes on\n", 0), (1, "", 1)):
         done = subprocess.run([sys.executable, "-c", code, str(parent)], cwd=PROJECT, capture_output=True, text=True)
         assert (done.stdout, done.returncode) == (printed, exit_code)
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("", 1), ("3", 3), ("0", 1), ("-2", 1), ("many", 1), ("9" * 5000, 1), ("\u0663", 3)]
+)
+def test_hints_of_the_process_that_started_this_one(monkeypatch: pytest.MonkeyPatch, text: str, seeds: int) -> None:
+    monkeypatch.setenv(heartbeat.SEEDS, text)
+    assert heartbeat.seeds_to_come() == seeds
+    for shared in ("", "1"):
+        monkeypatch.setenv(heartbeat.SHARED, shared)
+        assert heartbeat.device_is_shared() is bool(shared)
+    for name in (heartbeat.SEEDS, heartbeat.SHARED):
+        monkeypatch.delenv(name)
+    assert (heartbeat.seeds_to_come(), heartbeat.device_is_shared()) == (1, False)

@@ -53,6 +53,8 @@ given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 name = f"{given['-model']} {given['--seed']}"
 running = len(lines("started.txt")) - len(lines("ended.txt")) + 1
 add("started.txt", f"{name} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')} {running}")
+seeds, shared = (os.environ[f"WHICH_BACKBONE_{hint}"] for hint in ("SEEDS", "SHARED_DEVICE"))
+add("hints.txt", f"{name}: {seeds} {shared or 'alone'}")
 do = behaviour["cells"].get(name) or behaviour["cells"].get(given["-model"], "done")
 heartbeat = Path(os.environ["WHICH_BACKBONE_HEARTBEAT"])
 folder = Path("runs/digits") / given["-model"] / f"honest-seed{given['--seed']}-x"
@@ -230,6 +232,17 @@ def test_each_cell_runs_once(behave: Behave, capsys: Any) -> None:
     assert started()[4:] == ["resnet 2", "swin 2"]
     assert not list(Path("runs/grid").glob("*.json"))
     assert not list(Path("runs/grid").glob("*.heartbeat"))
+
+
+def hints() -> list[str]:
+    return sorted(Path("hints.txt").read_text().splitlines())
+
+
+def test_a_cell_is_told_how_many_seeds_are_to_come(behave: Behave) -> None:
+    """So that it knows for how many runs a compilation pays."""
+    assert run(f"{LINE} --seeds 0-2") == 0
+    cells = {"resnet 0": 3, "resnet 1": 2, "resnet 2": 1, "swin 0": 3, "swin 1": 2, "swin 2": 1}
+    assert hints() == [f"{cell}: {seeds} alone" for cell, seeds in cells.items()]
 
 
 def test_rerun_starts_over_what_is_done_and_what_failed(behave: Behave, capsys: Any) -> None:
@@ -423,6 +436,7 @@ def test_a_card_has_as_many_cells_at_a_time_as_it_may(behave: Behave, monkeypatc
     assert run(f"{LINE} --seeds 0-3") == 0
     lines = [line.split() for line in Path("started.txt").read_text().splitlines()]
     assert Counter(card for *_, card, _ in lines) == {"3": 4, "GPU-a": 4}
+    assert {hint.rpartition(" ")[2] for hint in hints()} == {"1"}
     assert max(int(running) for *_, running in lines) == 4
 
 

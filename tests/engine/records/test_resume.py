@@ -148,11 +148,14 @@ def test_what_a_kill_left_of_a_file_is_removed(command: Command, tmp_path: Path)
     assert len(record["resumed"]) == 1
 
 
-def test_a_resume_computes_with_the_threads_that_it_began_with(command: Command, tmp_path: Path) -> None:
+def test_a_resume_computes_with_the_threads_that_it_began_with(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     threads = torch.get_num_threads()
     try:
-        torch.set_num_threads(2)
-        cut_off_before_test(command)
+        with monkeypatch.context() as patch:
+            patch.setattr("engine.training.plan.usable_threads", lambda: 2)
+            cut_off_before_test(command)
         torch.set_num_threads(1)
         assert command(QUICK) == 0
         assert torch.get_num_threads() == 2

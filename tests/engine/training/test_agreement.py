@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from engine.training.agreement import Candidate, StepResult, copy_in_form, make_candidate, silence, step_result
+from engine.training.agreement import (
+    FIRST_SCALE,
+    Candidate,
+    StepResult,
+    copy_in_form,
+    make_candidate,
+    silence,
+    step_result,
+)
 from engine.training.plan import Plan
 from tests import toy
 
@@ -84,3 +92,29 @@ def test_what_is_random_is_silenced() -> None:
     assert [probability for _, probability in found] == [0.5, 0.25]
     images = torch.ones(4, 3, 2, 2)
     assert torch.equal(model[:2].train()(images), images)
+
+
+def test_gradients_that_overflow_fp16_are_scaled_down_until_they_do_not() -> None:
+    """Random weights have gradients of up to 4e7; a scaler comes down while training starts, and so does this."""
+    torch.manual_seed(0)
+    first, last = nn.Linear(192, 4), nn.Linear(4, 3)
+    with torch.no_grad():
+        first.weight *= 1e-4
+        last.weight *= 2e3
+    model = nn.Sequential(nn.Flatten(), first, last)
+    images, labels = batch()
+    found = []
+    for precision in ("fp32", "fp16"):
+        trying = make_candidate(replace(PLAN, precision=precision), copy.deepcopy(model), "2", 8)
+        found.append(step_result(trying, images, labels))
+    expected, half = found
+    assert expected.norm * FIRST_SCALE > 65504
+    assert half.agrees(expected)
+    assert half.norm == pytest.approx(expected.norm, rel=0.05)
+
+
+def test_what_is_never_finite_ends_the_search_for_a_scale() -> None:
+    layer = nn.Linear(192, 3)
+    nn.init.constant_(layer.bias, float("nan"))
+    trying = make_candidate(replace(PLAN, precision="fp16"), nn.Sequential(nn.Flatten(), layer), "1", 8)
+    assert not step_result(trying, *batch()).head.isfinite().any()

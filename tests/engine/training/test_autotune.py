@@ -1,6 +1,8 @@
 """The plan by measurement: what is tried, what is chosen, what is remembered."""
 
+import itertools
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,8 +19,10 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from engine.data.batches import Batches
 from engine.errors import UserError
 from engine.models.structure import freeze_body, replace_head
-from engine.training import autotune
-from engine.training.autotune import TuningRequest, TuningResult, fastest_plan, remembered
+from engine.training import autotune, threads
+from engine.training.agreement import step_result
+from engine.training.autotune import fastest_plan, with_threads_of_now
+from engine.training.findings import TuningRequest, TuningResult, remembered
 from engine.training.plan import Plan
 from engine.training.step import Step
 from tests import toy
@@ -47,14 +51,19 @@ class Watch:
     """Stands for the clock: a pass of a model takes as long as `seconds` says of its form, for 8 images."""
 
     def __init__(self) -> None:
-        self.now = 0.0
-        self.seconds: dict[str, float] = {}
+        self.now = self.processor = 0.0
+        self.seconds: dict[str, float] = {}  # by form, or by form and threads: "fp32 NCHW x2"
+        self.share = {1: 1.0, 2: 1.0}  # of a processor, that each of so many threads gets
+        self.noise: Iterator[float] = itertools.repeat(1.0)  # how many times as long each pass takes
         self.first: dict[str, float] = {}  # what the first step of a form takes beside
         self.steps: list[str] = []  # the form of every step
         self._form, self._compiled = "", ""
 
     def perf_counter(self) -> float:
         return self.now
+
+    def process_time(self) -> float:
+        return self.processor
 
     @contextmanager
     def compiled(self) -> Iterator[None]:
@@ -72,7 +81,11 @@ class Watch:
             dtype = {torch.float32: "fp32", torch.bfloat16: "bf16"}[output.dtype]
             self._form = f"{dtype} {layout}{self._compiled}"
             more = 0.0 if self._form in self.steps else self.first.get(self._form, 0.0)
-            self.now += self.seconds[self._form] * len(given[0]) / 8 + more
+            threads = torch.get_num_threads()
+            seconds = self.seconds.get(f"{self._form} x{threads}") or self.seconds[self._form]
+            took = seconds * len(given[0]) / 8 * next(self.noise) + more
+            self.now += took
+            self.processor += took * threads * self.share.get(threads, 1.0)
 
     def step(self, *_: object) -> None:
         self.steps.append(self._form)
@@ -84,7 +97,9 @@ Timed = Callable[[dict[str, float]], list[str]]
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     watch = Watch()
-    monkeypatch.setattr("engine.training.autotune.time", SimpleNamespace(perf_counter=watch.perf_counter))
+    clock = SimpleNamespace(perf_counter=watch.perf_counter, process_time=watch.process_time)
+    monkeypatch.setattr("engine.training.trials.time", clock)
+    monkeypatch.setattr("engine.training.trials.PRESSURE", Path("nowhere"))
     hooks = (register_module_forward_hook(watch.pass_through), register_optimizer_step_post_hook(watch.step))
     yield watch
     for hook in hooks:
@@ -121,24 +136,27 @@ def test_the_hopeless_are_not_tried_again(timed: Timed) -> None:
     seen = timed({"bf16 NCHW": 0.02, "bf16 NHWC": 0.025, "fp32 NCHW": 0.05, "fp32 NHWC": 0.029})
     chosen()
     counts = {form: seen.count(form) for form in FORMS}
-    # a warm-up, five rounds, and two steps that tell how many images to try with
-    assert counts == {"bf16 NCHW": 8, "bf16 NHWC": 6, "fp32 NHWC": 6, "fp32 NCHW": 3}
+    # a warm-up and five rounds; the first form tells before how many images to try with, in four steps
+    assert counts == {"bf16 NCHW": 10, "bf16 NHWC": 6, "fp32 NHWC": 6, "fp32 NCHW": 3}
 
 
-def test_time_is_limited(timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("first", [0.0, 4.0])
+def test_first_steps_never_count_and_two_rounds_always_run(
+    watch: Watch, timed: Timed, monkeypatch: pytest.MonkeyPatch, first: float
+) -> None:
+    """A card looks for its kernels in them, for seconds, and longest for what will then be the fastest."""
     seen = timed(FORMS)
+    watch.first = {"bf16 NHWC": first}
     monkeypatch.setattr(autotune, "BUDGET", 0.0)
     assert chosen().form == "bf16 NHWC"
-    assert sorted(seen[2:]) == sorted(FORMS)  # the warm-up decides
+    assert {form: seen[4:].count(form) for form in FORMS} == dict.fromkeys(FORMS, 3)
 
 
-def test_a_first_step_does_not_count_where_there_is_a_second(
-    watch: Watch, timed: Timed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    timed(FORMS)
-    watch.first = {"bf16 NHWC": 0.3}
-    monkeypatch.setattr(autotune, "ROUNDS", 1)
-    assert chosen().form == "bf16 NHWC"
+def test_the_warm_up_takes_nothing_of_the_time_for_the_race(watch: Watch, timed: Timed) -> None:
+    seen = timed(dict.fromkeys(FORMS, 0.02))
+    watch.first = dict.fromkeys(FORMS, autotune.BUDGET)
+    chosen()
+    assert seen.count("bf16 NHWC") == 6
 
 
 def test_precision_that_was_asked_for_is_kept(timed: Timed) -> None:
@@ -217,6 +235,8 @@ DAMAGED = [
     *({**WHOLE, "compile_gain": gain} for gain in (float("inf"), 0, -1, "", list[int]())),
     *({**WHOLE, "micro_batch": number} for number in (0, "")),
     {**WHOLE, "memory": ""},
+    *({**WHOLE, "threads": number} for number in (0, -1, "2", True, 1.0, 10**9)),
+    {**WHOLE, "graphed": 1},
     *({name: value for name, value in WHOLE.items() if name != lacking} for lacking in WHOLE),
     {**WHOLE, "more": 1},
 ]
@@ -287,15 +307,153 @@ def test_weights_statistics_and_random_numbers_stay_as_they_are() -> None:
         assert value.is_contiguous(), name
 
 
+@pytest.fixture
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A processor whose kernels may use two of them."""
+    before = torch.get_num_threads()
+    monkeypatch.setattr("engine.training.threads.usable_threads", lambda: 2)
+    yield
+    torch.set_num_threads(before)
+
+
+TWO = replace(PLAN, threads=2)
+BUSY = {1: 0.95, 2: 0.5}  # two threads wait for each other whenever one is interrupted
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize(("alone", "together", "expected"), [(0.2, 0.1, 2), (0.1, 0.4, 1), (0.1, 0.1, 2)])
+def test_threads_are_tried_too(timed: Timed, alone: float, together: float, expected: int) -> None:
+    timed({f"{form} x{n}": seconds for form in FORMS for n, seconds in ((1, alone), (2, together))})
+    plan = chosen(plan=TWO)
+    assert plan.threads == expected
+    assert plan.images_per_second == pytest.approx(8 / min(alone, together))
+    # the caller's own go on until the plan is followed
+    assert torch.get_num_threads() == 2
+    plan.place(toy.tiny())
+    assert torch.get_num_threads() == expected
+
+
+def busy(watch: Watch, _: pytest.MonkeyPatch) -> None:
+    watch.share = BUSY
+
+
+def uneven(watch: Watch, _: pytest.MonkeyPatch) -> None:
+    watch.noise = itertools.cycle([1.0, 3.0, 2.0])
+
+
+def crowded(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others wait for a processor, half of the time: the system counts that as microseconds."""
+
+    def read_text() -> str:
+        return f"some avg10=1.00 avg60=1.00 avg300=1.00 total={int(watch.now * 0.5e6)}\nfull ...\n"
+
+    monkeypatch.setattr("engine.training.trials.PRESSURE", SimpleNamespace(read_text=read_text))
+    monkeypatch.setattr("engine.training.trials.cpus", os.cpu_count)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("others", [busy, uneven, crowded])
+def test_what_is_found_while_others_are_at_work_serves_this_run_alone(
+    watch: Watch,
+    timed: Timed,
+    monkeypatch: pytest.MonkeyPatch,
+    own_cache: Path,
+    others: Callable[[Watch, pytest.MonkeyPatch], None],
+) -> None:
+    timed(FORMS | {f"{form} x2": 2 * seconds for form, seconds in FORMS.items()})
+    others(watch, monkeypatch)
+    plan = chosen(plan=TWO)
+    assert plan.reason.endswith("; others are at work here, so this is for this run alone")
+    assert not list(own_cache.rglob("*.json"))
+    watch.noise, watch.share = itertools.repeat(1.0), {}
+    monkeypatch.setattr("engine.training.trials.PRESSURE", Path("nowhere"))
+    assert "others" not in chosen(plan=TWO).reason
+    assert list(own_cache.rglob("*.json"))
+
+
+def test_where_the_clock_is_in_doubt_what_is_usual_decides(
+    watch: Watch, timed: Timed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forms = dict.fromkeys(FORMS, 0.02) | {"bf16 NHWC": 0.015}
+    usual = replace(REQUEST, usual="fp32 NHWC")
+    timed(forms)
+    uneven(watch, monkeypatch)
+    assert chosen(usual).form == "fp32 NHWC"
+    watch.noise = itertools.repeat(1.0)
+    assert chosen(usual).form == "bf16 NHWC"
+    timed(dict.fromkeys(FORMS, 0.02))
+    assert chosen(replace(usual, backbone="another")).form == "fp32 NHWC"
+
+
+@pytest.mark.parametrize(
+    ("usual", "expected"), [("", "bf16 NCHW"), ("bf16 NHWC", "bf16 NHWC"), ("fp16 NHWC", "bf16 NHWC")]
+)
+def test_a_usual_form_that_cannot_be_is_taken_for_the_nearest(usual: str, expected: str) -> None:
+    forms = autotune.forms_of(PLAN, replace(REQUEST, usual=usual))
+    assert forms[0].form == expected
+    assert sorted(form.form for form in forms) == sorted(FORMS)
+
+
+def test_a_card_tries_both_half_precisions() -> None:
+    forms = autotune.forms_of(replace(PLAN, device="cuda"), REQUEST)
+    assert {form.precision for form in forms} == {"bf16", "fp16", "fp32"}
+    asked = autotune.forms_of(replace(PLAN, device="cuda"), replace(REQUEST, precision="bf16"))
+    assert {form.precision for form in asked} == {"bf16"}
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_finding_is_followed_with_the_threads_of_now(watch: Watch, timed: Timed) -> None:
+    seconds = FORMS | {f"{form} x1": 1.5 * each for form, each in FORMS.items()}
+    seen = timed(seconds)
+    quiet = chosen(plan=TWO)
+    assert quiet.threads == 2
+    seen.clear()
+    assert chosen(plan=TWO) == quiet
+    assert len(seen) == 3  # a warm-up and two that tell whether it is as it was
+    watch.share = BUSY
+    timed(seconds | {f"{form} x2": 9 * each for form, each in FORMS.items()})
+    crowd = chosen(plan=TWO)
+    assert (crowd.form, crowd.threads) == (quiet.form, 1)
+    assert crowd.images_per_second == pytest.approx(8 / 0.03)
+    assert crowd.reason.endswith("; others are at work here: 266.7 at present, with 1 thread")
+    # and so is the plan of another seed
+    like = TWO.like(quiet, 0)
+    assert with_threads_of_now(like, toy.tiny(), TRAIN, "6").threads == 1
+    watch.share = {}
+    timed(seconds)
+    assert chosen(plan=TWO) == quiet
+    assert with_threads_of_now(like, toy.tiny(), TRAIN, "6") == like
+
+
+def test_forms_are_compared_on_the_same_batch_normalisation(timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where time suffices for steps of few images: the comparison is not in micro-batches of so many."""
+    timed(FORMS)
+    monkeypatch.setattr(threads, "STEP_SECONDS", 1e-9)
+    batches: set[int] = set()
+    plain = step_result
+
+    def compared(candidate: Any, images: torch.Tensor, labels: torch.Tensor) -> Any:
+        hook = candidate.model.register_forward_pre_hook(lambda _, given: batches.add(len(given[0])))
+        result = plain(candidate, images, labels)
+        hook.remove()
+        return result
+
+    monkeypatch.setattr("engine.training.autotune.step_result", compared)
+    plan = chosen()
+    assert batches == {8}
+    assert plan.reason.startswith("400.0 images/s (2 a step); ")
+    assert "inaccurate" not in plan.reason
+
+
 def test_a_slow_backbone_is_tried_on_few_images(watch: Watch, timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
     """An image takes 0.05 s in every form, so that four take a step's time."""
     seen = timed(dict.fromkeys(FORMS, 0.4))
-    monkeypatch.setattr(autotune, "STEP_SECONDS", 0.2)
-    monkeypatch.setattr(autotune, "BUDGET", 3.5)
+    monkeypatch.setattr(threads, "STEP_SECONDS", 0.2)
+    monkeypatch.setattr(autotune, "BUDGET", 2.5)
     plan = chosen()
     assert plan.reason.startswith("20.0 images/s (4 a step); ")
-    # two steps that tell how many images to try with; then time suffices for a warm-up and two rounds
-    assert len(seen) == 2 + 3 * len(FORMS)
+    # steps that tell how many images to try with; then a warm-up, and time suffices for three rounds
+    assert len(seen) == 4 + 4 * len(FORMS)
     assert watch.now < 5
 
 
@@ -402,6 +560,20 @@ def test_a_long_run_is_compiled_where_that_is_faster(timed: Timed, compiler: lis
     asked = chosen(replace(REQUEST, compile="on"))
     assert asked.compiled
     assert asked.reason.endswith("; compiled, as asked for, it is 2.00 times as fast")
+
+
+def test_compilation_pays_for_all_that_follow(timed: Timed, compiler: list[int]) -> None:
+    """Of three seeds, the later two find the kernels in Inductor's cache."""
+    timed(COMPILED)
+    # 2 steps of 0.02 s an epoch, a twentieth of which is the usual gain on a processor
+    saved = 0.04 * (1 - 1 / autotune.COMPILE_GAIN["cpu"])
+    alone = autotune.PAYS_BACK * autotune.COMPILE_SECONDS / saved
+    three = autotune.PAYS_BACK * (autotune.COMPILE_SECONDS + 2 * autotune.COMPILE_AGAIN_SECONDS) / saved / 3
+    assert three < alone
+    assert not chosen(replace(REQUEST, epochs=int(0.99 * three), seeds=3)).compiled
+    assert not chosen(replace(REQUEST, epochs=int(0.99 * alone))).compiled
+    assert compiler == []
+    assert chosen(replace(REQUEST, epochs=int(1.01 * three), seeds=3)).compiled
 
 
 def test_what_compilation_does_not_speed_up_is_left(timed: Timed, compiler: list[int]) -> None:
