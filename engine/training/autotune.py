@@ -19,7 +19,7 @@ from engine.models.structure import trains_batch_norm
 from engine.training.agreement import Candidate, copy_in_form, make_candidate, silence, step_result
 from engine.training.findings import TuningRequest, TuningResult, remember, remembered, result_path
 from engine.training.plan import LAYOUTS, Plan
-from engine.training.threads import thread_race, threads_of_now, usual_seconds
+from engine.training.threads import best_threads, threads_of_now
 from engine.training.trials import LEAST_GAIN, Race, ranked
 
 BUDGET = 20.0  # seconds for all forms together, once each has taken its first steps
@@ -199,14 +199,14 @@ def _raced(
     forms: list[Plan], models: dict[str, nn.Module], head: str, images: torch.Tensor, labels: torch.Tensor
 ) -> list[Race]:
     """The forms against each other, last; before, on a processor, the numbers of threads."""
-    before = []
+    before: list[Race] = []
     whole = len(labels)
     if forms[0].device == "cpu":
-        of_threads = thread_race(forms, models, head, images, labels)
-        images, labels = of_threads.images, of_threads.labels
-        for best in ranked(of_threads.candidates, usual_seconds)[:1]:
-            forms = [replace(form, threads=best.plan.threads) for form in forms]
-        before.append(of_threads)
+        found = best_threads(forms, models, head, images, labels)
+        images, labels = found.images, found.labels
+        if found.best:
+            forms = [replace(form, threads=found.best.plan.threads) for form in forms]
+        before += found.races
     race = Race([make_candidate(form, models[form.layout], head, whole) for form in forms], images, labels)
     race.warm_up()
     race.run(BUDGET)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -13,11 +13,12 @@ from engine.errors import counted, out_of_memory
 from engine.training.agreement import Candidate, make_candidate
 from engine.training.findings import KEPT
 from engine.training.plan import Plan, usable_threads
-from engine.training.trials import LEAST_SHARE, Race, ranked, seconds_of
+from engine.training.trials import LEAST_SHARE, Race, ranked
 
 SECONDS = 4.0  # for all numbers of threads together
 STEP_SECONDS = 0.5  # a step on a CPU is tried on so many images that it takes about this long
 FEW = 2  # images that tell how many these are
+FAR_BEHIND = 1.7  # times as slow as the fastest on FEW images: not tried on more
 
 
 def thread_counts() -> list[int]:
@@ -26,73 +27,90 @@ def thread_counts() -> list[int]:
     return sorted({most, max(1, most // 2), 1}, reverse=True)
 
 
-def thread_race(
+@dataclass(frozen=True)
+class Threads:
+    """What came of numbers of threads."""
+
+    races: list[Race]  # of which the last one decided
+    images: torch.Tensor
+    labels: torch.Tensor  # so many that a step takes about STEP_SECONDS
+
+    @property
+    def best(self) -> Candidate | None:
+        """The fastest; None where no form could take a step."""
+        # with more threads, the luckiest sample says little of the others
+        return next(iter(ranked(self.races[-1].candidates, lambda candidate: candidate.median)), None)
+
+
+def best_threads(
     forms: Sequence[Plan], models: Mapping[str, nn.Module], head: str, images: torch.Tensor, labels: torch.Tensor
-) -> Race:
+) -> Threads:
     """Numbers of threads against each other, in the first of the forms that can take a step on the images at all.
 
-    The race is over, on so many of the images that a step takes about STEP_SECONDS. models: one for each layout. Raises
-    what the last form raises where memory holds not even FEW images.
+    models: one for each layout. Raises what the last form raises where memory holds not even FEW images.
     """
     lack: BaseException | None = None
     for form in forms:
         variants = [replace(form, threads=threads) for threads in thread_counts()]
         candidates = [make_candidate(variant, models[form.layout], head, len(labels)) for variant in variants]
         try:
-            race = _race(candidates, images, labels)
+            found = _raced(candidates, images, labels)
         except (RuntimeError, MemoryError) as problem:
             if not out_of_memory(problem):
                 raise
             lack = problem.with_traceback(None)
         else:
-            if race.candidates:
-                return race
+            if found.best:
+                return found
     if lack:
         raise lack
-    return Race([], images[:FEW], labels[:FEW])
+    return Threads([Race([], images[:FEW], labels[:FEW])], images[:FEW], labels[:FEW])
 
 
-def _race(candidates: list[Candidate], images: torch.Tensor, labels: torch.Tensor) -> Race:
+def _raced(candidates: list[Candidate], images: torch.Tensor, labels: torch.Tensor) -> Threads:
+    """First on few images, which shows what is far behind, as many threads are that wait for each other."""
     few = Race(candidates, images[:FEW], labels[:FEW])
     few.warm_up()
-    seconds = min((seconds_of(candidate, few.images, few.labels) for candidate in few.candidates), default=STEP_SECONDS)
-    count = min(max(len(few.labels), int(len(few.labels) * STEP_SECONDS / seconds)), len(labels))
-    race = Race(few.candidates, images[:count], labels[:count])
-    race.run(SECONDS)
-    return race
+    few.run(0.0)
+    if not few.candidates:
+        return Threads([few], few.images, few.labels)
+    fastest = min(candidate.median for candidate in few.candidates)
+    count = min(max(len(few.labels), int(len(few.labels) * STEP_SECONDS / fastest)), len(labels))
+    images, labels = images[:count], labels[:count]
+    hopeful = [each for each in few.candidates if each.fastest < FAR_BEHIND * fastest]
+    race = Race([replace(each, seconds=[], shares=[]) for each in hopeful], images, labels)
+    race.run(SECONDS if len(hopeful) > 1 else 0.0)
+    return Threads([few, race], images, labels)
 
 
 def threads_of_now(plan: Plan, model: nn.Module, head: str, images: torch.Tensor, labels: torch.Tensor) -> Plan:
-    """`plan` with another number of threads where, at the moment, its own is far from what it promised.
+    """`plan` with as many threads as it is fastest with at the moment.
 
-    model: a copy to try with, placed as the plan says.
+    As many as it has, where these are all that may be used and take steps as fast as it promises. model: a copy to try
+    with, placed as the plan says.
     """
-    if plan.device != "cpu" or usable_threads() == 1:
-        return plan
     eager = replace(plan, compiled=False)
+    if plan.threads == usable_threads() and (plan.threads == 1 or _as_promised(eager, model, head, images, labels)):
+        return plan
+    found = best_threads([eager], {plan.layout: model}, head, images, labels)
+    disturbed = found.best is not None and any(race.disturbed(found.best) for race in found.races)
+    if found.best is None or (found.best.plan.threads == plan.threads and not disturbed):
+        return plan
+    threads, speed = found.best.plan.threads, len(found.labels) / found.best.median
+    at_work = "others are at work here: " if disturbed else ""
+    reason = f"{plan.reason}; {at_work}{speed:.1f} at present, with {counted(threads, 'thread')}"
+    return replace(plan, threads=threads, images_per_second=speed, reason=reason)
+
+
+def _as_promised(plan: Plan, model: nn.Module, head: str, images: torch.Tensor, labels: torch.Tensor) -> bool:
+    """Whether its threads get the time of as many processors, and steps are about as fast as it says."""
     count = len(labels)
     if plan.images_per_second:
         count = min(max(FEW, int(STEP_SECONDS * plan.images_per_second)), count)
-    alone = Race([make_candidate(eager, model, head, len(labels))], images[:count], labels[:count])
-    alone.warm_up()
-    alone.run(SECONDS)
-    if not alone.candidates or _as_promised(alone.candidates[0], count):
-        return plan
-    race = thread_race([eager], {plan.layout: model}, head, images, labels)
-    for best in ranked(race.candidates, usual_seconds)[:1]:
-        threads = best.plan.threads
-        speed = len(race.labels) / best.median
-        reason = f"{plan.reason}; others are at work here: {speed:.1f} at present, with {counted(threads, 'thread')}"
-        plan = replace(plan, threads=threads, images_per_second=speed, reason=reason)
-    return plan
-
-
-def usual_seconds(candidate: Candidate) -> float:
-    """What a step usually took: with more threads, the luckiest sample says little of the others."""
-    return candidate.median
-
-
-def _as_promised(candidate: Candidate, images: int) -> bool:
-    promised = candidate.plan.images_per_second
-    kept = promised is None or images / candidate.median >= KEPT * promised
-    return kept and statistics.median(candidate.shares) >= LEAST_SHARE
+    race = Race([make_candidate(plan, model, head, len(labels))], images[:count], labels[:count])
+    race.warm_up()
+    race.run(0.0)
+    for candidate in race.candidates:
+        kept = plan.images_per_second is None or count / candidate.median >= KEPT * plan.images_per_second
+        return kept and statistics.median(candidate.shares) >= LEAST_SHARE
+    return False

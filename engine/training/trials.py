@@ -44,7 +44,7 @@ class Race:
         self.candidates = candidates
         self.left_out: dict[str, str] = {}  # form -> what is wrong with it
         self.images, self.labels = images, labels
-        self._waiting = Waiting()
+        self.waiting = 0.0  # the share of the race in which something waited for a processor
         self._lack: BaseException | None = None
 
     def warm_up(self) -> None:
@@ -52,25 +52,31 @@ class Race:
         self._each(self.candidates, self._warm)
 
     def run(self, seconds: float) -> None:
-        """Time the forms in turn, LEAST_ROUNDS to MOST_ROUNDS times as far as `seconds` go; the hopeless ones twice."""
+        """Time the forms in turn, LEAST_ROUNDS to MOST_ROUNDS times as far as `seconds` go; the hopeless ones twice.
+
+        Once the slowest sample of one is faster than the fastest of every other, more would tell nothing.
+        """
+        waiting = Waiting()
         deadline = time.perf_counter() + seconds
         running = list(self.candidates)
         for turn in range(MOST_ROUNDS):
-            round_seconds = sum(candidate.median * candidate.steps for candidate in running if candidate.seconds)
-            if turn >= LEAST_ROUNDS and (len(running) == 1 or time.perf_counter() + round_seconds > deadline):
+            if turn >= LEAST_ROUNDS and (
+                settled(running) or time.perf_counter() + sum(each.median * each.steps for each in running) > deadline
+            ):
                 break
             self._each(running[:: -1 if turn % 2 else 1], self._sample)
             best = min((candidate.median for candidate in self.candidates), default=0.0)
             # one slow step may be another program's doing
             hopeful = [each for each in self.candidates if not turn or each.fastest < HOPELESS * best]
             running = [candidate for candidate in running if candidate in hopeful]
+        self.waiting = waiting.share()
 
     def disturbed(self, chosen: Candidate) -> bool:
         """Whether others were at work meanwhile, so that another time `chosen` need not be the best, or as fast."""
         shares = [statistics.median(each.shares) for each in self.candidates if each.shares]
         starved = bool(chosen.shares) and statistics.median(chosen.shares) < LEAST_SHARE
         starved |= min(shares, default=1.0) < LEAST_SHARE_OF_ANY
-        return starved or chosen.spread > MOST_SPREAD or self._waiting.share() > MOST_WAITING
+        return starved or chosen.spread > MOST_SPREAD or self.waiting > MOST_WAITING
 
     def _each(self, candidates: list[Candidate], work: Work) -> None:
         for candidate in candidates:
@@ -114,6 +120,14 @@ class Race:
         end.record()
         end.synchronize()
         return max(float(begin.elapsed_time(end)) / 1000 / candidate.steps, 1e-9)
+
+
+def settled(running: list[Candidate]) -> bool:
+    """Whether one is the fastest beyond doubt, or alone."""
+    if len(running) < 2:
+        return True
+    first, *others = sorted(running, key=lambda candidate: candidate.median)
+    return len(first.seconds) > LEAST_ROUNDS and all(other.fastest > max(first.seconds) for other in others)
 
 
 def ranked(candidates: list[Candidate], by: Callable[[Candidate], float]) -> list[Candidate]:
