@@ -136,7 +136,7 @@ def test_the_hopeless_are_not_tried_again(timed: Timed) -> None:
     seen = timed({"bf16 NCHW": 0.02, "bf16 NHWC": 0.025, "fp32 NCHW": 0.05, "fp32 NHWC": 0.029})
     chosen()
     counts = {form: seen.count(form) for form in FORMS}
-    # a warm-up and three rounds, which settle it; the first form tells before how many images to try with, in five steps
+    # five steps of the first form tell how many images to try with; then a warm-up and three rounds, which settle it
     assert counts == {"bf16 NCHW": 9, "bf16 NHWC": 4, "fp32 NHWC": 4, "fp32 NCHW": 3}
 
 
