@@ -155,7 +155,10 @@ def record(work: Callable[[], torch.Tensor]) -> tuple[Replay, torch.Tensor]:
     except BaseException as problem:
         torch.cuda.set_stream(stream)  # where a capture can't begin or end, PyTorch leaves the side stream current
         _abandon(graph, pool, random)
-        raise (first or problem) from None
+        if first is None or first is problem:
+            raise
+        problem.__traceback__ = None  # its frames hold `first`, whose context it is: a circle around what was allocated
+        raise first from None
     finally:
         first = None  # it would keep this frame, and so itself, alive
     return graph.replay, result
