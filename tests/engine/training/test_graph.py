@@ -47,6 +47,7 @@ class Recorder:
         """What engine.training.graph.record() is on a card."""
         parameters = [*self.model.parameters()]
         assert all(parameter.grad is None for parameter in parameters)
+        assert all(loss() is None for loss in self.losses), "what was captured before still takes memory"
         modes, buffers, random = self._modes(), copy.deepcopy([*self.model.buffers()]), torch.get_rng_state()
         loss = work()
         static = [parameter.grad for parameter in parameters]
@@ -183,6 +184,14 @@ def test_a_loss_that_the_caller_holds_stays(recorder: Recorder) -> None:
     assert not second.requires_grad
 
 
+def test_a_batch_that_the_caller_holds_stays(recorder: Recorder) -> None:
+    _, step = new_step(recorder, GRAPHED)
+    given = batch(0)
+    for each in (given, batch(1)):
+        step(*each)
+    assert all(map(torch.equal, given, batch(0)))
+
+
 def test_gradients_are_added_to_those_that_are_there(recorder: Recorder) -> None:
     found = []
     for plan in (GRAPHED, EAGER):
@@ -247,7 +256,7 @@ def test_another_shape_is_captured_anew(recorder: Recorder) -> None:
     step(images, labels)
     step(nn.functional.interpolate(images, 12), labels)
     assert recorder.captures == 2
-    assert len([loss for loss in recorder.losses if loss() is not None]) == 1
+    assert [loss() is None for loss in recorder.losses] == [True, False]
 
 
 def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(recorder: Recorder) -> None:
@@ -259,6 +268,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(recorder: Recorder) ->
     saved = copy.deepcopy(take_snapshot(State(), model, {}, step))
     expected = [step(*batch(seed)) for seed in (1, 2)]
     weights = copy.deepcopy(model.state_dict())
+    del step
     for number in range(2):
         other, again = new_step(recorder, plan)
         if number:
