@@ -2,6 +2,10 @@
 
 import copy
 import gc
+import itertools
+import os
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -14,6 +18,7 @@ from torch import nn
 
 import common
 from engine.device import free_memory
+from engine.paths import PROJECT
 from engine.training import graph
 from engine.training.agreement import HEAD_COSINE, copy_in_form, make_candidate, step_result
 from engine.training.graph import WARM_UP
@@ -22,6 +27,7 @@ from engine.training.plan import Plan
 from engine.training.state import State
 from engine.training.step import Step
 from tests import toy
+from tests.conftest import SHARED
 
 EAGER = Plan("cpu", "", "fp32", "")
 GRAPHED = replace(EAGER, graphed=True)
@@ -494,25 +500,47 @@ def test_the_memory_of_a_graph_comes_back_on_a_card() -> None:
 @on_cuda
 def test_a_capture_that_fails_leaves_the_card_usable() -> None:
     given = on_the_card(CARD, 0, SIZE, 16)
-    stream = torch.cuda.current_stream()
+    stream, generator = torch.cuda.current_stream(), torch.cuda.default_generators[0]
     left = []
     for _ in range(3):
         model, step = card_step(Waiting())
-        losses = [step(*given).item() for _ in range(3)]
+        offsets = [generator.get_offset()]
+        for _ in range(3):
+            step(*given)
+            offsets.append(generator.get_offset())
         assert not step.graphed
-        assert len(set(losses)) == 3
+        assert len({after - before for before, after in itertools.pairwise(offsets)}) == 1
+        assert offsets[1] > offsets[0]
         assert torch.cuda.current_stream() == stream
         del model, step
-        other = torch.cuda.Stream()
         lent = torch.zeros(2**22, device="cuda")
-        lent.record_stream(other)
+        lent.record_stream(torch.cuda.Stream())
         del lent
         free_memory("cuda")
         left.append((torch.cuda.memory_allocated(), torch.cuda.memory_reserved()))
-    assert left[1] == left[2]
-    _, step = card_step()
-    step(*given)
-    assert step.graphed
+    assert left[1] == left[2]  # the first has made the workspaces
+
+
+@on_cuda
+def test_after_a_capture_that_fails_another_succeeds() -> None:
+    given = on_the_card(CARD, 0, SIZE, 16)
+    for layers, graphed in (((Waiting(),), False), ((), True)):
+        _, step = card_step(*layers)
+        losses = [step(*given).item() for _ in range(3)]
+        assert step.graphed is graphed
+        assert len(set(losses)) == 3
+
+
+DRY_CARD = SHARED / "drycard" / "drycard"  # PyTorch's CUDA side on a runtime that computes nothing
+
+
+@pytest.mark.skipif(not DRY_CARD.is_file() or torch.cuda.is_available(), reason="needs the dry card, and no real one")
+def test_a_capture_that_fails_leaves_a_dry_card_usable() -> None:
+    test = f"{__file__}::{test_a_capture_that_fails_leaves_the_card_usable.__name__}"
+    command = [str(DRY_CARD), sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "cuda", test]
+    environment = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert "1 passed" in done.stdout, done.stdout[-3000:] + done.stderr[-1000:]
 
 
 @on_cuda
