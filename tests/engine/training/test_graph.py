@@ -553,6 +553,7 @@ def test_a_capture_that_fails_leaves_a_dry_card_usable() -> None:
     test = f"{__file__}::{test_a_capture_that_fails_leaves_the_card_usable.__name__}"
     command = [str(DRY_CARD), sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "cuda", test]
     environment = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(PROJECT)}
+    environment.pop("XDG_CACHE_HOME", None)  # of the tests alone: it would be built anew each time
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
     assert "1 passed" in done.stdout, done.stdout[-3000:] + done.stderr[-1000:]
 
