@@ -96,11 +96,9 @@ def step_result(candidate: Candidate, images: torch.Tensor, labels: torch.Tensor
     silenced = silence(candidate.model)
     candidate.plan.use_threads()
     images = images.contiguous(memory_format=candidate.plan.memory_format)
-    scaler, scale = candidate.step.scaler, FIRST_SCALE
+    scaler, half = candidate.step.scaler, candidate.plan.precision == "fp16"
+    candidate.step.scaler = torch.amp.GradScaler(candidate.plan.device, init_scale=FIRST_SCALE, enabled=half)
     while True:
-        candidate.step.scaler = torch.amp.GradScaler(
-            candidate.plan.device, init_scale=scale, enabled=candidate.plan.precision == "fp16"
-        )
         loss = candidate.step.add_gradient(images, labels)
         # in float64 on the CPU: not every device has it
         gradients, head = (
@@ -109,9 +107,10 @@ def step_result(candidate: Candidate, images: torch.Tensor, labels: torch.Tensor
             for module in (candidate.model, candidate.head)
         )
         candidate.step.optimizer.zero_grad(set_to_none=True)
-        if candidate.plan.precision != "fp16" or scale <= LAST_SCALE or gradients.isfinite().all():
+        scale = candidate.step.scaler.get_scale()
+        if not half or scale <= LAST_SCALE or gradients.isfinite().all():
             break
-        scale /= 4
+        candidate.step.scaler.update(scale / 4)
     candidate.step.scaler = scaler
     for layer, probability in silenced:
         layer.p = probability

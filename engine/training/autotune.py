@@ -229,7 +229,12 @@ def _graphed(race: Race, models: dict[str, nn.Module], head: str, left_out: dict
             if not out_of_memory(problem):
                 raise
         left_out |= alone.left_out
-        found += alone.candidates
+        for candidate in alone.candidates:
+            if candidate.step.graphed:
+                found.append(candidate)
+            else:
+                left_out[form.form] = "can't be captured"
+            candidate.step.release()
         free_memory(form.device)
     return found
 

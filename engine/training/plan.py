@@ -37,7 +37,7 @@ class Plan:
     threads: int = 1  # of the processor: another number adds in another order, so it is part of the plan
     layout: str = "NCHW"  # of images and weights in memory, or "NHWC"
     compiled: bool = False  # whether the training step's forward and backward pass are, by torch.compile
-    graphed: bool = False  # whether the step's forward and backward pass are a CUDA graph
+    graphed: bool = False  # whether they are replayed, for whole batches, from a CUDA graph
     micro_batch: int | None = None  # images that are in memory at a time; None: a whole batch
     memory: str | None = None  # why not a whole batch, and what that changes
     images_per_second: float | None = None  # of training steps, as measured when the plan was made; None: not measured
@@ -52,6 +52,7 @@ class Plan:
             precision=other.precision,
             layout=other.layout,
             compiled=other.compiled,
+            graphed=other.graphed and self.device == "cuda",
             micro_batch=other.micro_batch,
             memory=(other.memory or "").partition(", from epoch")[0] or None,
             images_per_second=other.images_per_second,
@@ -67,7 +68,9 @@ class Plan:
         numbers &= speed is None or (isinstance(speed, int | float) and 0 < speed < inf)
         words = (self.device, self.device_name, self.precision, self.layout, self.reason, self.memory or "")
         known = all(isinstance(word, str) for word in words) and self.precision in DTYPES and self.layout in LAYOUTS
-        return numbers and known and isinstance(self.compiled, bool) and self.device in ("cuda", "cpu", "mps")
+        flags = isinstance(self.compiled, bool) and isinstance(self.graphed, bool)
+        possible = not self.graphed or (self.device == "cuda" and not self.compiled)
+        return numbers and known and flags and possible and self.device in ("cuda", "cpu", "mps")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -92,7 +95,10 @@ class Plan:
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context that forward and loss run in."""
-        return nullcontext() if self.precision == "fp32" else torch.autocast(self.device, dtype=self.dtype)
+        if self.precision == "fp32":
+            return nullcontext()
+        # a weight that was cast before a capture would not be cast again by its replays
+        return torch.autocast(self.device, dtype=self.dtype, cache_enabled=not self.graphed)
 
     def gradient_scaler(self) -> torch.amp.GradScaler:
         """fp16 gradients underflow unless the loss is scaled up; bf16 has the range of fp32."""
@@ -134,7 +140,12 @@ class Plan:
         return forward
 
     def halved(self, batch_size: int, batch_norm: bool) -> Plan | None:
-        """This plan with micro-batches of half the size; None below the floor of SMALLEST_MICRO_BATCH images."""
+        """This plan with micro-batches of half the size; None below the floor of SMALLEST_MICRO_BATCH images.
+
+        Where there is a CUDA graph, it goes first: its memory serves nothing else, and micro-batches may cost numbers.
+        """
+        if self.graphed:
+            return replace(self, graphed=False, memory="out of memory: steps are not replayed from a CUDA graph")
         half = min(self.micro_batch or batch_size, batch_size) // 2
         if half < SMALLEST_MICRO_BATCH:
             return None

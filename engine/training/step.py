@@ -1,12 +1,17 @@
-"""One step of training as the plan says: dtype, compilation, micro-batches."""
+"""One step of training as the plan says: dtype, compilation, CUDA graph, micro-batches."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from engine.training.plan import Plan
+from engine.training.graph import GraphedGradient
+from engine.training.plan import Forward, Plan
 
 
 class Step:
@@ -15,13 +20,22 @@ class Step:
     Where memory does not hold a whole batch, its gradient is added up over micro-batches: the same step, but for batch
     normalisation, whose statistics are then those of each micro-batch. They are nearly equal, and one image larger than
     the plan says where one would be left alone.
+
+    Whole batches go through a CUDA graph, if the plan says so, all their micro-batches in one; the last, odd one of an
+    epoch goes through the model as it is.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan, batch_size: int) -> None:
-        self.optimizer, self.plan = optimizer, plan
+        self.optimizer, self.plan, self.batch_size = optimizer, plan, batch_size
         self.scaler = plan.gradient_scaler()
         self.most = min(plan.micro_batch or batch_size, batch_size)
         self.forward = plan.forward(model, len(torch.empty(batch_size).tensor_split(self._pieces(batch_size))[0]))
+        self._graph = GraphedGradient(model) if plan.graphed else None
+
+    @property
+    def graphed(self) -> bool:
+        """Whether whole batches go through a CUDA graph: not where the plan says so and no capture succeeds."""
+        return self._graph is not None and self._graph.possible
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """One step on a batch, (B, 3, H, W) and (B,); its mean loss, ().
@@ -39,14 +53,16 @@ class Step:
 
         The gradient is scaled as the scaler says.
         """
-        pieces = self._pieces(len(labels))
-        total = torch.zeros((), device=images.device)
-        for some, their_labels in zip(images.tensor_split(pieces), labels.tensor_split(pieces), strict=True):
-            with self.plan.autocast():
-                loss = cross_entropy(self.forward(some), their_labels, reduction="sum") / len(labels)
-            self.scaler.scale(loss).backward()
-            total += loss.detach()
-        return total
+        gradient = partial(_add_gradient, self.forward, self.plan, self.scaler, self._pieces(len(labels)))
+        if len(labels) == self.batch_size:
+            return self._graph.add(gradient, images, labels, self.scaler) if self._graph else gradient(images, labels)
+        with _no_search() if self.plan.device == "cuda" else nullcontext():
+            return gradient(images, labels)
+
+    def release(self) -> None:
+        """Free the memory of the CUDA graph, if there is one; the next whole batch is captured anew."""
+        if self._graph:
+            self._graph.release()
 
     @property
     def lr(self) -> float:
@@ -56,3 +72,27 @@ class Step:
     def _pieces(self, images: int) -> int:
         """How many micro-batches, nearly equal and none of a single image, `images` are divided into."""
         return max(1, min(-(-images // self.most), images // 2))
+
+
+def _add_gradient(
+    forward: Forward, plan: Plan, scaler: torch.amp.GradScaler, pieces: int, images: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    """Step.add_gradient(), in so many pieces, one launch after another."""
+    total = torch.zeros((), device=images.device)
+    for some, their_labels in zip(images.tensor_split(pieces), labels.tensor_split(pieces), strict=True):
+        with plan.autocast():
+            loss = cross_entropy(forward(some), their_labels, reduction="sum") / len(labels)
+        scaler.scale(loss).backward()
+        total += loss.detach()
+    return total
+
+
+@contextmanager
+def _no_search() -> Iterator[None]:
+    """cuDNN does not try its algorithms inside: a size that comes once an epoch is not worth the seconds."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from engine.records.schema import (
     json_schema,
     read_record,
 )
+from engine.training.plan import Plan
 from engine.training.recipe import default_epochs
 from tests.conftest import Command, only_run
 from tests.engine.records.kept import SCHEMA_1, SCHEMA_2, as_schema_1, content
@@ -56,6 +58,14 @@ def valid(record: Any) -> bool:
 def test_a_record_of_today_is_read_as_it_is(new: dict[str, Any]) -> None:
     assert read_record(SCHEMA_2) == new
     assert valid(new)
+
+
+def test_a_plan_may_say_that_it_is_graphed(new: dict[str, Any]) -> None:
+    """Records that do not are from before there were graphs."""
+    assert "graphed" not in new["plan"]
+    assert valid({**new, "plan": {**new["plan"], "graphed": True}})
+    assert not valid({**new, "plan": {**new["plan"], "graphed": "yes"}})
+    assert {field.name for field in fields(Plan)} == json_schema()["properties"]["plan"]["properties"].keys()
 
 
 def test_a_record_of_schema_1_is_read_as_one_of_schema_2(old: dict[str, Any], new: dict[str, Any]) -> None:

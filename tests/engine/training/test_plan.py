@@ -1,6 +1,6 @@
 """How the run computes."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -107,6 +107,8 @@ def test_only_fp16_scales_gradients() -> None:
         {"threads": "2"},
         {"micro_batch": 0},
         {"compiled": "no"},
+        {"graphed": "no"},
+        {"graphed": True},  # on a processor
         {"reason": 3},
         {"memory": 3},
     ],
@@ -116,3 +118,38 @@ def test_a_damaged_plan_of_an_interrupted_run(damage: dict[str, object]) -> None
     assert asdict(keep_plan(whole)) == whole
     with pytest.raises(UserError, match="--rerun"):
         keep_plan({**whole, **damage})
+
+
+def test_a_record_from_before_there_were_graphs_has_none() -> None:
+    whole = asdict(Plan("cpu", "a processor", "fp32", "as asked for", torch.get_num_threads()))
+    assert whole.pop("graphed") is False
+    assert keep_plan(whole).graphed is False
+
+
+GRAPHED = Plan("cuda", "a card", "bf16", "", layout="NHWC", graphed=True)
+
+
+def test_a_graphed_plan() -> None:
+    assert GRAPHED.form == "bf16 NHWC graphed"
+    assert GRAPHED.sound
+    assert not replace(GRAPHED, compiled=True).sound
+    assert not replace(GRAPHED, graphed=1).sound  # type: ignore[arg-type]
+    assert replace(GRAPHED, compiled=True, graphed=False).sound
+
+
+@pytest.mark.parametrize(("device", "graphed"), [("cuda", True), ("cpu", False)])
+def test_another_seed_is_graphed_too_where_there_is_a_card(device: str, graphed: bool) -> None:
+    plan = Plan(device, "", "fp32", "").like(GRAPHED, 1)
+    assert (plan.form, plan.graphed, plan.sound) == ("bf16 NHWC" + " graphed" * graphed, graphed, True)
+    assert not replace(GRAPHED, graphed=True).like(Plan("cuda", "", "fp32", ""), 1).graphed
+
+
+def test_a_graph_is_given_up_before_the_batch_is_divided() -> None:
+    first = GRAPHED.halved(2, batch_norm=True)
+    assert first is not None
+    assert (first.graphed, first.micro_batch) == (False, None)
+    assert first.memory == "out of memory: steps are not replayed from a CUDA graph"
+    assert first.halved(2, batch_norm=True) is None
+    second = first.halved(8, batch_norm=False)
+    assert second is not None
+    assert (second.graphed, second.micro_batch) == (False, 4)

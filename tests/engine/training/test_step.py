@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,26 @@ def test_only_whole_batches_go_through_the_compiled_model(monkeypatch: pytest.Mo
         for images in (8, 3, 8):
             step(torch.randn(images, 3, 8, 8), torch.arange(images) % 5)
         assert calls == expected
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+@pytest.mark.parametrize("benchmark", [True, False])
+def test_only_whole_batches_start_a_search_of_cudnn(
+    device: str, benchmark: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flag alone: what a card makes of it takes seconds for each size."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", benchmark)
+    model, seen = network(), []
+    model.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
+    model[0].register_full_backward_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))  # type: ignore[index]
+    step = Step(model, torch.optim.SGD(model.parameters(), 0.1), Plan(device, "", "fp32", ""), 8)
+    for images in (8, 3, 8):
+        step(torch.randn(images, 3, 8, 8, requires_grad=True), torch.arange(images) % 5)
+    odd = benchmark and device != "cuda"
+    assert seen == [benchmark, benchmark, odd, odd, benchmark, benchmark]
+    with pytest.raises(IndexError):
+        step(torch.randn(3, 3, 8, 8), torch.full((3,), 7))
+    assert torch.backends.cudnn.benchmark is benchmark
 
 
 @pytest.mark.parametrize(
@@ -194,6 +215,26 @@ def test_images_that_are_held_on_the_device_go_first(
     assert "not kept on the device any more" in capsys.readouterr().out
     record = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())
     assert record["plan"]["micro_batch"] is None
+
+
+def test_a_graph_goes_before_micro_batches(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    """Its memory is wanted for nothing else; the numbers are the same without."""
+
+    def record(_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("engine.training.graph.record", record)
+    monkeypatch.setattr("engine.training.graph.aside", nullcontext)
+    for graphed in (True, False):
+        plan = Plan("cpu", "", "fp32", "", graphed=graphed)
+        monkeypatch.setattr("engine.run.choose_plan", lambda *_, plan=plan: plan)
+        assert command(f"{LINE} --out {graphed}") == 0
+    assert "memory     out of memory: steps are not replayed from a CUDA graph\n" in capsys.readouterr().out
+    record_of = json.loads((only_run(tmp_path / "True") / "record.json").read_text())["plan"]
+    assert (record_of["graphed"], record_of["micro_batch"]) == (False, None)
+    assert outcome(tmp_path / "True") == outcome(tmp_path / "False")
 
 
 def test_below_the_floor_it_is_an_error(
