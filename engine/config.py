@@ -193,8 +193,9 @@ class Config:
         role=MACHINE,
         default="measure",
         choices=["measure", "off"],
-        help="measure (default): dtype and memory layout are chosen by trying them for up to 30 seconds, once for a "
-        "backbone, size, batch size and device; off: the device's half precision, NCHW, not measured",
+        help="measure (default): dtype, memory layout, on a processor threads, on a card a CUDA graph are chosen by "
+        "trying them for some 20 seconds, once for a backbone, size, batch size and device, unless others are at work "
+        "there; off: the device's half precision, NCHW, not measured",
     )
     data_dir: Path = flag(
         "--data-dir",

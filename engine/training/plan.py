@@ -90,7 +90,9 @@ class Plan:
     @property
     def lines(self) -> list[str]:
         """What a run prints of it."""
-        lines = [f"plan       {self.device} ({self.device_name}), {self.form}: {self.reason}"]
+        name, _, threads = self.device_name.partition(", ")
+        name = f"{name}, {self.threads} of {threads}" if self.threads < _leading(threads) else self.device_name
+        lines = [f"plan       {self.device} ({name}), {self.form}: {self.reason}"]
         return [*lines, f"memory     {self.memory}"] if self.memory else lines
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -188,6 +190,12 @@ def keep_plan(kept: Mapping[str, Any]) -> Plan:
     if plan.device_name != begun.device_name:
         say(f"note: this run began on {begun.device_name} and goes on on {plan.device_name}: its numbers may differ")
     return begun
+
+
+def _leading(text: str) -> int:
+    """The number that a text begins with; 0 where it begins otherwise."""
+    first = text.partition(" ")[0]
+    return int(first) if first.isdecimal() else 0
 
 
 @cache

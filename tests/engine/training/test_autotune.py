@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,11 +20,12 @@ from engine.data.batches import Batches
 from engine.errors import UserError
 from engine.models.structure import freeze_body, replace_head
 from engine.training import autotune, threads
-from engine.training.agreement import step_result
+from engine.training.agreement import copy_in_form, make_candidate, step_result
 from engine.training.autotune import fastest_plan, with_threads_of_now
 from engine.training.findings import TuningRequest, TuningResult, remembered
-from engine.training.plan import Plan
+from engine.training.plan import LAYOUTS, Plan
 from engine.training.step import Step
+from engine.training.trials import Race
 from tests import toy
 from tests.conftest import Command, only_run
 
@@ -647,3 +648,44 @@ def test_compiled_for_real_it_trains_as_it_does_otherwise(command: Command, tmp_
     on, off = (json.loads((only_run(tmp_path / flag) / "record.json").read_text()) for flag in ("on", "off"))
     assert on["plan"]["compiled"]
     assert on["test"]["nll"] == pytest.approx(off["test"]["nll"], rel=0.05)  # dropout draws other numbers
+
+
+def forms_as_graphs(problems: dict[str, RuntimeError]) -> tuple[list[str], dict[str, str]]:
+    """Which forms are timed as graphs, and what is wrong with others; a capture of a form raises what it has here."""
+
+    def record(work: Callable[[], torch.Tensor]) -> Any:
+        form = names[len(tried)]
+        tried.append(form)
+        if form in problems:
+            raise problems[form]
+        return (lambda: None), work()
+
+    tried: list[str] = []
+    models = {layout: copy_in_form(replace(PLAN, layout=layout), toy.tiny()) for layout in LAYOUTS}
+    forms = autotune.forms_of(PLAN, REQUEST)
+    images, labels = next(TRAIN.sequential())
+    race = Race([make_candidate(form, models[form.layout], "6", 8) for form in forms], images, labels)
+    for candidate, seconds in zip(race.candidates, (0.01, 0.02, 0.03, 0.04), strict=True):
+        candidate.seconds = [seconds]
+    names = [candidate.plan.form for candidate in race.candidates]
+    left_out: dict[str, str] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.training.graph.record", record)
+        patch.setattr("engine.training.graph.aside", nullcontext)
+        found = autotune._graphed(race, models, "6", left_out)
+    assert tried == names
+    assert all(candidate.plan.graphed and len(candidate.seconds) == 2 for candidate in found)
+    return [candidate.plan.form for candidate in found], left_out
+
+
+def test_the_fastest_forms_are_tried_as_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.training.graph._tell", lambda _: None)
+    names = [form.form for form in autotune.forms_of(PLAN, REQUEST)]
+    found, left_out = forms_as_graphs(
+        {
+            names[1]: RuntimeError("not permitted when stream is capturing"),
+            names[2]: torch.OutOfMemoryError("CUDA out of memory."),
+        }
+    )
+    assert found == [f"{names[0]} graphed", f"{names[3]} graphed"]
+    assert left_out == {f"{names[1]} graphed": "can't be captured", f"{names[2]} graphed": "does not fit"}

@@ -153,3 +153,17 @@ def test_a_graph_is_given_up_before_the_batch_is_divided() -> None:
     second = first.halved(8, batch_norm=False)
     assert second is not None
     assert (second.graphed, second.micro_batch) == (False, 4)
+
+
+@pytest.mark.parametrize(
+    ("device", "name", "threads", "shown"),
+    [
+        ("cpu", "a processor, 4 threads", 4, "cpu (a processor, 4 threads), "),
+        ("cpu", "a processor, 4 threads", 1, "cpu (a processor, 1 of 4 threads), "),
+        ("cpu", "", 1, "cpu (), "),
+        ("cuda", "a card", 1, "cuda (a card), "),
+    ],
+)
+def test_how_many_threads_are_used_is_said(device: str, name: str, threads: int, shown: str) -> None:
+    (line,) = Plan(device, name, "fp32", "why", threads).lines
+    assert line == f"plan       {shown}fp32 NCHW: why"
