@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import common
 from benchmarks.columns import measure
 from benchmarks.setting import Setting, add_flags, prepared
-from benchmarks.speed import QUICK, describe
-from benchmarks.tables import geometric_mean, medians, speed_table
+from benchmarks.speed import QUICK, about, describe
+from benchmarks.tables import geometric_mean, speed_table
 from engine.console import say
 from engine.environment import environment
 from engine.errors import RunError
@@ -47,7 +47,10 @@ def neighbours(count: int) -> Iterator[Callable[[], None]]:
         processes = []
         for _ in range(count):
             command = [sys.executable, str(NEIGHBOUR), str(os.getpid())]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 (this project's own)
+            # in a session of its own: Ctrl-C is for this process alone, which ends the others
+            process = subprocess.Popen(  # noqa: S603 (this project's own)
+                command, stdout=subprocess.PIPE, text=True, start_new_session=True
+            )
             stack.callback(_end, process)
             processes.append(process)
         for process in processes:
@@ -82,17 +85,15 @@ def remembered(results: dict[str, dict[str, Any]]) -> str:
     )
 
 
-def run(setting: Setting, models: list[str], check: Callable[[], None], path: Path, about: dict[str, Any]) -> None:
+def run(setting: Setting, models: list[str], check: Callable[[], None], path: Path, more: dict[str, Any]) -> None:
     """Measure the backbones, write `path` after each, and print the table."""
     results: dict[str, dict[str, Any]] = {}
     for name in models:
         found = measure(name, setting)
         check()
         results[name] = describe(name, found, setting)
-        say(
-            f"{name}: " + ", ".join(f"{column} {rate:,.2f} images/s" for column, rate in medians(results[name]).items())
-        )
-        content = {**setting.describe(), **about, "environment": environment()}
+        say(*about(name, results[name]))
+        content = {**setting.describe(), **more, "environment": environment()}
         write_json(path, {**content, "geometric_mean": geometric_mean(results, "gain"), "results": results})
     say(speed_table(results, setting.columns), remembered(results), f"written to {path}")
 
@@ -106,9 +107,12 @@ def main() -> None:
     arguments = parser.parse_args()
     count = 0 if arguments.quiet else NEIGHBOURS
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with prepared(arguments, COLUMNS) as setting, neighbours(count) as check:
-        say(f"neighbours: {count}")
-        run(setting, arguments.models, check, arguments.out / "busy.json", {"neighbours": count})
+    try:
+        with prepared(arguments, COLUMNS) as setting, neighbours(count) as check:
+            say(f"neighbours: {count}")
+            run(setting, arguments.models, check, arguments.out / "busy.json", {"neighbours": count})
+    except RunError as problem:
+        sys.exit(str(problem))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ class _Written(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.numbers: int = 0
+        self.numbers = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
         result = function(*given, **(named or {}))
@@ -89,7 +89,8 @@ def activations(model: nn.Module, size: tuple[int, int]) -> int:
     Copies are left out, and what is dropped at random in training.
     """
     shapes = copy.deepcopy(model).to("meta").eval()
-    with torch.no_grad(), _Written() as written:
+    written = _Written()
+    with torch.no_grad(), written:
         shapes(torch.empty(1, 3, *size, device="meta"))
     return written.numbers
 

@@ -94,13 +94,15 @@ def main() -> None:
     stem = arguments.out / "speed"
     results: dict[str, dict[str, Any]] = {}
     with prepared(arguments, columns) as setting:
-        for name in arguments.models:
-            results[name] = describe(name, measure(name, setting), setting)
-            say(*about(name, results[name]))
-            # now, so that nothing is lost of what comes before an end by force
-            content = {**setting.describe(), "environment": environment(), "results": results}
-            write_json(stem.with_suffix(".json"), content)
-    say(speed_table(results, columns))
+        try:
+            for name in arguments.models:
+                results[name] = describe(name, measure(name, setting), setting)
+                say(*about(name, results[name]))
+                # now, so that an end by force takes nothing of it
+                content = {**setting.describe(), "environment": environment(), "results": results}
+                write_json(stem.with_suffix(".json"), content)
+        finally:  # so far as an interruption let it come
+            say(speed_table(results, columns))
     drawn = plot(results, columns, setting.title, stem.with_suffix(".png"))
     say(f"written to {stem}.json" + (f" and {stem}.png" if drawn else ""))
     if not any(medians(result) for result in results.values()):
