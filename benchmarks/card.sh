@@ -96,7 +96,7 @@ tests() {
   ok "CUDA tests" $status 0
 
   local run=("$PYTHON" digits.py -model mobilenet -bs 64 --weights none --device "$device" --out "$scratch/runs")
-  [ "$device" = cuda ] || run+=(--size 32 --plan off)
+  [ "$device" = cuda ] || run+=(--size 32 --plan off --precision fp32 --shots 20)
   status=0
   timeout -k 5 "$(left)" "${run[@]}" --epochs 2 || status=$?
   ok "a run to its end" $status 0

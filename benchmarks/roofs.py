@@ -38,6 +38,7 @@ H100 = "NVIDIA H100 Tensor Core GPU datasheet"
 A100 = "NVIDIA A100 Tensor Core GPU datasheet"
 # by what is in a card's name as PyTorch reports it; the first that fits
 CARDS: Mapping[str, Card] = {
+    "H200 NVL": Card(835e12, 417e12, 4.8e12, "NVIDIA H200 Tensor Core GPU datasheet (NVL)"),
     "H200": Card(989e12, 494e12, 4.8e12, "NVIDIA H200 Tensor Core GPU datasheet (SXM)"),
     "H100 NVL": Card(835e12, 417e12, 3.9e12, H100 + " (NVL)"),
     "H100 PCIe": Card(756e12, 378e12, 2.0e12, H100 + " (PCIe)"),
@@ -45,7 +46,7 @@ CARDS: Mapping[str, Card] = {
     "A100-SXM4-40GB": Card(312e12, 156e12, 1.555e12, A100),
     "A100-PCIE-40GB": Card(312e12, 156e12, 1.555e12, A100),
     "A100 80GB PCIe": Card(312e12, 156e12, 1.935e12, A100),
-    "A100": Card(312e12, 156e12, 2.039e12, A100 + " (SXM, 80 GB)"),
+    "A100-SXM4-80GB": Card(312e12, 156e12, 2.039e12, A100),
     "L40S": Card(362e12, 183e12, 0.864e12, "NVIDIA L40S datasheet"),
     "L4": Card(121e12, 60e12, 0.3e12, "NVIDIA L4 Tensor Core GPU datasheet"),
     "Tesla T4": Card(65e12, 8.1e12, 0.32e12, "NVIDIA T4 Tensor Core GPU datasheet"),
