@@ -88,14 +88,17 @@ def remembered(results: dict[str, dict[str, Any]]) -> str:
 def run(setting: Setting, models: list[str], check: Callable[[], None], path: Path, more: dict[str, Any]) -> None:
     """Measure the backbones, write `path` after each, and print the table."""
     results: dict[str, dict[str, Any]] = {}
-    for name in models:
-        found = measure(name, setting)
-        check()
-        results[name] = describe(name, found, setting)
-        say(*about(name, results[name]))
-        content = {**setting.describe(), **more, "environment": environment()}
-        write_json(path, {**content, "geometric_mean": geometric_mean(results, "gain"), "results": results})
-    say(speed_table(results, setting.columns), remembered(results), f"written to {path}")
+    try:
+        for name in models:
+            found = measure(name, setting)
+            check()
+            results[name] = describe(name, found, setting)
+            say(*about(name, results[name]))
+            content = {**setting.describe(), **more, "environment": environment()}
+            write_json(path, {**content, "geometric_mean": geometric_mean(results, "gain"), "results": results})
+    finally:  # so far as an interruption let it come
+        say(speed_table(results, setting.columns), remembered(results))
+    say(f"written to {path}")
 
 
 def main() -> None:

@@ -13,13 +13,16 @@ import torch
 
 import benchmarks.accuracy
 import benchmarks.augment
+import benchmarks.busy
 import benchmarks.cache
 import benchmarks.recipes
 import benchmarks.speed
 import digits
 from benchmarks.accuracy import compare, record_of
+from benchmarks.columns import Found
 from benchmarks.photographs import DISTINCT, make_photographs, raw_splits
 from benchmarks.recipes import lite0
+from benchmarks.setting import Setting
 from common import BACKBONES, Backbone, WeightsFile
 from engine.config import Config, parse
 from engine.paths import PROJECT
@@ -46,7 +49,7 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-SCRIPTS = ("accuracy", "augment", "cache", "recipes", "speed")
+SCRIPTS = ("accuracy", "augment", "busy", "cache", "recipes", "speed")
 
 
 def test_each_is_a_script() -> None:
@@ -63,7 +66,7 @@ for name in {SCRIPTS}:
     assert done.returncode == 0, done.stderr
 
 
-def test_speed(benchmark: Benchmark, tmp_path: Path) -> None:
+def test_speed(benchmark: Benchmark, tmp_path: Path, user_cache: Path) -> None:
     line = "--models shufflenet --size 64 --batch-size 2 --rounds 1 --device cpu --out"
     printed = benchmark(benchmarks.speed, *line.split(), str(tmp_path))
     assert "geometric mean" in printed
@@ -74,7 +77,86 @@ def test_speed(benchmark: Benchmark, tmp_path: Path) -> None:
     ratios = found["ratios"]
     assert ratios["gain"] == pytest.approx(ratios["loader"] * ratios["form"] * ratios["of_ceiling"])
     assert 0 <= min(found["data_wait_share"]) <= max(found["data_wait_share"]) < 1
+    assert found["failed"] == {}
+    assert found["plan_seconds"] > 0
+    assert found["plan_remembered"] in (True, False)
+    assert found["macs"] > 0
+    assert min(found["peak_memory_mib"].values()) > 0
+    # a processor has no place among the cards
+    assert "mfu" not in found
+    assert "roofs" not in found
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+    # neither is a user's own finding used, nor one left there that was found in another time
+    assert not list((user_cache / "which-backbone").rglob("shufflenet-*.json"))
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stands for the measurement of a backbone: resnet has all, wavemix no plain, and at swin somebody interrupts."""
+    measured: list[str] = []
+
+    def measure(name: str, setting: Setting) -> Found:
+        measured.append(name)
+        if name == "swin":
+            raise KeyboardInterrupt
+        found = Found({column: [2.0, 4.0] for column in setting.columns})
+        if name != "resnet":
+            found.images_per_second["plain"] = []
+            found.failed["plain"] = "RuntimeError: filters"
+        return found
+
+    monkeypatch.setattr(benchmarks.speed, "measure", measure)
+    monkeypatch.setattr(benchmarks.busy, "measure", measure)
+    monkeypatch.setattr("benchmarks.photographs.DISTINCT", 4)
+    return measured
+
+
+ON_LITTLE = "--size 32 --batch-size 2 --rounds 1 --device cpu --out"
+
+
+@pytest.mark.usefixtures("made_up")
+def test_a_failed_column_of_speed_is_a_dash(benchmark: Benchmark, tmp_path: Path) -> None:
+    printed = benchmark(benchmarks.speed, "--models", "wavemix", "resnet", *ON_LITTLE.split(), str(tmp_path))
+    assert "\nwavemix plain: RuntimeError: filters\n" in printed
+    results = read(tmp_path / "speed.json")["results"]
+    assert results["wavemix"]["failed"] == {"plain": "RuntimeError: filters"}
+    assert results["wavemix"]["ratios"] == {"of_ceiling": 1.0, "form": 1.0}
+    assert results["resnet"]["ratios"]["gain"] == 1.0
+    with pytest.raises(SystemExit, match="nothing could be measured"):
+        benchmark(
+            benchmarks.speed, "--models", "wavemix", "--columns", "plain", *ON_LITTLE.split(), str(tmp_path / "none")
+        )
+
+
+@pytest.mark.parametrize(("script", "name"), [(benchmarks.speed, "speed"), (benchmarks.busy, "busy")])
+def test_what_was_measured_is_kept_when_it_is_interrupted(
+    script: ModuleType,
+    name: str,
+    benchmark: Benchmark,
+    made_up: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    quiet = ["--quiet"] if name == "busy" else []
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(script, "--models", "resnet", "swin", "regnet", *quiet, *ON_LITTLE.split(), str(tmp_path))
+    assert made_up == ["resnet", "swin"]
+    found = read(tmp_path / f"{name}.json")
+    assert found["results"].keys() == {"resnet"}
+    assert found["rounds"] == 1
+    assert "geometric mean" in capsys.readouterr().out
+
+
+def test_busy(benchmark: Benchmark, tmp_path: Path) -> None:
+    printed = benchmark(benchmarks.busy, "--models", "shufflenet", *ON_LITTLE.split(), str(tmp_path))
+    assert "neighbours: 2" in printed
+    assert "the plan's finding: shufflenet" in printed
+    found = read(tmp_path / "busy.json")
+    result = found["results"]["shufflenet"]
+    assert found["neighbours"] == 2
+    assert result["images_per_second"].keys() == {"plain", "ours"}
+    assert found["geometric_mean"] == pytest.approx(result["ratios"]["gain"])
+    assert result["plan_remembered"] == ("not remembered" not in printed)
 
 
 def test_speed_is_of_the_published_backbones() -> None:

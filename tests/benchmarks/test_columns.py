@@ -88,7 +88,7 @@ def test_columns_take_turns_in_an_order_that_is_reversed(stage: Stage) -> None:
     found = measure("resnet", setting())
     order = ["plain", "step", "ours", "ceiling"]
     assert stage.happened == ["set up", "start", "plain", "ours", *reversed(order), *order, "memory", "end"]
-    assert found.images_per_second == dict.fromkeys(order, [2.0, 2.0])
+    assert found.images_per_second == {column: [2.0, 2.0] for column in order}
     assert (found.failed, found.late) == ({}, None)
     assert found.peak_memory_mib["plain"] == 2.0
     assert (found.peak_memory_mib["ours"] or 0) > 1
