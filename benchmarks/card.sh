@@ -9,13 +9,14 @@
 # PYTHON names the interpreter (default: .venv/bin/python where it is there, else python3); CARD_SECONDS a call's limit
 # (default: 340); CARD_FLAGS more flags for benchmarks/speed.py. CARD_DEVICE=cpu rehearses all, on little.
 set -euo pipefail
-cd "$(dirname "$0")/.."
 
+home=$(realpath "$(dirname "$0")/..")
 command=${1:-}
-wheels=${2:-build/wheels}
-out=${OUT:-build/card}
+wheels=$(realpath -m "${2:-$home/build/wheels}")
+out=$(realpath -m "${OUT:-$home/build/card}")
 device=${CARD_DEVICE:-cuda}
 limit=${CARD_SECONDS:-340}
+cd "$home"
 if [ -z "${PYTHON:-}" ]; then
   PYTHON=$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)
 fi
