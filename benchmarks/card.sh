@@ -108,8 +108,8 @@ tests() {
   local process log=$scratch/interrupted.log
   "${run[@]}" >"$log" 2>&1 &
   process=$!
-  while kill -0 $process 2>/dev/null && ! grep -qE '^ +1 ' "$log"; do sleep 0.1; done
-  kill -USR1 $process || true
+  while kill -0 $process 2>/dev/null && ! grep -qE '^ +1 ' "$log" && [ $SECONDS -lt "$limit" ]; do sleep 0.1; done
+  kill "-$([ $SECONDS -lt "$limit" ] && echo USR1 || echo KILL)" $process || true
   status=0
   wait $process || status=$?
   cat "$log"

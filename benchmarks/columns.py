@@ -92,10 +92,13 @@ def _columns(name: str, setting: Setting, found: Found, stack: ExitStack) -> Map
     """Those that could be set up; `stack` ends them, and notes in `found` what they say of themselves."""
     device, columns = setting.plan.device, dict[str, Column]()
     if asked := [column for column in OURS if column in setting.columns]:
+        ours: Ours | None = None
         try:
             ours = Ours(name, setting)
         except Exception as problem:  # of the model, the card, the plan: it is these columns' alone
             found.failed |= dict.fromkeys(asked, reason_of(problem))
+        if ours is None:
+            free_memory(device)  # that plain may need
         else:
             columns |= {"ours": ours.end_to_end, "ceiling": ours.alone}
             reset_peak_memory(device)

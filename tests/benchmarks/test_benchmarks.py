@@ -4,10 +4,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,9 +25,12 @@ from benchmarks.columns import Found
 from benchmarks.photographs import DISTINCT, make_photographs, raw_splits
 from benchmarks.recipes import lite0
 from benchmarks.setting import Setting
+from benchmarks.speed import describe
 from common import BACKBONES, Backbone, WeightsFile
 from engine.config import Config, parse
+from engine.data.part import Part
 from engine.paths import PROJECT
+from engine.training.plan import Plan
 from tests.engine.records.kept import SCHEMA_1, SCHEMA_2
 
 Benchmark = Callable[..., str]
@@ -158,6 +163,21 @@ def test_busy(benchmark: Benchmark, tmp_path: Path) -> None:
     assert result["images_per_second"].keys() == {"plain", "ours"}
     assert found["geometric_mean"] == pytest.approx(result["ratios"]["gain"])
     assert result["plan_remembered"] == ("not remembered" not in printed)
+
+
+def test_on_a_card_its_roofs_are_beside_the_figures(tmp_path: Path) -> None:
+    part = Part(np.zeros((1, 1, 1, 3), np.uint8), np.zeros(1, np.int64), ["0"])
+    plan = Plan("cuda", "NVIDIA H100 80GB HBM3", "bf16", "a test")
+    setting = Setting(tmp_path, part, plan, 2, (256, 256), steps=1, rounds=1)
+    found = Found({"plain": [100.0], "ours": [8000.0], "ceiling": []}, {"ceiling": "RuntimeError: x"})
+    assert "roofs" not in describe("resnet", found, setting)
+    found.ours = {"plan": {"precision": "bf16"}, "macs": 5_338_507_264}
+    told = describe("resnet", found, setting)
+    assert told["mfu"] == {"ours": pytest.approx(6 * 5.3385e9 * 8000 / 989e12, rel=1e-3)}
+    # 29.6 million numbers of two bytes, five times, at 3.35 TB/s
+    assert told["roofs"] == pytest.approx({"compute": 30_880, "memory": 11_310}, rel=0.01)
+    unknown = replace(setting, plan=replace(plan, device_name="NVIDIA L40"))
+    assert "mfu" not in describe("resnet", found, unknown)
 
 
 def test_speed_is_of_the_published_backbones() -> None:

@@ -45,6 +45,8 @@ print(torch.cuda.get_device_name())
 def test_wavemix_trains_on_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHON", sys.executable)
     monkeypatch.delenv("XDG_CACHE_HOME")  # where it was built
+    if subprocess.run([str(DRY_CARD), "true"], cwd=PROJECT, capture_output=True).returncode:
+        pytest.skip("the card that computes nothing can't be built here")
     command = [str(DRY_CARD), sys.executable, "-c", ON_A_CARD]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     assert done.stdout.startswith("Dry"), done.stderr

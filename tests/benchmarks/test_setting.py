@@ -1,18 +1,14 @@
-"""What is the same for all backbones of a comparison, and what one may not leave behind."""
+"""What is the same for all backbones of a comparison."""
 
 import argparse
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.ours import nothing_remembered, plan_budget
 from benchmarks.photographs import make_photographs
 from benchmarks.setting import add_flags, prepared
-from engine.paths import user_cache
-from engine.training import autotune
 
 
 def parsed(*words: str) -> argparse.Namespace:
@@ -64,34 +60,3 @@ def test_nonsense_is_refused(words: list[str], capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit, match="2"):
         parsed(*words)
     assert "expected" in capsys.readouterr().err
-
-
-def test_a_plans_time_is_given_for_the_measurement_alone() -> None:
-    before = autotune.BUDGET
-    with plan_budget(2.5):
-        assert autotune.BUDGET == 2.5
-    assert before == autotune.BUDGET
-    with plan_budget(None):
-        assert before == autotune.BUDGET
-
-
-@pytest.mark.parametrize("before", ["/somewhere", None])
-def test_nothing_is_remembered(before: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    if before:
-        monkeypatch.setenv("XDG_CACHE_HOME", before)
-    users = user_cache()
-    seen: list[Path] = []
-
-    def interrupted() -> None:
-        with nothing_remembered():
-            seen.append(user_cache())
-            (seen[0] / "plans").mkdir(parents=True)
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert seen[0] != users
-    assert not seen[0].exists()
-    assert user_cache() == users
-    assert os.environ.get("XDG_CACHE_HOME") == before
