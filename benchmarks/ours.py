@@ -19,7 +19,7 @@ from benchmarks.plain import CLASSES
 from benchmarks.setting import Setting
 from engine.config import Config
 from engine.data.batches import Batches
-from engine.device import prepare, synchronize
+from engine.device import free_memory, prepare, synchronize
 from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD
 from engine.models.structure import macs
 from engine.paths import user_cache
@@ -116,6 +116,7 @@ def plan_budget(seconds: float | None) -> Iterator[None]:
 
 def reset_peak_memory(device: str) -> None:
     """Let what engine.training.meters reports as the peak of memory be that from now on, where the system can."""
+    free_memory(device)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):  # of Linux alone: proc(5), clear_refs
