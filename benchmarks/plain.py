@@ -107,7 +107,8 @@ class Plain:
 
 def reason_of(problem: BaseException) -> str:
     """What went wrong, in a line."""
-    return f"{type(problem).__name__}: {problem}".partition("\n")[0].removesuffix(": ")[:300]
+    whole = str(problem) if isinstance(problem, RunError) else f"{type(problem).__name__}: {problem}"
+    return whole.partition("\n")[0].removesuffix(": ")[:200]
 
 
 def serve(connection: Connection, *given: Any) -> None:

@@ -66,7 +66,8 @@ def describe(name: str, found: Found, setting: Setting) -> dict[str, Any]:
 def about(name: str, result: dict[str, Any]) -> list[str]:
     """What is said of a backbone as soon as it is measured."""
     gain = result["ratios"]
-    lines = [f"{name}: " + ", ".join(f"{column} {rate:,.2f} images/s" for column, rate in medians(result).items())]
+    rates = [f"{column} {rate:,.2f} images/s" for column, rate in medians(result).items()]
+    lines = [f"{name}: {', '.join(rates) or 'nothing could be measured'}"]
     if gain.keys() >= {"gain", "loader", "form", "of_ceiling"}:
         lines.append(
             f"  {gain['gain']:.2f} times as fast = {gain['loader']:.2f} (no loading beside the step) x "

@@ -74,11 +74,12 @@ def speed_table(results: Results, columns: Sequence[str]) -> str:
 
 def _roof_cells(result: Mapping[str, Any]) -> list[str]:
     """Model FLOP utilisation, and the lowest roof with the share of it that was reached."""
-    if "roofs" not in result or "mfu" not in result:
+    if "roofs" not in result:
         return [NONE, NONE]
     bound, roof = min(result["roofs"].items(), key=lambda item: float(item[1]))
-    share = medians(result).get("ours", medians(result).get("ceiling", 0.0)) / roof
-    return [f"{next(iter(result['mfu'].values())):.1%}", f"{bound} {roof:,.0f}/s ({share:.1%})"]
+    column = next(iter(result["mfu"]), None)  # ours, else the ceiling
+    share = f" ({medians(result)[column] / roof:.1%})" if column else ""
+    return [f"{result['mfu'][column]:.1%}" if column else NONE, f"{bound} {roof:,.0f}/s{share}"]
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -43,10 +43,12 @@ def test_a_failed_column_is_a_dash_and_its_reason_below() -> None:
 
 def test_a_card_that_is_known_has_its_roofs() -> None:
     roofed = result([2.0], [50.0], mfu={"ours": 0.125}, roofs={"compute": 400.0, "memory": 200.0})
-    text = speed_table({"resnet": roofed, "swin": result([2.0], [4.0])}, COLUMNS)
+    failed = result([2.0], [], failed={"ours": "RuntimeError: x"}, mfu={}, roofs={"compute": 300.0, "memory": 700.0})
+    text = speed_table({"resnet": roofed, "wavemix": failed, "swin": result([2.0], [4.0])}, COLUMNS)
     assert "MFU" in text.splitlines()[0]
     assert "12.5%" in text
     assert "memory 200/s (25.0%)" in text
+    assert "compute 300/s  " in text
 
 
 def test_nothing_at_all_is_shown_too(tmp_path: Path) -> None:
