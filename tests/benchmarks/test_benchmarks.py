@@ -4,25 +4,33 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import benchmarks.accuracy
 import benchmarks.augment
+import benchmarks.busy
 import benchmarks.cache
 import benchmarks.recipes
 import benchmarks.speed
 import digits
 from benchmarks.accuracy import compare, record_of
+from benchmarks.columns import Found
 from benchmarks.photographs import DISTINCT, make_photographs, raw_splits
 from benchmarks.recipes import lite0
+from benchmarks.setting import Setting
+from benchmarks.speed import describe
 from common import BACKBONES, Backbone, WeightsFile
 from engine.config import Config, parse
+from engine.data.part import Part
 from engine.paths import PROJECT
+from engine.training.plan import Plan
 from tests.engine.records.kept import SCHEMA_1, SCHEMA_2
 
 Benchmark = Callable[..., str]
@@ -46,7 +54,7 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-SCRIPTS = ("accuracy", "augment", "cache", "recipes", "speed")
+SCRIPTS = ("accuracy", "augment", "busy", "cache", "recipes", "speed")
 
 
 def test_each_is_a_script() -> None:
@@ -63,7 +71,8 @@ for name in {SCRIPTS}:
     assert done.returncode == 0, done.stderr
 
 
-def test_speed(benchmark: Benchmark, tmp_path: Path) -> None:
+def test_speed(benchmark: Benchmark, tmp_path: Path, user_cache: Path) -> None:
+    before = sorted(user_cache.rglob("plans/*"))
     line = "--models shufflenet --size 64 --batch-size 2 --rounds 1 --device cpu --out"
     printed = benchmark(benchmarks.speed, *line.split(), str(tmp_path))
     assert "geometric mean" in printed
@@ -74,7 +83,101 @@ def test_speed(benchmark: Benchmark, tmp_path: Path) -> None:
     ratios = found["ratios"]
     assert ratios["gain"] == pytest.approx(ratios["loader"] * ratios["form"] * ratios["of_ceiling"])
     assert 0 <= min(found["data_wait_share"]) <= max(found["data_wait_share"]) < 1
+    assert found["failed"] == {}
+    assert found["plan_seconds"] > 0
+    assert found["plan_remembered"] in (True, False)
+    assert found["macs"] > 0
+    assert min(found["peak_memory_mib"].values()) > 0
+    # a processor has no place among the cards
+    assert "mfu" not in found
+    assert "roofs" not in found
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+    # no finding of the user's is used, and none left there
+    assert sorted(user_cache.rglob("plans/*")) == before
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stands for the measurement of a backbone: resnet has all, wavemix no plain, and at swin somebody interrupts."""
+    measured: list[str] = []
+
+    def measure(name: str, setting: Setting) -> Found:
+        measured.append(name)
+        if name == "swin":
+            raise KeyboardInterrupt
+        found = Found({column: [2.0, 4.0] for column in setting.columns})
+        if name != "resnet":
+            found.images_per_second["plain"] = []
+            found.failed["plain"] = "RuntimeError: filters"
+        return found
+
+    monkeypatch.setattr(benchmarks.speed, "measure", measure)
+    monkeypatch.setattr(benchmarks.busy, "measure", measure)
+    monkeypatch.setattr("benchmarks.photographs.DISTINCT", 4)
+    return measured
+
+
+ON_LITTLE = "--size 32 --batch-size 2 --rounds 1 --device cpu --out"
+
+
+@pytest.mark.usefixtures("made_up")
+def test_a_failed_column_of_speed_is_a_dash(benchmark: Benchmark, tmp_path: Path) -> None:
+    printed = benchmark(benchmarks.speed, "--models", "wavemix", "resnet", *ON_LITTLE.split(), str(tmp_path))
+    assert "\nwavemix plain: RuntimeError: filters\n" in printed
+    results = read(tmp_path / "speed.json")["results"]
+    assert results["wavemix"]["failed"] == {"plain": "RuntimeError: filters"}
+    assert results["wavemix"]["ratios"] == {"of_ceiling": 1.0, "form": 1.0}
+    assert results["resnet"]["ratios"]["gain"] == 1.0
+    with pytest.raises(SystemExit, match="nothing could be measured"):
+        benchmark(
+            benchmarks.speed, "--models", "wavemix", "--columns", "plain", *ON_LITTLE.split(), str(tmp_path / "none")
+        )
+
+
+@pytest.mark.parametrize(("script", "name"), [(benchmarks.speed, "speed"), (benchmarks.busy, "busy")])
+def test_what_was_measured_is_kept_when_it_is_interrupted(
+    script: ModuleType,
+    name: str,
+    benchmark: Benchmark,
+    made_up: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    quiet = ["--quiet"] if name == "busy" else []
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(script, "--models", "resnet", "swin", "regnet", *quiet, *ON_LITTLE.split(), str(tmp_path))
+    assert made_up == ["resnet", "swin"]
+    found = read(tmp_path / f"{name}.json")
+    assert found["results"].keys() == {"resnet"}
+    assert found["rounds"] == 1
+    assert "geometric mean" in capsys.readouterr().out
+
+
+def test_busy(benchmark: Benchmark, tmp_path: Path) -> None:
+    printed = benchmark(benchmarks.busy, "--models", "shufflenet", *ON_LITTLE.split(), str(tmp_path))
+    assert "neighbours: 2" in printed
+    assert "the plan's finding: shufflenet" in printed
+    found = read(tmp_path / "busy.json")
+    result = found["results"]["shufflenet"]
+    assert found["neighbours"] == 2
+    assert result["images_per_second"].keys() == {"plain", "ours"}
+    assert found["geometric_mean"] == pytest.approx(result["ratios"]["gain"])
+    assert result["plan_remembered"] == ("not remembered" not in printed)
+
+
+def test_on_a_card_its_roofs_are_beside_the_figures(tmp_path: Path) -> None:
+    part = Part(np.zeros((1, 1, 1, 3), np.uint8), np.zeros(1, np.int64), ["0"])
+    plan = Plan("cuda", "NVIDIA H100 80GB HBM3", "bf16", "a test")
+    setting = Setting(tmp_path, part, plan, 2, (256, 256), steps=1, rounds=1)
+    found = Found({"plain": [100.0], "ours": [8000.0], "ceiling": []}, {"ceiling": "RuntimeError: x"})
+    assert "roofs" not in describe("resnet", found, setting)
+    found.ours = {"plan": {"precision": "bf16"}, "macs": 5_338_507_264}
+    told = describe("resnet", found, setting)
+    assert told["mfu"] == {"ours": pytest.approx(6 * 5.3385e9 * 8000 / 989e12, rel=1e-3)}
+    # 29.6 million numbers of two bytes, five times, at 3.35 TB/s
+    assert told["roofs"] == pytest.approx({"compute": 30_880, "memory": 11_310}, rel=0.01)
+    unknown = replace(setting, plan=replace(plan, device_name="NVIDIA L40"))
+    assert "mfu" not in describe("resnet", found, unknown)
 
 
 def test_speed_is_of_the_published_backbones() -> None:
