@@ -27,11 +27,11 @@ COMPARED = (4, 8)  # images that a form's loss and gradient are compared on with
 COMPARED_PIXELS = 2**17  # of all of them together, about: a pass over more takes seconds on a CPU
 GRAPHED = 4  # of the fastest forms are tried as a CUDA graph too
 
-# Compilation takes about a minute of a processor and of a card alike, and saves a few percent of a step on a processor
-# (2 to 7 % in three backbones on two cores), a quarter on a card (https://github.com/pytorch/pytorch/pull/99773).
-# Of a model that was compiled before, Inductor's cache has the kernels.
-COMPILE_SECONDS = 60.0
-COMPILE_AGAIN_SECONDS = 20.0
+# Compilation saves a few percent of a step on a processor (2 to 7 % in three backbones on two cores), a quarter on a card
+# (https://github.com/pytorch/pytorch/pull/99773). There it is said to take about a minute; on two cores resnet took 70 s,
+# mobilenet 224 s, and each 6 s where Inductor's cache had the kernels.
+COMPILE_SECONDS = {"cpu": 120.0, "cuda": 60.0}
+COMPILE_AGAIN_SECONDS = 10.0
 COMPILE_GAIN = {"cpu": 1.05, "cuda": 1.3}
 PAYS_BACK = 3.0  # times what it takes, at least
 WITHOUT = "--compile off does without it."
@@ -85,13 +85,18 @@ def _with_threads_of_now(plan: Plan, model: nn.Module, train: Batches, head: str
     return threads_of_now(plan, copy_in_form(plan, model), head, images, labels)
 
 
+def compile_seconds(device: str) -> float:
+    """About how long a backbone takes to be compiled for the first time."""
+    return COMPILE_SECONDS.get(device, max(COMPILE_SECONDS.values()))
+
+
 def _worth_compiling(device: str, result: TuningResult, steps: int, request: TuningRequest) -> bool:
     """Whether what runs like this one last, even if no epoch brings a gain, pays for their compilation."""
     if request.compile != "auto":
         return request.compile == "on"
     gain = result.compile_gain or COMPILE_GAIN.get(device, 1.0)
     saved = result.step_seconds * steps * request.epochs * request.seeds * (1 - 1 / gain)
-    first = COMPILE_SECONDS if result.compile_gain is None else COMPILE_AGAIN_SECONDS
+    first = compile_seconds(device) if result.compile_gain is None else COMPILE_AGAIN_SECONDS
     return saved > PAYS_BACK * (first + (request.seeds - 1) * COMPILE_AGAIN_SECONDS)
 
 
@@ -101,7 +106,8 @@ def _compiled(
     """The chosen form, compiled where that is asked for or brings something, which is measured and remembered once."""
     gain = result.compile_gain
     if gain is None:
-        say(f"measuring  what compiling {request.backbone} brings: about {COMPILE_SECONDS:.0f} s and a few steps, once")
+        about = f"about {compile_seconds(chosen.device):.0f} s and a few steps, once"
+        say(f"measuring  what compiling {request.backbone} brings: {about}")
         gain, problem = _compile_gain(chosen, model, train, request.head)
         if gain is None:
             if request.compile == "on":

@@ -568,8 +568,8 @@ def test_compilation_pays_for_all_that_follow(timed: Timed, compiler: list[int])
     timed(COMPILED)
     # 2 steps of 0.02 s an epoch, a twentieth of which is the usual gain on a processor
     saved = 0.04 * (1 - 1 / autotune.COMPILE_GAIN["cpu"])
-    alone = autotune.PAYS_BACK * autotune.COMPILE_SECONDS / saved
-    three = autotune.PAYS_BACK * (autotune.COMPILE_SECONDS + 2 * autotune.COMPILE_AGAIN_SECONDS) / saved / 3
+    alone = autotune.PAYS_BACK * autotune.compile_seconds("cpu") / saved
+    three = autotune.PAYS_BACK * (autotune.compile_seconds("cpu") + 2 * autotune.COMPILE_AGAIN_SECONDS) / saved / 3
     assert three < alone
     assert not chosen(replace(REQUEST, epochs=int(0.99 * three), seeds=3)).compiled
     assert not chosen(replace(REQUEST, epochs=int(0.99 * alone))).compiled
