@@ -1,9 +1,8 @@
 """What lies on a card, for how long, and what is done where it does not fit."""
 
-import gc
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -28,13 +27,12 @@ class Hungry(nn.Sequential):
     """A network that takes `per_image` bytes beside its own, and notes what lies on the card."""
 
     per_image = 0
-    resident: list[int]  # at each forward pass: training images that are held on the card
+    resident: list[bool]  # at each pass: whether as much is on the card as all training images take
     reserved: list[int]  # at each epoch's begin
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if images.is_cuda:
-            if self.per_image > MIB:
-                self.resident.append(held_images())  # takes a while
+            self.resident.append(torch.cuda.memory_allocated() > TRAIN * SIDE * SIDE * 3)
             taken = torch.empty(len(images), self.per_image, dtype=torch.uint8, device=images.device)
             assert taken.is_cuda
         logits: torch.Tensor = super().forward(images)
@@ -44,16 +42,6 @@ class Hungry(nn.Sequential):
         if mode:
             self.reserved.append(torch.cuda.memory_reserved())
         return super().train(mode)
-
-
-def held_images() -> int:
-    """How many of the training images are on the card as they are stored."""
-    found = 0
-    for each in gc.get_objects():
-        with suppress(ReferenceError):
-            if isinstance(each, torch.Tensor) and each.is_cuda and each.dtype == torch.uint8 and len(each) == TRAIN:
-                found += len(each)
-    return found
 
 
 @pytest.fixture
@@ -88,10 +76,8 @@ def test_images_that_are_held_are_freed_before_batches_are_divided(
     monkeypatch.setattr(Hungry, "per_image", 4 * MIB)  # 64 MiB a batch
     with limit(112 * MIB):
         record = run(f"{LINE} --plan off", large())
-    assert max(hungry.resident) == TRAIN
-    assert hungry.resident[-1] == 0
-    # the first pass after they are given up
-    assert hungry.resident[len(hungry.resident) - hungry.resident[::-1].index(TRAIN)] == 0
+    # held, and from the first pass on after there was no room no longer
+    assert [held for held, _ in groupby(hungry.resident)][-2:] == [True, False]
     assert record["plan"]["micro_batch"] is None
     assert "not kept on the device any more" in capsys.readouterr().out
 
@@ -104,7 +90,7 @@ def test_batches_are_divided_where_nothing_else_is_left(
     with limit(112 * MIB):
         record = run(f"{LINE} --plan {plan}", large())
     assert record["plan"]["micro_batch"] == 4
-    assert hungry.resident[-1] == 0
+    assert not hungry.resident[-1]
 
 
 def test_what_is_reserved_does_not_grow_with_the_epochs(
