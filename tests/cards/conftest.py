@@ -1,4 +1,4 @@
-"""Tests of what runs on a CUDA card; test_dry_card.py has them run where there is none."""
+"""Tests of what runs on a CUDA card; tests/test_dry_card.py has them run where there is none."""
 
 import json
 import math

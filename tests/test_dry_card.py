@@ -1,4 +1,4 @@
-"""The tests of this room on dry cards: PyTorch's CUDA side on a runtime that computes nothing.
+"""The tests of tests/cards/ on dry cards: PyTorch's CUDA side on a runtime that computes nothing.
 
 Devices, dtypes, memory, copies and waits are those of a card; values are not.
 """
@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,7 @@ from engine.paths import PROJECT
 from tests.conftest import SHARED
 
 DRY_CARD = SHARED / "drycard" / "drycard"
-HERE = Path(__file__).parent
+CARDS = PROJECT / "tests" / "cards"
 T4 = {"DRY_CC": "75", "DRY_NAME": "Dry T4", "DRY_MEM_GB": "15"}
 SMALL = {"DRY_MEM_GB": "1.2", "DRY_NAME": "Dry card of 1.2 GB"}
 
@@ -49,20 +48,20 @@ def pass_on_card(arguments: list[str], passed: int, **card: str) -> None:
 
 
 def test_on_a_card_with_bf16() -> None:
-    pass_on_card(["-m", "cuda and not slow", str(HERE)], 25)
+    pass_on_card(["-m", "cuda and not slow", str(CARDS)], 36)
 
 
 def test_on_a_card_without_bf16() -> None:
-    pass_on_card(["-m", "cuda and not slow", str(HERE / "test_main.py")], 14, **T4)
+    pass_on_card(["-m", "cuda and not slow", str(CARDS / "test_main.py")], 14, **T4)
 
 
 def test_on_a_small_card() -> None:
-    pass_on_card(["-m", "cuda and not slow", str(HERE / "test_main.py"), "-k", "small or end"], 7, **SMALL)
+    pass_on_card(["-m", "cuda and not slow", str(CARDS / "test_main.py"), "-k", "small or end"], 7, **SMALL)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("card", [{}, T4], ids=["bf16", "fp16"])
 def test_all_backbones(card: dict[str, str]) -> None:
-    pass_on_card(["-m", "cuda", str(HERE / "test_steps.py")], 30, **card)
+    pass_on_card(["-m", "cuda", str(CARDS / "test_steps.py")], 30, **card)
     backbones = PROJECT / "tests" / "engine" / "models" / "test_backbones.py"
     pass_on_card(["-m", "cuda", str(backbones)], 12, **card)
