@@ -59,6 +59,16 @@ def test_on_a_small_card() -> None:
     pass_on_card(["-m", "cuda and not slow", str(CARDS / "test_main.py"), "-k", "small or end"], 7, **SMALL)
 
 
+def test_a_card_that_does_not_compute_is_passed_over() -> None:
+    code = "from engine.device import find_working_device; print(find_working_device('auto', print))"
+    done = on_card(["-c", code], DRY_MEM_GB="0.0001")
+    line, chosen = done.stdout.splitlines()
+    assert line.startswith(
+        "device     Dry H100 (compute capability 9.0) does not compute and is not used: CUDA out of mem"
+    )
+    assert chosen == "cpu"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("card", [{}, T4], ids=["bf16", "fp16"])
 def test_all_backbones(card: dict[str, str]) -> None:
