@@ -142,6 +142,9 @@ def choose_plan(device: str, precision: str) -> Plan:
         raise UserError(
             f"--precision bf16: {device_name(device)} does not compute in bf16. Use fp16, or leave it to auto."
         )
+    elif device == "mps" and precision == "fp16":
+        # https://github.com/pytorch/pytorch/pull/186360: its fused optimizers take scaled gradients as they are
+        raise UserError("--precision fp16: PyTorch's gradient scaling can't be relied on here. Use fp32 or bf16.")
     return Plan(device, device_name(device), precision, reason, torch.get_num_threads())
 
 

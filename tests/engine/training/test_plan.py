@@ -62,6 +62,17 @@ def test_a_card_that_does_not_compute(monkeypatch: pytest.MonkeyPatch, capsys: A
         choose_plan("cuda", "auto")
 
 
+def test_fp16_where_optimizers_ignore_the_scale_of_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr("engine.device.why_unusable", lambda _: "")
+    monkeypatch.setattr(torch.backends.mps, "get_name", lambda: "Apple M2", raising=False)
+    assert choose_plan("auto", "auto").precision == "fp32"
+    assert choose_plan("mps", "bf16").device_name == "Apple M2"
+    with pytest.raises(UserError, match=r"--precision fp16: .* Use fp32 or bf16\."):
+        choose_plan("mps", "fp16")
+
+
 @pytest.mark.parametrize("device", ["cuda", "mps"])
 def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
