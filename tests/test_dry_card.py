@@ -69,6 +69,20 @@ def test_a_card_that_does_not_compute_is_passed_over() -> None:
     assert chosen == "cpu"
 
 
+def test_launches_are_counted() -> None:
+    script = str(PROJECT / "benchmarks" / "launches.py")
+    done = on_card([script, "--models", "mobilenet", "--size", "32", "--markdown"])
+    heads, _, counts, about = done.stdout.splitlines()
+    assert heads == "| backbone | fp32 NCHW | fp32 NHWC | bf16 NCHW | bf16 NHWC | fp16 NCHW | fp16 NHWC |"
+    name, *found = counts.strip("| ").split(" | ")
+    assert name == "mobilenet"
+    assert all(300 < int(count.replace(",", "")) < 1500 for count in found)
+    assert about.endswith("compute capability 9.0, 4 images of 32 px")
+    alone = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert alone.returncode == 2
+    assert "drycard" in alone.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("card", [{}, T4], ids=["bf16", "fp16"])
 def test_all_backbones(card: dict[str, str]) -> None:
