@@ -1,9 +1,9 @@
 """Kernel launches of a training step of each backbone, in each dtype and memory layout; what bounds a small batch.
 
-../shared/drycard/drycard python benchmarks/launches.py [--models NAME ...] [--size 256] [--batch-size 4] [--markdown]
+../shared/drycard/drycard python benchmarks/launches.py [--models NAME ...] [--size 256] [--batch-size 64] [--markdown]
 
 It counts on a dry card: PyTorch's CUDA side on a runtime that computes nothing. A call of cuDNN or cuBLAS counts as one
-launch. How many there are depends neither on the values nor on the number of images.
+launch, though it may make more.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(BACKBONES), choices=list(BACKBONES), metavar="NAME")
     parser.add_argument("--size", type=int, default=256, metavar="PX", help="height and width in pixels (default: 256)")
-    parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="images a step (default: 4)")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images a step (default: 64)")
     parser.add_argument("--markdown", action="store_true", help="a table for docs/")
     options = parser.parse_args(arguments)
     if "DRY_HOME" not in os.environ:

@@ -77,7 +77,7 @@ def test_launches_are_counted() -> None:
     name, *found = counts.strip("| ").split(" | ")
     assert name == "mobilenet"
     assert all(300 < int(count.replace(",", "")) < 1500 for count in found)
-    assert about.endswith("compute capability 9.0, 4 images of 32 px")
+    assert about.endswith("compute capability 9.0, 64 images of 32 px")
     alone = subprocess.run([sys.executable, script], capture_output=True, text=True)
     assert alone.returncode == 2
     assert "drycard" in alone.stderr
