@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from engine import INTERRUPTED, end_at_once
 from engine.console import fit_to_show, settle_streams, steady_streams
-from engine.errors import RunError, UserError, out_of_memory
+from engine.errors import RunError, UserError, out_of_memory, surely_out_of_memory
 from engine.paths import why_no_name
 
 
@@ -60,8 +60,9 @@ def run_command(command: Callable[[], int | None], interrupted: str = "") -> int
         return _complain(interrupted and f"error: {interrupted}", INTERRUPTED)
     except Exception as problem:
         if out_of_memory(problem):
-            reason = str(problem).partition("\n")[0]
-            message = f"error: out of memory. Try a smaller -bs or --size. ({reason})"
+            reason = str(problem).partition("\n")[0] or type(problem).__name__
+            or_what = "" if surely_out_of_memory(problem) else ", or a library that does not work with this device"
+            message = f"error: out of memory{or_what}. Try a smaller -bs or --size. ({reason})"
         else:
             traceback.print_exc()
             message = "error: this is a fault of the program; please report the lines above."

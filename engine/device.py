@@ -5,7 +5,14 @@ from __future__ import annotations
 import ctypes
 import gc
 import platform
+import re
+import subprocess
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
+import joblib
 import torch
 
 from engine.errors import UserError
@@ -15,14 +22,138 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def find_device(asked: str) -> str:
-    """What `--device` means here: "cuda", "mps" or "cpu". Raises UserError when there is none of the kind."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    there = [kind for kind, yes in available.items() if yes]
+    """What `--device` means here: "cuda", "mps" or "cpu". Raises UserError when there is none of the kind.
+
+    PyTorch's word is taken for it: nothing is computed there, which would take memory of the device.
+    """
+    there = _kinds_there()
     if asked == "auto":
         return there[0]
     if asked not in there:
         raise UserError(f"--device {asked}: PyTorch {torch.__version__} finds none here, only {' and '.join(there)}.")
     return asked
+
+
+def find_working_device(asked: str, note: Callable[[str], object]) -> str:
+    """As find_device(), but a device that turns out not to compute is none.
+
+    Where "auto" passes over one, `note` is given a line that says so. Raises UserError, with what is wrong and how to
+    mend it, for one that was asked for.
+    """
+    if asked != "auto":
+        found = find_device(asked)
+        if reason := why_unusable(found):
+            raise UserError(f"--device {found}: {_found(found)} does not compute: {reason}.\n{_remedy(found)}")
+        return found
+    for kind in _kinds_there():
+        reason = why_unusable(kind)
+        if not reason:
+            break
+        note(f"device     {_found(kind)} does not compute and is not used: {reason} (--device {kind} tells more)")
+    return kind
+
+
+def _kinds_there() -> list[str]:
+    """Those that PyTorch knows of here, the fastest first."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return [kind for kind, yes in available.items() if yes]
+
+
+@cache
+def why_unusable(kind: str) -> str:
+    """Why nothing can be computed on the device, in PyTorch's first sentence; "" where it can.
+
+    A card that PyTorch sees may be too old or too new for this build of it, taken by another process, or full.
+    """
+    if kind == "cpu":
+        return ""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whether what they warn of matters is found out here
+            (torch.ones(1, device=kind) + 1).item()
+    except (RuntimeError, AssertionError) as problem:
+        return re.split(r"\.?(?:\s*\n|\. |$)", str(problem).strip())[0] or type(problem).__name__
+    return ""
+
+
+def _found(kind: str) -> str:
+    """What is known of a device that does not compute."""
+    if kind != "cuda":
+        return processor_name()
+    try:
+        major, minor = torch.cuda.get_device_capability()
+        return f"{torch.cuda.get_device_name()} (compute capability {major}.{minor})"
+    except (RuntimeError, AssertionError):
+        return "the CUDA device"
+
+
+def _remedy(kind: str) -> str:
+    """What can be done about a device that does not compute."""
+    if kind != "cuda":
+        return "Update macOS and PyTorch, or use --device cpu."
+    built_for = torch.cuda.get_arch_list()
+    about = f"PyTorch {torch.__version__} (CUDA {torch.version.cuda}) is built for {', '.join(built_for) or 'no card'}"
+    try:
+        supported = runs_on(built_for, torch.cuda.get_device_capability())
+    except (RuntimeError, AssertionError):
+        supported = True
+    if not supported:
+        return f"{about}: install a build for this card, as https://pytorch.org/get-started says, or use --device cpu."
+    return f"{about}. See with nvidia-smi whether others use the card, or its driver is too old, or use --device cpu."
+
+
+def runs_on(built_for: list[str], capability: tuple[int, int]) -> bool:
+    """Whether code for such architectures ("sm_80", "compute_90") runs on a card of that compute capability.
+
+    Machine code does on cards of the same major version and no lower minor one, PTX on all that are no older (CUDA C++
+    Programming Guide, "Binary Compatibility" and "PTX Compatibility").
+    """
+    card = 10 * capability[0] + capability[1]
+    for name in built_for:
+        if match := re.match(r"(sm|compute)_(\d+)", name):
+            built = int(match[2])
+            if built <= card and (match[1] == "compute" or built // 10 == capability[0]):
+                return True
+    return False
+
+
+def device_name(device: str) -> str:
+    """What the card or chip is called; of a processor, which gives other numbers with other threads, their number."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    if device == "mps":
+        # older versions of PyTorch lack the function
+        return str(getattr(torch.backends.mps, "get_name", processor_name)())
+    threads = usable_threads()
+    return f"{processor_name()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+@cache
+def usable_threads() -> int:
+    """How many threads a processor's kernels may use: as PyTorch began, and as affinity and cgroup quota allow."""
+    return min(torch.get_num_threads(), int(joblib.cpu_count()))
+
+
+def processor_name() -> str:
+    """The processor's, as the system calls it; on a Mac of Apple's, its graphics are of the same chip."""
+    if platform.system() == "Darwin":
+        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        try:
+            name = subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()  # noqa: S603 (fixed)
+        except (OSError, subprocess.TimeoutExpired):
+            name = ""
+    else:
+        name = _model_name(Path("/proc/cpuinfo"))
+    return name or platform.processor() or platform.machine()
+
+
+def _model_name(cpuinfo: Path) -> str:
+    """That of a Linux `cpuinfo` file; "" where it has none."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
 def prepare(device: str) -> None:

@@ -49,11 +49,39 @@ class UnreadableError(Exception):
     """An image that can't be decoded; the message says why, without its name."""
 
 
+# How libraries say that memory is short: PyTorch (its allocators; MPS: "MPS backend out of memory"), the CUDA driver,
+# oneDNN, cuBLAS and cuDNN; "Invalid buffer size" is Metal's, for a tensor larger than it takes.
+LACK_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "could not create a primitive",
+    "could not create a memory object",
+    "CUDA_ERROR_OUT_OF_MEMORY",
+    "_STATUS_ALLOC_FAILED",
+    "ALLOCATION_FAILED",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
+    "Invalid buffer size",
+)
+# What cuDNN and cuBLAS say where their workspace or handle does not fit (https://github.com/pytorch/pytorch/issues/81620
+# has some), but also where they don't work at all.
+PERHAPS_LACK_OF_MEMORY = (
+    "nable to find an engine to execute this computation",
+    "nable to find a valid cuDNN algorithm",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUBLAS_STATUS_INTERNAL_ERROR",
+    "CUDNN_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_INTERNAL_ERROR",
+)
+
+
 def out_of_memory(problem: BaseException) -> bool:
-    """Whether a lack of memory raised it, which PyTorch tells by the type only for CUDA's own allocator."""
-    plain = ("out of memory", "can't allocate memory", "not enough memory")
-    of_libraries = ("_STATUS_ALLOC_FAILED", "could not create a primitive", "could not create a memory object")
-    return isinstance(problem, MemoryError) or any(word in str(problem) for word in plain + of_libraries)
+    """Whether a lack of memory raised it, or may have: PyTorch tells by the type only for CUDA's own allocator."""
+    return surely_out_of_memory(problem) or any(words in str(problem) for words in PERHAPS_LACK_OF_MEMORY)
+
+
+def surely_out_of_memory(problem: BaseException) -> bool:
+    """Whether nothing but a lack of memory raises it."""
+    return isinstance(problem, MemoryError) or any(words in str(problem) for words in LACK_OF_MEMORY)
 
 
 def reason_of(error: OSError) -> str:

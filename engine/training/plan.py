@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cache
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,7 @@ import torch
 from torch import nn
 
 from engine.console import say
-from engine.data.decode_pool import cpus
-from engine.device import find_device
+from engine.device import device_name, find_working_device, usable_threads
 from engine.errors import UserError, out_of_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -162,13 +159,18 @@ def choose_plan(device: str, precision: str) -> Plan:
 
     Raises UserError when this machine has no such device, or the device no such precision.
     """
-    device = find_device(device)
+    device = find_working_device(device, say)
     reason = "as asked for"
     if precision == "auto":
         precision, reason = _half_precision(device)
     elif device == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise UserError(f"--precision bf16: {_name(device)} does not compute in bf16. Use fp16, or leave it to auto.")
-    return Plan(device, _name(device), precision, reason, usable_threads())
+        raise UserError(
+            f"--precision bf16: {device_name(device)} does not compute in bf16. Use fp16, or leave it to auto."
+        )
+    elif device == "mps" and precision == "fp16":
+        # https://github.com/pytorch/pytorch/pull/186360: its fused optimizers take scaled gradients as they are
+        raise UserError("--precision fp16: PyTorch's gradient scaling can't be relied on here. Use fp32 or bf16.")
+    return Plan(device, device_name(device), precision, reason, usable_threads())
 
 
 def keep_plan(kept: Mapping[str, Any]) -> Plan:
@@ -198,12 +200,6 @@ def _leading(text: str) -> int:
     return int(first) if first.isdecimal() else 0
 
 
-@cache
-def usable_threads() -> int:
-    """How many threads a processor's kernels may use: as PyTorch was told, and as affinity and cgroup quota allow."""
-    return min(torch.get_num_threads(), cpus())
-
-
 def _half_precision(device: str) -> tuple[str, str]:
     """The half precision that the device computes in, or fp32 where it has none, and why."""
     if device == "cuda":
@@ -224,15 +220,3 @@ def cpu_has_bf16(cpuinfo: Path) -> bool:
     except OSError:
         return False
     return not words.isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})
-
-
-def _name(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    try:
-        models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    except OSError:
-        models = []
-    name = models[0].partition(":")[2].strip() if models else platform.processor() or platform.machine()
-    threads = usable_threads()
-    return f"{name}, {threads} thread{'s' if threads > 1 else ''}"

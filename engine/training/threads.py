@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from engine.device import usable_threads
 from engine.errors import counted, out_of_memory
 from engine.training.agreement import Candidate, make_candidate
 from engine.training.findings import KEPT
-from engine.training.plan import Plan, usable_threads
+from engine.training.plan import Plan
 from engine.training.trials import LEAST_SHARE, Race, ranked
 
 SECONDS = 4.0  # for all numbers of threads together

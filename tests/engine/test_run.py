@@ -488,7 +488,7 @@ def test_a_seed_on_another_machine_has_a_plan_of_its_own(command: Command, monke
 
     monkeypatch.setattr("engine.run.fastest_plan", measure)
     for seed, name in enumerate(["a processor, 2 threads", "a processor, 1 thread", "another, 1 thread"]):
-        monkeypatch.setattr("engine.training.plan._name", lambda _, name=name: name)
+        monkeypatch.setattr("engine.training.plan.device_name", lambda _, name=name: name)
         assert command(f"-model tiny -bs 16 --weights none --epochs 1 --seed {seed}") == 0
     assert measured == ["a processor, 2 threads", "another, 1 thread"]
 

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,11 +44,33 @@ def test_auto_on_a_card(monkeypatch: pytest.MonkeyPatch, native: bool, precision
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: native)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    monkeypatch.setattr("engine.device.why_unusable", lambda _: "")
     plan = choose_plan("auto", "auto")
     assert (plan.device, plan.device_name, plan.precision) == ("cuda", "a card", precision)
     if not native:
         with pytest.raises(UserError, match="fp16"):
             choose_plan("cuda", "bf16")
+
+
+def test_a_card_that_does_not_compute(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr("engine.device.why_unusable", lambda kind: "no kernel image" if kind == "cuda" else "")
+    assert choose_plan("auto", "auto").device == "cpu"
+    assert "does not compute and is not used: no kernel image" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"--device cuda: .* does not compute: no kernel image"):
+        choose_plan("cuda", "auto")
+
+
+def test_fp16_where_optimizers_ignore_the_scale_of_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr("engine.device.why_unusable", lambda _: "")
+    monkeypatch.setattr(torch.backends.mps, "get_name", lambda: "Apple M2", raising=False)
+    assert choose_plan("auto", "auto").precision == "fp32"
+    assert choose_plan("mps", "bf16").device_name == "Apple M2"
+    with pytest.raises(UserError, match=r"--precision fp16: .* Use fp32 or bf16\."):
+        choose_plan("mps", "fp16")
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
