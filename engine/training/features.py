@@ -83,7 +83,7 @@ def with_features(model: nn.Module, layer: str, train: Batches, val: Batches, pl
     """
     if not _can_be_divided(model, layer, train, plan):
         return train, val
-    say("features   of the frozen layers, computed once: each image passes through them in the first epoch alone")
+    say("features   of the frozen layers, computed once, in the first epoch; after it, images/s are rows of features")
     # no gradient takes memory, in training either
     return (
         _of(model, layer, train, train.for_evaluation(train.name, train.part), plan),
