@@ -51,9 +51,11 @@ class Saver:
 
     def save(self, state: State, snapshot: Callable[[], Mapping[str, Any]], must: bool) -> float | None:
         """Save what `snapshot` makes, if it is time or a `must`, and let `state` count the seconds; None: not saved."""
+        if not self._run.resumable:  # it keeps no weights, but is told of each epoch
+            self._run.save(snapshot())
+            return None
         start = time.perf_counter()
-        # what keeps no weights is told of each epoch
-        if not (must or start >= self._next or not self._run.resumable):
+        if not must and start < self._next:
             return None
         self._run.save(snapshot())
         end = time.perf_counter()
