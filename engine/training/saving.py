@@ -16,8 +16,8 @@ from engine.training.state import State
 from engine.training.step import Step
 
 StateDict = dict[str, torch.Tensor]
-# Between two saves: as many times what the last one took, so that saving takes a twentieth of the time, but no more
-# seconds than anyone should lose to a crash.
+# Between two saves: as many times what the last one took, so that saving takes about a twentieth of the time, but no
+# more seconds than anyone should lose to a crash, even where a save takes long.
 PAUSE = 20.0
 MOST_LOST = 30.0
 
