@@ -134,5 +134,5 @@ def main(dataset: Dataset | Choice, arguments: Sequence[str] | None = None) -> N
 
         fine_tune(chosen, config, BACKBONES[config.model])
 
-    goes_on = "interrupted. Without --rerun, the same command goes on from the last epoch that it finished, if any."
+    goes_on = "interrupted. Without --rerun, the same command goes on from the last epoch that it saved, if any."
     sys.exit(run_command(command, goes_on))

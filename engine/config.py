@@ -125,7 +125,7 @@ class Config:
         default="full",
         words="the head only",
         choices=["full", "linear"],
-        help="full (default): all layers; linear: the new head only",
+        help="full (default): all layers; linear: the new head only, without augmentation on features computed once",
     )
     seed: int = flag(
         "--seed",

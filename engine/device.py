@@ -193,6 +193,20 @@ def free_memory(device: str) -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def free_for_images(device: str) -> int:
+    """Bytes of the device's own memory that nobody has taken; 0 where it has none: images lie in main memory anyway."""
+    return torch.cuda.mem_get_info()[0] if device == "cuda" else 0
+
+
+@cache
+def copy_stream() -> torch.cuda.Stream:
+    """The stream that images are sent to the card on: PyTorch keeps freed memory for the stream that it was taken on.
+
+    One for each epoch would strand that of each.
+    """
+    return torch.cuda.Stream()
+
+
 def random_state(device: str) -> dict[str, torch.Tensor]:
     """The state of the generators that dropout and stochastic depth draw from."""
     states = {"cpu": torch.get_rng_state()}

@@ -31,6 +31,7 @@ from engine.records.printed import RECORD_LINE, head_lines, other_code_lines, re
 from engine.records.run_folder import Run
 from engine.training.autotune import fastest_plan, with_threads_of_now
 from engine.training.check import check
+from engine.training.features import with_features
 from engine.training.findings import TuningRequest
 from engine.training.loop import fit, predict
 from engine.training.lr_sweep import best_lr
@@ -174,11 +175,11 @@ def identity(config: Config, data: Data, trainee: Trainee, recipe: Recipe, batch
 
 
 def make_batches(config: Config, data: Data, weights: Weights, batch_size: int, plan: Plan) -> Batches:
-    """The training images as the model takes them, on the device."""
+    """The training images as the model takes them; they come from main memory."""
     prepare(plan.device)
     # the original normalises by its training set's statistics; pretrained weights expect what they were trained with
     normalisation = data.dataset if config.protocol == "paper" else weights
-    train = Batches(
+    return Batches(
         "train",
         data.splits.train,
         batch_size,
@@ -188,7 +189,6 @@ def make_batches(config: Config, data: Data, weights: Weights, batch_size: int, 
         plan.device,
         augment=config.augment == "trivial",
     )
-    return train.cached_on_device()
 
 
 def describe(setup: Setup) -> dict[str, Any]:
@@ -247,9 +247,11 @@ def train_and_test(setup: Setup, run: Run) -> None:
     say(*plan.lines)
     setup = setup.with_plan(plan)
     train, val = setup.train, setup.val
+    if config.tune == "linear" and not train.augment:
+        train, val = with_features(model, setup.trainee.backbone.head, train, val, plan)
     if config.lr_sweep:
         lr, plan = best_lr(model, train, val, recipe, plan, run)
         recipe = replace(recipe, lr=lr)
     state = fit(model, train, val, recipe, plan, run)
-    logits, speed = predict(model, train.for_evaluation("test", setup.data.splits.test), plan)
+    logits, speed = predict(model, setup.train.for_evaluation("test", setup.data.splits.test), plan)
     run.finish(model, state, Outcome(setup.data.splits.test, logits, speed))

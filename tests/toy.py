@@ -95,13 +95,20 @@ class Process:
     """This script at work in a process of its own, on the processor, in `folder`.
 
     It is forked from a process that has imported what a run needs, which takes seconds. `printed` and `problems` name
-    the files that its output goes to; "": the stream is closed.
+    the files that its output goes to; "": the stream is closed. most_lost: seconds between two saves, at most.
     """
 
-    def __init__(self, line: str, folder: Path, printed: str = "printed.txt", problems: str = "problems.txt") -> None:
+    def __init__(
+        self,
+        line: str,
+        folder: Path,
+        printed: str = "printed.txt",
+        problems: str = "problems.txt",
+        most_lost: float = 0.0,
+    ) -> None:
         self._printed, self._problems = folder / printed, folder / problems
         arguments = ["-model", "tiny", "--device", "cpu", *line.split()]
-        given = (arguments, folder, (printed, problems), dict(os.environ))
+        given = (arguments, folder, (printed, problems), dict(os.environ), most_lost)
         self._process = _context().Process(target=_work, args=given, daemon=True)
         self._process.start()
 
@@ -143,7 +150,16 @@ def _context() -> ForkServerContext:
     return context
 
 
-def _work(arguments: Sequence[str], folder: Path, streams: tuple[str, str], environment: Mapping[str, str]) -> None:
+def _work(
+    arguments: Sequence[str],
+    folder: Path,
+    streams: tuple[str, str],
+    environment: Mapping[str, str],
+    most_lost: float,
+) -> None:
+    from engine.training import saving
+
+    saving.MOST_LOST = most_lost
     os.environ.update(environment)
     os.chdir(folder)
     for descriptor, (name, file) in enumerate(zip(("stdout", "stderr"), streams, strict=True), 1):

@@ -16,22 +16,30 @@ from torch.nn import functional
 
 from engine.data.augment import Draws, draw, trivial_augment
 from engine.data.part import Part
-from engine.errors import UserError
+from engine.device import copy_stream, free_for_images
+from engine.errors import UserError, out_of_memory
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 Batch = tuple[torch.Tensor, torch.Tensor]
 
-RESIDENT_SHARE = 0.3  # of a card's free memory: a part of a dataset that takes no more is kept there
+# of a card's free memory: images that take no more are kept there. The rest is for others who come to the card, and for
+# what the run itself asks for later: a larger last batch, another form of a convolution.
+RESIDENT_SHARE = 0.5
 EVALUATED = 2  # times the images of a training batch are evaluated at once
 AHEAD = 2  # batches that are gathered while the device is at an earlier one
+
+
+def nothing() -> None:
+    """For whoever need not be told."""
 
 
 @dataclass(frozen=True)
 class Batches:
     """A part of a dataset, ready to be iterated as (images, labels) on `device`.
 
-    images: float32 (B, 3, H, W), normalised, in `memory_format`; labels: int64 (B,).
+    images: float32 (B, 3, H, W), normalised, in `memory_format`; labels: int64 (B,). Whoever iterates can have
+    `arrived` called once a batch, as soon as its stored pixels are on the device: what follows is the device's work.
 
     Pixels stay 8 bits until they are on the device. They come from the card's own memory, if they are cached there;
     else from main memory: on a processor as they are asked for, on a card a few batches ahead by a thread.
@@ -47,24 +55,38 @@ class Batches:
     augment: bool = False
     memory_format: torch.memory_format = torch.contiguous_format
     on_device: Batch | None = None  # all of the part's pixels, uint8 (N, H, W, 3), and labels
+    layer: str = ""  # the dotted name of the layer that takes these batches; "": the model itself
 
     @property
     def steps(self) -> int:
         """How many batches make an epoch, a last one of a single image included."""
         return -(-len(self.part) // self.batch_size)
 
+    @property
+    def bytes_on_device(self) -> int | None:
+        """What on() would take; None where the pixels are not at hand, or are not what these batches are made of."""
+        if self.layer or not isinstance(self.part.images, np.ndarray):
+            return None
+        return len(self.part) * prod(self.part.images.shape[1:])
+
+    @property
+    def speed_of_features(self) -> dict[str, float] | None:
+        """As Clock.stop() has it: of the one pass that made these batches out of images; None: they are images."""
+        return None
+
     def for_evaluation(self, name: str, part: Part) -> Batches:
         """Another part of the same dataset, not augmented, in larger batches: no gradients take memory."""
         size = EVALUATED * self.batch_size
-        return replace(self, name=name, part=part, batch_size=size, augment=False, on_device=None).cached_on_device()
+        return replace(self, name=name, part=part, batch_size=size, augment=False, on_device=None)
 
     def cached_on_device(self) -> Batches:
         """These batches with all pixels on the card, if they take at most RESIDENT_SHARE of its free memory."""
-        if self.device != "cuda" or not isinstance(self.part.images, np.ndarray):
-            return self
-        free, _ = torch.cuda.mem_get_info()
-        needed = len(self.part) * prod(self.part.images.shape[1:])
-        return self.on(self.device) if needed <= RESIDENT_SHARE * free else self
+        return self.held_within(RESIDENT_SHARE * free_for_images(self.device))
+
+    def held_within(self, room: float) -> Batches:
+        """These batches with all pixels on the device, if they take at most `room` bytes there."""
+        needed = self.bytes_on_device
+        return self.on(self.device) if needed and needed <= room else self
 
     def on(self, device: str) -> Batches:
         """These batches with all pixels in the memory of `device`."""
@@ -75,33 +97,36 @@ class Batches:
             pixels[piece[0] : piece[-1] + 1] = torch.from_numpy(self.part.pixels(piece)).to(device)
         return replace(self, on_device=(pixels, torch.from_numpy(self.part.labels).to(device)))
 
-    def sequential(self) -> Iterator[Batch]:
+    def sequential(self, arrived: Callable[[], None] = nothing) -> Iterator[Batch]:
         """Every image once, in the order of the part, never augmented."""
-        return self._batches(np.arange(len(self.part)), None)
+        return self._batches(np.arange(len(self.part)), None, arrived)
 
-    def shuffled(self, seed: int, epoch: int) -> Iterator[Batch]:
+    def shuffled(self, seed: int, epoch: int, arrived: Callable[[], None] = nothing) -> Iterator[Batch]:
         """Every image once, but for a last batch of a single image, which batch normalisation can't train on."""
         order = np.random.default_rng([seed, epoch]).permutation(len(self.part))
         if len(order) % self.batch_size == 1 and len(order) > 1:
             order = order[:-1]
         # numbers of their own, not the model's: how many its dropout draws does not change what an image gets
         draws = draw(len(order), np.random.default_rng([seed, epoch, 1])) if self.augment else None
-        return self._batches(order, draws)
+        return self._batches(order, draws, arrived)
 
-    def _batches(self, order: npt.NDArray[np.int64], draws: Draws | None) -> Iterator[Batch]:
+    def _batches(
+        self, order: npt.NDArray[np.int64], draws: Draws | None, arrived: Callable[[], None]
+    ) -> Iterator[Batch]:
         # (x / 255 - mean) / std as one product and one sum
         scale = 1 / (255 * torch.tensor(self.std)).reshape(3, 1, 1)
         shift = -(torch.tensor(self.mean) / torch.tensor(self.std)).reshape(3, 1, 1)
         scale, shift = scale.to(self.device), shift.to(self.device)
         start = 0
         for stored, labels in self._stored(order):
+            arrived()
             images = stored.permute(0, 3, 1, 2)
             if draws is not None:
                 images = trivial_augment(images, draws[start : start + len(labels)])
             start += len(labels)
             pixels = images.contiguous(memory_format=self.memory_format).float()
             if pixels.shape[2:] != self.size:
-                pixels = functional.interpolate(pixels, self.size, mode="bilinear", antialias=True)
+                pixels = resized(pixels, self.size)
             yield pixels.mul_(scale).add_(shift), labels
 
     def _stored(self, order: npt.NDArray[np.int64]) -> Iterator[Batch]:
@@ -125,7 +150,7 @@ class Batches:
 
     def _copied(self, batches: Iterable[npt.NDArray[np.int64]]) -> Iterator[Batch]:
         """Gathered and sent to the card by a thread, on a stream of its own, while the card computes."""
-        stream = torch.cuda.Stream()
+        stream = copy_stream()
 
         def send(chosen: npt.NDArray[np.int64]) -> tuple[Batch, torch.cuda.Event]:
             pixels, labels = self._gather(chosen)
@@ -142,6 +167,58 @@ class Batches:
             for tensor in sent:
                 tensor.record_stream(now)  # its memory is not to be used anew before this stream is done with it
             yield sent
+
+
+class Resident:
+    """The train and val batches of a run, and the only one that holds their pixels on the device.
+
+    Whoever iterates over them takes them from here each time and keeps none, so that release() frees what they take.
+    """
+
+    def __init__(self, train: Batches, val: Batches) -> None:
+        self.train, self.val = self._streamed = train, val
+        self._asked = False
+
+    @property
+    def mib(self) -> float:
+        """Of the pixels that are on the device, MiB."""
+        held = [batches.on_device[0].nbytes for batches in (self.train, self.val) if batches.on_device]
+        return sum(held) / 2**20
+
+    def hold(self) -> None:
+        """Hold train, then val, while they take at most RESIDENT_SHARE of the memory that is free at the first call.
+
+        That is to be when training and evaluation have taken theirs. Another call does nothing.
+        """
+        if self._asked:
+            return
+        self._asked = True
+        room = RESIDENT_SHARE * free_for_images(self.train.device)
+        try:
+            self.train = self.train.held_within(room)
+            self.val = self.val.held_within(room - 2**20 * self.mib)
+        except (RuntimeError, MemoryError) as problem:  # another process was faster
+            if not out_of_memory(problem):
+                raise
+            self.release()
+
+    def release(self) -> bool:
+        """Hold nothing from here on; whether anything was held."""
+        held = self.mib > 0
+        self.train, self.val = self._streamed
+        return held
+
+
+def resized(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(B, 3, H, W) -> float32 (B, 3, *size), in the same layout: bilinear, with antialiasing where a side shrinks.
+
+    Where none does the filter is as wide without it, and takes less time.
+    """
+    shrinks = any(new < old for new, old in zip(size, pixels.shape[2:], strict=True))
+    try:
+        return functional.interpolate(pixels, size, mode="bilinear", antialias=shrinks)
+    except NotImplementedError:  # PyTorch lacks the filter for some devices
+        return functional.interpolate(pixels.cpu(), size, mode="bilinear", antialias=shrinks).to(pixels.device)
 
 
 def ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:

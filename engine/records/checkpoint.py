@@ -13,7 +13,7 @@ from engine.errors import UserError
 from engine.files import atomic
 from engine.models.weights import SEEN, UNFINISHED, packed_digests
 from engine.records.schema import CHECKPOINT
-from engine.training.loop import copy_of
+from engine.training.saving import copy_of
 from engine.training.state import State
 
 NEEDED = ("model", "best", "optimizer", "scaler", "random")  # beside the state, to go on

@@ -120,6 +120,8 @@ def results(
         "stage": best["stage"],
     }
     median = {key: statistics.median(row[key] for row in state.history) for key in outcome.speed}
+    # of features, rows a second would tell nothing of the images
+    train = state.speed_of_features or median
     swept = record["sweep"] or []
     joules = [state.energy_joules, *(row["energy_joules"] for row in swept)]
     costs = {
@@ -127,12 +129,14 @@ def results(
         "epochs": state.epochs,
         "train_seconds": sum(row["seconds"] for row in (*state.history, *swept)),
         "epoch_seconds": median["seconds"],
-        "train_images_per_second": median["images_per_second"],
-        "train_compute_images_per_second": median["compute_images_per_second"],
-        "data_wait_share": median["data_wait_share"],
+        "train_images_per_second": train["images_per_second"],
+        "train_compute_images_per_second": train["compute_images_per_second"],
+        "data_wait_share": train["data_wait_share"],
         "test_images_per_second": outcome.speed["images_per_second"],
         "test_compute_images_per_second": outcome.speed["compute_images_per_second"],
+        "save_seconds": state.save_seconds,
         "peak_memory_mib": state.peak_memory_mib,
+        "resident_memory_mib": state.resident_memory_mib,
         "energy_joules": None if None in joules else sum(filter(None, joules)),
     }
     return selection, evaluate(outcome.logits, outcome.test.labels), costs

@@ -199,13 +199,13 @@ class Run:
         return checkpoint.read_checkpoint(self.folder)
 
     def save(self, snapshot: Mapping[str, Any]) -> None:
-        """After an epoch: everything that a resume needs in checkpoint.pt, and the history as far as it goes."""
+        """Everything that a resume needs in checkpoint.pt, and the history as far as it goes."""
         content = checkpoint.unfinished(snapshot, self.record, self._seen)
         self._write(lambda: checkpoint.write_checkpoint(self.folder, content))
         history = snapshot["state"]["history"]
         self._write(lambda: self._write_history(history))
         if self.tensorboard or self._events or any(self.folder.glob(EVENTS)):
-            self._write(lambda: self._add_event(history))
+            self._write(lambda: self._add_events(history))
 
     def finish(self, model: nn.Module, state: State, outcome: Outcome) -> None:
         """Write predictions and the final checkpoint; the record, which then says "done", comes last."""
@@ -223,10 +223,10 @@ class Run:
     def _write_record(self) -> None:
         self._write(lambda: write_json(self.folder / RECORD, self.record))
 
-    def _add_event(self, history: Sequence[Mapping[str, Any]]) -> None:
+    def _add_events(self, history: Sequence[Mapping[str, Any]]) -> None:
         if self._events is None:
-            self._events = Events(self.folder, history[:-1])
-        self._events.add(history[-1])
+            self._events = Events(self.folder)
+        self._events.add(history)
 
     def _write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         text = io.StringIO()

@@ -49,6 +49,7 @@ class Cost:
     known_before: bool = False  # whether it is known before the run has ended
     whole: bool = False  # whether it is a whole number
     optional: bool = False  # whether it is null where nobody reports it
+    added: bool = False  # whether there are older records of this schema, which lack it
 
 
 COSTS: dict[str, Cost] = {
@@ -66,22 +67,44 @@ COSTS: dict[str, Cost] = {
         whole=True,
     ),
     "train_seconds": Cost(
-        "training alone, all epochs, a sweep included", "training time", "hours a run", 1 / 3600, digits=1
+        "training alone, all epochs, a sweep included, and the pass that computes features",
+        "training time",
+        "hours a run",
+        1 / 3600,
+        digits=1,
     ),
     "epoch_seconds": Cost("training alone, median over epochs"),
     "train_images_per_second": Cost(
-        "end to end, median over epochs", "training speed", "images/s", digits=1, better="more"
+        "end to end, median over epochs; where the features of a frozen body are trained on, of the one pass that "
+        "computed them",
+        "training speed",
+        "images/s",
+        digits=1,
+        better="more",
     ),
-    "train_compute_images_per_second": Cost("without waiting for data, median over epochs"),
-    "data_wait_share": Cost("of training time, 0 to 1, median over epochs"),
+    "train_compute_images_per_second": Cost(
+        "from a batch's arrival on the device to the end of the step, median over epochs, or of that pass"
+    ),
+    "data_wait_share": Cost(
+        "of training time, until stored pixels are on the device, 0 to 1, median over epochs, or of that pass"
+    ),
     "test_images_per_second": Cost("end to end", "test speed", "images/s", digits=1, better="more"),
-    "test_compute_images_per_second": Cost("without waiting for data"),
+    "test_compute_images_per_second": Cost("from a batch's arrival on the device on"),
+    "save_seconds": Cost(
+        "saving, beside training; null in a run that was begun before it was counted", optional=True, added=True
+    ),
     "peak_memory_mib": Cost(
-        "of the CUDA device's allocator, else resident memory of the process; null where nobody reports it",
+        "of the CUDA device's allocator, images held there included, else resident memory of the process; null where "
+        "nobody reports it",
         "peak memory",
         "GiB",
         1 / 1024,
         optional=True,
+    ),
+    "resident_memory_mib": Cost(
+        "of the images that the CUDA device held, at most; null in a run that was begun before it was counted",
+        optional=True,
+        added=True,
     ),
     "energy_joules": Cost("of the CUDA device while training, by NVML; null where nobody reports it", optional=True),
     "images": Cost(
@@ -328,7 +351,7 @@ def json_schema() -> dict[str, Any]:
             "description": cost.description,
         }
     costs["required"] = [name for name, cost in COSTS.items() if cost.known_before]
-    schema["then"]["properties"]["costs"] = {"required": list(COSTS)}
+    schema["then"]["properties"]["costs"] = {"required": [name for name, cost in COSTS.items() if not cost.added]}
     return schema
 
 

@@ -28,8 +28,8 @@ COMPARED_PIXELS = 2**17  # of all of them together, about: a pass over more take
 GRAPHED = 4  # of the fastest forms are tried as a CUDA graph too
 
 # Compilation saves a few percent of a step on a processor (2 to 7 % in three backbones on two cores), a quarter on a
-# card (https://github.com/pytorch/pytorch/pull/99773), where it is said to take about a minute. On two cores resnet took
-# 70 s, mobilenet 224 s, and each 6 s where Inductor's cache had the kernels.
+# card (https://github.com/pytorch/pytorch/pull/99773), where it is said to take about a minute. On two cores resnet
+# took 70 s, mobilenet 224 s, and each 6 s where Inductor's cache had the kernels.
 COMPILE_SECONDS = {"cpu": 120.0, "cuda": 60.0}
 COMPILE_AGAIN_SECONDS = 10.0
 COMPILE_GAIN = {"cpu": 1.05, "cuda": 1.3}

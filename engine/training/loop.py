@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,102 +13,155 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from engine.console import epoch_columns, epoch_line, progress, say
-from engine.data.batches import Batches
+from engine.data.batches import Batches, Resident
 from engine.device import free_memory, random_state, set_random_state
 from engine.errors import DivergedError, out_of_memory
 from engine.heartbeat import stop_asked_for
 from engine.models.structure import set_train_mode, trains_batch_norm
 from engine.training.meters import Clock, energy_joules
 from engine.training.plan import Plan
-from engine.training.recipe import Recipe
+from engine.training.recipe import Recipe, Stage
+from engine.training.saving import Checkpointer, Saver, StateDict, copy_of, restore, take_snapshot
 from engine.training.state import State
 from engine.training.step import Step
 
-StateDict = dict[str, torch.Tensor]
 LOOK_AT_LOSS = 100  # steps: reading the loss makes a card's host wait
 
-
-class Checkpointer(Protocol):
-    """Where fit() saves what it has reached, and finds what was saved before: a Run, say."""
-
-    resumable: bool  # whether a later command can go on from what is saved
-
-    def snapshot(self) -> dict[str, Any] | None:
-        """What the last save() was given, or None."""
-
-    def save(self, snapshot: Mapping[str, Any]) -> None:
-        """After an epoch: everything that a resume needs."""
-
-    def change_plan(self, plan: Plan) -> None:
-        """The run goes on by another plan."""
+Made = TypeVar("Made")
+Told = Callable[[float | None], None]
 
 
-def fit(model: nn.Module, train: Batches, val: Batches, recipe: Recipe, plan: Plan, run: Checkpointer) -> State:
+def unheard(_: float | None) -> None:
+    """For whoever need not know the steady speed."""
+
+
+def fit(
+    model: nn.Module,
+    train: Batches,
+    val: Batches,
+    recipe: Recipe,
+    plan: Plan,
+    run: Checkpointer,
+    after_first_epoch: Told = unheard,
+) -> State:
     """Train `model` in place as `recipe` says and leave it with the weights of its best epoch.
 
     The best epoch is that with the highest top-1 on `val`: the validation part, or, under the `paper` protocol, the
-    test part. Of several such it is the first or the last, as the recipe says. After every epoch all is saved in `run`;
-    an interrupted run continues from there as if it had never stopped. Where memory runs out, it goes on from there
-    with the same batches in halved micro-batches, and `run` keeps a note of it. Raises RunError when the loss is not
+    test part. Of several such it is the first or the last, as the recipe says. All is saved in `run` as often as Saver
+    has it; an interrupted run continues from there as if it had never stopped. Raises RunError when the loss is not
     finite.
+
+    After the first epoch, when the device holds what training needs, images are held there too, as far as Resident
+    does. Where memory runs out, it goes on from what was saved: without them, or else with the same batches in halved
+    micro-batches, of which `run` keeps a note.
+
+    `after_first_epoch` is called once, after the first epoch that is trained here, with what Clock has as its steady
+    images/s; None: it can't tell, or not images were trained on, but features.
     """
     untrained, random = copy_of(model), random_state(plan.device)
+    fitting = _Fitting(model, Resident(train, val), recipe, plan, run, Saver(run), after_first_epoch)
     while True:
         try:
-            return _fit(model, train, val, recipe, plan, run, untrained)
+            return fitting.go_on(untrained)
         except (RuntimeError, MemoryError) as problem:
-            resident = train.on_device is not None
-            smaller = plan if resident else plan.halved(train.batch_size, trains_batch_norm(model))
-            if smaller is None or not out_of_memory(problem):
+            if not out_of_memory(problem) or not fitting.could_take_less:
                 raise
         # here, not in the handler: its traceback holds what was allocated
         model.zero_grad(set_to_none=True)
-        if resident:  # costs speed, where micro-batches may cost numbers
-            train, val = replace(train, on_device=None), replace(val, on_device=None)
-            say("memory     out of memory: the images are not kept on the device any more")
-        else:
-            saved = run.snapshot()
-            since = f", from epoch {saved['state']['epochs'] + 1} on" if saved else ""
-            plan = replace(smaller, memory=f"{smaller.memory}{since}")
-            say(f"memory     {plan.memory}")
-            run.change_plan(plan)
+        fitting.take_less()
         free_memory(plan.device)
         set_random_state(random, plan.device)
 
 
-def _fit(
-    model: nn.Module, train: Batches, val: Batches, recipe: Recipe, plan: Plan, run: Checkpointer, untrained: StateDict
-) -> State:
-    """fit(), as far as memory goes: from what `run` saved last, or from the weights `untrained`."""
-    saved = run.snapshot()
-    state = State.restored(saved["state"], val.name) if saved else State()
-    best = saved.get("best", saved["model"]) if saved else untrained
-    energy = energy_joules(plan.device)
-    if state.stage < len(recipe.stages):
-        say(epoch_columns(val.name))
-    for stage in recipe.stages[state.stage :]:
-        step = Step(model, recipe.optimizer(stage, model), plan, train.batch_size)
-        if saved:
-            restore(saved, model, step)
-            saved = None
-        else:
-            model.load_state_dict(best)
-        while not _has_ended(state, recipe):
-            loss, speed = train_epoch(model, train, step, recipe, state)
-            logits, _ = predict(model, val, plan)
-            top1, val_loss = score(logits, val.part.labels)
-            row = {"stage": stage.name, "lr": step.lr, "train_loss": loss}
-            row |= {f"{val.name}_loss": val_loss, f"{val.name}_top1": top1}
-            if state.record_epoch(row | speed, top1, recipe.spec.latest_of_equals):
-                best = copy_of(model)
-            energy = state.account(plan.device, energy)
-            run.save(take_snapshot(state, model, best, step))
-            say(epoch_line(state.history[-1], val.name))
-            if run.resumable and stop_asked_for():
-                raise KeyboardInterrupt
-        state.begin_next_stage()
-    model.load_state_dict(best)
-    return state
+@dataclass
+class _Fitting:
+    """One call of fit(): what it works on, and with."""
+
+    model: nn.Module
+    images: Resident
+    recipe: Recipe
+    plan: Plan
+    run: Checkpointer
+    saver: Saver
+    after_first_epoch: Told
+    finished_one: bool = False
+
+    @property
+    def could_take_less(self) -> bool:
+        """Whether there is memory to be given up."""
+        return self.images.mib > 0 or self._halved() is not None
+
+    def _halved(self) -> Plan | None:
+        return self.plan.halved(self.images.train.batch_size, trains_batch_norm(self.model))
+
+    def take_less(self) -> None:
+        """Give up what costs speed; if there is nothing of that, what may cost numbers."""
+        if self.images.release():
+            say("memory     out of memory: the images are not kept on the device any more")
+            return
+        smaller, saved = self._halved(), self.run.snapshot()
+        assert smaller is not None
+        since = f", from epoch {saved['state']['epochs'] + 1} on" if saved else ""
+        self.plan = replace(smaller, memory=f"{smaller.memory}{since}")
+        say(f"memory     {self.plan.memory}")
+        self.run.change_plan(self.plan)
+
+    def go_on(self, untrained: StateDict) -> State:
+        """fit(), as far as memory goes: from what was saved last, or from the weights `untrained`."""
+        recipe, part = self.recipe, self.images.val.name
+        saved = self.run.snapshot()
+        state = State.restored(saved["state"], part) if saved else State()
+        best = saved.get("best", saved["model"]) if saved else untrained
+        energy = energy_joules(self.plan.device)
+        if state.stage < len(recipe.stages):
+            say(epoch_columns(part))
+        for stage in recipe.stages[state.stage :]:
+            step = self._step(stage)
+            if saved:
+                restore(saved, self.model, step)
+                saved = None
+            else:
+                self.model.load_state_dict(best)
+            while not _has_ended(state, recipe):
+                better, steady = self._epoch(stage, step, state)
+                if better:
+                    best = copy_of(self.model)
+                energy = state.account(self.plan.device, energy, self.images.mib)
+                self._save(state, best, step)
+                if not self.finished_one:
+                    self.finished_one = True
+                    self.after_first_epoch(steady)
+                    self.images.hold()
+            state.begin_next_stage()
+        self.model.load_state_dict(best)
+        return state
+
+    def _step(self, stage: Stage) -> Step:
+        layer, batch_size = self.images.train.layer, self.images.train.batch_size
+        # the last layer alone needs neither
+        plan = replace(self.plan, compiled=False, micro_batch=None) if layer else self.plan
+        return Step(self.model.get_submodule(layer), self.recipe.optimizer(stage, self.model), plan, batch_size)
+
+    def _epoch(self, stage: Stage, step: Step, state: State) -> tuple[bool, float | None]:
+        """The epoch after `state`, which takes it in. Whether it is the best so far, and its steady images/s."""
+        clock, train, val = Clock(self.plan.device), self.images.train, self.images.val
+        loss, speed = train_epoch(self.model, train, step, self.recipe, state, clock)
+        state.speed_of_features = train.speed_of_features or state.speed_of_features
+        logits, _ = predict(self.model, val, self.plan)
+        top1, val_loss = score(logits, val.part.labels)
+        row = {"stage": stage.name, "lr": step.lr, "train_loss": loss}
+        row |= {f"{val.name}_loss": val_loss, f"{val.name}_top1": top1}
+        better = state.record_epoch(row | speed, top1, self.recipe.spec.latest_of_equals)
+        return better, None if train.layer else clock.steady_images_per_second
+
+    def _save(self, state: State, best: StateDict, step: Step) -> None:
+        """Save, if it is time to, and print the epoch's line. Raises KeyboardInterrupt where a stop was asked for."""
+        stop = self.run.resumable and stop_asked_for()
+        is_last = state.stage == len(self.recipe.stages) - 1 and _has_ended(state, self.recipe)
+        took = self.saver.save(state, lambda: take_snapshot(state, self.model, best, step), must=stop or is_last)
+        say(epoch_line(state.history[-1], self.images.val.name, took))
+        if stop:
+            raise KeyboardInterrupt
 
 
 def _has_ended(state: State, recipe: Recipe) -> bool:
@@ -117,35 +170,19 @@ def _has_ended(state: State, recipe: Recipe) -> bool:
     return state.epochs_without_gain >= patience or state.stage_epochs >= epochs
 
 
-def take_snapshot(state: State, model: nn.Module, best: StateDict, step: Step) -> dict[str, Any]:
-    """All that restore() and State.restored() need."""
-    return {
-        "state": asdict(state),
-        "model": model.state_dict(),
-        "best": best,
-        "optimizer": step.optimizer.state_dict(),
-        "scaler": step.scaler.state_dict(),
-        "random": random_state(step.plan.device),
-    }
-
-
-def restore(saved: Mapping[str, Any], model: nn.Module, step: Step) -> None:
-    """Put weights, optimizer and random numbers back to what take_snapshot() took."""
-    model.load_state_dict(saved["model"])
-    step.optimizer.load_state_dict(saved["optimizer"])
-    step.scaler.load_state_dict(saved["scaler"])
-    set_random_state(saved["random"], step.plan.device)
-
-
 def train_epoch(
-    model: nn.Module, train: Batches, step: Step, recipe: Recipe, state: State
+    model: nn.Module, train: Batches, step: Step, recipe: Recipe, state: State, clock: Clock | None = None
 ) -> tuple[float, dict[str, float]]:
-    """One pass over the training images, the next after `state`: mean loss per image, and what Clock.stop() says."""
+    """One pass over the training images, the next after `state`: mean loss per image, and what Clock.stop() says.
+
+    Of `clock`, if it is given, which has just begun.
+    """
     set_train_mode(model)
+    clock = clock or Clock(step.plan.device)
     epoch, stage, steps = state.epochs, recipe.stages[state.stage], train.steps * (recipe.epochs or 1)
-    clock = Clock(step.plan.device)
     total = torch.zeros((), device=step.plan.device)
-    batches = progress(clock.batches(train.shuffled(recipe.seed, epoch)), f"epoch {epoch + 1}", train.steps)
+    shuffled = train.shuffled(recipe.seed, epoch, clock.arrived)
+    batches = progress(clock.batches(shuffled), f"epoch {epoch + 1}", train.steps)
     for number, (images, labels) in enumerate(batches):
         recipe.set_lr(step.optimizer, stage, (state.stage_epochs * train.steps + number + 0.5) / steps)
         total += step(images, labels) * len(labels)
@@ -173,24 +210,31 @@ def predict(model: nn.Module, batches: Batches, plan: Plan) -> tuple[npt.NDArray
 
     Where memory runs out, smaller batches are tried. Raises RunError when the logits are not finite.
     """
+    return in_smaller_batches(lambda smaller: _predict(model, smaller, plan), batches, plan.device)
+
+
+def in_smaller_batches(work: Callable[[Batches], Made], batches: Batches, device: str) -> Made:
+    """What `work` makes of `batches`; where memory runs out, of batches of half the size, and so on."""
     while True:
         try:
-            return _predict(model, batches, plan)
+            return work(batches)
         except (RuntimeError, MemoryError) as problem:
             if batches.batch_size == 1 or not out_of_memory(problem):
                 raise
-        free_memory(plan.device)
+        free_memory(device)
         batches = replace(batches, batch_size=batches.batch_size // 2)
 
 
 @torch.inference_mode()
 def _predict(model: nn.Module, batches: Batches, plan: Plan) -> tuple[npt.NDArray[np.float32], dict[str, float]]:
     model.eval()
+    layer = model.get_submodule(batches.layer)
     clock = Clock(plan.device)
     logits = []
-    for images, _ in progress(clock.batches(batches.sequential()), batches.name, batches.steps):
+    for images, _ in progress(clock.batches(batches.sequential(clock.arrived)), batches.name, batches.steps):
+        given = filled(images, batches.batch_size) if pads(plan.device) and batches.steps > 1 else images
         with plan.autocast():
-            logits.append(model(images).float())
+            logits.append(layer(given)[: len(images)].float())
     speed = clock.stop()
     together: npt.NDArray[np.float32] = torch.cat(logits).cpu().numpy()
     if not np.isfinite(together).all():
@@ -200,15 +244,17 @@ def _predict(model: nn.Module, batches: Batches, plan: Plan) -> tuple[npt.NDArra
     return together, speed
 
 
+def pads(device: str) -> bool:
+    """Whether a batch of another size than the others costs more there than a whole one: cuDNN searches anew."""
+    return device == "cuda"
+
+
+def filled(images: torch.Tensor, size: int) -> torch.Tensor:
+    """The images, and as many of them again as make `size`, in the same layout."""
+    return torch.cat([images] * -(-size // len(images)))[:size] if len(images) < size else images
+
+
 def score(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> tuple[float, float]:
     """Top-1 accuracy (0 to 1) and mean cross-entropy (nats), both per image."""
     loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
     return float((logits.argmax(1) == labels).mean()), float(loss)
-
-
-def copy_of(model: nn.Module) -> StateDict:
-    """The weights as they are now, in main memory: training goes on in the model's own."""
-    state = model.state_dict()  # with the versions of its layers, which some models ask for when they load it
-    for name, value in state.items():
-        state[name] = value.detach().to("cpu", copy=True)
-    return state

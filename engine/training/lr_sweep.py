@@ -14,9 +14,10 @@ from engine.data.batches import Batches
 from engine.device import random_state, set_random_state
 from engine.errors import DivergedError, RunError
 from engine.heartbeat import stop_asked_for
-from engine.training.loop import copy_of, fit
+from engine.training.loop import fit
 from engine.training.plan import Plan
 from engine.training.recipe import Recipe
+from engine.training.saving import copy_of
 
 FACTORS = (0.1, 0.3, 1.0, 3.0)  # of the recipe's learning rate
 SHARE = 4  # a trial has one epoch for so many of the recipe's

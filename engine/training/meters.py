@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from engine.device import synchronize
 
-Batch = TypeVar("Batch")
+STEADY = 3  # batches, at least, that a steady speed is the median of
 
 
 class Clock:
-    """Runs from its creation; `batches` passes batches through and notes how long each was waited for.
+    """Runs from its creation, and tells the device's work on each batch from the time that it is waited for.
+
+    `batches` passes batches through. Whoever makes them calls `arrived` as soon as the stored pixels of one are on the
+    device: from there until the next is asked for, all is compute (augmenting, resizing, normalising, the step).
 
     On CUDA calls return before the work is done, so compute time is what the device itself measures between the
-    arrival of a batch and the end of the work on it.
+    two.
     """
 
     def __init__(self, device: str) -> None:
         self.device, self.cuda = device, device == "cuda"
         self.start = time.perf_counter()
-        self.compute_seconds = 0.0
         self.images = 0
-        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._begin: Any = None
+        self._spans: list[tuple[int, Any, Any]] = []  # images of a batch, when it arrived, when it was done with
+
+    def arrived(self) -> None:
+        """The stored pixels of the next batch are on the device."""
+        self._begin = self._mark()
 
     def batches(
         self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Pass (images, labels) batches through; all that happens until the next one is asked for counts as compute."""
+        """Pass (images, labels) batches through, for each of which their maker calls arrived()."""
         for images, labels in batches:
-            begin = self._mark()
             yield images, labels
-            end = self._mark()
             self.images += len(labels)
-            if isinstance(begin, float) and isinstance(end, float):
-                self.compute_seconds += end - begin
-            else:
-                self._events.append((begin, end))
+            self._spans.append((len(labels), self._begin, self._mark()))
 
     def _mark(self) -> Any:
         if not self.cuda:
@@ -54,15 +57,28 @@ class Clock:
         """Seconds, images a second end to end and of compute alone, and the share of time spent waiting for data."""
         if self.cuda:
             torch.cuda.synchronize()
-            self.compute_seconds += sum(begin.elapsed_time(end) for begin, end in self._events) / 1000
         seconds = max(time.perf_counter() - self.start, 1e-9)
-        compute = min(max(self.compute_seconds, 1e-9), seconds)
+        compute = min(max(sum(took for _, took in self._computed()), 1e-9), seconds)
         return {
             "seconds": seconds,
             "images_per_second": self.images / seconds,
             "compute_images_per_second": self.images / compute,
             "data_wait_share": 1 - compute / seconds,
         }
+
+    @property
+    def steady_images_per_second(self) -> float | None:
+        """The median over whole batches but the first, of compute alone; None of fewer than STEADY. After stop()."""
+        computed = self._computed()
+        whole = max((images for images, _ in computed), default=0)
+        rates = [images / max(took, 1e-9) for images, took in computed[1:] if images == whole]
+        return statistics.median(rates) if len(rates) >= STEADY else None
+
+    def _computed(self) -> list[tuple[int, float]]:
+        """Of each batch, its images and the seconds of the work on it."""
+        if self.cuda:
+            return [(images, begin.elapsed_time(end) / 1000) for images, begin, end in self._spans]
+        return [(images, end - begin) for images, begin, end in self._spans]
 
 
 def peak_memory_mib(device: str) -> float | None:

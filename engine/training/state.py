@@ -21,6 +21,9 @@ class State:
     best_epoch: int = 0  # counted from 1 through all stages
     peak_memory_mib: float | None = None
     energy_joules: float | None = None
+    resident_memory_mib: float | None = 0.0  # the most of the peak that held images; None: begun before it was counted
+    save_seconds: float | None = 0.0  # likewise
+    speed_of_features: dict[str, float] | None = None  # that of the one pass of images, where features are trained on
     history: list[dict[str, Any]] = field(default_factory=list)  # a row an epoch
 
     @classmethod
@@ -31,6 +34,7 @@ class State:
         """
         # checkpoints of record schema 1 have other names
         values = {"epochs_without_gain" if name == "stale" else name: value for name, value in saved.items()}
+        values = {"resident_memory_mib": None, "save_seconds": None} | values
         values["history"] = [
             {name.replace("select_", f"{part}_"): value for name, value in row.items()} for row in saved["history"]
         ]
@@ -52,8 +56,10 @@ class State:
         """The stage has ended."""
         self.stage, self.stage_epochs, self.epochs_without_gain = self.stage + 1, 0, 0
 
-    def account(self, device: str, energy_before: float | None) -> float | None:
-        """Add what was used since `energy_before`; returns the reading of now."""
+    def account(self, device: str, energy_before: float | None, resident_mib: float) -> float | None:
+        """Add what was used since `energy_before`, while images took `resident_mib`; returns the reading of now."""
+        if self.resident_memory_mib is not None:
+            self.resident_memory_mib = max(self.resident_memory_mib, resident_mib)
         self.peak_memory_mib = max(filter(None, (self.peak_memory_mib, peak_memory_mib(device))), default=None)
         reading = energy_joules(device)
         if reading is not None and energy_before is not None:

@@ -525,7 +525,7 @@ def test_processor_memory_that_runs_out_is_told_as_such(
     [({"printed": ""}, 0), ({"problems": ""}, 0), ({"printed": "/dev/full"}, 3)],
     ids=["stdout closed", "stderr closed", "stdout full"],
 )
-def test_streams_that_are_closed_or_full(tmp_path: Path, streams: dict[str, str], code: int) -> None:
+def test_streams_that_are_closed_or_full(tmp_path: Path, streams: dict[str, Any], code: int) -> None:
     process = toy.Process("-bs 16 --weights none --plan off --epochs 1 --out .", tmp_path, **streams)
     assert process.wait() == code
     assert "problems" in streams or "Traceback" not in process.problems

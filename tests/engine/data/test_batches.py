@@ -14,8 +14,9 @@ from PIL import Image
 from torchvision.transforms.functional import resize
 
 from engine.data.augment import draw, trivial_augment
-from engine.data.batches import AHEAD, EVALUATED, RESIDENT_SHARE, Batches, ahead, usable_batch_size
+from engine.data.batches import AHEAD, EVALUATED, RESIDENT_SHARE, Batches, Resident, ahead, resized, usable_batch_size
 from engine.data.part import Part, Pixels
+from engine.device import copy_stream
 from engine.errors import RunError, UserError
 from tests import toy
 from tests.engine.data.pictures import until
@@ -85,11 +86,72 @@ def test_resizing_is_that_of_an_antialiased_bilinear_filter() -> None:
         np.testing.assert_allclose(images[0].permute(1, 2, 0) * 255, expected, atol=1.01)
 
 
+def test_no_filter_is_wider_than_enlarging_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Antialiasing widens it by as much as a side shrinks: where none does, the pixels are the same without."""
+    asked: list[bool] = []
+    interpolate = torch.nn.functional.interpolate
+
+    def watched(pixels: torch.Tensor, size: Any, mode: str, antialias: bool) -> torch.Tensor:
+        asked.append(antialias)
+        return interpolate(pixels, size, mode=mode, antialias=antialias)
+
+    pixels = torch.from_numpy(PART.pixels()).permute(0, 3, 1, 2).float()
+    monkeypatch.setattr("engine.data.batches.functional.interpolate", watched)
+    for size in ((16, 16), (8, 13), (7, 16), (16, 5), (3, 3)):
+        expected = interpolate(pixels, size, mode="bilinear", antialias=True)
+        torch.testing.assert_close(resized(pixels, size), expected, atol=2e-3, rtol=0)
+    assert asked == [False, False, True, True, True]
+
+
+def test_a_device_without_the_filter_has_the_processor_shrink_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As MPS was in older versions of PyTorch."""
+    interpolate = torch.nn.functional.interpolate
+    moved: list[str] = []
+
+    def lacking(pixels: torch.Tensor, size: Any, mode: str, antialias: bool) -> torch.Tensor:
+        if antialias and not moved:
+            raise NotImplementedError("aten::_upsample_bilinear2d_aa.out")
+        return interpolate(pixels, size, mode=mode, antialias=antialias)
+
+    def cpu(pixels: torch.Tensor) -> torch.Tensor:
+        moved.append(str(pixels.device))
+        return pixels
+
+    pixels = torch.from_numpy(PART.pixels()).permute(0, 3, 1, 2).float()
+    expected = [resized(pixels, size) for size in ((12, 12), (5, 13))]
+    monkeypatch.setattr("engine.data.batches.functional.interpolate", lacking)
+    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
+    assert torch.equal(resized(pixels, (12, 12)), expected[0])
+    assert moved == []
+    assert torch.equal(resized(pixels, (5, 13)), expected[1])
+    assert moved == ["cpu"]
+
+
 def test_normalisation() -> None:
     loader = replace(batches(numbered(3), size=(4, 4)), mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.125))
     ((images, _),) = loader.sequential()
     expected = [(2 / 255 - 0.1) / 0.5, (2 / 255 - 0.2) / 0.25, (2 / 255 - 0.3) * 8]
     np.testing.assert_allclose(images[2, :, 0, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_it_tells_when_pixels_have_arrived_before_it_works_on_them(monkeypatch: pytest.MonkeyPatch, held: bool) -> None:
+    log: list[str] = []
+    augment = trivial_augment
+
+    def watched(*given: Any) -> torch.Tensor:
+        log.append("augmented")
+        return augment(*given)
+
+    monkeypatch.setattr("engine.data.batches.trivial_augment", watched)
+    loader = batches(augment=True).on("cpu") if held else batches(augment=True)
+    for _ in loader.shuffled(0, 0, lambda: log.append("arrived")):
+        log.append("used")
+    assert log == ["arrived", "augmented", "used"] * 3
+    log.clear()
+    for _ in loader.sequential(lambda: log.append("arrived")):
+        log.append("used")
+    assert log == ["arrived", "used"] * 3
 
 
 def test_only_training_is_augmented() -> None:
@@ -168,9 +230,55 @@ def test_what_takes_no_more_than_its_share_is_held_on_the_card(
     assert batches().cached_on_device().on_device is None
 
 
-def test_another_part_is_evaluated_in_larger_batches_and_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("free", "held"), [(0, (False, False)), (60, (True, False)), (70, (True, True)), (35, (False, True))]
+)
+def test_train_and_val_together_take_no_more_than_their_share(
+    monkeypatch: pytest.MonkeyPatch, free: int, held: tuple[bool, bool]
+) -> None:
+    """Of 23 and 11 images; train goes first."""
+    asked: list[str] = []
+
+    def free_for_images(device: str) -> int:
+        asked.append(device)
+        return int(free * 8 * 8 * 3)
+
+    monkeypatch.setattr("engine.data.batches.free_for_images", free_for_images)
+    monkeypatch.setattr("engine.data.batches.RESIDENT_SHARE", 0.5)
+    train = batches()
+    val = train.for_evaluation("val", PART.take(np.arange(11)))
+    images = Resident(train, val)
+    assert (images.mib, asked) == (0, [])
+    images.hold()
+    assert (images.train.on_device is not None, images.val.on_device is not None) == held
+    assert images.mib == sum(8 * 8 * 3 * count for count, yes in zip((23, 11), held, strict=True) if yes) / 2**20
+    for found, plain in ((images.train, train), (images.val, val)):
+        for (pixels, _), (expected, _) in zip(found.sequential(), plain.sequential(), strict=True):
+            assert torch.equal(pixels, expected)
+    assert images.release() is any(held)
+    assert (images.train, images.val) == (train, val)
+    assert images.release() is False
+    # what was given up is not taken again
+    images.hold()
+    assert images.mib == 0
+    assert asked == ["cpu"]
+
+
+def test_where_another_process_was_faster_nothing_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(part: Batches, _: str) -> Batches:
+        if part.name == "val":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return replace(part, on_device=(torch.empty(9), torch.empty(0)))
+
+    monkeypatch.setattr("engine.data.batches.free_for_images", lambda _: 10**9)
+    monkeypatch.setattr(Batches, "on", lacking)
+    images = Resident(batches(), batches().for_evaluation("val", PART))
+    images.hold()
+    assert images.mib == 0
+
+
+def test_another_part_is_evaluated_in_larger_batches_and_as_it_is() -> None:
     held = replace(batches(augment=True), device="cuda", on_device=(torch.empty(0), torch.empty(0)))
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 0))
     other = held.for_evaluation("val", numbered(3))
     assert (other.name, len(other.part), other.batch_size, other.augment) == ("val", 3, EVALUATED * 8, False)
     # the pixels on the card are not these
@@ -268,7 +376,14 @@ def test_what_is_sent_to_a_card_is_waited_for_and_kept_until_it_is_used(monkeypa
     def moved(tensor: torch.Tensor, where: Any, **options: Any) -> torch.Tensor:
         return tensor if where == "cuda" else to(tensor, where, **options)
 
-    monkeypatch.setattr(torch.cuda, "Stream", lambda: Stream(log))
+    made: list[Stream] = []
+
+    def new_stream() -> Stream:
+        made.append(Stream(log))
+        return made[-1]
+
+    copy_stream.cache_clear()
+    monkeypatch.setattr(torch.cuda, "Stream", new_stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: Stream(log))
     monkeypatch.setattr(torch.Tensor, "pin_memory", pinned)
@@ -276,15 +391,20 @@ def test_what_is_sent_to_a_card_is_waited_for_and_kept_until_it_is_used(monkeypa
     monkeypatch.setattr(torch.Tensor, "to", moved)
     loader = batches(batch_size=9)
     sent = replace(loader, device="cuda")
-    for (images, labels), (pixels, wanted) in zip(sent.sequential(), loader.sequential(), strict=True):
+    arriving = sent.sequential(lambda: log.append("arrived"))
+    for (images, labels), (pixels, wanted) in zip(arriving, loader.sequential(), strict=True):
         # between them, the thread may send a later batch
         here = [event for event in log if event not in ("pinned", "sent")]
-        assert here[-3:] == ["waited", "kept", "kept"]
+        assert here[-4:] == ["waited", "kept", "kept", "arrived"]
         log.append("used")
         assert torch.equal(images, pixels)
         assert torch.equal(labels, wanted)
     assert log.count("pinned") == 6
     assert log.count("used") == 3
+    # what was freed on a stream is used again on that alone
+    list(sent.sequential())
+    copy_stream.cache_clear()
+    assert len(made) == 1
 
 
 @pytest.mark.cuda

@@ -52,7 +52,9 @@ def test_selection_and_costs() -> None:
         "data_wait_share": 0.1,
         "test_images_per_second": 50.0,
         "test_compute_images_per_second": 60.0,
+        "save_seconds": 0.0,
         "peak_memory_mib": 512.0,
+        "resident_memory_mib": 0.0,
         "energy_joules": None,
     }
 
@@ -68,6 +70,15 @@ def test_a_sweep_costs_too() -> None:
     assert costs["energy_joules"] == 17.0
     rows[0]["energy_joules"] = None  # type: ignore[assignment]
     assert results(begun(sweep=rows), trained(1.0, 1.0, energy=10.0), outcome())[2]["energy_joules"] is None
+
+
+def test_the_speed_is_that_of_images_where_features_are_trained_on() -> None:
+    """Rows of features a second would say that images went through the body each epoch."""
+    state = trained(5.0, 0.01, 0.01)
+    state.speed_of_features = SPEED | {"images_per_second": 20.0, "compute_images_per_second": 30.0}
+    costs = results(begun(), state, outcome())[2]
+    assert (costs["train_images_per_second"], costs["train_compute_images_per_second"]) == (20.0, 30.0)
+    assert (costs["epoch_seconds"], costs["train_seconds"]) == (0.01, pytest.approx(5.02))
 
 
 def test_the_surest_errors_come_first() -> None:

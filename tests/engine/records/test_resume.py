@@ -76,16 +76,24 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return outcome(out)
 
 
-def test_killed_again_and_again_it_ends_with_the_same_bits(undisturbed: dict[str, Any], tmp_path: Path) -> None:
-    """Early and late in stage 1, at its end, and in stage 2; between and inside epochs and saves."""
+@pytest.mark.parametrize("most_lost", [0.0, 0.04], ids=["each", "some"])
+def test_killed_again_and_again_it_ends_with_the_same_bits(
+    undisturbed: dict[str, Any], tmp_path: Path, most_lost: float
+) -> None:
+    """Early and late in stage 1, at its end, and in stage 2; between and inside epochs and saves.
+
+    Each epoch is saved, or about each tenth.
+    """
     for epochs, delay in ((1, 0.0), (12, 0.013), (39, 0.007), (40, 0.0), (45, 0.017)):
-        code = end_when(toy.Process(LONG, tmp_path), tmp_path, epochs, signal.SIGKILL, delay)
+        process = toy.Process(LONG, tmp_path, most_lost=most_lost)
+        code = end_when(process, tmp_path, epochs, signal.SIGKILL, delay)
         assert code == -signal.SIGKILL, "it finished before it could be killed"
         record = json.loads((only_run(tmp_path) / "record.json").read_text())
         assert record["status"] == "running"
-    process = toy.Process(LONG, tmp_path)
+    process = toy.Process(LONG, tmp_path, most_lost=most_lost)
     assert process.wait() == 0, process.problems
     assert "goes on from where it was" in process.printed
+    assert any(line.endswith(" -") for line in process.printed.splitlines()) == (most_lost > 0)  # not saved
     assert outcome(tmp_path) == undisturbed
 
 

@@ -4,13 +4,19 @@ from pathlib import Path
 
 import pytest
 
+from engine.training import saving
 from tests.conftest import Command, only_run
 
 QUICK = "-model tiny -bs 16 --weights none --plan off"
 
 
-def test_events_for_tensorboard(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Written epoch by epoch, and whole again after an interruption."""
+@pytest.mark.parametrize("most_lost", [0.0, 1e9], ids=["each", "some"])
+def test_events_for_tensorboard(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_lost: float
+) -> None:
+    """Written as epochs are saved, and whole again after an interruption."""
+    monkeypatch.setattr(saving, "MOST_LOST", most_lost)
+    monkeypatch.setattr(saving, "PAUSE", 1e12)
     loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     line = f"{QUICK} --epochs 3 --tensorboard"
     stops = iter([False, False, False, True])

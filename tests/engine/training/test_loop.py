@@ -16,7 +16,7 @@ from engine.device import random_state, set_random_state
 from engine.errors import RunError
 from engine.models.structure import freeze_body
 from engine.run import resolve_recipe
-from engine.training.loop import fit, predict, score, train_epoch
+from engine.training.loop import filled, fit, predict, score, train_epoch
 from engine.training.plan import Plan
 from engine.training.recipe import RECIPES, Recipe, make_recipe
 from engine.training.state import State
@@ -249,6 +249,49 @@ def test_predictions_come_in_the_order_of_the_part() -> None:
 
 def single(index: int) -> Batches:
     return replace(batches(), part=batches().part.take(np.array([index])))
+
+
+@pytest.mark.parametrize(("images", "sizes"), [(21, [8, 8, 8]), (16, [8, 8]), (5, [5])])
+def test_where_sizes_cost_a_search_the_last_batch_is_filled(
+    monkeypatch: pytest.MonkeyPatch, images: int, sizes: list[int]
+) -> None:
+    """With images again, whose logits are left out. A part of a single batch has one size anyway."""
+    model, given = new_model(), batches(images, name="val")
+    expected, _ = predict(model, given, PLAN)
+    seen: list[int] = []
+    model.register_forward_pre_hook(lambda _, batch: seen.append(len(batch[0])))
+    predict(model, given, PLAN)
+    assert sum(seen) == images  # not on a processor
+    seen.clear()
+    monkeypatch.setattr("engine.training.loop.pads", lambda _: True)
+    found, _ = predict(model, given, PLAN)
+    assert seen == sizes
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_filled_batch_keeps_its_layout(memory_format: torch.memory_format) -> None:
+    images = torch.rand(3, 3, 4, 5).contiguous(memory_format=memory_format)
+    whole = filled(images, 8)
+    assert whole.is_contiguous(memory_format=memory_format)
+    assert torch.equal(whole, images[[0, 1, 2, 0, 1, 2, 0, 1]])
+    assert filled(images, 3) is images
+    assert torch.equal(filled(torch.arange(3.0)[:, None], 4), torch.tensor([0.0, 1, 2, 0])[:, None])
+
+
+def test_the_first_epoch_s_steady_speed_is_told_once() -> None:
+    told: list[float | None] = []
+    memory = Memory()
+    fit(new_model(), batches(64), validation(), recipe(epochs=2), PLAN, memory, told.append)
+    ((steady,),) = [told]
+    assert steady is not None
+    assert 0 < steady < 1e8
+    # and not where nothing is left to train
+    fit(new_model(), batches(64), validation(), recipe(epochs=2), PLAN, memory, told.append)
+    assert len(told) == 1
+    # three batches and a rest: the first does not count
+    fit(new_model(), batches(30), validation(), recipe(epochs=1), PLAN, Memory(), told.append)
+    assert told[1:] == [None]
 
 
 @pytest.mark.cuda

@@ -44,9 +44,14 @@ def test_a_state_of_record_schema_1_is_restored(part: str) -> None:
     row = {"stage": "adamw", "epoch": 1, "best_top1": 0.5, "best_epoch": 1}
     old: dict[str, Any] = asdict(State(epochs=1, stage_epochs=1, best_score=0.5, best_epoch=1))
     old |= {"history": [row | {"select_loss": 1.0, "select_top1": 0.5}], "stale": 3}
-    del old["epochs_without_gain"]
+    for name in ("epochs_without_gain", "resident_memory_mib", "save_seconds"):
+        del old[name]
     found = State.restored(old, part)
     assert found.epochs_without_gain == 3
+    # nobody counted
+    assert (found.resident_memory_mib, found.save_seconds) == (None, None)
+    found.account("cpu", None, 3.0)
+    assert found.resident_memory_mib is None
     assert found.history == [row | {f"{part}_loss": 1.0, f"{part}_top1": 0.5}]
 
 
@@ -58,10 +63,11 @@ def test_something_else_is_refused(content: dict[str, Any]) -> None:
 
 def test_a_processor_reports_memory_and_no_energy() -> None:
     state = State()
-    assert state.account("cpu", None) is None
+    assert state.account("cpu", None, 3.0) is None
     first = state.peak_memory_mib
     assert first is not None
-    state.account("cpu", None)
+    state.account("cpu", None, 2.0)
+    assert state.resident_memory_mib == 3.0
     assert state.peak_memory_mib is not None
     assert state.peak_memory_mib >= first
     assert state.energy_joules is None

@@ -1,6 +1,8 @@
 """One step: micro-batches, compilation, running out of memory."""
 
+import csv
 import json
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,7 +17,7 @@ from torch import nn
 import common
 from engine.data.batches import Batches
 from engine.errors import out_of_memory
-from engine.training import loop
+from engine.training import loop, saving
 from engine.training.loop import predict
 from engine.training.plan import Plan
 from engine.training.step import Step
@@ -175,46 +177,100 @@ def test_out_of_memory_the_same_batches_are_added_up(
     assert outcome(tmp_path / "little") == outcome(tmp_path / "much")
 
 
-def test_out_of_memory_in_the_middle_it_goes_on_from_the_last_epoch(
-    greedy: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("most_lost", "trained", "again"), [(0.0, [0, 1, 2, 2, 3], 3), (1e9, [0, 1, 2, 1, 2, 3], 2)], ids=["each", "first"]
+)
+def test_out_of_memory_in_the_middle_it_goes_on_from_the_last_saved_epoch(
+    greedy: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    most_lost: float,
+    trained: list[int],
+    again: int,
 ) -> None:
     plain, epochs = loop.train_epoch, []
 
     def shrinking(*given: Any) -> Any:
-        epochs.append(given[-1].epochs)
+        epochs.append(given[4].epochs)
         Greedy.most = 1000 if len(epochs) < 3 else 8
         return plain(*given)
 
     monkeypatch.setattr(Greedy, "most", 1000)
     monkeypatch.setattr(loop, "train_epoch", shrinking)
+    monkeypatch.setattr(saving, "MOST_LOST", most_lost)
+    monkeypatch.setattr(saving, "PAUSE", 1e12)
     assert greedy(LINE) == 0
-    assert epochs == [0, 1, 2, 2, 3]
-    record = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())
+    assert epochs == trained
+    folder = only_run(tmp_path / "runs")
+    record = json.loads((folder / "record.json").read_text())
     assert record["plan"]["micro_batch"] == 8
-    assert record["plan"]["memory"].endswith(", from epoch 3 on")
+    assert record["plan"]["memory"].endswith(f", from epoch {again} on")
     assert record["costs"]["epochs"] == 4
+    with (folder / "history.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]
+
+
+class Watched:
+    """Whether each epoch of training had its images on the device; there, memory suffices for 4 of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.held: list[bool] = []
+        self.pixels: list[weakref.ref[torch.Tensor]] = []
+        shuffled, on = Batches.shuffled, Batches.on
+
+        def watched(batches: Batches, *given: Any) -> Any:
+            self.held.append(batches.on_device is not None)
+            if not self.held[-1]:
+                assert not any(pixels() is not None for pixels in self.pixels), "they still take memory"
+            Greedy.most = 4 if self.held[-1] else 1000
+            return shuffled(batches, *given)
+
+        def taken(batches: Batches, device: str) -> Batches:
+            found = on(batches, device)
+            assert found.on_device is not None
+            self.pixels.append(weakref.ref(found.on_device[0]))
+            return found
+
+        monkeypatch.setattr(Greedy, "most", 1000)
+        monkeypatch.setattr("engine.data.batches.free_for_images", lambda _: 10**9)
+        monkeypatch.setattr(Batches, "on", taken)
+        monkeypatch.setattr(Batches, "shuffled", watched)
 
 
 def test_images_that_are_held_on_the_device_go_first(
     greedy: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
 ) -> None:
     """That costs speed; micro-batches may cost numbers."""
-    held: list[bool] = []
-    plain = Batches.shuffled
-
-    def shuffled(self: Batches, seed: int, epoch: int) -> Any:
-        held.append(self.on_device is not None)
-        Greedy.most = 4 if held[-1] else 1000
-        return plain(self, seed, epoch)
-
-    monkeypatch.setattr(Greedy, "most", 1000)
-    monkeypatch.setattr(Batches, "cached_on_device", lambda self: self.on("cpu"))
-    monkeypatch.setattr(Batches, "shuffled", shuffled)
-    assert greedy(LINE) == 0
-    assert held == [True, False, False, False, False]
+    assert greedy(f"{LINE} --out much") == 0
+    watched = Watched(monkeypatch)
+    assert greedy(f"{LINE} --out little") == 0
+    # held from the second epoch on, where memory runs out
+    assert watched.held == [False, True, False, False, False]
+    assert len(watched.pixels) == 2  # of train and of val
     assert "not kept on the device any more" in capsys.readouterr().out
-    record = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())
+    record = json.loads((only_run(tmp_path / "little") / "record.json").read_text())
     assert record["plan"]["micro_batch"] is None
+    assert outcome(tmp_path / "little") == outcome(tmp_path / "much")
+
+
+def test_each_trial_of_a_sweep_gives_up_its_images_first(
+    greedy: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    watched = Watched(monkeypatch)
+    assert greedy(f"{LINE} --recipe cosine --epochs 8 --lr-sweep") == 0
+    # a trial has two epochs and nothing to go on from
+    assert watched.held == [False, True, False, False] * 4 + [False, True] + [False] * 7
+    assert json.loads((only_run(tmp_path / "runs") / "record.json").read_text())["plan"]["micro_batch"] is None
+
+
+def test_what_is_held_is_in_the_record(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    monkeypatch.setattr("engine.data.batches.free_for_images", lambda _: 10**9)
+    assert command(LINE) == 0
+    costs = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())["costs"]
+    assert costs["resident_memory_mib"] == (54 + 6) * 8 * 8 * 3 / 2**20
+    assert "not kept" not in capsys.readouterr().out
 
 
 def test_a_graph_goes_before_micro_batches(
