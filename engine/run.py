@@ -32,7 +32,7 @@ from engine.records.run_folder import Run
 from engine.training.autotune import fastest_plan, with_threads_of_now
 from engine.training.check import check
 from engine.training.features import with_features
-from engine.training.findings import TuningRequest
+from engine.training.findings import TuningRequest, promise_of
 from engine.training.loop import fit, predict
 from engine.training.lr_sweep import best_lr
 from engine.training.plan import Plan, choose_plan, keep_plan
@@ -252,6 +252,7 @@ def train_and_test(setup: Setup, run: Run) -> None:
     if config.lr_sweep:
         lr, plan = best_lr(model, train, val, recipe, plan, run)
         recipe = replace(recipe, lr=lr)
-    state = fit(model, train, val, recipe, plan, run)
+    promise = promise_of(plan, model, setup.train, setup.tuning_request)
+    state = fit(model, train, val, recipe, plan, run, promise)
     logits, speed = predict(model, setup.train.for_evaluation("test", setup.data.splits.test), plan)
     run.finish(model, state, Outcome(setup.data.splits.test, logits, speed))

@@ -106,7 +106,10 @@ COSTS: dict[str, Cost] = {
         optional=True,
         added=True,
     ),
-    "energy_joules": Cost("of the CUDA device while training, by NVML; null where nobody reports it", optional=True),
+    "energy_joules": Cost(
+        "of the CUDA device while training, by NVML; null where nobody reports it, or others worked on it too",
+        optional=True,
+    ),
     "images": Cost(
         "that training went through, each as often as it did, a sweep included",
         "images processed",

@@ -18,6 +18,8 @@ from engine.heartbeat import device_is_shared
 from engine.models.structure import trains_batch_norm
 from engine.training.agreement import Candidate, copy_in_form, make_candidate, silence, step_result
 from engine.training.findings import TuningRequest, TuningResult, remember, remembered, result_path
+from engine.training.graph import free_workspaces
+from engine.training.meters import others_on_card
 from engine.training.plan import LAYOUTS, Plan
 from engine.training.threads import best_threads, threads_of_now
 from engine.training.trials import LEAST_GAIN, Race, ranked
@@ -192,7 +194,8 @@ def _try_forms(plan: Plan, model: nn.Module, train: Batches, request: TuningRequ
         left_out[best.plan.form] = "is inaccurate"
     else:
         return None
-    lasts = not device_is_shared() and not any(each.disturbed(best) for each in races)
+    alone = not device_is_shared() and not (plan.device == "cuda" and others_on_card())
+    lasts = alone and not any(each.disturbed(best) for each in races)
     reason = _reason(best, order, left_out, len(race.labels), lasts)
     form, seconds = best.plan, best.median * whole / len(race.labels)
     result = TuningResult(
@@ -242,6 +245,8 @@ def _graphed(race: Race, models: dict[str, nn.Module], head: str, left_out: dict
                 left_out[form.form] = "can't be captured"
             candidate.step.release()
         free_memory(form.device)
+    if race.images.device.type == "cuda":
+        free_workspaces()
     return found
 
 

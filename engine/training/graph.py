@@ -178,6 +178,16 @@ def _abandon(graph: torch.cuda.CUDAGraph, pool: Any, random: torch.Tensor) -> No
     torch.cuda.default_generators[device].graphsafe_set_state(generator)
 
 
+def free_workspaces() -> None:
+    """Give back what cuBLAS keeps for the streams that it has seen, 64 MiB and more each, where PyTorch can.
+
+    A graph works in what was there at its capture: none may be left.
+    """
+    clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
+    if clear:
+        clear()
+
+
 @cache
 def _side_stream() -> torch.cuda.Stream:
     """One a process: cuBLAS keeps a workspace for each stream that it has seen."""

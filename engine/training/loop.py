@@ -138,8 +138,8 @@ class _Fitting:
 
     def _step(self, stage: Stage) -> Step:
         layer, batch_size = self.images.train.layer, self.images.train.batch_size
-        # the last layer alone needs neither
-        plan = replace(self.plan, compiled=False, micro_batch=None) if layer else self.plan
+        # the last layer alone needs none of these
+        plan = replace(self.plan, compiled=False, graphed=False, micro_batch=None) if layer else self.plan
         return Step(self.model.get_submodule(layer), self.recipe.optimizer(stage, self.model), plan, batch_size)
 
     def _epoch(self, stage: Stage, step: Step, state: State) -> tuple[bool, float | None]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 
 from engine.device import synchronize
+from engine.heartbeat import device_is_shared
 
 STEADY = 3  # batches, at least, that a steady speed is the median of
+
+Made = TypeVar("Made")
 
 
 class Clock:
@@ -93,10 +96,31 @@ def peak_memory_mib(device: str) -> float | None:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere
 
 
+_others_were_there = False  # on our card, at some time in this process
+
+
 def energy_joules(device: str) -> float | None:
-    """What the CUDA device has used since its driver was loaded; None without the package nvidia-ml-py."""
+    """What the CUDA device has used since its driver was loaded; None without the package nvidia-ml-py.
+
+    And from the time on that others were seen to work on the card: it counts for all of them together.
+    """
+    global _others_were_there
     if device != "cuda":
         return None
+    _others_were_there |= others_on_card()
+    if _others_were_there:
+        return None
+    return _asked(lambda nvml, card: float(nvml.nvmlDeviceGetTotalEnergyConsumption(card)) / 1000)
+
+
+def others_on_card() -> bool:
+    """Whether other processes are on the CUDA device, as far as the one that started this one, or the driver, says."""
+    processes = _asked(lambda nvml, card: len(nvml.nvmlDeviceGetComputeRunningProcesses(card)))
+    return device_is_shared() or (processes or 0) > 1
+
+
+def _asked(question: Callable[[Any, Any], Made]) -> Made | None:
+    """What the driver answers of the CUDA device; None where it does not, or nvidia-ml-py is not installed."""
     try:
         import pynvml
     except ImportError:
@@ -105,7 +129,6 @@ def energy_joules(device: str) -> float | None:
         pynvml.nvmlInit()
         # NVML counts all cards of the machine, CUDA those that it may use: the bus address tells which is ours
         bus = torch.cuda.get_device_properties(torch.cuda.current_device())
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{bus.uuid}")
-        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
+        return question(pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{bus.uuid}"))
     except pynvml.NVMLError:
         return None

@@ -64,4 +64,6 @@ class State:
         reading = energy_joules(device)
         if reading is not None and energy_before is not None:
             self.energy_joules = (self.energy_joules or 0.0) + reading - energy_before
+        elif reading is None:
+            self.energy_joules = None  # what is known of a part of the run is not what it took
         return reading

@@ -404,8 +404,8 @@ def test_other_class_names_are_another_run(command: Command, tmp_path: Path) -> 
 def test_flags_that_come_to_the_same_are_the_same_run(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, str]
 ) -> None:
-    def trained(model: Any, train: Any, val: Any, recipe: Any, plan: Any, run: Any) -> Any:
-        return fit(model, train, val, replace(recipe, epochs=1), plan, run)
+    def trained(model: Any, train: Any, val: Any, recipe: Any, plan: Any, *run: Any) -> Any:
+        return fit(model, train, val, replace(recipe, epochs=1), plan, *run)
 
     monkeypatch.setattr("engine.run.fit", trained)
     torch.save(toy.tiny().state_dict(), "a.pth")

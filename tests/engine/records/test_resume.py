@@ -217,7 +217,7 @@ def test_a_resume_measures_nothing_and_keeps_every_part_of_the_plan(
 
     monkeypatch.setattr("engine.run.fit", watched)
     assert command(QUICK) == 0
-    ((model, train, _, _, plan, _),) = seen
+    ((model, train, _, _, plan, *_),) = seen
     assert {name: getattr(plan, name) for name in kept} == kept
     assert train.memory_format == torch.channels_last
     assert model.get_submodule("0").weight.is_contiguous(memory_format=torch.channels_last)

@@ -22,8 +22,9 @@ from engine.paths import PROJECT
 from engine.training import graph
 from engine.training.agreement import copy_in_form, make_candidate, step_result
 from engine.training.graph import WARM_UP
-from engine.training.loop import fit, restore, take_snapshot
+from engine.training.loop import fit
 from engine.training.plan import Plan
+from engine.training.saving import restore, take_snapshot
 from engine.training.state import State
 from engine.training.step import Step
 from tests import toy

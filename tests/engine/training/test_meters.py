@@ -1,12 +1,15 @@
 """Where an epoch's time went, what it took in memory and energy."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from engine.training.meters import Clock, energy_joules, peak_memory_mib
+from engine.heartbeat import SHARED
+from engine.training.meters import Clock, energy_joules, others_on_card, peak_memory_mib
+from engine.training.state import State
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -100,3 +103,64 @@ def test_the_clock_on_a_card() -> None:
     assert 0 <= speed["data_wait_share"] < 1
     assert (clock.steady_images_per_second or 0) > 0
     assert (peak_memory_mib("cuda") or 0) > 64
+
+
+class Driver:
+    """Stands for nvidia-ml-py and its driver: a card that uses 7 J between two readings, and the processes on it."""
+
+    NVMLError = ValueError
+    processes = 1
+    millijoules = 0
+
+    def nvmlInit(self) -> None:  # noqa: N802 (NVML's names)
+        pass
+
+    def nvmlDeviceGetHandleByUUID(self, name: str) -> str:  # noqa: N802
+        assert name == "GPU-ours"
+        return name
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, _: str) -> int:  # noqa: N802
+        self.millijoules += 7000
+        return self.millijoules
+
+    def nvmlDeviceGetComputeRunningProcesses(self, _: str) -> list[None]:  # noqa: N802
+        if self.processes < 0:
+            raise ValueError("not supported")
+        return [None] * self.processes
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
+    driver = Driver()
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="ours"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 0)
+    monkeypatch.setattr("engine.training.meters._others_were_there", False)
+    monkeypatch.delenv(SHARED, raising=False)
+    return driver
+
+
+@pytest.mark.parametrize("processes", [1, 0, -1])  # in a container, or with an old driver, none is seen
+def test_energy_of_a_card(driver: Driver, processes: int) -> None:
+    driver.processes = processes
+    state = State()
+    before = energy_joules("cuda")
+    for epochs in (1, 2):
+        before = state.account("cuda", before, 0.0)
+        assert state.energy_joules == pytest.approx(7.0 * epochs)
+
+
+def test_energy_that_others_use_too_is_not_known(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = State()
+    before = state.account("cuda", energy_joules("cuda"), 0.0)
+    driver.processes = 2
+    before = state.account("cuda", before, 0.0)
+    assert state.energy_joules is None
+    driver.processes = 1
+    before = state.account("cuda", before, 0.0)
+    assert state.account("cuda", before, 0.0) is None
+    assert state.energy_joules is None
+    assert not others_on_card()
+    monkeypatch.setenv(SHARED, "1")
+    assert others_on_card()
