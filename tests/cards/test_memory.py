@@ -92,7 +92,7 @@ def test_batches_are_divided_where_nothing_else_is_left(
     run: Run, limit: Limit, hungry: type[Hungry], monkeypatch: pytest.MonkeyPatch, plan: str
 ) -> None:
     monkeypatch.setattr(Hungry, "per_image", 16 * MIB)  # 256 MiB a batch
-    with limit(112 * MIB):
+    with limit(124 * MIB):  # 4 images and what is asked for beside them, in pieces, but not 8
         record = run(f"{LINE} --plan {plan}", large())
     assert record["plan"]["micro_batch"] == 4
     assert not hungry.resident[-1]
