@@ -177,7 +177,6 @@ def _try_forms(plan: Plan, model: nn.Module, train: Batches, request: TuningRequ
         # a graph is of whole batches alone
         return make_candidate(form, copy_in_form(form, model), request.head, few if form.graphed else whole)
 
-    expected = step_result(candidate(replace(plan, precision="fp32")), images[:few], labels[:few])
     # one model a layout, which all its forms share
     models = {layout: copy_in_form(replace(plan, layout=layout), model) for layout in LAYOUTS}
     races = _raced(forms_of(plan, request), models, request.head, images, labels)
@@ -187,6 +186,11 @@ def _try_forms(plan: Plan, model: nn.Module, train: Batches, request: TuningRequ
     if plan.device == "cuda":
         found += _graphed(race, models, request.head, left_out)
     order = ranked(found, fastest_seconds)
+    if not order:
+        return None
+    # with as many threads as do not wait for each other
+    sure = replace(plan, precision="fp32", threads=order[0].plan.threads)
+    expected = step_result(candidate(sure), images[:few], labels[:few])
     for best in order:
         # not with the weights that were trained on: infinite gradients reach them, even at a learning rate of 0
         if step_result(candidate(best.plan), images[:few], labels[:few]).agrees(expected):

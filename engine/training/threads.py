@@ -80,6 +80,7 @@ def _raced(candidates: list[Candidate], images: torch.Tensor, labels: torch.Tens
     images, labels = images[:count], labels[:count]
     hopeful = [each for each in few.candidates if each.fastest < FAR_BEHIND * fastest]
     race = Race([replace(each, seconds=[], shares=[]) for each in hopeful], images, labels)
+    race.warm_up()
     race.run(SECONDS if len(hopeful) > 1 else 0.0)
     return Threads([few, race], images, labels)
 
