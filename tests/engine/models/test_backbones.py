@@ -214,9 +214,11 @@ def test_the_size_advised_is_the_nearest_that_works(
     assert shape(torch.empty(1, 3, *above, device="meta")).shape == (1, CLASSES)
     # one pixel less on a side that had to be enlarged is too little
     enlarged = [(height - 1, width)] * (height > asked[0]) + [(height, width - 1)] * (width > asked[1])
+    model = new_model(name).eval()
     for smaller in enlarged:
-        with pytest.raises((RuntimeError, ValueError)):
-            shape(torch.empty(1, 3, *smaller, device="meta"))
+        # with numbers: some versions of PyTorch give maps without pixels a shape, where they can't compute them
+        with pytest.raises((RuntimeError, ValueError)), torch.no_grad():
+            model(random_images(1, 3, *smaller))
 
 
 def test_a_backbone_of_one_size_only() -> None:
