@@ -100,7 +100,7 @@ def threads_of_now(plan: Plan, model: nn.Module, head: str, images: torch.Tensor
         return plan
     threads, speed = found.best.plan.threads, len(found.labels) / found.best.median
     at_work = "others are at work here: " if disturbed else ""
-    reason = f"{plan.reason}; {at_work}{speed:.1f} at present, with {counted(threads, 'thread')}"
+    reason = f"{plan.reason}; {at_work}{speed:.1f} images/s at present, with {counted(threads, 'thread')}"
     return replace(plan, threads=threads, images_per_second=speed, reason=reason)
 
 

@@ -418,7 +418,7 @@ def test_a_finding_is_followed_with_the_threads_of_now(watch: Watch, timed: Time
     crowd = chosen(plan=TWO)
     assert (crowd.form, crowd.threads) == (quiet.form, 1)
     assert crowd.images_per_second == pytest.approx(8 / 0.03)
-    assert crowd.reason.endswith("; others are at work here: 266.7 at present, with 1 thread")
+    assert crowd.reason.endswith("; others are at work here: 266.7 images/s at present, with 1 thread")
     # and so is the plan of another seed
     like = TWO.like(quiet, 0)
     assert with_threads_of_now(like, toy.tiny(), TRAIN, "6").threads == 1
