@@ -96,7 +96,7 @@ def images_in(folder: Path) -> int:
     try:
         return len(ImageFolder(str(folder)))
     except OSError as problem:
-        reason = problem.strerror or str(problem).partition("\n")[0]
+        reason = problem.strerror or str(problem).partition("\n")[0].rstrip(".")
         raise UserError(
             f"--source {folder}: {reason}. Name a folder that holds a folder of images a class."
         ) from problem
