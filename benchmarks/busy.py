@@ -81,9 +81,8 @@ def _end(process: subprocess.Popen[str]) -> None:
 def remembered(results: dict[str, dict[str, Any]]) -> str:
     """Of which backbones the plan's finding was left for later runs."""
     plans = {name: result["plan_remembered"] for name, result in results.items() if "plan_remembered" in result}
-    return "the plan's finding: " + ", ".join(
-        f"{name} {'remembered' if kept else 'not remembered'}" for name, kept in plans.items()
-    )
+    said = ", ".join(f"{name} {'remembered' if kept else 'not remembered'}" for name, kept in plans.items())
+    return f"the plan's finding: {said or 'none'}"
 
 
 def run(setting: Setting, models: list[str], check: Callable[[], None], path: Path, more: dict[str, Any]) -> None:

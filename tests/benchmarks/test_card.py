@@ -132,7 +132,9 @@ def test_speed_that_takes_too_long_is_interrupted(card: Card) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="env of others can't give signals back")
-@pytest.mark.parametrize(("command", "begun", "said"), [("speed", "site:", "the table so far"), ("tests", "-v -r", "tests so far")])
+@pytest.mark.parametrize(
+    ("command", "begun", "said"), [("speed", "site:", "the table so far"), ("tests", "-v -r", "tests so far")]
+)
 def test_ctrl_c_ends_what_it_started_and_keeps_what_was_said(card: Card, command: str, begun: str, said: str) -> None:
     given = {"PYTHON": str(card.python), "OUT": str(card.out), "CALLS": str(card.folder / "calls"), "FAKE_HANGS": "1"}
     script = ["env", "--default-signal=INT", str(PROJECT / "benchmarks" / "card.sh"), command]
