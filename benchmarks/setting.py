@@ -74,10 +74,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=whole(1), default=256, help="height and width in pixels (default: 256)")
     parser.add_argument("--rounds", type=whole(1), metavar="N", help="default: 3")
     parser.add_argument("--steps", type=whole(1), metavar="N", help="of a column in a round (default: 1; card: 50)")
-    parser.add_argument("--device", default="auto", choices=["auto", "cuda", "cpu", "mps"])
+    parser.add_argument("--device", default="auto", choices=["auto", "cuda", "cpu", "mps"], help="default: the best")
     parser.add_argument("--compile", default="auto", choices=["auto", "on", "off"], help="as of the scripts")
     parser.add_argument(
-        "--plan-seconds", type=positive, metavar="S", help="that the plan's measurement may take (default: as in a run)"
+        "--plan-seconds",
+        type=positive,
+        metavar="S",
+        help="for the plan's measurement, once each form took its first steps (default: as in a run)",
     )
     parser.add_argument("--no-hold", action="store_true", help="don't keep images in the card's memory")
     parser.add_argument(
