@@ -7,7 +7,6 @@ python datasets.py --write-docs        the tables in docs/, from the declaration
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.util
 import sys
@@ -15,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common import BACKBONES, Choice, Dataset
-from engine.cli import Parser, folder, nearest, run_command
+from engine.cli import Help, Parser, folder, nearest, run_command
 from engine.console import say, table
 from engine.data.declaration import datasets_of
 from engine.data.inventory import look
@@ -77,7 +76,7 @@ def parser() -> Parser:
     command_line = Parser(
         prog="datasets.py",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
         allow_abbrev=False,
     )
     command_line.add_argument("names", nargs="*", metavar="NAME", help="show these datasets in full")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import INTERRUPTED
-from engine.cli import Parser, Several, folder, importing, positive, run_command, whole
+from engine.cli import Help, Parser, Several, folder, importing, positive, run_command, whole
 from engine.console import say, table
 from engine.errors import RunError, counted
 from grids.cells import (
@@ -53,9 +53,7 @@ AFTER_RERUN = (
 
 def parser() -> Parser:
     """The command line."""
-    command_line = Parser(
-        prog="grid.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    command_line = Parser(prog="grid.py", description=__doc__, formatter_class=Help, allow_abbrev=False)
     add = command_line.add_argument
     several: dict[str, Any] = {"action": Several, "nargs": "+"}
     add(

@@ -10,13 +10,12 @@ no partial data. Everything else is listed apart, with the reason.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.cli import Parser, folder, importing, run_command, whole
+from engine.cli import Help, Parser, folder, importing, run_command, whole
 from engine.console import say
 from engine.errors import UserError, counted
 from engine.files import check_output, write_text
@@ -30,7 +29,7 @@ def parser() -> Parser:
     line = Parser(
         prog="report.py",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
         allow_abbrev=False,
     )
     line.add_argument(

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.cli import Parser, folder, run_command
+from engine.cli import Help, Parser, folder, run_command
 from engine.console import say
 from engine.data.names import nfc
 from engine.data.split_output import SPLIT_FILE, check_apart, check_output, write
@@ -34,7 +34,7 @@ def parser() -> Parser:
     command_line = Parser(
         prog="split.py",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
         allow_abbrev=False,
     )
     add = command_line.add_argument

@@ -21,6 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import common
+from engine.cli import Help
 from engine.console import say, table
 from engine.environment import environment
 from engine.files import write_json
@@ -64,12 +65,17 @@ def spread(scores: list[float]) -> str:
 
 def main() -> None:
     """Run every cell in both forms, print the table and write accuracy.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
     parser.add_argument(
         "--data", nargs="+", default=["digits.py"], metavar="SCRIPT", help="scripts with their flags, each in quotes"
     )
     parser.add_argument(
-        "--models", nargs="+", choices=list(common.BACKBONES), default=["resnet", "mobilenet", "shufflenet"]
+        "--models",
+        nargs="+",
+        choices=list(common.BACKBONES),
+        default=["resnet", "mobilenet", "shufflenet"],
+        metavar="NAME",
+        help="default: resnet mobilenet shufflenet",
     )
     parser.add_argument("--seeds", type=int, default=5, help="default: 5; at least 2")
     parser.add_argument("--epochs", type=int, default=4, help="of each stage (default: 4)")

@@ -26,6 +26,7 @@ from torchvision.transforms.autoaugment import _apply_op
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from engine.cli import Help
 from engine.console import table
 from engine.data.augment import BINS, OPERATIONS, Draws, draw, trivial_augment
 from engine.device import synchronize
@@ -111,7 +112,7 @@ def line(what: str, times: dict[str, list[float]]) -> tuple[str, ...]:
 
 def main() -> None:
     """Time the contenders at every size and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 256], help="sides of the square images")
     parser.add_argument("--batch", type=int, default=64, help="images in a batch")
     parser.add_argument("--rounds", type=int, default=9, help="timed turns of each contender")

@@ -26,6 +26,7 @@ from benchmarks.columns import measure
 from benchmarks.setting import Setting, add_flags, prepared
 from benchmarks.speed import QUICK, about, describe
 from benchmarks.tables import geometric_mean, speed_table
+from engine.cli import Help, run_command
 from engine.console import say
 from engine.environment import environment
 from engine.errors import RunError
@@ -80,9 +81,8 @@ def _end(process: subprocess.Popen[str]) -> None:
 def remembered(results: dict[str, dict[str, Any]]) -> str:
     """Of which backbones the plan's finding was left for later runs."""
     plans = {name: result["plan_remembered"] for name, result in results.items() if "plan_remembered" in result}
-    return "the plan's finding: " + ", ".join(
-        f"{name} {'remembered' if kept else 'not remembered'}" for name, kept in plans.items()
-    )
+    said = ", ".join(f"{name} {'remembered' if kept else 'not remembered'}" for name, kept in plans.items())
+    return f"the plan's finding: {said or 'none'}"
 
 
 def run(setting: Setting, models: list[str], check: Callable[[], None], path: Path, more: dict[str, Any]) -> None:
@@ -103,20 +103,23 @@ def run(setting: Setting, models: list[str], check: Callable[[], None], path: Pa
 
 def main() -> None:
     """Measure every backbone beside the neighbours, print the table and write busy.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=list(common.BACKBONES), default=QUICK, metavar="NAME")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=list(common.BACKBONES),
+        default=QUICK,
+        metavar="NAME",
+        help=f"default: {' '.join(QUICK)}",
+    )
     parser.add_argument("--quiet", action="store_true", help="without neighbours")
     add_flags(parser)
     arguments = parser.parse_args()
     count = 0 if arguments.quiet else NEIGHBOURS
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    try:
-        with prepared(arguments, COLUMNS) as setting, neighbours(count) as check:
-            say(f"neighbours: {count}")
-            run(setting, arguments.models, check, arguments.out / "busy.json", {"neighbours": count})
-    except RunError as problem:
-        sys.exit(str(problem))
+    with prepared(arguments, COLUMNS) as setting, neighbours(count) as check:
+        say(f"neighbours: {count}")
+        run(setting, arguments.models, check, arguments.out / "busy.json", {"neighbours": count})
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -84,6 +84,11 @@ ok() {
   fi
 }
 
+# limited SECONDS COMMAND: asked to stop by an interruption, as Ctrl-C does, which reaches what is started so
+limited() {
+  timeout --foreground -s INT -k 10 "$@"
+}
+
 left() {
   echo $((limit > SECONDS ? limit - SECONDS : 1))
 }
@@ -92,14 +97,14 @@ tests() {
   local status files
   mapfile -t files < <(grep -rlE --include='test_*.py' 'mark\.cuda' tests)
   status=0
-  timeout -k 5 $((limit * 6 / 10)) "$PYTHON" -m pytest -v -rfEs -m cuda -p no:cacheprovider --durations=5 \
+  limited $((limit * 6 / 10)) "$PYTHON" -m pytest -v -rfEs -m cuda -p no:cacheprovider --durations=5 \
     --junitxml="$out/cuda-tests.xml" "${files[@]}" || status=$?
   ok "CUDA tests" $status 0
 
   local run=("$PYTHON" digits.py -model mobilenet -bs 64 --weights none --device "$device" --out "$scratch/runs")
   [ "$device" = cuda ] || run+=(--size 32 --plan off --precision fp32 --shots 20)
   status=0
-  timeout -k 5 "$(left)" "${run[@]}" --epochs 2 || status=$?
+  limited "$(left)" "${run[@]}" --epochs 2 || status=$?
   ok "a run to its end" $status 0
   find "$scratch/runs" -name record.json -exec cp {} "$out/run.json" \;
 
@@ -108,14 +113,17 @@ tests() {
   local process log=$scratch/interrupted.log
   "${run[@]}" >"$log" 2>&1 &
   process=$!
+  # Ctrl-C is not for what runs in the background
+  trap 'kill -KILL $process 2>/dev/null || true' EXIT
   while kill -0 $process 2>/dev/null && ! grep -qE '^ +1 ' "$log" && [ $SECONDS -lt "$limit" ]; do sleep 0.1; done
   kill "-$([ $SECONDS -lt "$limit" ] && echo USR1 || echo KILL)" $process || true
   status=0
   wait $process || status=$?
+  trap - EXIT
   cat "$log"
   ok "a run that is asked to stop" $status 130
   status=0
-  timeout -k 5 "$(left)" "${run[@]}" || status=$?
+  limited "$(left)" "${run[@]}" || status=$?
   ok "the rest of it" $status 0
   return $failed
 }
@@ -130,7 +138,7 @@ speed() {
   fi
   read -ra more <<<"${CARD_FLAGS:-}"
   # interrupted, it still prints the table of what it has
-  timeout -s INT -k 10 "$(left)" "$PYTHON" benchmarks/speed.py --columns plain ours ceiling --compile off \
+  limited "$(left)" "$PYTHON" benchmarks/speed.py --columns plain ours ceiling --compile off \
     --device "$device" --out "$out" "${flags[@]}" "${more[@]}" || status=$?
   ok "speed" $status 0
   return $failed
@@ -146,10 +154,11 @@ case $command in
     trap 'rm -rf "$scratch"' EXIT
     export XDG_CACHE_HOME=$scratch/cache PYTHONUNBUFFERED=1
     {
+      trap 'exit 130' INT # once the step that it interrupted has said what it has
       machine
       add_wheels
       "$command"
-    } 2>&1 | tee "$out/$command.log"
+    } 2>&1 | tee -i "$out/$command.log"
     ;;
   *)
     sed -n '2,/^set /s/^# \{0,1\}//p' "$0"

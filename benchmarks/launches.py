@@ -20,6 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import BACKBONES, build_model
+from engine.cli import Help, whole
 from engine.console import say, table
 from engine.models.structure import set_train_mode
 from engine.training.plan import LAYOUTS, Plan
@@ -64,10 +65,12 @@ def as_markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Count, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
     parser.add_argument("--models", nargs="+", default=list(BACKBONES), choices=list(BACKBONES), metavar="NAME")
-    parser.add_argument("--size", type=int, default=256, metavar="PX", help="height and width in pixels (default: 256)")
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images a step (default: 64)")
+    parser.add_argument(
+        "--size", type=whole(1), default=256, metavar="PX", help="height and width in pixels (default: 256)"
+    )
+    parser.add_argument("--batch-size", type=whole(1), default=64, metavar="N", help="images a step (default: 64)")
     parser.add_argument("--markdown", action="store_true", help="a table for docs/")
     options = parser.parse_args(arguments)
     if "DRY_HOME" not in os.environ:

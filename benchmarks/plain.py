@@ -16,7 +16,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 import common
-from engine.errors import RunError
+from engine.errors import RunError, UserError
 from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD
 from engine.models.wavemix_model import package_wavemix
 from engine.training.meters import peak_memory_mib
@@ -107,6 +107,8 @@ class Plain:
 
 def reason_of(problem: BaseException) -> str:
     """What went wrong, in a line."""
+    if isinstance(problem, UserError):  # with what to do about it
+        return " ".join(str(problem).split())
     whole = str(problem) if isinstance(problem, RunError) else f"{type(problem).__name__}: {problem}"
     return whole.partition("\n")[0].removesuffix(": ")[:200]
 

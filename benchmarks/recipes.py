@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import common
 from benchmarks.accuracy import compare, record_of, spread
+from engine.cli import Help
 from engine.console import say, table
 from engine.environment import environment
 from engine.files import write_json
@@ -54,7 +55,7 @@ def main() -> None:
     """Run every cell with each recipe, print the table and write recipes.json."""
     if sys.argv[1:2] == ["--run"]:
         run_script(sys.argv[2], sys.argv[3:])
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
     parser.add_argument("--data", nargs="+", required=True, metavar="SCRIPT", help="scripts with flags, each in quotes")
     parser.add_argument(
         "--recipes", nargs="+", default=list(RECIPES), metavar="FLAGS", help="with flags, each in quotes"

@@ -54,7 +54,9 @@ CARDS: Mapping[str, Card] = {
 
 
 def find_card(name: str) -> Card | None:
-    """The card of that name; None for one whose rates are not in CARDS."""
+    """The whole card of that name; None for one whose rates are not in CARDS, and for a slice of one (MIG)."""
+    if " MIG " in f" {name} ":
+        return None
     # whole words: an L40 is no L4
     return next((card for known, card in CARDS.items() if f" {known} " in f" {name} "), None)
 

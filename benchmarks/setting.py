@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -18,9 +17,12 @@ from torchvision.datasets import ImageFolder
 
 from benchmarks.photographs import make_photographs, raw_splits
 from benchmarks.plain import WORKERS
+from engine.cli import positive, whole
 from engine.console import say
 from engine.data.cache import decode_all
 from engine.data.part import Part
+from engine.errors import UserError
+from engine.files import check_output
 from engine.training.plan import Plan, choose_plan
 
 COLUMNS = ("plain", "step", "ours", "ceiling")
@@ -66,37 +68,24 @@ class Setting:
         }
 
 
-def at_least_one(text: str) -> int:
-    """A whole number from 1 up."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 1 up")
-    return number
-
-
-def seconds(text: str) -> float:
-    """A time of more than nothing."""
-    number = float(text)
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: expected seconds, more than 0")
-    return number
-
-
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Those of every comparison."""
-    parser.add_argument("--batch-size", type=at_least_one, metavar="N", help="default: 32")
-    parser.add_argument("--size", type=at_least_one, default=256, help="height and width in pixels (default: 256)")
-    parser.add_argument("--rounds", type=at_least_one, metavar="N", help="default: 3")
-    parser.add_argument("--steps", type=at_least_one, metavar="N", help="of a column in a round (default: 1; card: 50)")
-    parser.add_argument("--device", default="auto", choices=["auto", "cuda", "cpu", "mps"])
+    parser.add_argument("--batch-size", type=whole(1), metavar="N", help="default: 32")
+    parser.add_argument("--size", type=whole(1), default=256, help="height and width in pixels (default: 256)")
+    parser.add_argument("--rounds", type=whole(1), metavar="N", help="default: 3")
+    parser.add_argument("--steps", type=whole(1), metavar="N", help="of a column in a round (default: 1; card: 50)")
+    parser.add_argument("--device", default="auto", choices=["auto", "cuda", "cpu", "mps"], help="default: the best")
     parser.add_argument("--compile", default="auto", choices=["auto", "on", "off"], help="as of the scripts")
     parser.add_argument(
-        "--plan-seconds", type=seconds, metavar="S", help="that the plan's measurement may take (default: as in a run)"
+        "--plan-seconds",
+        type=positive,
+        metavar="S",
+        help="for the plan's measurement, once each form took its first steps (default: as in a run)",
     )
     parser.add_argument("--no-hold", action="store_true", help="don't keep images in the card's memory")
     parser.add_argument(
         "--limit-seconds",
-        type=seconds,
+        type=positive,
         default=math.inf,
         metavar="S",
         help="a backbone is left after so long, with what was measured (default: none; not on Windows)",
@@ -105,12 +94,25 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("build"), metavar="DIR", help="default: build")
 
 
+def images_in(folder: Path) -> int:
+    """How many there are in class folders. Raises UserError where there are none."""
+    try:
+        return len(ImageFolder(str(folder)))
+    except OSError as problem:
+        reason = problem.strerror or str(problem).partition("\n")[0].rstrip(".")
+        raise UserError(
+            f"--source {folder}: {reason}. Name a folder that holds a folder of images a class."
+        ) from problem
+
+
 @contextmanager
 def prepared(arguments: argparse.Namespace, columns: Sequence[str]) -> Iterator[Setting]:
     """The setting that flags ask for, with its images made, decoded and, afterwards, removed: no figure holds that.
 
-    Ends the program where --source holds too few.
+    Raises UserError where --source holds too few, or --out can be no folder.
     """
+    check_output(arguments.out)
+    arguments.out.mkdir(parents=True, exist_ok=True)
     plan = choose_plan(arguments.device, "auto")
     steps = arguments.steps or (1 if plan.device == "cpu" else 50)
     rounds, batch_size = arguments.rounds or 3, arguments.batch_size or 32
@@ -122,8 +124,8 @@ def prepared(arguments: argparse.Namespace, columns: Sequence[str]) -> Iterator[
         folder = arguments.source or Path(made) / "photographs"
         if not arguments.source:
             make_photographs(folder, needed)
-        elif (there := len(ImageFolder(str(folder)))) < needed:
-            sys.exit(
+        elif (there := images_in(folder)) < needed:
+            raise UserError(
                 f"--source {folder}: {there:,} images, but {rounds} rounds of {steps} steps of {batch_size} take "
                 f"{needed:,}. Ask for fewer with --rounds, --steps or --batch-size."
             )

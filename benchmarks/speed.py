@@ -31,8 +31,10 @@ from benchmarks.plain import CLASSES
 from benchmarks.roofs import activations, find_card, roofs, utilisation
 from benchmarks.setting import COLUMNS, Setting, add_flags, prepared
 from benchmarks.tables import medians, notes, plot, ratios, speed_table
+from engine.cli import Help, run_command
 from engine.console import say
 from engine.environment import environment
+from engine.errors import RunError
 from engine.files import write_json
 
 PUBLISHED = [name for name, entry in common.BACKBONES.items() if entry.published]
@@ -80,8 +82,15 @@ def about(name: str, result: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Time every backbone, print the table and write speed.json and the plot."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=list(common.BACKBONES), default=PUBLISHED, metavar="NAME")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=list(common.BACKBONES),
+        default=PUBLISHED,
+        metavar="NAME",
+        help="default: the published",
+    )
     parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=COLUMNS, metavar="NAME", help="default: all")
     parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)}, 2 rounds, batches of 16: minutes")
     add_flags(parser)
@@ -91,7 +100,6 @@ def main() -> None:
         arguments.rounds, arguments.batch_size = arguments.rounds or 2, arguments.batch_size or 16
     columns = [column for column in COLUMNS if column in arguments.columns]
 
-    arguments.out.mkdir(parents=True, exist_ok=True)
     stem = arguments.out / "speed"
     results: dict[str, dict[str, Any]] = {}
     with prepared(arguments, columns) as setting:
@@ -107,8 +115,8 @@ def main() -> None:
     drawn = plot(results, columns, setting.title, stem.with_suffix(".png"))
     say(f"written to {stem}.json" + (f" and {stem}.png" if drawn else ""))
     if not any(medians(result) for result in results.values()):
-        sys.exit("nothing could be measured: the reasons are above")
+        raise RunError("nothing could be measured: the reasons are above")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -20,6 +20,8 @@ RATIOS = {
 }
 HEADS = {"gain": "ours/plain", "of_ceiling": "ours/ceiling"}
 NONE = "-"
+# where a bar is, what it is of, and its colour
+BARS = ((-0.26, "plain", "#b8b8b8"), (0, "ours", "#1f6f8b"), (0.26, "ceiling", "#f0b429"))
 
 Results = Mapping[str, Mapping[str, Any]]  # of each backbone
 
@@ -47,7 +49,7 @@ def geometric_mean(results: Results, ratio: str) -> float | None:
 
 
 def speed_table(results: Results, columns: Sequence[str]) -> str:
-    """A row a backbone and the geometric mean; a dash is what was not measured, and below the table is why."""
+    """A row a backbone, and one of geometric means; a dash is what was not measured, and below the table is why."""
     shown = [ratio for ratio in HEADS if set(RATIOS[ratio]) <= set(columns)]
     roofed = any("roofs" in result for result in results.values())
     heads = ["backbone", *(f"{column} (range)" for column in columns), *map(HEADS.__getitem__, shown)]
@@ -68,7 +70,8 @@ def speed_table(results: Results, columns: Sequence[str]) -> str:
         rows.append((name, *cells, result.get("form", NONE)))
     means = [_number(geometric_mean(results, ratio), digits) for ratio, digits in zip(shown, (2, 3), strict=False)]
     blank = [""] * (len(heads) - 1 - len(columns) - len(means))
-    rows.append(("geometric mean", *("" for _ in columns), *means, *blank))
+    if means:
+        rows.append(("geometric mean", *("" for _ in columns), *means, *blank))
     return "\n".join([table(rows), *notes(results)])
 
 
@@ -93,7 +96,10 @@ def notes(results: Results) -> list[str]:
 
 
 def plot(results: Results, columns: Sequence[str], title: str, path: Path) -> bool:
-    """Bars of plain, ours and ceiling for each backbone; whether that could be drawn."""
+    """Bars of plain, ours and ceiling for each backbone; whether that could be drawn, and there was something to be."""
+    bars_of = [bar for bar in BARS if bar[1] in columns]
+    if not bars_of:
+        return False
     try:
         import matplotlib as mpl
 
@@ -104,9 +110,7 @@ def plot(results: Results, columns: Sequence[str], title: str, path: Path) -> bo
         return False
     figure, axes = plt.subplots(figsize=(8, 0.5 * len(results) + 1.8), layout="constrained")
     places = np.arange(len(results))
-    for offset, column, colour in ((-0.26, "plain", "#b8b8b8"), (0, "ours", "#1f6f8b"), (0.26, "ceiling", "#f0b429")):
-        if column not in columns:
-            continue
+    for offset, column, colour in bars_of:
         rates = [medians(result).get(column, 0.0) for result in results.values()]
         bars = axes.barh(places + offset, rates, 0.24, label=column, color=colour)
         axes.bar_label(bars, [f"{rate:,.1f}" if rate else NONE for rate in rates], padding=3, fontsize=8)

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,29 @@ from engine import INTERRUPTED, end_at_once
 from engine.console import fit_to_show, settle_streams, steady_streams
 from engine.errors import RunError, UserError, out_of_memory, surely_out_of_memory
 from engine.paths import why_no_name
+
+
+class Help(argparse.HelpFormatter):
+    """Fills a description's paragraphs; commands, which are indented, and lines of two columns keep their lines."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = re.split(r"\n\s*\n", text.strip("\n"))
+        return "\n\n".join("\n".join(_filled(paragraph.splitlines(), width)) for paragraph in paragraphs)
+
+
+def _filled(lines: list[str], width: int) -> Iterator[str]:
+    """A paragraph's lines, none wider than `width` where that can be; a line of two columns goes on in the second."""
+    rows: list[tuple[str, int]] = []  # and where what goes on with it begins
+    for line in lines:
+        begin = len(line) - len(line.lstrip())
+        columns = re.match(r"\s*\S.*?\s{2,}(?=\S)", line)
+        if rows and not columns and begin == rows[-1][1]:
+            rows[-1] = (f"{rows[-1][0]} {line.strip()}", begin)
+        else:
+            rows.append((line, columns.end() if columns else begin and begin + 4))
+    for row, begin in rows:
+        go_on = " " * begin
+        yield from textwrap.wrap(row, width, subsequent_indent=go_on, break_long_words=False, break_on_hyphens=False)
 
 
 class Parser(argparse.ArgumentParser):

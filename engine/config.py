@@ -125,7 +125,7 @@ class Config:
         default="full",
         words="the head only",
         choices=["full", "linear"],
-        help="full (default): all layers; linear: the new head only, without augmentation on features computed once",
+        help="full (default): all layers; linear: the new head only; without augmentation, features are computed once",
     )
     seed: int = flag(
         "--seed",
@@ -193,9 +193,9 @@ class Config:
         role=MACHINE,
         default="measure",
         choices=["measure", "off"],
-        help="measure (default): dtype, memory layout, on a processor threads, on a card a CUDA graph are chosen by "
-        "trying them for some 20 seconds, once for a backbone, size, batch size and device, unless others are at work "
-        "there; off: the device's half precision, NCHW, not measured",
+        help="measure (default): try dtypes, memory layouts, numbers of a processor's threads and a card's CUDA graphs "
+        "for some 20 seconds, take the fastest, and, unless others were at work meanwhile, remember it for the same "
+        "backbone, size, batch size and device; off: the device's half precision, NCHW, not measured",
     )
     data_dir: Path = flag(
         "--data-dir",

@@ -127,7 +127,7 @@ def promise_of(plan: Plan, model: nn.Module, train: Batches, request: TuningRequ
         with suppress(OSError):  # a cache folder that can't be written to
             path.unlink(missing_ok=True)
         say(
-            f"note: {found:,.1f} images/s, where {promised:,.1f} were measured for the plan: others are at work here.\n"
+            f"note: {found:,.1f} images/s, where {promised:,.1f} were measured for the plan: are others at work here?\n"
             "This run keeps its plan, the next one measures anew. To measure now, stop it and start it over with "
             "--rerun.",
             go_on=True,

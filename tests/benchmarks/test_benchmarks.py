@@ -29,6 +29,7 @@ from benchmarks.speed import describe
 from common import BACKBONES, Backbone, WeightsFile
 from engine.config import Config, parse
 from engine.data.part import Part
+from engine.errors import RunError
 from engine.paths import PROJECT
 from engine.training.plan import Plan
 from tests.engine.records.kept import SCHEMA_1, SCHEMA_2
@@ -128,7 +129,7 @@ def test_a_failed_column_of_speed_is_a_dash(benchmark: Benchmark, tmp_path: Path
     assert results["wavemix"]["failed"] == {"plain": "RuntimeError: filters"}
     assert results["wavemix"]["ratios"] == {"of_ceiling": 1.0, "form": 1.0}
     assert results["resnet"]["ratios"]["gain"] == 1.0
-    with pytest.raises(SystemExit, match="nothing could be measured"):
+    with pytest.raises(RunError, match="nothing could be measured"):
         benchmark(
             benchmarks.speed, "--models", "wavemix", "--columns", "plain", *ON_LITTLE.split(), str(tmp_path / "none")
         )

@@ -117,3 +117,4 @@ def _lives(process: int) -> bool:
 def test_whether_a_finding_was_remembered_is_said() -> None:
     results = {"resnet": {"plan_remembered": True}, "swin": {"plan_remembered": False}, "regnet": {}}
     assert remembered(results) == "the plan's finding: resnet remembered, swin not remembered"
+    assert remembered({}) == "the plan's finding: none"

@@ -1,9 +1,12 @@
 """benchmarks/card.sh: what it does with what its steps say, by a Python that only says it."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,10 @@ case $1 in
   -) cat > /dev/null; echo "torch 2.11.0" ;;
   -m)
     if [ "$2" = zipfile ]; then exec "$REAL" "$@"; fi
+    if [ -n "${FAKE_HANGS:-}" ]; then
+      trap 'echo "tests so far"; exit 2' INT
+      while true; do sleep 0.05; done
+    fi
     exit "${FAKE_PYTEST:-0}"
     ;;
   digits.py)
@@ -64,6 +71,11 @@ class Card:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def log(self, name: str) -> str:
+        """What there is so far of a log in OUT, or of the calls; "" where there is none."""
+        path = self.folder / name if name == "calls" else self.out / f"{name}.log"
+        return path.read_text() if path.exists() else ""
 
     @property
     def calls(self) -> list[str]:
@@ -117,6 +129,45 @@ def test_speed_that_takes_too_long_is_interrupted(card: Card) -> None:
     assert "the table so far" in done.stdout
     assert "== speed: FAILED" in done.stdout
     assert "exit code 124" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="env of others can't give signals back")
+@pytest.mark.parametrize(
+    ("command", "begun", "said"), [("speed", "site:", "the table so far"), ("tests", "-v -r", "tests so far")]
+)
+def test_ctrl_c_ends_what_it_started_and_keeps_what_was_said(card: Card, command: str, begun: str, said: str) -> None:
+    given = {"PYTHON": str(card.python), "OUT": str(card.out), "CALLS": str(card.folder / "calls"), "FAKE_HANGS": "1"}
+    script = ["env", "--default-signal=INT", str(PROJECT / "benchmarks" / "card.sh"), command]
+    process = subprocess.Popen(script, env=os.environ | given, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        wait_for(lambda: begun in card.log(command) + card.log("calls"))
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(30)
+        assert process.returncode == 130
+        assert said in card.log(command)
+        assert not any(call.startswith("digits.py") for call in card.calls)
+        # the group is gone with all that was started in it
+        wait_for(lambda: not alive(process.pid))
+    finally:
+        if alive(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def alive(group: int) -> bool:
+    """Whether a process of the group is there."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("lacks", ["0", "1"])

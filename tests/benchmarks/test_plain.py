@@ -13,7 +13,7 @@ import torch
 
 import benchmarks.plain
 from benchmarks.plain import Apart, plain_model, reason_of, serve
-from engine.errors import RunError
+from engine.errors import RunError, UserError
 from engine.paths import PROJECT
 from tests.conftest import SHARED
 
@@ -105,3 +105,6 @@ def test_a_server_ends_when_the_other_end_is_gone(monkeypatch: pytest.MonkeyPatc
 def test_a_reason_is_a_line() -> None:
     assert reason_of(RuntimeError("CUDA out of memory\nTry this")) == "RuntimeError: CUDA out of memory"
     assert reason_of(StopIteration()) == "StopIteration"
+    assert reason_of(UserError("It is not there. Install it:\n  pip install it")) == (
+        "It is not there. Install it: pip install it"
+    )

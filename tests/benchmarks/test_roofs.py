@@ -26,7 +26,10 @@ def test_a_card_is_known_by_its_name(name: str, known: str) -> None:
     assert find_card(name) is CARDS[known]
 
 
-@pytest.mark.parametrize("name", ["NVIDIA L40", "NVIDIA GeForce RTX 3090", "AMD EPYC, 2 threads", "H1000"])
+@pytest.mark.parametrize(
+    "name",
+    ["NVIDIA L40", "NVIDIA GeForce RTX 3090", "AMD EPYC, 2 threads", "H1000", "NVIDIA H100 80GB HBM3 MIG 1g.10gb"],
+)
 def test_another_card_is_unknown(name: str) -> None:
     assert find_card(name) is None
 

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.photographs import make_photographs
 from benchmarks.setting import add_flags, prepared
+from engine.errors import UserError
 
 
 def parsed(*words: str) -> argparse.Namespace:
@@ -43,7 +44,7 @@ def test_without_flags_a_plan_is_measured_as_in_a_run() -> None:
 
 def test_a_folder_that_holds_too_few_is_refused(tmp_path: Path) -> None:
     make_photographs(tmp_path, 15)
-    refused = pytest.raises(SystemExit, match="15 images, but 1 rounds of 1 steps of 2 take 16")
+    refused = pytest.raises(UserError, match="15 images, but 1 rounds of 1 steps of 2 take 16")
     with refused, prepared(parsed(*SMALL, "--source", str(tmp_path)), ["plain"]):
         pass
     make_photographs(tmp_path / "more", 1)
@@ -55,8 +56,21 @@ def test_a_folder_that_holds_too_few_is_refused(tmp_path: Path) -> None:
     assert tmp_path.is_dir()
 
 
-@pytest.mark.parametrize("words", [["--limit-seconds", "0"], ["--plan-seconds", "-1"], ["--rounds", "0"]])
+@pytest.mark.parametrize(("flag", "reason"), [("--source", "Not a directory"), ("--out", "is a file")])
+def test_a_file_is_no_folder(flag: str, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with (
+        pytest.raises(UserError, match=f"{flag} {file}: .*{reason}"),
+        prepared(parsed("--out", str(tmp_path), *SMALL, flag, str(file)), ["plain"]),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "words", [["--limit-seconds", "0"], ["--plan-seconds", "-1"], ["--rounds", "0"], ["--steps", "x"]]
+)
 def test_nonsense_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         parsed(*words)
-    assert "expected" in capsys.readouterr().err
+    assert "is not a" in capsys.readouterr().err

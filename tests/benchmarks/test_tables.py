@@ -58,11 +58,17 @@ def test_nothing_at_all_is_shown_too(tmp_path: Path) -> None:
     assert plot(nothing, COLUMNS, "nothing", tmp_path / "x.png")
 
 
+def test_plains_step_alone_is_no_picture(tmp_path: Path) -> None:
+    assert not plot({"resnet": result([2.0], [4.0])}, ["step"], "nothing", tmp_path / "x.png")
+    assert not (tmp_path / "x.png").exists()
+
+
 @pytest.mark.parametrize("columns", [["ours"], ["plain", "ours"]])
 def test_only_what_was_asked_for_is_shown(columns: list[str]) -> None:
     whole = result([2.0], [4.0])
     whole["images_per_second"] = {column: whole["images_per_second"][column] for column in columns}
-    head, row, *_ = speed_table({"resnet": whole}, columns).splitlines()
+    head, row, *means = speed_table({"resnet": whole}, columns).splitlines()
+    assert len(means) == ("plain" in columns)
     assert ("ours/plain" in head) == ("plain" in columns)
     assert "ceiling" not in head
     assert row.startswith("resnet")

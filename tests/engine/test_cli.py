@@ -18,7 +18,7 @@ import grid
 import report
 import split
 from common import BACKBONES
-from engine.cli import Parser, Several, folder
+from engine.cli import Help, Parser, Several, folder
 from engine.config import parse
 from engine.errors import UserError
 from engine.paths import PROJECT
@@ -62,6 +62,34 @@ def test_a_flag_that_does_not_exist_comes_before_one_that_is_missing(words: str,
     with pytest.raises(UserError) as caught:
         parser().parse_args(words.split())
     assert says in str(caught.value)
+
+
+def test_help_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "42")
+    description = """Words that fill more than one line of a
+narrow terminal.
+
+    it.py --one flag --two flags --three flags
+    it.py --dry
+
+a     begins here and goes on and on
+      and on
+bb    is short
+"""
+    argparse.ArgumentParser("it.py", "", description, formatter_class=Help).print_help()
+    printed = capsys.readouterr().out
+    expected = """Words that fill more than one line of a
+narrow terminal.
+
+    it.py --one flag --two flags --three
+        flags
+    it.py --dry
+
+a     begins here and goes on and on and
+      on
+bb    is short
+"""
+    assert expected in printed
 
 
 def test_help_beside_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
