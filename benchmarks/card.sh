@@ -93,13 +93,18 @@ left() {
   echo $((limit > SECONDS ? limit - SECONDS : 1))
 }
 
-tests() {
-  local status files
+# cuda_tests NAME MARKS SECONDS
+cuda_tests() {
+  local files status=0
   mapfile -t files < <(grep -rlE --include='test_*.py' 'mark\.cuda' tests)
-  status=0
-  limited $((limit * 6 / 10)) "$PYTHON" -m pytest -v -rfEs -m cuda -p no:cacheprovider --durations=5 \
-    --junitxml="$out/cuda-tests.xml" "${files[@]}" || status=$?
-  ok "CUDA tests" $status 0
+  limited "$3" "$PYTHON" -m pytest -v -rfEs -m "$2" -p no:cacheprovider --durations=5 \
+    --junitxml="$out/$1.xml" "${files[@]}" || status=$?
+  ok "$1" $status 0
+}
+
+tests() {
+  local status
+  cuda_tests cuda-tests "cuda and not slow" $((limit * 5 / 10))
 
   local run=("$PYTHON" digits.py -model mobilenet -bs 64 --weights none --device "$device" --out "$scratch/runs")
   [ "$device" = cuda ] || run+=(--size 32 --plan off --precision fp32 --shots 20)
@@ -125,6 +130,9 @@ tests() {
   status=0
   limited "$(left)" "${run[@]}" || status=$?
   ok "the rest of it" $status 0
+
+  # last, since all else is known by then
+  cuda_tests slow-cuda-tests "cuda and slow" "$(left)"
   return $failed
 }
 

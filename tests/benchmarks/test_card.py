@@ -91,7 +91,7 @@ def card(tmp_path: Path) -> Card:
 def test_its_tests_run_to_their_end_and_go_on_from_an_interruption(card: Card) -> None:
     done = card.run("tests")
     assert done.returncode == 0, done.stdout
-    for step in ("CUDA tests", "a run to its end", "a run that is asked to stop", "the rest of it"):
+    for step in ("cuda-tests", "a run to its end", "a run that is asked to stop", "the rest of it"):
         assert f"== {step}: ok" in done.stdout
     assert "torch 2.11.0" in done.stdout
     assert {path.name for path in card.out.iterdir()} == {"tests.log", "run.json"}
@@ -109,7 +109,7 @@ def test_its_tests_run_to_their_end_and_go_on_from_an_interruption(card: Card) -
 def test_a_step_that_fails_takes_no_other_with_it_and_is_the_end_of_it(card: Card) -> None:
     done = card.run("tests", FAKE_PYTEST="1")
     assert done.returncode == 1
-    assert "== CUDA tests: FAILED" in done.stdout
+    assert "== cuda-tests: FAILED" in done.stdout
     assert "== the rest of it: ok" in done.stdout
 
 
