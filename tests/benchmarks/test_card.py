@@ -91,15 +91,18 @@ def card(tmp_path: Path) -> Card:
 def test_its_tests_run_to_their_end_and_go_on_from_an_interruption(card: Card) -> None:
     done = card.run("tests")
     assert done.returncode == 0, done.stdout
-    for step in ("cuda-tests", "a run to its end", "a run that is asked to stop", "the rest of it"):
-        assert f"== {step}: ok" in done.stdout
+    steps = ("cuda-tests", "a run to its end", "a run that is asked to stop", "the rest of it", "slow-cuda-tests")
+    places = [done.stdout.index(f"== {step}: ok") for step in steps]
+    assert places == sorted(places)
     assert "torch 2.11.0" in done.stdout
     assert {path.name for path in card.out.iterdir()} == {"tests.log", "run.json"}
     assert (card.out / "tests.log").read_text() == done.stdout
-    (tests,) = [call for call in card.calls if "pytest" in call]
-    # those files alone: others import what a bare machine lacks
-    assert "tests/engine/models/test_backbones.py" in tests
-    assert "tests/reporting" not in tests
+    tests = [call for call in card.calls if "pytest" in call]
+    assert ["cuda and not slow" in call for call in tests] == [True, False]
+    for call in tests:
+        # those files alone: others import what a bare machine lacks
+        assert "tests/engine/models/test_backbones.py" in call
+        assert "tests/reporting" not in call
     runs = [call for call in card.calls if call.startswith("digits.py")]
     assert len(runs) == 3
     assert all("-model mobilenet -bs 64 --weights none --device cuda" in run for run in runs)
