@@ -12,7 +12,7 @@ from torch import nn
 
 from engine.console import say
 from engine.data.batches import Batches
-from engine.device import free_memory, random_state, set_random_state
+from engine.device import free_memory, random_state, set_random_state, usable_threads
 from engine.errors import UserError, out_of_memory
 from engine.heartbeat import device_is_shared
 from engine.models.structure import trains_batch_norm
@@ -51,6 +51,8 @@ def fastest_plan(plan: Plan, model: nn.Module, train: Batches, request: TuningRe
         return replace(plan, compiled=request.compile == "on")
     path = result_path(plan, model, train.size, train.batch_size, request)
     result, lasts = remembered(path), True
+    if result and not _can_be(result, plan, request):
+        result = None  # damaged, or another's: measured anew
     with _undisturbed(plan):
         if result:
             chosen = _with_threads_of_now(result.plan(plan, train.batch_size), model, train, request.head)
@@ -161,6 +163,13 @@ def forms_of(plan: Plan, request: TuningRequest) -> list[Plan]:
     precision, _, layout = request.usual.partition(" ")
     usual = replace(plan, precision=precision if precision in precisions else plan.precision, layout=layout or "NCHW")
     return sorted(forms, key=lambda form: form != usual)
+
+
+def _can_be(result: TuningResult, plan: Plan, request: TuningRequest) -> bool:
+    """Whether a measurement for such a run could have found that."""
+    forms = [(form.precision, form.layout) for form in forms_of(plan, request)]
+    threads = plan.device != "cpu" or result.threads <= usable_threads()
+    return (result.precision, result.layout) in forms and threads and (plan.device == "cuda" or not result.graphed)
 
 
 def _try_forms(plan: Plan, model: nn.Module, train: Batches, request: TuningRequest) -> Finding | None:

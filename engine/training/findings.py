@@ -54,7 +54,9 @@ class TuningResult:
 
     def plan(self, plan: Plan, batch_size: int) -> Plan:
         """`plan` in the form that was found fastest, with what it promises."""
-        names = ("precision", "layout", "micro_batch", "memory", "reason", "threads", "graphed")
+        names = ["precision", "layout", "micro_batch", "memory", "reason", "graphed"]
+        # of a card's steps they are no part: the run has its own
+        names += ["threads"] * (plan.device == "cpu")
         form = {name: getattr(self, name) for name in names}
         return replace(plan, **form, images_per_second=batch_size / self.step_seconds)
 

@@ -278,6 +278,26 @@ def test_after_a_damage_it_is_measured_anew(timed: Timed, own_cache: Path) -> No
     assert TuningResult(**json.loads(path.read_text())).layout == "NHWC"
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"graphed": True}, {"precision": "fp16"}, {"precision": "bf16"}, {"threads": 65535}], ids=str
+)
+def test_what_could_not_have_been_found_here_is_measured_anew(
+    timed: Timed, own_cache: Path, wrong: dict[str, Any]
+) -> None:
+    seen = timed(FORMS)
+    request = replace(REQUEST, precision="fp32")
+    fp32 = replace(PLAN, precision="fp32")
+    chosen(request, fp32)
+    (path,) = own_cache.glob("which-backbone/plans/*.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
+    seen.clear()
+    plan = chosen(request, fp32)
+    assert plan.form == "fp32 NHWC"
+    assert plan.threads == 1
+    assert plan.sound
+    assert set(seen) == {"fp32 NCHW", "fp32 NHWC"}
+
+
 def test_a_cache_folder_that_cannot_be_written_is_no_obstacle(timed: Timed, own_cache: Path) -> None:
     timed(FORMS)
     own_cache.write_text("a file")
