@@ -130,8 +130,8 @@ def promise_of(plan: Plan, model: nn.Module, train: Batches, request: TuningRequ
             path.unlink(missing_ok=True)
         say(
             f"note: {found:,.1f} images/s, where {promised:,.1f} were measured for the plan: others are at work here.\n"
-            "This run keeps its plan, the next one measures anew. To measure now, stop it and start it over with "
-            "--rerun.",
+            "This run keeps its plan. The next one measures anew, and so does this one with --rerun, unless it follows "
+            "the plan of another seed.",
             go_on=True,
         )
 
