@@ -12,7 +12,7 @@ from torch import nn
 
 from engine.console import say
 from engine.data.batches import Batches
-from engine.device import free_memory, random_state, set_random_state, usable_threads
+from engine.device import free_memory, random_state, set_random_state
 from engine.errors import UserError, out_of_memory
 from engine.heartbeat import device_is_shared
 from engine.models.structure import trains_batch_norm
@@ -21,7 +21,7 @@ from engine.training.findings import TuningRequest, TuningResult, remember, reme
 from engine.training.graph import free_workspaces
 from engine.training.meters import others_on_card
 from engine.training.plan import LAYOUTS, Plan
-from engine.training.threads import best_threads, threads_of_now
+from engine.training.threads import best_threads, thread_counts, threads_of_now
 from engine.training.trials import LEAST_GAIN, Race, ranked
 
 BUDGET = 20.0  # seconds for all forms together, once each has taken its first steps
@@ -168,7 +168,7 @@ def forms_of(plan: Plan, request: TuningRequest) -> list[Plan]:
 def _can_be(result: TuningResult, plan: Plan, request: TuningRequest) -> bool:
     """Whether a measurement for such a run could have found that."""
     forms = [(form.precision, form.layout) for form in forms_of(plan, request)]
-    threads = plan.device != "cpu" or result.threads <= usable_threads()
+    threads = plan.device != "cpu" or result.threads in thread_counts()
     return (result.precision, result.layout) in forms and threads and (plan.device == "cuda" or not result.graphed)
 
 
