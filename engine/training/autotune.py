@@ -62,7 +62,8 @@ def fastest_plan(plan: Plan, model: nn.Module, train: Batches, request: TuningRe
             finding = _measure(plan, model, train, request)
             if finding is None:
                 sure = "fp32" if request.precision == "auto" else plan.precision
-                return replace(plan, precision=sure, reason="no other form could be measured and agreed with fp32")
+                reason = "no other form could be measured and agreed with fp32"
+                return replace(plan, precision=sure, reason=reason, compiled=request.compile == "on")
             result, lasts = finding.result, finding.lasts
             if lasts:
                 remember(path, result)

@@ -194,6 +194,7 @@ def test_where_no_form_is_sound_nothing_is_claimed_and_nothing_remembered(timed:
     plan = chosen(model=model)
     assert plan.form == "fp32 NCHW"
     assert plan.reason == "no other form could be measured and agreed with fp32"
+    assert chosen(replace(REQUEST, compile="on"), model=model).form == "fp32 NCHW compiled"
     assert not list(own_cache.rglob("*.json"))
 
 
