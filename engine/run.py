@@ -210,14 +210,21 @@ def seen_after(weights: Weights, splits: Splits) -> frozenset[str] | None:
     return None if before is None else before.union(splits.train.own_digests, splits.val.own_digests)
 
 
+def trains_on_features(config: Config) -> bool:
+    """Whether images pass through the frozen body only once."""
+    return config.tune == "linear" and config.augment == "none"
+
+
 def tuning_request(config: Config, backbone: Backbone, recipe: Recipe, device: str) -> TuningRequest:
     """What the plan of such a run is to be measured for."""
+    # one pass of each image goes through a body whose features are trained on: no time to win
+    wanted = "off" if trains_on_features(config) else config.compile
     return TuningRequest(
         config.model,
         backbone.head,
         config.tune,
         config.precision,
-        config.compile,
+        wanted,
         measure=config.plan == "measure",
         epochs=recipe.fewest_epochs,
         seeds=seeds_to_come(),
@@ -243,11 +250,13 @@ def train_and_test(setup: Setup, run: Run) -> None:
             plan = with_threads_of_now(plan, model, setup.train, setup.trainee.backbone.head)
         else:
             plan = fastest_plan(plan, model, setup.train, setup.tuning_request)
+        if trains_on_features(config):
+            plan = replace(plan, compiled=False, graphed=False)
         run.change_plan(plan)
     say(*plan.lines)
     setup = setup.with_plan(plan)
     train, val = setup.train, setup.val
-    if config.tune == "linear" and not train.augment:
+    if trains_on_features(config):
         train, val = with_features(model, setup.trainee.backbone.head, train, val, plan)
     if config.lr_sweep:
         lr, plan = best_lr(model, train, val, recipe, plan, run)

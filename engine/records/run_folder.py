@@ -202,17 +202,15 @@ class Run:
         """Everything that a resume needs in checkpoint.pt, and the history as far as it goes."""
         content = checkpoint.unfinished(snapshot, self.record, self._seen)
         self._write(lambda: checkpoint.write_checkpoint(self.folder, content))
-        history = snapshot["state"]["history"]
-        self._write(lambda: self._write_history(history))
-        if self.tensorboard or self._events or any(self.folder.glob(EVENTS)):
-            self._write(lambda: self._add_events(history))
+        self._keep_history(snapshot["state"]["history"])
 
     def finish(self, model: nn.Module, state: State, outcome: Outcome) -> None:
         """Write predictions and the final checkpoint; the record, which then says "done", comes last."""
         selection, test, costs = results(self.record, state, outcome)
         self.record |= {"selection": selection, "test": test}
         self.record["costs"] |= costs
-        self._write(lambda: self._write_history(state.history))
+        # of a run that was cut off after its last epoch was saved, they may lack the epochs since the save before
+        self._keep_history(state.history)
         self._write(lambda: self._save_predictions(outcome))
         self._write(lambda: self._save_errors(outcome))
         self.record |= {"status": "done", "finished": now()}
@@ -222,6 +220,12 @@ class Run:
 
     def _write_record(self) -> None:
         self._write(lambda: write_json(self.folder / RECORD, self.record))
+
+    def _keep_history(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Write it as a table and, where they are asked for or there are some already, as events."""
+        self._write(lambda: self._write_history(history))
+        if self.tensorboard or self._events or any(self.folder.glob(EVENTS)):
+            self._write(lambda: self._add_events(history))
 
     def _add_events(self, history: Sequence[Mapping[str, Any]]) -> None:
         if self._events is None:

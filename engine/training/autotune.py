@@ -21,7 +21,7 @@ from engine.training.findings import TuningRequest, TuningResult, remember, reme
 from engine.training.graph import free_workspaces
 from engine.training.meters import others_on_card
 from engine.training.plan import LAYOUTS, Plan
-from engine.training.threads import best_threads, threads_of_now
+from engine.training.threads import best_threads, thread_counts, threads_of_now
 from engine.training.trials import LEAST_GAIN, Race, ranked
 
 BUDGET = 20.0  # seconds for all forms together, once each has taken its first steps
@@ -51,6 +51,8 @@ def fastest_plan(plan: Plan, model: nn.Module, train: Batches, request: TuningRe
         return replace(plan, compiled=request.compile == "on")
     path = result_path(plan, model, train.size, train.batch_size, request)
     result, lasts = remembered(path), True
+    if result and not _can_be(result, plan, request):
+        result = None  # damaged, or another's: measured anew
     with _undisturbed(plan):
         if result:
             chosen = _with_threads_of_now(result.plan(plan, train.batch_size), model, train, request.head)
@@ -60,7 +62,8 @@ def fastest_plan(plan: Plan, model: nn.Module, train: Batches, request: TuningRe
             finding = _measure(plan, model, train, request)
             if finding is None:
                 sure = "fp32" if request.precision == "auto" else plan.precision
-                return replace(plan, precision=sure, reason="no other form could be measured and agreed with fp32")
+                reason = "no other form could be measured and agreed with fp32"
+                return replace(plan, precision=sure, reason=reason, compiled=request.compile == "on")
             result, lasts = finding.result, finding.lasts
             if lasts:
                 remember(path, result)
@@ -161,6 +164,13 @@ def forms_of(plan: Plan, request: TuningRequest) -> list[Plan]:
     precision, _, layout = request.usual.partition(" ")
     usual = replace(plan, precision=precision if precision in precisions else plan.precision, layout=layout or "NCHW")
     return sorted(forms, key=lambda form: form != usual)
+
+
+def _can_be(result: TuningResult, plan: Plan, request: TuningRequest) -> bool:
+    """Whether a measurement for such a run could have found that."""
+    forms = [(form.precision, form.layout) for form in forms_of(plan, request)]
+    threads = plan.device != "cpu" or result.threads in thread_counts()
+    return (result.precision, result.layout) in forms and threads and (plan.device == "cuda" or not result.graphed)
 
 
 def _try_forms(plan: Plan, model: nn.Module, train: Batches, request: TuningRequest) -> Finding | None:

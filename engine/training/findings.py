@@ -54,7 +54,9 @@ class TuningResult:
 
     def plan(self, plan: Plan, batch_size: int) -> Plan:
         """`plan` in the form that was found fastest, with what it promises."""
-        names = ("precision", "layout", "micro_batch", "memory", "reason", "threads", "graphed")
+        names = ["precision", "layout", "micro_batch", "memory", "reason", "graphed"]
+        # of a card's steps they are no part: the run has its own
+        names += ["threads"] * (plan.device == "cpu")
         form = {name: getattr(self, name) for name in names}
         return replace(plan, **form, images_per_second=batch_size / self.step_seconds)
 
@@ -128,8 +130,8 @@ def promise_of(plan: Plan, model: nn.Module, train: Batches, request: TuningRequ
             path.unlink(missing_ok=True)
         say(
             f"note: {found:,.1f} images/s, where {promised:,.1f} were measured for the plan: are others at work here?\n"
-            "This run keeps its plan, the next one measures anew. To measure now, stop it and start it over with "
-            "--rerun.",
+            "This run keeps its plan. The next one measures anew, and so does this one with --rerun, unless it follows "
+            "the plan of another seed.",
             go_on=True,
         )
 

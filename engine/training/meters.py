@@ -33,7 +33,8 @@ class Clock:
         self.start = time.perf_counter()
         self.images = 0
         self._begin: Any = None
-        self._spans: list[tuple[int, Any, Any]] = []  # images of a batch, when it arrived, when it was done with
+        # images of a batch; when it had arrived, when it was ready for the step, when it was done with
+        self._spans: list[tuple[int, Any, Any, Any]] = []
 
     def arrived(self) -> None:
         """The stored pixels of the next batch are on the device."""
@@ -44,9 +45,10 @@ class Clock:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Pass (images, labels) batches through, for each of which their maker calls arrived()."""
         for images, labels in batches:
+            ready = self._mark()
             yield images, labels
             self.images += len(labels)
-            self._spans.append((len(labels), self._begin, self._mark()))
+            self._spans.append((len(labels), self._begin, ready, self._mark()))
 
     def _mark(self) -> Any:
         if not self.cuda:
@@ -61,7 +63,8 @@ class Clock:
         if self.cuda:
             torch.cuda.synchronize()
         seconds = max(time.perf_counter() - self.start, 1e-9)
-        compute = min(max(sum(took for _, took in self._computed()), 1e-9), seconds)
+        took = sum(self._seconds(arrived, done) for _, arrived, _, done in self._spans)
+        compute = min(max(took, 1e-9), seconds)
         return {
             "seconds": seconds,
             "images_per_second": self.images / seconds,
@@ -71,17 +74,15 @@ class Clock:
 
     @property
     def steady_images_per_second(self) -> float | None:
-        """The median over whole batches but the first, of compute alone; None of fewer than STEADY. After stop()."""
-        computed = self._computed()
-        whole = max((images for images, _ in computed), default=0)
-        rates = [images / max(took, 1e-9) for images, took in computed[1:] if images == whole]
+        """The median over whole batches but the first, of the step alone; None of fewer than STEADY. After stop()."""
+        whole = max((images for images, *_ in self._spans), default=0)
+        steps = [(ready, done) for images, _, ready, done in self._spans[1:] if images == whole]
+        rates = [whole / max(self._seconds(ready, done), 1e-9) for ready, done in steps]
         return statistics.median(rates) if len(rates) >= STEADY else None
 
-    def _computed(self) -> list[tuple[int, float]]:
-        """Of each batch, its images and the seconds of the work on it."""
-        if self.cuda:
-            return [(images, begin.elapsed_time(end) / 1000) for images, begin, end in self._spans]
-        return [(images, end - begin) for images, begin, end in self._spans]
+    def _seconds(self, begin: Any, end: Any) -> float:
+        """Between two marks."""
+        return float(begin.elapsed_time(end)) / 1000 if self.cuda else float(end - begin)
 
 
 def peak_memory_mib(device: str) -> float | None:

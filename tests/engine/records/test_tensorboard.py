@@ -1,9 +1,11 @@
 """--tensorboard."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from engine.records.run_folder import Run
 from engine.training import saving
 from tests.conftest import Command, only_run
 
@@ -33,6 +35,29 @@ def test_events_for_tensorboard(
     found = events.Scalars("val_top1")
     assert [event.step for event in found] == [1, 2, 3, 4, 5, 6]
     assert [event.value for event in found] == pytest.approx(scores)
+
+
+def test_cut_off_right_after_its_last_checkpoint_a_run_still_has_all_events(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The epochs since the save before are in the checkpoint alone."""
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setattr(saving, "MOST_LOST", 1e9)
+    monkeypatch.setattr(saving, "PAUSE", 1e12)
+
+    def cut_off(run: Run, history: list[Any]) -> None:
+        if len(history) == 6:
+            raise KeyboardInterrupt
+        plain(run, history)
+
+    plain, line = Run._write_history, f"{QUICK} --epochs 3 --tensorboard"
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_write_history", cut_off)
+        assert command(line) == 130
+    assert command(line) == 0
+    events = loader.EventAccumulator(str(only_run(tmp_path / "runs")))
+    events.Reload()
+    assert [event.step for event in events.Scalars("val_top1")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_without_the_package_the_line_to_install_it_is_given(

@@ -194,6 +194,7 @@ def test_where_no_form_is_sound_nothing_is_claimed_and_nothing_remembered(timed:
     plan = chosen(model=model)
     assert plan.form == "fp32 NCHW"
     assert plan.reason == "no other form could be measured and agreed with fp32"
+    assert chosen(replace(REQUEST, compile="on"), model=model).form == "fp32 NCHW compiled"
     assert not list(own_cache.rglob("*.json"))
 
 
@@ -276,6 +277,26 @@ def test_after_a_damage_it_is_measured_anew(timed: Timed, own_cache: Path) -> No
     assert chosen() == first
     assert seen
     assert TuningResult(**json.loads(path.read_text())).layout == "NHWC"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"graphed": True}, {"precision": "fp16"}, {"precision": "bf16"}, {"threads": 65535}], ids=str
+)
+def test_what_could_not_have_been_found_here_is_measured_anew(
+    timed: Timed, own_cache: Path, wrong: dict[str, Any]
+) -> None:
+    seen = timed(FORMS)
+    request = replace(REQUEST, precision="fp32")
+    fp32 = replace(PLAN, precision="fp32")
+    chosen(request, fp32)
+    (path,) = own_cache.glob("which-backbone/plans/*.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
+    seen.clear()
+    plan = chosen(request, fp32)
+    assert plan.form == "fp32 NHWC"
+    assert plan.threads == 1
+    assert plan.sound
+    assert set(seen) == {"fp32 NCHW", "fp32 NHWC"}
 
 
 def test_a_cache_folder_that_cannot_be_written_is_no_obstacle(timed: Timed, own_cache: Path) -> None:

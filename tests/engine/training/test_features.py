@@ -18,6 +18,7 @@ from engine.data.batches import Batches
 from engine.models.structure import freeze_body
 from engine.run import Setup
 from engine.training.features import Features, with_features
+from engine.training.findings import TuningRequest
 from engine.training.loop import fit, predict
 from engine.training.plan import Plan
 from engine.training.recipe import make_recipe
@@ -202,6 +203,22 @@ def test_a_run_uses_them_and_the_same_command_goes_on(
     with (folder / "history.csv").open() as file:  # of features, but for the first epoch
         assert costs["train_images_per_second"] > 0
         assert costs["train_images_per_second"] not in {float(row["images_per_second"]) for row in csv.DictReader(file)}
+
+
+def test_nothing_is_compiled_or_captured_for_them(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def measure(plan: Plan, _: Any, __: Any, request: TuningRequest) -> Plan:
+        asked.append(request.compile)
+        return replace(plan, compiled=True, graphed=True)
+
+    monkeypatch.setattr("engine.run.fastest_plan", measure)
+    assert command(f"{LINE} --compile on") == 0
+    assert asked == ["off"]
+    plan = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())["plan"]
+    assert (plan["compiled"], plan["graphed"]) == (False, False)
 
 
 @pytest.mark.parametrize("more", ["--augment trivial", "--tune full"])

@@ -48,6 +48,12 @@ def test_a_plan_promises_what_was_measured(kept: Path) -> None:
     assert plan.halved(8, batch_norm=True).images_per_second is None  # type: ignore[union-attr]
 
 
+def test_the_threads_of_a_card_s_host_are_those_of_now() -> None:
+    result = TuningResult("bf16", "NHWC", None, None, "it is faster", 0.08, threads=16)
+    assert result.plan(replace(PLAN, device="cuda", threads=4), 8).threads == 4
+    assert result.plan(replace(PLAN, threads=4), 8).threads == 16
+
+
 def test_a_cache_folder_that_is_gone_is_no_obstacle(kept: Path, capsys: Any) -> None:
     kept.unlink()
     kept.parent.rmdir()

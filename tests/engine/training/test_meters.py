@@ -65,6 +65,7 @@ def test_the_steady_speed(
         for number, _ in enumerate(seconds, 1):
             pass_time(5.0)
             clock.arrived()
+            pass_time(3.0)  # for augmenting, which is not of the step that a plan promises
             yield torch.zeros(4), torch.zeros(last if number == len(seconds) else 4)
 
     clock = Clock("cpu")
