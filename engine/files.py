@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -74,6 +75,19 @@ def digest(path: Path, algorithm: str = "sha256") -> str:
         while piece := file.read(1 << 20):
             hasher.update(piece)
     return hasher.hexdigest()
+
+
+def damaged_entry(path: Path) -> str | None:
+    """The first entry of a ZIP archive whose bytes are not those that were written; None: there is none.
+
+    PyTorch's files are such archives, and torch.load does not look at their checksums (CRC-32). None also for a file of
+    another kind, and for one that was written without them, which PyTorch can do. Raises what zipfile raises where an
+    archive is no whole one.
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip() if any(entry.CRC for entry in archive.infolist()) else None
 
 
 def check_output(out: Path) -> None:

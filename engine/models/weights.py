@@ -21,7 +21,7 @@ from engine.data.declaration import File
 from engine.data.download import fetch
 from engine.data.part import Part
 from engine.errors import UserError
-from engine.files import digest
+from engine.files import damaged_entry, digest
 from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, Backbone, WeightsFile
 from engine.models.structure import replace_head
 
@@ -240,6 +240,8 @@ def load_weights(model: nn.Module, weights: Weights, head: str, backbone_name: s
 
 def _load(path: Path) -> Any:
     try:
+        if entry := damaged_entry(path):
+            raise ValueError(f"its entry {entry} is damaged")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:  # whatever the bytes lead torch.load to
         raise UserError(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from engine.errors import UserError
-from engine.files import atomic
+from engine.files import atomic, damaged_entry
 from engine.models.weights import SEEN, UNFINISHED, packed_digests
 from engine.records.schema import CHECKPOINT
 from engine.training.saving import copy_of
@@ -32,16 +32,24 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
+        if entry := damaged_entry(path):
+            raise ValueError(f"its entry {entry} is damaged")
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         State.restored(saved["state"], "val")
         if lacking := [name for name in (NEEDED_OF_FINISHED if "run" in saved else NEEDED) if name not in saved]:
             raise KeyError(*lacking)
     except Exception as problem:  # whatever the bytes lead torch.load to
         raise UserError(
-            f"{path} can't be read, so the run can't go on from it ({type(problem).__name__}).\n"
+            f"{path} can't be read, so the run can't go on from it ({problem_of(problem)}).\n"
             "Start the run over with --rerun."
         ) from problem
     return saved
+
+
+def problem_of(problem: Exception) -> str:
+    """What is wrong with a file, in a few words: what PyTorch says of one is a page long."""
+    text = str(problem).partition("\n")[0]
+    return text if text.endswith("is damaged") else type(problem).__name__
 
 
 def unfinished(snapshot: Mapping[str, Any], record: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,10 @@ import csv
 import json
 import os
 import signal
+import struct
 import time
+import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,9 @@ import numpy as np
 import pytest
 import torch
 
+from engine.errors import UserError
 from engine.files import write_json
+from engine.records.checkpoint import read_checkpoint
 from engine.training.loop import fit
 from engine.training.state import State
 from tests import toy
@@ -170,6 +175,52 @@ def test_a_resume_computes_with_the_threads_that_it_began_with(
         assert json.loads((only_run(tmp_path / "runs") / "record.json").read_text())["plan"]["threads"] == 2
     finally:
         torch.set_num_threads(threads)
+
+
+def flipped(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The names of the entries of a ZIP archive, and the archive with one bit of that entry flipped."""
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        for number, entry in enumerate(archive.infolist()):
+            lengths = struct.unpack_from("<HH", whole, entry.header_offset + 26)  # of name and extra field
+            start = entry.header_offset + 30 + sum(lengths)
+            place = start + 7 * number % max(entry.file_size, 1)
+            if entry.file_size:
+                yield entry.filename, whole[:place] + bytes([whole[place] ^ 1 << number % 8]) + whole[place + 1 :]
+
+
+def test_a_flipped_bit_is_never_trained_on(command: Command, tmp_path: Path, capsys: Any) -> None:
+    """torch.load would take one in a weight, or in how many epochs there were, as another number."""
+    cut_off_before_test(command)
+    path = only_run(tmp_path / "runs") / "checkpoint.pt"
+    whole, damaged = path.read_bytes(), list(flipped(path))
+    assert len(damaged) > 20
+    for name, content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=rf"its entry {name} is damaged\)\.\nStart the run over with --rerun"):
+            read_checkpoint(path.parent)
+    capsys.readouterr()
+    assert command(QUICK) == 2
+    assert "is damaged" in capsys.readouterr().err
+    path.write_bytes(whole)
+    assert command(QUICK) == 0
+
+
+def test_nor_in_weights(command: Command, tmp_path: Path, capsys: Any) -> None:
+    assert command(QUICK) == 0
+    path = only_run(tmp_path / "runs") / "checkpoint.pt"
+    for name, content in flipped(path):
+        Path("damaged.pt").write_bytes(content)
+        assert command(f"{QUICK.replace('none', 'damaged.pt')} --out other") == 2
+        assert f"its entry {name} is damaged" in capsys.readouterr().err
+    # what was written without checksums can't be told from what is whole
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(torch.load(path, weights_only=True), "unsummed.pt")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert command(f"{QUICK.replace('none', 'unsummed.pt')} --out other") == 0
 
 
 @pytest.mark.parametrize("content", [b"", [1], {"model": {}}, {"state": {}}])
