@@ -67,6 +67,14 @@ PngImagePlugin.MAX_TEXT_MEMORY = 256 << 20
 TiffImagePlugin.OPEN_INFO.setdefault((b"MM", 0, (1,), 1, (16,), ()), ("I;16B", "I;16B"))
 
 
+# What a file may be, whatever it is called. Pillow knows more, and for PostScript it starts another program.
+FORMATS = (
+    *("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF", "QOI", "DDS", "PCX", "SGI", "SUN"),
+    *("HEIF", "JXL"),  # of other packages
+    "TGA",  # last: it has no mark to be known by
+)
+
+
 def decode(reference: Reference) -> Pixels:
     """The image (H, W, 3) at its own size, which may be read-only. Errors as those of load()."""
     return np.asarray(load(reference))
@@ -108,7 +116,7 @@ def _load_file(path: Path) -> Pixels | Image.Image:
 
 
 def _open(path: Path) -> Image.Image:
-    with Image.open(path) as image:  # which has read the header alone
+    with Image.open(path, formats=_formats()) as image:  # which has read the header alone
         if image.width * image.height > MOST_PIXELS:
             raise UnreadableError(
                 f"{image.width:,} x {image.height:,} pixels are more than {MOST_PIXELS:,}: make it smaller, or cut it"
@@ -126,6 +134,12 @@ def _open(path: Path) -> Image.Image:
             shown = Image.new("RGB", shown.size, "white")
             shown.paste(part, frame[:2])
         return shown
+
+
+def _formats() -> list[str]:
+    """Those of FORMATS that can be read here."""
+    Image.init()  # nothing, after the first time
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _correct_tiff(image: Image.Image, deep: bool) -> None:

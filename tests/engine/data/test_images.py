@@ -737,3 +737,16 @@ def test_digests_differ_where_pixels_or_shape_do() -> None:
     assert len(set(found)) == 4
     assert found[0] == found[4]
     assert all(len(text) == 32 for text in found)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ""])
+def test_no_other_program_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """Pillow would have Ghostscript draw PostScript, whatever its file is called."""
+    path = tmp_path / f"photo{suffix}"
+    with io.BytesIO() as file:
+        Image.new("RGB", (4, 4)).save(file, "EPS")
+        path.write_bytes(file.getvalue())
+    with Image.open(path) as image:
+        assert image.format == "EPS"
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("it was started"))
+    unreadable(path)
