@@ -4,8 +4,11 @@ import hashlib
 import json
 import os
 import re
+import struct
 import sys
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +20,11 @@ from engine.errors import UserError
 from engine.heartbeat import alive
 from engine.paths import nearest_existing, writable
 
+# what zipfile and NumPy raise where an archive of arrays is damaged: nearly anything
+DAMAGED_ARRAYS = (
+    *(OSError, KeyError, IndexError, TypeError, ValueError, ArithmeticError, EOFError, MemoryError, RuntimeError),
+    *(SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
 WAIT_SECONDS = 5.0  # between two signs of life of a process that waits
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from engine.files import DAMAGED_ARRAYS
 from engine.records.metrics import Predictions
 from engine.records.schema import ERRORS, PREDICTIONS
 from reporting.fields import clean
@@ -57,7 +57,7 @@ def worst_errors(folder: Path, seed: int, classes: int, side: int) -> dict[str, 
                 for true, predicted, sure, name in shown
             ],
         }
-    except (OSError, KeyError, IndexError, TypeError, ValueError, zipfile.BadZipFile) as problem:
+    except DAMAGED_ARRAYS as problem:
         raise ValueError(f"the worst errors can't be shown: {clean(str(problem))}") from problem
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from engine.files import DAMAGED_ARRAYS
 from engine.records.metrics import Predictions
 from engine.records.schema import PREDICTIONS
 from reporting import statistics
@@ -71,7 +72,7 @@ def _outcome(path: Path, time: int, size: int, images: int, classes: int) -> Out
         if names.shape != (images,) or logits.shape != (images, classes):
             raise ValueError(f"names {names.shape} and logits {logits.shape}: {images:,} images, {classes:,} classes")
         predictions = Predictions(logits, labels)
-    except (OSError, KeyError, IndexError, TypeError, ValueError, EOFError, zipfile.BadZipFile, MemoryError) as problem:
+    except DAMAGED_ARRAYS as problem:
         return f"can't be read: {clean(str(problem))}"
     order, digest = _by_name(names, names.tobytes())
     places, counts = np.unique(labels.astype(np.int64) * classes + predictions.predicted, return_counts=True)

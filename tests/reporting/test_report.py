@@ -25,6 +25,8 @@ from reporting import cells
 from reporting.build import build
 from reporting.collect import collect
 from reporting.comparable import divide
+from reporting.mistakes import worst_errors
+from reporting.outcomes import _outcome
 from tests.reporting import synthetic
 
 ROOT = Path(report.__file__).parent
@@ -236,6 +238,24 @@ def test_files_of_a_run_that_are_damaged_or_gone(tmp_path: Path) -> None:
     reasons = " ".join(line["reason"] for line in made["skipped"])
     for part in ("worst errors can't be shown", "nan is no number"):
         assert part in reasons
+
+
+@pytest.mark.parametrize("name", ["errors.npz", "predictions.npz"])
+def test_no_flipped_bit_ends_a_report(tmp_path: Path, name: str) -> None:
+    """What zipfile, zlib and NumPy make of one is said as the reason, whichever bit it is."""
+    (folder,) = synthetic.make(tmp_path, datasets=["ucmerced"], backbones=["swin"], seeds=1)
+    whole = (folder / name).read_bytes()
+    refused = 0
+    for number, place in enumerate(range(0, len(whole), len(whole) // 400)):
+        (folder / name).write_bytes(whole[:place] + bytes([whole[place] ^ 1 << number % 8]) + whole[place + 1 :])
+        found = _outcome(folder / "predictions.npz", number, 0, 420, 21)
+        try:
+            worst_errors(folder, 0, 21, 48)
+        except ValueError:
+            refused += 1
+        else:
+            refused += isinstance(found, str)
+    assert refused > 100
 
 
 def test_pipes_among_the_files_of_a_run(tmp_path: Path) -> None:
