@@ -11,7 +11,7 @@ Traps     not Galaxy10 SDSS (69x69 pixels). The file is sorted by class. The ori
 """
 
 from common import Dataset, File, HDF5Image, Part, RawSplits, ReadOptions, main
-from engine.data.images import open_hdf5
+from engine.data.images import array_of, open_hdf5
 from engine.data.splits import split_indices
 from engine.errors import UserError
 
@@ -37,9 +37,10 @@ def read(options: ReadOptions) -> RawSplits:
     file = open_hdf5(path)
     if lacking := {"images", "ans"} - set(file):
         raise UserError(f"{path} lacks {', '.join(sorted(lacking))}. Get the published file.")
-    labels = np.asarray(file["ans"]).astype(np.int64)
-    if file["images"].shape[:1] != labels.shape:
-        raise UserError(f"{path} has {file['images'].shape} images, but {labels.shape} labels. Get the published file.")
+    labels = np.asarray(array_of(file, "ans")).astype(np.int64)
+    shape = array_of(file, "images").shape
+    if shape[:1] != labels.shape:
+        raise UserError(f"{path} has {shape} images, but {labels.shape} labels. Get the published file.")
     everything = Part(
         [HDF5Image(path, "images", index) for index in range(len(labels))],
         labels,

@@ -359,10 +359,22 @@ def _open_hdf5(path: Path, _: int) -> Any:
     return h5py.File(path, rdcc_nbytes=HDF5_CACHE_BYTES, **locking)
 
 
+def array_of(file: Any, name: str) -> Any:
+    """What the h5py.File calls `name`. UserError: its numbers would come from another file, as HDF5 can have it.
+
+    KeyError: there is nothing of that name.
+    """
+    found = file[name]
+    elsewhere = found.file.filename != file.filename or getattr(found, "is_virtual", False)
+    if elsewhere or getattr(found, "external", None):
+        raise UserError(f"{file.filename}: {name!r} refers to another file, which is not read. Get the published file.")
+    return found
+
+
 @lru_cache(maxsize=1)
 def _open_array(file: Any, name: str) -> Any:
     # stays open: a chunk that holds several images would otherwise be unpacked again for each of them
-    return file[name]
+    return array_of(file, name)
 
 
 def _decode_hdf5(reference: HDF5Image) -> Pixels:

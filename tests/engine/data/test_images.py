@@ -510,6 +510,23 @@ def test_no_image_in_hdf5(array: str, index: int, reason: str, hdf5: Path) -> No
         decode(HDF5Image(hdf5, array, index))
 
 
+@pytest.mark.parametrize("how", ["external", "virtual", "link"])
+def test_hdf5_that_shows_the_bytes_of_another_file(tmp_path: Path, hdf5: Path, how: str) -> None:
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(bytes(range(90)) * 7)
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        if how == "external":
+            file.create_dataset("images", (7, 6, 5, 3), np.uint8, external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
+        elif how == "virtual":
+            layout = h5py.VirtualLayout((7, 6, 5, 3), np.uint8)
+            layout[:] = h5py.VirtualSource(str(hdf5), "images", (7, 6, 5, 3))
+            file.create_virtual_dataset("images", layout)
+        else:
+            file["images"] = h5py.ExternalLink(str(hdf5), "images")
+    with pytest.raises(UserError, match="'images' refers to another file"):
+        decode(HDF5Image(tmp_path / "other.h5", "images", 0))
+
+
 def test_a_damaged_chunk_spoils_its_images_alone(hdf5: Path) -> None:
     with h5py.File(hdf5) as file:
         expected, chunk = file["images"][:], file["images"].id.get_chunk_info(1)
