@@ -92,6 +92,8 @@ class _Fitting:
         return self.images.mib > 0 or self._halved() is not None
 
     def _halved(self) -> Plan | None:
+        if self.images.train.layer:  # the last layer alone is not trained in micro-batches
+            return None
         return self.plan.halved(self.images.train.batch_size, trains_batch_norm(self.model))
 
     def take_less(self) -> None:
