@@ -21,7 +21,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import common
 from benchmarks.columns import measure
 from benchmarks.setting import Setting, add_flags, prepared
 from benchmarks.speed import QUICK, about, describe
@@ -104,16 +103,8 @@ def run(setting: Setting, models: list[str], check: Callable[[], None], path: Pa
 def main() -> None:
     """Measure every backbone beside the neighbours, print the table and write busy.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        choices=list(common.BACKBONES),
-        default=QUICK,
-        metavar="NAME",
-        help=f"default: {' '.join(QUICK)}",
-    )
     parser.add_argument("--quiet", action="store_true", help="without neighbours")
-    add_flags(parser)
+    add_flags(parser, QUICK, " ".join(QUICK))
     arguments = parser.parse_args()
     count = 0 if arguments.quiet else NEIGHBOURS
     with prepared(arguments, COLUMNS) as setting, neighbours(count) as check:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torchvision.datasets import ImageFolder
 
+import common
 from benchmarks.photographs import make_photographs, raw_splits
 from benchmarks.plain import WORKERS
 from engine.cli import positive, whole
@@ -68,8 +69,10 @@ class Setting:
         }
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Those of every comparison."""
+def add_flags(parser: argparse.ArgumentParser, models: Sequence[str], which: str) -> None:
+    """Those of every comparison; where nobody says, it is of the backbones `models`, which help calls `which`."""
+    known = list(common.BACKBONES)
+    parser.add_argument("--models", nargs="+", choices=known, default=models, metavar="NAME", help=f"default: {which}")
     parser.add_argument("--batch-size", type=whole(1), metavar="N", help="default: 32")
     parser.add_argument("--size", type=whole(1), default=256, help="height and width in pixels (default: 256)")
     parser.add_argument("--rounds", type=whole(1), metavar="N", help="default: 3")

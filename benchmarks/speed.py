@@ -83,17 +83,9 @@ def about(name: str, result: dict[str, Any]) -> list[str]:
 def main() -> None:
     """Time every backbone, print the table and write speed.json and the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        choices=list(common.BACKBONES),
-        default=PUBLISHED,
-        metavar="NAME",
-        help="default: the published",
-    )
     parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=COLUMNS, metavar="NAME", help="default: all")
     parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)}, 2 rounds, batches of 16: minutes")
-    add_flags(parser)
+    add_flags(parser, PUBLISHED, "the published")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.models = QUICK

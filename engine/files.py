@@ -85,17 +85,23 @@ def digest(path: Path, algorithm: str = "sha256") -> str:
     return hasher.hexdigest()
 
 
-def damaged_entry(path: Path) -> str | None:
-    """The first entry of a ZIP archive whose bytes are not those that were written; None: there is none.
+class DamagedError(ValueError):
+    """The bytes of a file are not those that were written; the message says where."""
 
-    PyTorch's files are such archives, and torch.load does not look at their checksums (CRC-32). None also for a file of
-    another kind, and for one that was written without them, which PyTorch can do. Raises what zipfile raises where an
-    archive is no whole one.
+
+def require_whole(path: Path) -> None:
+    """Raise DamagedError where an entry of a ZIP archive has other bytes than were written.
+
+    PyTorch's files are such archives, and torch.load does not look at their checksums (CRC-32). A file of another kind
+    passes, and one that was written without them, which PyTorch can do. Raises what zipfile raises where an archive is
+    no whole one.
     """
     if not zipfile.is_zipfile(path):
-        return None
+        return
     with zipfile.ZipFile(path) as archive:
-        return archive.testzip() if any(entry.CRC for entry in archive.infolist()) else None
+        entry = archive.testzip() if any(entry.CRC for entry in archive.infolist()) else None
+    if entry:
+        raise DamagedError(f"its entry {entry} is damaged")
 
 
 def check_output(out: Path) -> None:

@@ -21,7 +21,7 @@ from engine.data.declaration import File
 from engine.data.download import fetch
 from engine.data.part import Part
 from engine.errors import UserError
-from engine.files import damaged_entry, digest
+from engine.files import digest, require_whole
 from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, Backbone, WeightsFile
 from engine.models.structure import replace_head
 
@@ -238,11 +238,18 @@ def load_weights(model: nn.Module, weights: Weights, head: str, backbone_name: s
         say(f"note: {weights.file}: {'; '.join(how)}")
 
 
+def load_tensors(path: Path) -> Any:
+    """What a file of PyTorch's holds, in main memory; nothing but tensors and plain values is unpickled.
+
+    Raises DamagedError for one whose bytes have changed, and whatever else the bytes lead torch.load to.
+    """
+    require_whole(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def _load(path: Path) -> Any:
     try:
-        if entry := damaged_entry(path):
-            raise ValueError(f"its entry {entry} is damaged")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return load_tensors(path)
     except Exception as problem:  # whatever the bytes lead torch.load to
         raise UserError(
             f"{path} ({path.stat().st_size:,} bytes) can't be read as PyTorch weights: {_what_stopped(problem)}.\n"

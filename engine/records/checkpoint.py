@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from engine.errors import UserError
-from engine.files import atomic, damaged_entry
-from engine.models.weights import SEEN, UNFINISHED, packed_digests
+from engine.files import DamagedError, atomic
+from engine.models.weights import SEEN, UNFINISHED, load_tensors, packed_digests
 from engine.records.schema import CHECKPOINT
 from engine.training.saving import copy_of
 from engine.training.state import State
@@ -32,24 +32,17 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        if entry := damaged_entry(path):
-            raise ValueError(f"its entry {entry} is damaged")
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        saved: dict[str, Any] = load_tensors(path)
         State.restored(saved["state"], "val")
         if lacking := [name for name in (NEEDED_OF_FINISHED if "run" in saved else NEEDED) if name not in saved]:
             raise KeyError(*lacking)
     except Exception as problem:  # whatever the bytes lead torch.load to
+        # what PyTorch says of a file is a page long
+        reason = problem if isinstance(problem, DamagedError) else type(problem).__name__
         raise UserError(
-            f"{path} can't be read, so the run can't go on from it ({problem_of(problem)}).\n"
-            "Start the run over with --rerun."
+            f"{path} can't be read, so the run can't go on from it ({reason}).\nStart the run over with --rerun."
         ) from problem
     return saved
-
-
-def problem_of(problem: Exception) -> str:
-    """What is wrong with a file, in a few words: what PyTorch says of one is a page long."""
-    text = str(problem).partition("\n")[0]
-    return text if text.endswith("is damaged") else type(problem).__name__
 
 
 def unfinished(snapshot: Mapping[str, Any], record: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:

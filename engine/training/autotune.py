@@ -55,7 +55,7 @@ def fastest_plan(plan: Plan, model: nn.Module, train: Batches, request: TuningRe
         result = None  # damaged, or another's: measured anew
     with _undisturbed(plan):
         if result:
-            chosen = _with_threads_of_now(result.plan(plan, train.batch_size), model, train, request.head)
+            chosen = threads_of_now(result.plan(plan, train.batch_size), model, request.head, train)
         else:
             rule = f"once: first steps of each, then up to {BUDGET:.0f} s"
             say(f"measuring  which form of {request.backbone} trains fastest here, {rule}")
@@ -80,14 +80,7 @@ def with_threads_of_now(plan: Plan, model: nn.Module, train: Batches, head: str)
     and random numbers stay as they are.
     """
     with _undisturbed(plan):
-        return _with_threads_of_now(plan, model, train, head)
-
-
-def _with_threads_of_now(plan: Plan, model: nn.Module, train: Batches, head: str) -> Plan:
-    if plan.device != "cpu":
-        return plan
-    images, labels = next(train.sequential())
-    return threads_of_now(plan, copy_in_form(plan, model), head, images, labels)
+        return threads_of_now(plan, model, head, train)
 
 
 def compile_seconds(device: str) -> float:

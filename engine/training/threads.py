@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from engine.data.batches import Batches
 from engine.device import usable_threads
 from engine.errors import counted, out_of_memory
-from engine.training.agreement import Candidate, make_candidate
+from engine.training.agreement import Candidate, copy_in_form, make_candidate
 from engine.training.findings import KEPT
 from engine.training.plan import Plan
 from engine.training.trials import LEAST_SHARE, Race, ranked
@@ -85,14 +86,16 @@ def _raced(candidates: list[Candidate], images: torch.Tensor, labels: torch.Tens
     return Threads([few, race], images, labels)
 
 
-def threads_of_now(plan: Plan, model: nn.Module, head: str, images: torch.Tensor, labels: torch.Tensor) -> Plan:
-    """`plan` with as many threads as it is fastest with at the moment.
+def threads_of_now(plan: Plan, model: nn.Module, head: str, train: Batches) -> Plan:
+    """`plan` with as many threads of a processor as it trains a copy of `model` fastest with at the moment.
 
-    As many as it has, where these are all that may be used and take steps as fast as it promises. model: a copy to try
-    with, placed as the plan says.
+    As many as it has, where these are all that may be used and take steps as fast as it promises.
     """
-    eager = replace(plan, compiled=False)
-    if plan.threads == usable_threads() and (plan.threads == 1 or _as_promised(eager, model, head, images, labels)):
+    if plan.device != "cpu" or plan.threads == usable_threads() == 1:
+        return plan
+    images, labels = next(train.sequential())
+    model, eager = copy_in_form(plan, model), replace(plan, compiled=False)
+    if plan.threads == usable_threads() and _as_promised(eager, model, head, images, labels):
         return plan
     found = best_threads([eager], {plan.layout: model}, head, images, labels)
     disturbed = found.best is not None and any(race.disturbed(found.best) for race in found.races)

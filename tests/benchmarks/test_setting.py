@@ -14,7 +14,7 @@ from engine.errors import UserError
 
 def parsed(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    add_flags(parser)
+    add_flags(parser, ["resnet"], "resnet")
     return parser.parse_args(words)
 
 
