@@ -1,5 +1,6 @@
 """Files that are either whole or absent: written under a temporary name, then renamed."""
 
+import errno
 import hashlib
 import json
 import os
@@ -29,14 +30,20 @@ WAIT_SECONDS = 5.0  # between two signs of life of a process that waits
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path`; on success flush it to the disk and rename it to `path`, else remove it."""
+def atomic(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path`; on success flush it to the disk and rename it to `path`, else remove it.
+
+    What was called `path` is renamed to `previous`, where that is given, once the new one is safe.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if previous:
+            with suppress(FileNotFoundError):
+                path.replace(previous)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -44,18 +51,27 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
+def file_lock(path: Path) -> Iterator[filelock.FileLock]:
+    """A lock by the file `path`, not yet acquired. OSError, in the block: the file system has no locks, or no such."""
+    try:
+        yield filelock.FileLock(path)
+    except NotImplementedError as problem:  # so filelock says it
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(path)) from problem
+
+
+@contextmanager
 def locked(path: Path, meanwhile: str) -> Iterator[None]:
     """Hold the lock file `path`, alone; where another process holds it, say on stderr what it does, and wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        print(f"{meanwhile}: waiting for it", file=sys.stderr, flush=True)
-        while not lock.is_locked:
-            alive("waiting for another process")
-            with suppress(filelock.Timeout):
-                lock.acquire(timeout=WAIT_SECONDS)
+    with file_lock(path) as lock:
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            print(f"{meanwhile}: waiting for it", file=sys.stderr, flush=True)
+            while not lock.is_locked:
+                alive("waiting for another process")
+                with suppress(filelock.Timeout):
+                    lock.acquire(timeout=WAIT_SECONDS)
     try:
         yield
     finally:
@@ -87,6 +103,13 @@ def digest(path: Path, algorithm: str = "sha256") -> str:
 
 class DamagedError(ValueError):
     """The bytes of a file are not those that were written; the message says where."""
+
+
+def set_aside(path: Path) -> Path:
+    """Give a damaged file a name under which nothing looks for it, in place of what was set aside before."""
+    aside = path.with_name(f"{path.name}.damaged")
+    path.replace(aside)
+    return aside
 
 
 def require_whole(path: Path) -> None:

@@ -27,7 +27,7 @@ from engine.models.structure import freeze_body, macs, trains_batch_norm
 from engine.models.weights import Weights, build, find_weights
 from engine.records.describe import Outcome, describe_data, describe_model, describe_training
 from engine.records.identity import asked_beyond_result
-from engine.records.printed import RECORD_LINE, head_lines, other_code_lines, result_line
+from engine.records.printed import RECORD_LINE, head_lines, other_code_lines, result_line, strange_lines
 from engine.records.run_folder import Run
 from engine.training.autotune import fastest_plan, with_threads_of_now
 from engine.training.check import check
@@ -108,7 +108,8 @@ def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
     run = Run(config.out, identity(config, data, trainee, recipe, batch_size), config.rerun, config.tensorboard)
     other_code = other_code_lines(run.record, code_of(dataset.read, backbone.source))
     if run.done and not config.check:
-        say(f"{RECORD_LINE}{run.folder}", *other_code, result_line(run.record), go_on=True)
+        strange = strange_lines(run.folder, run.strange_files)
+        say(f"{RECORD_LINE}{run.folder}", *strange, *other_code, result_line(run.record), go_on=True)
         return
     if run.interrupted:
         plan = keep_plan(run.record["plan"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,14 @@ def other_code_lines(record: Mapping[str, Any], code: Mapping[str, str]) -> list
     where = " and ".join(name for part, name in CODE.items() if any(each.get(part) != code[part] for each in others))
     what = "this result was made" if record["status"] == "done" else "the epochs so far were trained"
     return [f"note       {what} by other code than what is here now ({where} differs): --rerun starts over"]
+
+
+def strange_lines(folder: Path, names: Sequence[str]) -> list[str]:
+    """What is said of files beside a finished run's record that are not those which the run wrote."""
+    return [
+        f"note       {folder / name} is damaged, or of another run: nothing should be made of it (--rerun starts over)"
+        for name in names
+    ]
 
 
 def seen_in_words(record: Mapping[str, Any]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +18,28 @@ import filelock
 import numpy as np
 from torch import nn
 
+from engine.console import say
 from engine.errors import RunError, UserError
-from engine.files import atomic, write_json, write_text
+from engine.files import DAMAGED_ARRAYS, atomic, digest, set_aside, write_json, write_text
 from engine.records import checkpoint
 from engine.records.describe import Outcome, results, worst_errors
 from engine.records.identity import is_other_seed, matches
 from engine.records.printed import result_line
+from engine.records.run_lock import LostLockError, RunLock
 from engine.records.schema import (
     BUSY,
     CHECKPOINT,
     ERRORS,
     HISTORY,
     PREDICTIONS,
+    PREVIOUS,
     RECORD,
     SCHEMA,
     SPLIT,
+    OtherSchemaError,
     RecordError,
+    as_record,
+    checksum_of,
     now,
     read_record,
 )
@@ -39,7 +47,9 @@ from engine.records.tensorboard import EVENTS, Events
 from engine.training.plan import Plan
 from engine.training.state import State
 
-FILES = (RECORD, CHECKPOINT, HISTORY, PREDICTIONS, ERRORS, SPLIT)
+FILES = (RECORD, CHECKPOINT, PREVIOUS, HISTORY, PREDICTIONS, ERRORS, SPLIT)
+LOST = "is lost"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Run:
@@ -65,23 +75,66 @@ class Run:
             self.folder = _earlier(siblings, name, identity) or self.folder
         self.id = self.folder.name
         self.rerun = rerun
-        self.record: dict[str, Any] = {} if rerun else self._read()
         self.tensorboard = tensorboard
         self._identity = identity
         self._events: Events | None = None
         self._seen: Mapping[str, Any] = {}
+        self._lock: RunLock | None = None
+        self._ids = {self.id}  # by which its files may know it
+        if not rerun:
+            self._mend()
+        self.record: dict[str, Any] = {} if rerun else self._read()
+
+    def _mend(self) -> None:
+        """Make a record that is lost or damaged anew of what the checkpoint says, if it is of this run."""
+        path = self.folder / RECORD
+        try:
+            damage = "" if read_record(path) else LOST
+        except OtherSchemaError:
+            return
+        except RecordError as problem:
+            damage = f"is damaged ({problem})"
+        record = checkpoint.record_in(self.folder) if damage else None
+        if record is None:
+            if damage == LOST and checkpoint.has_checkpoint(self.folder):
+                raise UserError(
+                    f"{self.folder} holds a {CHECKPOINT} that does not say of what run it is, and no {RECORD}. Put "
+                    "that back, or start over with --rerun."
+                )
+            return
+        try:
+            whole = matches(as_record(record), self._identity)
+        except (RecordError, KeyError, TypeError, AttributeError):
+            whole = False
+        if not whole:
+            raise UserError(
+                f"{self.folder} holds the {CHECKPOINT} of another run. Move it away, or start over with --rerun."
+            )
+        with self._locked():
+            aside = f", set aside as {set_aside(path).name}" if os.path.lexists(path) else ""
+            self.record = record
+            if record["status"] == "done":
+                self.record["files"] = {**record.get("files", {}), CHECKPOINT: digest(self.folder / CHECKPOINT)}
+            self._write_record()
+            say(f"note       {path} {damage}{aside}: made anew of what {CHECKPOINT} says")
 
     def _read(self) -> dict[str, Any]:
         """The record that lies in the folder; {} where there is none."""
         path = self.folder / RECORD
         try:
             record: dict[str, Any] = {**(read_record(path) or {})}
+            record.pop("checksum", None)  # of what it says as yet
             if record.get("status") == "done":
                 result_line(record)
             elif record and self._resumable(record):
                 int(Plan(**record["plan"]).threads)
                 float(record["lr"])
                 record.setdefault("sweep", None)
+            if record and not matches(record, self._identity):
+                raise UserError(
+                    f"{path} is the record of another run ({record['run']!r:.80}). Move it away, or start over with "
+                    "--rerun."
+                )
         except RecordError as problem:
             wrong = f"{path} is not a readable record: {problem}"
             raise UserError(f"{wrong}. Start the run over with --rerun.") from problem
@@ -101,7 +154,19 @@ class Run:
         return not self.rerun and bool(self.record) and not self.done and self._resumable(self.record)
 
     def _resumable(self, record: Mapping[str, Any]) -> bool:
-        return (self.folder / CHECKPOINT).exists() or bool(record.get("sweep"))
+        return checkpoint.has_checkpoint(self.folder) or bool(record.get("sweep"))
+
+    @property
+    def strange_files(self) -> list[str]:
+        """The files beside a finished run's record that are not those which it wrote; one may be gone."""
+        return [name for name, sha256 in self.record.get("files", {}).items() if self._is_other(name, sha256)]
+
+    def _is_other(self, name: str, sha256: str) -> bool:
+        path = self.folder / name
+        try:
+            return path.exists() and not (path.is_file() and digest(path) == sha256)
+        except OSError:
+            return True
 
     @property
     def sweep(self) -> list[dict[str, Any]]:
@@ -119,15 +184,19 @@ class Run:
         """
         self._seen = checkpoint.seen_images(seen)
         with self._locked():
+            interrupted = self.interrupted
             self.record = {} if self.rerun else self._read()
             if self.done:
                 raise UserError("another process has just finished this run: the same command again shows it")
+            if self.interrupted != interrupted:
+                raise UserError("another process has just been at this run: the same command again goes on from there")
             if not self.interrupted:
                 self._remove(*FILES, *(path.name for path in self.folder.glob(EVENTS)))
             # what a kill left of a file that was being written
             self._remove(*(path.name for path in self.folder.glob(".*.tmp")))
             earlier = self.record if self.interrupted else {"started": now(), "resumed": [], **description}
             if self.interrupted:
+                self._ids.add(earlier["run"])  # somebody may have renamed the folder
                 earlier["resumed"].append({"at": now(), "environment": description["environment"]})
             self.record = {"schema": SCHEMA, "run": self.id, "status": "running", "error": None, "finished": None}
             self.record |= description
@@ -136,6 +205,8 @@ class Run:
             self._write_record()
             try:
                 yield
+            except LostLockError:
+                raise
             except Exception as problem:
                 error = f"{type(problem).__name__}: {problem}"
                 self.record |= {"status": "failed", "error": error, "finished": now()}
@@ -146,8 +217,7 @@ class Run:
     def _locked(self) -> Iterator[None]:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.folder / ".lock", timeout=0)
-            lock.acquire()
+            self._lock = RunLock(self.folder / ".lock")
         except filelock.Timeout:
             raise UserError(f"{BUSY}: {self.folder}. Wait for it, or stop it.") from None
         except OSError as problem:
@@ -156,7 +226,7 @@ class Run:
         try:
             yield
         finally:
-            lock.release()
+            self._lock.release()
 
     def _remove(self, *names: str) -> None:
         for name in names:
@@ -196,7 +266,7 @@ class Run:
 
     def snapshot(self) -> dict[str, Any] | None:
         """What the last save() was given, or None before the first."""
-        return checkpoint.read_checkpoint(self.folder)
+        return checkpoint.read_checkpoint(self.folder, self._ids)
 
     def save(self, snapshot: Mapping[str, Any]) -> None:
         """Everything that a resume needs in checkpoint.pt, and the history as far as it goes."""
@@ -205,21 +275,47 @@ class Run:
         self._keep_history(snapshot["state"]["history"])
 
     def finish(self, model: nn.Module, state: State, outcome: Outcome) -> None:
-        """Write predictions and the final checkpoint; the record, which then says "done", comes last."""
-        selection, test, costs = results(self.record, state, outcome)
-        self.record |= {"selection": selection, "test": test}
-        self.record["costs"] |= costs
-        # of a run that was cut off after its last epoch was saved, they may lack the epochs since the save before
+        """Write predictions and the final checkpoint; the record, which then says "done", comes last.
+
+        Its metrics are those of the predictions as they are read again.
+        """
+        # of a run that was cut off after its last epoch was saved, it may lack the epochs since the save before
         self._keep_history(state.history)
         self._write(lambda: self._save_predictions(outcome))
         self._write(lambda: self._save_errors(outcome))
-        self.record |= {"status": "done", "finished": now()}
+        selection, test, costs = results(self.record, state, self._as_written(outcome))
+        self.record |= {"selection": selection, "test": test}
+        self.record["costs"] |= costs
+        self.record |= {
+            "status": "done",
+            "finished": now(),
+            "files": self._digests(HISTORY, PREDICTIONS, ERRORS, SPLIT),
+        }
         content = checkpoint.finished(model, asdict(state), self.record, self._seen)
         self._write(lambda: checkpoint.write_checkpoint(self.folder, content))
+        self.record["files"] |= self._digests(CHECKPOINT)
         self._write_record()
+        self._remove(PREVIOUS)
+
+    def _as_written(self, outcome: Outcome) -> Outcome:
+        """The outcome with the predictions that the folder holds. RunError: they are not those that were written."""
+        path = self.folder / PREDICTIONS
+        try:
+            with np.load(path) as kept:
+                labels, logits = kept["labels"], kept["logits"]
+        except DAMAGED_ARRAYS as problem:
+            raise RunError(f"{path} can't be read after it was written: {problem}. Is the disk sound?") from problem
+        if not (np.array_equal(labels, outcome.test.labels) and np.array_equal(logits, outcome.logits)):
+            raise RunError(f"{path} does not hold what was written. Is the disk sound?")
+        return replace(outcome, logits=logits)
+
+    def _digests(self, *names: str) -> dict[str, str]:
+        """The sha256 of those of the folder's files that are there."""
+        return {name: digest(self.folder / name) for name in names if (self.folder / name).exists()}
 
     def _write_record(self) -> None:
-        self._write(lambda: write_json(self.folder / RECORD, self.record))
+        summed = {**self.record, "checksum": checksum_of(self.record)}
+        self._write(lambda: write_json(self.folder / RECORD, summed))
 
     def _keep_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write it as a table and, where they are asked for or there are some already, as events."""
@@ -253,15 +349,15 @@ class Run:
         return None
 
     def _write(self, action: Callable[[], object]) -> None:
+        assert self._lock is not None
+        self._lock.require()
         try:
             action()
-        except (OSError, RuntimeError) as problem:  # torch.save reports a full disk as a RuntimeError
-            if isinstance(problem.__context__, KeyboardInterrupt):  # and so it does what cuts it short
-                raise problem.__context__ from None
-            raise RunError(
-                f"the record can't be written to {self.folder}: {problem}. "
-                "What was saved before is whole: make room, and the same command goes on from there."
-            ) from problem
+        except (OSError, RuntimeError) as problem:  # torch.save finds some things wrong itself
+            what = f"the record can't be written to {self.folder}: {problem}. What was saved before is whole"
+            if isinstance(problem, OSError) and problem.errno in FULL:
+                raise RunError(f"{what}: make room, and the same command goes on from there.") from problem
+            raise RunError(f"{what}: once that is mended, the same command goes on from there.") from problem
 
 
 def _earlier(siblings: Path, name: str, identity: Mapping[str, Any]) -> Path | None:

@@ -6,6 +6,7 @@ COSTS say.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import stat
@@ -28,6 +29,7 @@ LARGEST_BYTES = 64 << 20  # of a file that can be a record
 # the files of a run's folder, and the folder under --out that is the grid's own
 RECORD, HISTORY, SPLIT = "record.json", "history.csv", "split.json"
 CHECKPOINT, PREDICTIONS, ERRORS = "checkpoint.pt", "predictions.npz", "errors.npz"
+PREVIOUS = "checkpoint.previous.pt"  # the save before the last, while a run lasts
 GRID_FOLDER = "grid"
 
 BUSY = "another process is at this run already"  # how a run says so, for whoever reads its last lines
@@ -166,6 +168,7 @@ class Record(TypedDict, total=False):
 
     schema: int
     run: str
+    checksum: str  # not in records from before it was added
     status: Status
     error: str | None
     started: str
@@ -188,6 +191,7 @@ class Record(TypedDict, total=False):
     environment: dict[str, Any]
     selection: dict[str, Any]
     test: dict[str, Any]
+    files: dict[str, str]  # not in records from before it was added
 
 
 # what every command may rely on
@@ -197,6 +201,7 @@ NEEDED_OF_DONE = ("test", "selection", "costs", "finished")
 
 KINDS: dict[str, type] = {  # of fields, where they are not null
     **dict.fromkeys(("dataset", "backbone", "config", "plan", "environment", "costs", "selection", "test"), dict),
+    "files": dict,
     **dict.fromkeys(("resumed", "sweep"), list),
 }
 COUNTS = ("available", "train", "val", "test")  # of images
@@ -204,6 +209,10 @@ COUNTS = ("available", "train", "val", "test")  # of images
 
 class RecordError(Exception):
     """The file is no record that can be used; the message says why."""
+
+
+class OtherSchemaError(RecordError):
+    """It may be whole, and of another version of this project."""
 
 
 def read_record(path: Path) -> Record | None:
@@ -235,7 +244,9 @@ def as_record(content: Any) -> Record:
     if not isinstance(content, dict) or not {"schema", "run"} <= content.keys():
         raise RecordError("no record of this project")
     if content["schema"] not in range(OLDEST, SCHEMA + 1):
-        raise RecordError(f"has schema {content['schema']}; this version reads {OLDEST} to {SCHEMA}")
+        raise OtherSchemaError(f"has schema {content['schema']}; this version reads {OLDEST} to {SCHEMA}")
+    if "checksum" in content and content["checksum"] != checksum_of(content):
+        raise RecordError("a damaged record: something in it was changed after it was written (its checksum differs)")
     needed = NEEDED + (NEEDED_OF_DONE if content.get("status") == "done" else ())
     if lacking := [name for name in needed if content.get(name) is None]:
         raise RecordError(f"a damaged record: lacks {', '.join(lacking)}")
@@ -249,6 +260,16 @@ def as_record(content: Any) -> Record:
     if damage := _damage_within(record):
         raise RecordError(f"a damaged record: {damage}")
     return record
+
+
+def checksum_of(content: Mapping[str, Any]) -> str:
+    """The sha256 of what a record says, however it is indented, without the checksum itself.
+
+    Raises ValueError for NaN and infinity, which JSON can't say, and RecursionError.
+    """
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _damage(content: Mapping[str, Any]) -> str:

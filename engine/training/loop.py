@@ -21,7 +21,7 @@ from engine.models.structure import set_train_mode, trains_batch_norm
 from engine.training.meters import Clock, energy_joules
 from engine.training.plan import Plan
 from engine.training.recipe import Recipe, Stage
-from engine.training.saving import Checkpointer, Saver, StateDict, copy_of, restore, take_snapshot
+from engine.training.saving import Checkpointer, Saver, StateDict, copy_of, restore, resumed, take_snapshot
 from engine.training.state import State
 from engine.training.step import Step
 
@@ -112,8 +112,7 @@ class _Fitting:
         """fit(), as far as memory goes: from what was saved last, or from the weights `untrained`."""
         recipe, part = self.recipe, self.images.val.name
         saved = self.run.snapshot()
-        state = State.restored(saved["state"], part) if saved else State()
-        best = saved.get("best", saved["model"]) if saved else untrained
+        state, best = resumed(saved, self.model, part, len(recipe.stages)) if saved else (State(), untrained)
         energy = energy_joules(self.plan.device)
         if state.stage < len(recipe.stages):
             say(epoch_columns(part))

@@ -8,6 +8,8 @@ from typing import Any
 
 from engine.training.meters import energy_joules, peak_memory_mib
 
+COUNTS = ("stage", "epochs", "stage_epochs", "epochs_without_gain", "best_epoch")
+
 
 @dataclass
 class State:
@@ -30,7 +32,7 @@ class State:
     def restored(cls, saved: Mapping[str, Any], part: str) -> State:
         """What asdict() gave, of a run in which `part` chooses the epoch.
 
-        Raises TypeError, KeyError or AttributeError where it is something else.
+        Raises TypeError, KeyError, AttributeError or ValueError where it is something else.
         """
         # checkpoints of record schema 1 have other names
         values = {"epochs_without_gain" if name == "stale" else name: value for name, value in saved.items()}
@@ -38,7 +40,24 @@ class State:
         values["history"] = [
             {name.replace("select_", f"{part}_"): value for name, value in row.items()} for row in saved["history"]
         ]
-        return cls(**values)
+        state = cls(**values)
+        if damage := state._damage():
+            raise ValueError(damage)
+        return state
+
+    def _damage(self) -> str:
+        """What can't have come about by counting epochs; "" if all can."""
+        counts = {name: getattr(self, name) for name in COUNTS}
+        if any(type(count) is not int or not 0 <= count <= self.epochs for count in counts.values()):
+            return f"the counts of epochs are {counts}"
+        if self.epochs != len(self.history) or [row["epoch"] for row in self.history] != [*range(1, self.epochs + 1)]:
+            return f"{self.epochs} epochs have a history of {len(self.history)}"
+        last = self.history[-1] if self.history else {"best_top1": -1.0, "best_epoch": 0}
+        if (self.best_score, self.best_epoch) != (last["best_top1"], last["best_epoch"]):
+            return f"the best epoch is {self.best_epoch}, of {self.best_score}, but not so in the history"
+        if self.history and not 0 <= self.best_score <= 1:
+            return f"the best score is {self.best_score}"
+        return ""
 
     def record_epoch(self, row: Mapping[str, Any], score: float, latest_of_equals: bool) -> bool:
         """Take in an epoch, of which `row` is what was measured; whether its `score` is the best so far."""

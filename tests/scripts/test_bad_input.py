@@ -161,7 +161,13 @@ def test_data_that_is_not_there(
 def test_a_record_that_is_none(command: Command, tmp_path: Path, capsys: Any) -> None:
     assert command(GOOD) == 0
     folder = only_run(tmp_path / "runs")
-    before = (folder / "checkpoint.pt").read_bytes()
+    before, checkpoint = (folder / "record.json").read_text(), folder / "checkpoint.pt"
+    for record in ("", "{", "[1]", '{"schema": 2, "run": "x"}'):
+        (folder / "record.json").write_text(record)
+        assert command(GOOD) == 0, record
+        assert "made anew of what checkpoint.pt says" in capsys.readouterr().out
+        assert (folder / "record.json").read_text() == before
+    checkpoint.unlink()
     for record, expected in {
         "": "not readable JSON",
         "{": "not readable JSON",
@@ -176,7 +182,7 @@ def test_a_record_that_is_none(command: Command, tmp_path: Path, capsys: Any) ->
         message = capsys.readouterr().err
         assert f"record.json is not a readable record: {expected}" in message.replace("a damaged record: ", "")
         assert "--rerun" in message
-        assert (folder / "checkpoint.pt").read_bytes() == before
+        assert (folder / "record.json").read_text() == record
     assert command(f"{GOOD} --rerun") == 0
 
 

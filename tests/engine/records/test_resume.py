@@ -1,15 +1,20 @@
 """An interrupted run, continued, ends as if nothing had happened: killed for real, in processes of their own."""
 
 import csv
+import errno
 import json
 import os
+import re
 import signal
 import struct
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,12 +22,13 @@ import pytest
 import torch
 
 from engine.errors import UserError
-from engine.files import write_json
+from engine.files import atomic, write_json
 from engine.records.checkpoint import read_checkpoint
 from engine.training.loop import fit
 from engine.training.state import State
 from tests import toy
 from tests.conftest import Command, only_run
+from tests.engine.records.kept import content
 
 TIMES = {"seconds", "images_per_second", "compute_images_per_second", "data_wait_share"}
 LONG = "-bs 8 --weights none --epochs 40 --patience 40 --precision bf16 --plan off --out ."
@@ -135,19 +141,41 @@ def test_cut_off_between_checkpoint_and_record_only_test_is_left(
     assert outcome(tmp_path / "other") == resumed
 
 
-def test_interrupted_inside_a_save_it_is_an_interruption(command: Command, tmp_path: Path) -> None:
-    """torch's writer raises a RuntimeError of its own on top of the interruption."""
+@contextmanager
+def failing(problem: BaseException, path: Path, previous: Path | None = None) -> Iterator[Any]:
+    """atomic(), of a file that can't be written."""
+    with atomic(path, previous) as file:
 
-    def cut_off(_: Any, file: Any) -> None:
-        try:
-            raise KeyboardInterrupt
-        finally:
-            raise RuntimeError("unexpected pos 53304640 vs 53304532")
+        def write(_: bytes) -> int:
+            raise problem
 
+        yield SimpleNamespace(write=write, flush=file.flush)
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "says"),
+    [
+        (KeyboardInterrupt(), 130, "error: interrupted"),
+        (OSError(errno.ENOSPC, "No space left on device"), 3, r"No space left on device\. .*: make room, and the same"),
+        (OSError(errno.EIO, "Input/output error"), 3, r"Input/output error\. .*: once that is mended, the same"),
+        (
+            OSError(errno.EROFS, "Read-only file system"),
+            3,
+            r"Read-only file system\. .*: once that is mended, the same",
+        ),
+    ],
+    ids=["interrupted", "full", "broken", "read-only"],
+)
+def test_what_stops_a_save_is_said(
+    command: Command, tmp_path: Path, capsys: Any, problem: BaseException, code: int, says: str
+) -> None:
+    """PyTorch's writer says "unexpected pos 53304640 vs 53304532" of them all."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "save", cut_off)
-        assert command(QUICK) == 130
-    assert json.loads((only_run(tmp_path / "runs") / "record.json").read_text())["status"] == "running"
+        patch.setattr("engine.records.checkpoint.atomic", partial(failing, problem))
+        assert command(QUICK) == code
+    assert re.search(says, capsys.readouterr().err)
+    status = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())["status"]
+    assert status == ("running" if code == 130 else "failed")
     assert command(QUICK) == 0
 
 
@@ -193,12 +221,13 @@ def test_a_flipped_bit_is_never_trained_on(command: Command, tmp_path: Path, cap
     """torch.load would take one in a weight, or in how many epochs there were, as another number."""
     cut_off_before_test(command)
     path = only_run(tmp_path / "runs") / "checkpoint.pt"
+    path.with_name("checkpoint.previous.pt").unlink()
     whole, damaged = path.read_bytes(), list(flipped(path))
     assert len(damaged) > 20
-    for name, content in damaged:
-        path.write_bytes(content)
+    for name, harmed in damaged:
+        path.write_bytes(harmed)
         with pytest.raises(UserError, match=rf"its entry {name} is damaged\)\.\nStart the run over with --rerun"):
-            read_checkpoint(path.parent)
+            read_checkpoint(path.parent, ())
     capsys.readouterr()
     assert command(QUICK) == 2
     assert "is damaged" in capsys.readouterr().err
@@ -209,8 +238,8 @@ def test_a_flipped_bit_is_never_trained_on(command: Command, tmp_path: Path, cap
 def test_nor_in_weights(command: Command, tmp_path: Path, capsys: Any) -> None:
     assert command(QUICK) == 0
     path = only_run(tmp_path / "runs") / "checkpoint.pt"
-    for name, content in flipped(path):
-        Path("damaged.pt").write_bytes(content)
+    for name, harmed in flipped(path):
+        Path("damaged.pt").write_bytes(harmed)
         assert command(f"{QUICK.replace('none', 'damaged.pt')} --out other") == 2
         assert f"its entry {name} is damaged" in capsys.readouterr().err
     # what was written without checksums can't be told from what is whole
@@ -229,6 +258,7 @@ def test_a_broken_checkpoint_is_named_and_rerun_mends_it(
 ) -> None:
     cut_off_before_test(command)
     checkpoint = only_run(tmp_path / "runs") / "checkpoint.pt"
+    checkpoint.with_name("checkpoint.previous.pt").unlink()
     if isinstance(content, bytes):
         checkpoint.write_bytes(content)
     else:
@@ -279,7 +309,7 @@ def test_a_resume_measures_nothing_and_keeps_every_part_of_the_plan(
 def test_a_resume_without_its_device_says_where_it_began(command: Command, tmp_path: Path, capsys: Any) -> None:
     cut_off_before_test(command)
     path = only_run(tmp_path / "runs") / "record.json"
-    record = json.loads(path.read_text())
+    record = content(path)
     record["plan"] |= {"device": "mps", "device_name": "another machine"}
     path.write_text(json.dumps(record))
     assert command(QUICK) == 2

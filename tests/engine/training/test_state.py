@@ -43,11 +43,11 @@ def test_a_state_of_record_schema_1_is_restored(part: str) -> None:
     """Under names of its own, the same in either protocol."""
     row = {"stage": "adamw", "epoch": 1, "best_top1": 0.5, "best_epoch": 1}
     old: dict[str, Any] = asdict(State(epochs=1, stage_epochs=1, best_score=0.5, best_epoch=1))
-    old |= {"history": [row | {"select_loss": 1.0, "select_top1": 0.5}], "stale": 3}
+    old |= {"history": [row | {"select_loss": 1.0, "select_top1": 0.5}], "stale": 1}
     for name in ("epochs_without_gain", "resident_memory_mib", "save_seconds"):
         del old[name]
     found = State.restored(old, part)
-    assert found.epochs_without_gain == 3
+    assert found.epochs_without_gain == 1
     # nobody counted
     assert (found.resident_memory_mib, found.save_seconds) == (None, None)
     found.account("cpu", None, 3.0)
@@ -59,6 +59,31 @@ def test_a_state_of_record_schema_1_is_restored(part: str) -> None:
 def test_something_else_is_refused(content: dict[str, Any]) -> None:
     with pytest.raises((TypeError, KeyError, AttributeError)):
         State.restored(content, "val")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        {"stage": -1},
+        {"stage": 3},
+        {"stage": "0"},
+        {"stage": True},
+        {"epochs": 3},
+        {"epochs": 2.0},
+        {"best_score": 2.0},
+        {"best_score": 0.4},
+        {"best_epoch": 1},
+        {"stage_epochs": -2},
+        {"epochs_without_gain": 10**9},
+        {"history": []},
+    ],
+    ids=str,
+)
+def test_what_no_counting_leads_to_is_refused(harm: dict[str, Any]) -> None:
+    saved = asdict(trained(0.1, 0.5))
+    assert State.restored(saved, "val")
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        State.restored(saved | harm, "val")
 
 
 def test_a_processor_reports_memory_and_no_energy() -> None:
