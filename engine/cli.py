@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import difflib
 import errno
 import math
@@ -93,6 +94,15 @@ def run_command(command: Callable[[], int | None], interrupted: str = "") -> int
         return _complain(message, RunError.exit_code)
     finally:
         settle_streams()
+        # last, so that it comes first: before what packages do as the process ends
+        atexit.unregister(_end_undisturbed)
+        atexit.register(_end_undisturbed)
+
+
+def _end_undisturbed() -> None:
+    """All is done but the end of the process, and what comes in between would show as a traceback."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
 
 
 def _require_folder() -> None:

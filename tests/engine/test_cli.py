@@ -165,3 +165,16 @@ def test_a_folder_that_is_gone_is_the_users_to_mend(script: str, tmp_path: Path)
     done = subprocess.run(line, cwd=tmp_path / "gone", capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert done.stderr.startswith("error: the folder that this command runs in is gone")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_while_the_process_ends_is_not_shown(name: str) -> None:
+    """What packages do then would be cut short, with a traceback."""
+    program = (
+        "import atexit, os, signal, sys\n"
+        f"atexit.register(lambda: os.kill(os.getpid(), signal.{name}))\n"
+        "from engine.cli import run_command\n"
+        "sys.exit(run_command(lambda: 2))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "")
