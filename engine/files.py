@@ -1,12 +1,14 @@
 """Files that are either whole or absent: written under a temporary name, then renamed."""
 
 import errno
+import glob
 import hashlib
 import json
 import os
 import re
 import struct
 import sys
+import time
 import tokenize
 import zipfile
 import zlib
@@ -26,6 +28,7 @@ DAMAGED_ARRAYS = (
     *(OSError, KeyError, IndexError, TypeError, ValueError, ArithmeticError, EOFError, MemoryError, RuntimeError),
     *(SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
+LEFT_SECONDS = 60.0  # after which a temporary file that no process of this machine writes is nobody's
 WAIT_SECONDS = 5.0  # between two signs of life of a process that waits
 
 
@@ -33,9 +36,11 @@ WAIT_SECONDS = 5.0  # between two signs of life of a process that waits
 def atomic(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`; on success flush it to the disk and rename it to `path`, else remove it.
 
-    What was called `path` is renamed to `previous`, where that is given, once the new one is safe.
+    What was called `path` is renamed to `previous`, where that is given, once the new one is safe. What a process that
+    was killed left of an earlier try is removed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove_left(path)
     try:
         with temporary.open("wb") as file:
             yield file
@@ -48,6 +53,28 @@ def atomic(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _remove_left(path: Path) -> None:
+    """Remove the temporary files beside `path` that no process writes any more."""
+    with suppress(OSError):
+        for entry in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            process = entry.name.removesuffix(".tmp").rpartition(".")[2]
+            # another machine, or container, may be at one whose process is not here
+            old = entry.stat().st_mtime < time.time() - LEFT_SECONDS
+            if old and process.isdecimal() and not _runs(int(process)):
+                entry.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether there is a process of that number on this machine."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @contextmanager

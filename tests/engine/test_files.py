@@ -1,5 +1,7 @@
 """Where files go."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,21 @@ def test_a_folder_that_may_not_be_made_is_refused_before_anything_is_done(
 )
 def test_one_is_said_of_one(words: tuple[int, str] | tuple[int, str, str], expected: str) -> None:
     assert counted(*words) == expected
+
+
+def test_what_a_killed_process_left_of_a_file_is_removed_when_it_is_written_again(tmp_path: Path) -> None:
+    """But not what a process writes, here or elsewhere."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    names = {".page.html.{}.tmp": False, ".other.html.{}.tmp": True, ".page.html.more.tmp": True}
+    for name in names:
+        (tmp_path / name.format(dead.pid)).touch()
+    theirs, fresh = tmp_path / f".page.html.{os.getppid()}.tmp", tmp_path / f".page.html.0{dead.pid}.tmp"
+    theirs.touch()
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0))
+    fresh.touch()
+    files.write_text(tmp_path / "page.html", "x")
+    assert {name: (tmp_path / name.format(dead.pid)).exists() for name in names} == names
+    assert theirs.exists()
+    assert fresh.exists()
