@@ -2,14 +2,13 @@
 put them there."""
 
 import os
-import tarfile
-import zipfile
 from pathlib import Path
 
 from engine.data.archives import is_archive
 from engine.data.checksums import checksum, forget, remembered
 from engine.data.declaration import Dataset, File
 from engine.data.file_kinds import visible
+from engine.data.unpack import is_readable
 from engine.errors import UserError
 from engine.files import digest
 
@@ -119,7 +118,7 @@ def _compare(file: File, path: Path, remember: bool) -> str:
     value = checksum(path, algorithm, file.name) if remember else digest(path, algorithm)
     if value.startswith(expected.lower()) and file.bytes in (None, size):
         # a page that asks to log in comes with no error; where nobody states a checksum, this tells
-        if file.checksum is None and is_archive(file) and not (tarfile.is_tarfile(path) or zipfile.is_zipfile(path)):
+        if file.checksum is None and is_archive(file) and not is_readable(path):
             return f"no archive ({size:,} bytes)"
         return ""
     what = "truncated" if file.bytes is not None and size < file.bytes else "another file"
