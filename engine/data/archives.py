@@ -128,4 +128,4 @@ def _damaged(archive: Path, error: Exception, verified: bool) -> UserError:
     else:
         why = "Nobody publishes its checksum: it was perhaps cut short on the way, or is another file. Delete it "
         why += "and get it again."
-    return UserError(f"{archive.absolute()} cannot be extracted: {error}. {why}")
+    return UserError(f"{archive.absolute()} cannot be extracted: {str(error)[:200]}. {why}")

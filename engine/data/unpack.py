@@ -298,6 +298,12 @@ class _ZipFile(FileIO):
         super().__init__(archive)
         self._limits = limits
 
+    def seek(self, position: int, whence: int = os.SEEK_SET, /) -> int:
+        """As any file does."""
+        if position < 0 and whence == os.SEEK_SET:
+            raise zipfile.BadZipFile("it leads to before its beginning")
+        return super().seek(position, whence)
+
     def read(self, size: int | None = -1, /) -> bytes:
         """As any file does; the list of all entries is read at once."""
         if size is not None and size > HEADERS + 1000 * self._limits.entries:
@@ -349,5 +355,5 @@ def _refuse_overlap(members: list[zipfile.ZipInfo], end: int) -> None:
     """Raise RefusedError where bytes of the archive are those of several members, as in bombs."""
     header = 30  # bytes, at least
     spans = sorted((member.header_offset, member.header_offset + header + member.compress_size) for member in members)
-    if any(stop > start for (_, stop), (start, _) in pairwise([*spans, (end, end)])):
+    if any(stop > start for (_, stop), (start, _) in pairwise([(0, 0), *spans, (end, end)])):
         raise RefusedError("is not safe to extract: its members overlap")
