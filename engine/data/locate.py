@@ -140,6 +140,13 @@ def verify_placed(file: File, folder: Path, remember: bool, fetched: bool = True
 
 
 def seen_checksums(dataset: Dataset, data_dir: Path) -> dict[str, str]:
-    """The checksums of the dataset's archives as they were found in `data_dir`: "<algorithm>:<hex>" by file name."""
-    names = {file.name for files in (dataset.files, *dataset.alternative_files) for file in files}
-    return {name: value for name, value in remembered(data_dir).items() if name in names}
+    """The checksums of the dataset's archives as they were found in `data_dir`: "<algorithm>:<hex>" by file name.
+
+    One that is not the published one can't have been found: such an archive is refused.
+    """
+    files = {file.name: file for file in every_file(dataset)}
+    return {
+        name: value
+        for name, value in remembered(data_dir).items()
+        if name in files and value.startswith((files[name].checksum or "").lower())
+    }
