@@ -65,7 +65,7 @@ def parse(content: Any) -> dict[str, Entry]:
     files = content.get("files") if "format" in content else content
     if not isinstance(files, dict) or content.get("format", 1) not in (1, FORMAT):
         return {}
-    if "format" in content and content.get("sha256") != _own_checksum(files):
+    if "format" in content and content.get("sha256") != own_checksum(files):
         return {}
     return {
         name: entry
@@ -84,8 +84,9 @@ def _identity(path: Path) -> dict[str, int]:
     }
 
 
-def _own_checksum(files: dict[str, Entry]) -> str:
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+def own_checksum(content: Any) -> str:
+    """The sha256 by which a file of JSON knows that its content is whole, in whatever order its keys are."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _load(folder: Path) -> dict[str, Entry]:
@@ -97,4 +98,4 @@ def _load(folder: Path) -> dict[str, Entry]:
 
 def _keep(folder: Path, files: dict[str, Entry]) -> None:
     with suppress(OSError, ValueError):  # a folder, or names, that can't be written: computed again next time
-        write_json(folder / NAME, {"format": FORMAT, "files": files, "sha256": _own_checksum(files)})
+        write_json(folder / NAME, {"format": FORMAT, "files": files, "sha256": own_checksum(files)})

@@ -184,7 +184,7 @@ JSON = st.recursive(
 def test_any_content_is_a_memory_or_none(files: Any, form: Any, signed: bool) -> None:
     content = {"format": form, "files": files} if form else files
     if signed and isinstance(content, dict) and isinstance(files, dict):
-        content["sha256"] = checksums._own_checksum(files)
+        content["sha256"] = checksums.own_checksum(files)
     for entry in parse(content).values():
         assert checksums.CHECKSUM.fullmatch(entry["checksum"])
 
