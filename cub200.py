@@ -8,6 +8,8 @@ Input     256x256 pixels; no augmentation
 Traps     the authors warn that some images are in ImageNet too
 """
 
+import re
+
 from common import Dataset, File, RawSplits, ReadOptions, main
 from engine.readers.annotations import damaged, listed_part, read_table
 
@@ -23,8 +25,10 @@ def read(options: ReadOptions) -> RawSplits:
     for name, found in (("image_class_labels.txt", labels), ("train_test_split.txt", in_train)):
         if found.keys() != names.keys():
             raise damaged(options.folder / name, "it does not list the images of images.txt")
-    if strange := [number for number in classes if not number.isdecimal()]:
+    if strange := [number for number in classes if not re.fullmatch(r"\d{1,9}", number, re.ASCII)]:
         raise damaged(options.folder / "classes.txt", f"{strange[0]!r} is not the number of a class")
+    if len({*classes.values()}) < len(classes):
+        raise damaged(options.folder / "classes.txt", "it gives two classes one name")
     if strange := [value for value in in_train.values() if value not in ("0", "1")]:
         raise damaged(options.folder / "train_test_split.txt", f"{strange[0]!r} is neither 1 (train) nor 0 (test)")
     order = {number: label for label, number in enumerate(sorted(classes, key=int))}

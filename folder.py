@@ -11,7 +11,6 @@ training images is held out for that. Groups that split.py kept together stay to
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections import Counter
@@ -22,6 +21,7 @@ from pathlib import Path
 from common import Choice, Dataset, RawSplits, ReadOptions, main
 from engine.cli import folder
 from engine.data.names import composed, loose, nfc, told_apart
+from engine.data.split_output import SPLIT_FILE, read_record
 from engine.errors import UserError, agreeing, counted, listed, one_line, reason_of
 from engine.readers.class_folders import (
     Listing,
@@ -189,20 +189,20 @@ def ways_to_a_test_part(root: Path, order: Sequence[str]) -> str:
 
 def read_split(root: Path, names: list[str]) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return what split.py noted: the group of each of `names`, if it grouped them; the images that are gone since."""
-    path = root / "split.json"
-    if not path.exists():
-        return {}, ()
+    path = root / SPLIT_FILE
     try:
-        split = json.loads(path.read_text("utf-8-sig"))
-        if not isinstance(split, dict) or not {"format", "hash", "files"} <= split.keys():
-            return {}, ()  # another program's
+        split = read_record(path)
+        if split is None:
+            return {}, ()
         files = Counter(nfc(f"{part}/{name}") for part, images in split["files"].items() for name in images)
         # images that came later are grouped by the same rule
-        pattern = re.compile(nfc(split["options"]["group_regex"])) if split["groups"] is not None else None
-    except (ValueError, AttributeError, KeyError, TypeError, re.error) as error:
+        pattern = None if split["groups"] is None else re.compile(nfc(split["options"]["group_regex"]))
+        if pattern and any(group_of(name, pattern) != group for name, group in split["groups"].items()):
+            raise ValueError("its groups are not those of its option group_regex")
+    except (ValueError, TypeError, re.error) as error:
         raise UserError(
-            f"{path} is not as split.py wrote it ({type(error).__name__}: {error}). Remove it, which ungroups the "
-            "images, or run split.py again."
+            f"{path} is not as split.py wrote it: {str(error)[:300]}. Run split.py again; or remove it, if the folders "
+            "are as you want them, which ungroups the images."
         ) from error
     missing = tuple(sorted(files - Counter(map(nfc, names))))
     if pattern is None:

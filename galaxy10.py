@@ -28,6 +28,9 @@ CLASS_IMAGES = {
     "Edge-on with Bulge": 1873,
 }
 
+MOST_IMAGES = 1_000_000
+MOST_PIXELS = 10_000  # on a side
+
 
 def read(options: ReadOptions) -> RawSplits:
     """Two arrays of one file: `images` (N, 256, 256, 3) and `ans`, labels 0 to 9."""
@@ -37,10 +40,23 @@ def read(options: ReadOptions) -> RawSplits:
     file = open_hdf5(path)
     if lacking := {"images", "ans"} - set(file):
         raise UserError(f"{path} lacks {', '.join(sorted(lacking))}. Get the published file.")
-    labels = np.asarray(array_of(file, "ans")).astype(np.int64)
-    shape = array_of(file, "images").shape
-    if shape[:1] != labels.shape:
-        raise UserError(f"{path} has {shape} images, but {labels.shape} labels. Get the published file.")
+    try:
+        images, answers = array_of(file, "images"), array_of(file, "ans")
+        found = [f"{array.dtype} {array.shape}" for array in (images, answers)]
+        if (
+            not (images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8 and answers.ndim == 1)
+            or answers.dtype.kind not in "iu"
+            or len(images) != len(answers)
+            or len(images) > MOST_IMAGES
+            or max(images.shape[1:3]) > MOST_PIXELS
+        ):
+            raise UserError(
+                f"{path} has images {found[0]} and ans {found[1]}. Expected uint8 (N, height, width, 3) and N whole "
+                "numbers: get the published file."
+            )
+        labels = answers[:].astype(np.int64)
+    except (OSError, KeyError, AttributeError, TypeError, RuntimeError) as error:  # damaged within, or no arrays
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}). Get the published file.") from error
     everything = Part(
         [HDF5Image(path, "images", index) for index in range(len(labels))],
         labels,

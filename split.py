@@ -16,17 +16,16 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from engine.cli import Help, Parser, folder, run_command
 from engine.console import say
 from engine.data.names import nfc
-from engine.data.split_output import SPLIT_FILE, check_apart, check_output, write
+from engine.data.split_output import FORMAT, SPLIT_FILE, check_apart, check_output, write
 from engine.data.splits import divide_groups, fewest_names, split_hash, split_names
-from engine.errors import RunError, UserError, counted, listed, one_line
+from engine.errors import UserError, counted, disk_errors_explained, listed, one_line
 from engine.readers.class_folders import Listing, alike, by_kind, check_unused, group_of, list_classes
 from engine.readers.layout import layout_notes
-
-FORMAT = 1  # of split.json, raised when a reader has to know
 
 
 def parser() -> Parser:
@@ -71,12 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Split as the command line says. Returns 0, or 2 for the user's mistake, 3 for a failure, 130 for Ctrl-C."""
 
     def command() -> None:
-        try:
-            split(parser().parse_args(argv))
-        except PermissionError as error:
-            raise UserError(f"no permission: {error.filename}. Ask its owner, or choose another.") from error
-        except OSError as error:
-            raise RunError(f"{error}. Nothing half-written is left.") from error
+        options = parser().parse_args(argv)
+        advice = "Nothing half-written is left. Expected an input that can be read, and an output folder"
+        advice += f" that can be written to, with room for {'links' if options.link != 'copy' else 'copies'}:"
+        advice += " mend that, or choose another --output_dir."
+        with disk_errors_explained("can't use", options.output_dir, advice):
+            split(options)
 
     return run_command(command, "interrupted; no half-written output is left")
 
@@ -231,7 +230,7 @@ def table(listing: Listing, parts: dict[str, list[str]]) -> str:
 
 def record(
     listing: Listing, parts: dict[str, list[str]], groups: dict[str, str] | None, options: argparse.Namespace
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """What split.json says: under "files" stand part -> image -> bytes."""
     labels = {name: label for label, name in enumerate(listing.classes)}
     labelled = {part: [(name, labels[name.partition("/")[0]]) for name in names] for part, names in parts.items()}

@@ -30,7 +30,10 @@ def read(options: ReadOptions) -> RawSplits:
         places = [f"{place}{name}" for place in ("devkit/", "car_devkit/devkit/", "")]
         return find_list(root, *places) or root / name
 
-    (names,) = read_matlab(find("cars_meta.mat"), "class_names")
+    meta = find("cars_meta.mat")
+    (names,) = read_matlab(meta, "class_names")
+    if not all(isinstance(name, str) for name in names) or len({*names}) < len(names):
+        raise damaged(meta, "its class_names are no names, or one is there twice")
     lists = {"cars_train": find("cars_train_annos.mat"), "cars_test": find("cars_test_annos_withlabels.mat")}
     parts: list[Part] = []
     missing: list[str] = []

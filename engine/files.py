@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import struct
 import sys
 import time
@@ -164,3 +165,37 @@ def check_output(out: Path) -> None:
         raise UserError(f"--out {out}: {above} is a file. Expected a folder, or a name not yet taken.")
     if not out.exists() and not writable(above):
         raise UserError(f"--out {out}: no permission to write in {above}. Choose a folder elsewhere.")
+
+
+SMALL_BYTES = 16 << 20  # of a state file, unless whoever reads it says more
+
+
+def read_small(path: Path, most: int = SMALL_BYTES) -> bytes:
+    """The content of a regular file of at most `most` bytes; a link to one is followed.
+
+    Nothing else is waited for or read, such as a pipe in its place. OSError: it can't be read; ValueError: it is no
+    regular file, or larger.
+    """
+    # a pipe without a writer would block here
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is no regular file")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it is larger than {most:,} bytes")
+    return content
+
+
+def read_json(path: Path, most: int = SMALL_BYTES) -> Any:
+    """What a JSON file in UTF-8 holds, read as read_small() reads, which has its errors.
+
+    ValueError: it is no JSON, has NaN or infinity in it, or is nested deeper than Python can read.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"it has {constant} in it")
+
+    try:
+        return json.loads(read_small(path, most).decode("utf-8-sig"), parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None

@@ -1,18 +1,24 @@
 """Tar and zip archives, extracted so that nothing lands outside the target and nothing half-done looks complete."""
 
-import lzma
 import os
 import shutil
-import stat
 import sys
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 from engine.data.declaration import Dataset, File
+from engine.data.unpack import DAMAGE, Limits, RefusedError, unpack
 from engine.errors import UserError
+
+# An archive may have OTHER_ENTRIES, and ENTRIES_PER_IMAGE for each published image: BreakHis has four times as many in
+# it as are of one magnification, and macOS doubles them. MOST_ENTRIES where nobody states how many images there are.
+ENTRIES_PER_IMAGE = 20
+OTHER_ENTRIES = 10_000
+MOST_ENTRIES = 2_000_000
+# It may extract to LEAST_BYTES, and MOST_RATIO times its size: photographs hardly shrink, bitmaps of drawings perhaps
+# thirty times; a bomb grows a thousand times.
+LEAST_BYTES = 64 << 20
+MOST_RATIO = 50
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
@@ -33,7 +39,8 @@ def extract(dataset: Dataset, files: Sequence[File], data_dir: Path) -> None:
         for file in files:
             if is_archive(file):
                 print(f"extracting {file.name}", file=sys.stderr, flush=True)
-                _unpack(data_dir / file.name, target, file.checksum is not None)
+                path = data_dir / file.name
+                _unpack(path, target, _limits(dataset, path), file.checksum is not None)
         for file in plain:
             try:
                 (target / file.name).hardlink_to(data_dir / file.name)
@@ -50,9 +57,10 @@ def extract(dataset: Dataset, files: Sequence[File], data_dir: Path) -> None:
             (partial / own[0]).rename(whole)  # packed anew, in a folder of another name
             names.remove(own[0])
         _lift(dataset, whole)
-        there = {entry.name for entry in data_dir.iterdir()}
+        there = {entry.name for entry in data_dir.iterdir()} | {dataset.folder}
+        there |= {file.name for others in (dataset.files, *dataset.alternative_files) for file in others}
         for name in names:
-            if name != dataset.folder and name not in there:
+            if name not in there and not name.startswith("."):  # nor a file that only this program writes
                 (partial / name).rename(data_dir / name)
         whole.rename(data_dir / dataset.folder)
     finally:
@@ -88,27 +96,15 @@ def _without_folder(dataset: Dataset, files: Sequence[File], names: Sequence[str
     )
 
 
-def _unpack(archive: Path, target: Path, verified: bool) -> None:
-    if not hasattr(tarfile, "data_filter"):
-        raise UserError(
-            f"Python {sys.version.split()[0]} cannot extract {archive} safely: use 3.10.12, 3.11.4, 3.12 or later, or "
-            f"extract it by hand in {archive.parent.absolute()}."
-        )
+def _unpack(archive: Path, target: Path, limits: Limits, verified: bool) -> None:
     try:
-        if archive.name.lower().endswith(".zip"):
-            with zipfile.ZipFile(archive) as opened:
-                members = opened.infolist()
-                for member in members:
-                    _refuse_unsafe(member, archive)
-                    # PowerShell 5 writes Windows's separator: https://github.com/python/cpython/issues/91036
-                    member.filename = member.filename.replace("\\", "/")
-                opened.extractall(target, members)  # noqa: S202 (each member was looked at)
-        else:
-            with tarfile.open(archive) as opened:
-                opened.extractall(target, filter="data")
-    except tarfile.FilterError as error:
-        raise UserError(f"{archive.absolute()} is not safe to extract: {error}. Nothing was extracted.") from error
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
+        unpack(archive, target, limits, verified)
+    except RefusedError as error:
+        raise UserError(
+            f"{archive.absolute()} {error}. Nothing was extracted: get the published file, or, if you trust this one, "
+            f"extract it by hand in {archive.parent.absolute()}."
+        ) from error
+    except DAMAGE as error:
         raise _damaged(archive, error, verified) from error
     except OSError as error:
         if error.errno is None:  # gzip and bz2 report damage so; a full disk and the like have a number
@@ -116,14 +112,13 @@ def _unpack(archive: Path, target: Path, verified: bool) -> None:
         raise
 
 
-def _refuse_unsafe(member: zipfile.ZipInfo, archive: Path) -> None:
-    path = PureWindowsPath(member.filename)  # knows both separators, and drives
-    kind = stat.S_IFMT(member.external_attr >> 16)
-    if path.anchor or ".." in path.parts or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise UserError(
-            f"{archive.absolute()} is not safe to extract: {member.filename!r} is a link or leads out of the "
-            "folder. Nothing was extracted."
-        )
+def _limits(dataset: Dataset, archive: Path) -> Limits:
+    """How much the archive may hold: beside the images there are lists, boxes, masks and what macOS adds."""
+    images = max(dataset.train_images + dataset.test_images + dataset.val_images, *map(sum, dataset.counts.values()), 0)
+    return Limits(
+        entries=OTHER_ENTRIES + ENTRIES_PER_IMAGE * images if images else MOST_ENTRIES,
+        bytes=LEAST_BYTES + MOST_RATIO * archive.stat().st_size,
+    )
 
 
 def _damaged(archive: Path, error: Exception, verified: bool) -> UserError:
@@ -133,4 +128,4 @@ def _damaged(archive: Path, error: Exception, verified: bool) -> UserError:
     else:
         why = "Nobody publishes its checksum: it was perhaps cut short on the way, or is another file. Delete it "
         why += "and get it again."
-    return UserError(f"{archive.absolute()} cannot be extracted: {error}. {why}")
+    return UserError(f"{archive.absolute()} cannot be extracted: {str(error)[:200]}. {why}")

@@ -11,6 +11,7 @@ from urllib.parse import urljoin
 from tqdm import tqdm
 
 from engine.data.archives import extract
+from engine.data.checksums import forget, renamed
 from engine.data.declaration import Dataset, File
 from engine.data.locate import description, locate, verify_placed, wanted, what_is_wrong
 from engine.data.place import placed, present, require_place
@@ -55,6 +56,9 @@ def _fetch_and_extract(dataset: Dataset, data_dir: Path) -> Path:
     """`obtain`, for whoever holds the lock, where something is still to be done."""
     files = wanted(dataset, data_dir)
     _remove_leftovers(data_dir, dataset.folder, files)
+    if dataset.folder:  # extracted once: no memory stands for what is in an archive then
+        for file in files:
+            forget(data_dir, file.name)
     # look at what the user put there before anything long
     for file in sorted(files, key=lambda file: not (data_dir / file.name).exists()):
         if not placed(dataset, file, data_dir):
@@ -143,6 +147,8 @@ def _download(file: File, folder: Path, see: str, remember: bool) -> None:
                 output.flush()
                 if wrong := what_is_wrong(file, Path(output.name), remember):
                     raise ValueError(wrong)
+            if remember:
+                renamed(folder / file.name)
             return
         # ValueError: also what pooch raises for a senseless header. OSError: requests raises a bare one, without a
         # number, for a missing certificate bundle; one with a number comes from the disk.

@@ -2,14 +2,13 @@
 put them there."""
 
 import os
-import tarfile
-import zipfile
 from pathlib import Path
 
 from engine.data.archives import is_archive
 from engine.data.checksums import checksum, forget, remembered
 from engine.data.declaration import Dataset, File
 from engine.data.file_kinds import visible
+from engine.data.unpack import is_readable
 from engine.errors import UserError
 from engine.files import digest
 
@@ -119,7 +118,7 @@ def _compare(file: File, path: Path, remember: bool) -> str:
     value = checksum(path, algorithm, file.name) if remember else digest(path, algorithm)
     if value.startswith(expected.lower()) and file.bytes in (None, size):
         # a page that asks to log in comes with no error; where nobody states a checksum, this tells
-        if file.checksum is None and is_archive(file) and not (tarfile.is_tarfile(path) or zipfile.is_zipfile(path)):
+        if file.checksum is None and is_archive(file) and not is_readable(path):
             return f"no archive ({size:,} bytes)"
         return ""
     what = "truncated" if file.bytes is not None and size < file.bytes else "another file"
@@ -141,6 +140,13 @@ def verify_placed(file: File, folder: Path, remember: bool, fetched: bool = True
 
 
 def seen_checksums(dataset: Dataset, data_dir: Path) -> dict[str, str]:
-    """The checksums of the dataset's archives as they were found in `data_dir`: "<algorithm>:<hex>" by file name."""
-    names = {file.name for files in (dataset.files, *dataset.alternative_files) for file in files}
-    return {name: value for name, value in remembered(data_dir).items() if name in names}
+    """The checksums of the dataset's archives as they were found in `data_dir`: "<algorithm>:<hex>" by file name.
+
+    One that is not the published one can't have been found: such an archive is refused.
+    """
+    files = {file.name: file for file in every_file(dataset)}
+    return {
+        name: value
+        for name, value in remembered(data_dir).items()
+        if name in files and value.startswith((files[name].checksum or "").lower())
+    }

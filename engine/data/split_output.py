@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import json
 import os
 import platform
 import re
@@ -14,12 +13,17 @@ from typing import Any
 
 from tqdm import tqdm
 
+from engine.data.checksums import own_checksum
 from engine.data.file_kinds import is_notes_of_system
+from engine.data.splits import split_hash
 from engine.errors import UserError, listed
-from engine.files import write_json
+from engine.files import read_json, write_json
 from engine.paths import nearest_existing, writable
 
 SPLIT_FILE = "split.json"
+FORMAT = 1  # of split.json, raised when a reader has to know
+FIELDS = frozenset(["format", "hash", "options", "classes", "counts", "files", "groups"])
+MOST_BYTES = 1 << 29  # of split.json, as of three million images
 MADE_OF = frozenset(["train", "val", "test", SPLIT_FILE])
 
 
@@ -76,10 +80,54 @@ def _own(output: Path) -> list[str]:
 def _is_split(path: Path) -> bool:
     """Whether this split.json is one of ours: other programs use the name too."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        return _is_ours(read_json(path, MOST_BYTES))
     except (OSError, ValueError):
         return False
-    return isinstance(content, dict) and content.keys() >= {"format", "hash", "files"}
+
+
+def _is_ours(content: Any) -> bool:
+    """Whether split.py wrote it, if it has lost a field since."""
+    return isinstance(content, dict) and ({"format", "hash", "files"} <= content.keys() or len(FIELDS & {*content}) > 4)
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """What split.py wrote as split.json; None: there is no such file, or it is another program's.
+
+    ValueError: it is damaged, has been changed, or is of a later version. OSError: it can't be read.
+    """
+    try:
+        content: dict[str, Any] = read_json(path, MOST_BYTES)
+    except FileNotFoundError:
+        return None
+    if not _is_ours(content):
+        return None
+    if lacking := FIELDS - content.keys():
+        raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+    if content["format"] != FORMAT:
+        raise ValueError(f"its format is {content['format']!r}, and this version reads {FORMAT}")
+    signed = content.get("sha256")
+    if signed is not None and signed != own_checksum({key: value for key, value in content.items() if key != "sha256"}):
+        raise ValueError("it does not have the checksum that it states")
+    try:
+        _check_listing(content)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error!s:.100}") from error
+    return content
+
+
+def _check_listing(content: Mapping[str, Any]) -> None:
+    """Raise ValueError, or what a value of a wrong type raises, where the parts, groups and the hash do not agree."""
+    labels = {name: label for label, name in enumerate(content["classes"])}
+    parts = {
+        part: [(name, labels[name.partition("/")[0]]) for name in names] for part, names in content["files"].items()
+    }
+    if split_hash(parts) != content["hash"]:
+        raise ValueError("its hash is that of other files")
+    groups, regex = content["groups"], content["options"]["group_regex"]
+    if (groups is None) != (regex is None):
+        raise ValueError(f"it has {'no ' if groups is None else ''}groups, but the option group_regex {regex!r}")
+    if groups is not None and groups.keys() != {name for names in parts.values() for name, _ in names}:
+        raise ValueError("it has groups of other files")
 
 
 def check_apart(source: Path, output: Path, names: Iterable[str]) -> None:
@@ -95,7 +143,12 @@ def check_apart(source: Path, output: Path, names: Iterable[str]) -> None:
 
 
 def write(
-    source: Path, output: Path, parts: Mapping[str, Sequence[str]], link: str, record: Any, overwrite: bool
+    source: Path,
+    output: Path,
+    parts: Mapping[str, Sequence[str]],
+    link: str,
+    record: Mapping[str, Any],
+    overwrite: bool,
 ) -> None:
     """Make `output`, all of it or nothing: part/class/image for the images of `source`, and `record` as split.json.
 
@@ -108,7 +161,7 @@ def write(
         # disable=None: no bar where there is no terminal
         for original, target in tqdm(pairs, unit=" images", disable=None):
             _place(original, target, link)
-        write_json(folder / SPLIT_FILE, record)
+        write_json(folder / SPLIT_FILE, {**record, "sha256": own_checksum(record)})
 
 
 def _place(original: Path, target: Path, link: str) -> None:
@@ -152,8 +205,15 @@ def _replacing(output: Path, overwrite: bool) -> Iterator[Path]:
         yield partial
         if output.exists() and (overwrite or not _own(output)):
             output.rename(old)
-        # fails where another run has filled `output` meanwhile
-        partial.rename(output)
+        try:
+            partial.rename(output)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            raise UserError(
+                f"{output} was made by another program while this one worked, and is left as that made it. Expected a"
+                " new or an empty folder: choose another output, or add --overwrite to replace it."
+            ) from error
     except BaseException:
         if old.exists() and not output.exists():
             old.rename(output)

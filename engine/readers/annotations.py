@@ -2,34 +2,46 @@
 
 import csv
 import io
-import json
+import math
 import operator
 import os
+import struct
 import tarfile
+import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
+from engine import files
 from engine.data.names import loose
 from engine.data.part import Part
 from engine.errors import NotWholeError, UserError, reason_of
+from engine.paths import why_no_name
 
 Content = TypeVar("Content")
+
+MOST_BYTES = 1 << 28  # of a list; published ones have at most a few million
+MOST_NAME = 255  # bytes, on nearly every file system
+MOST_SHOWN = 300  # letters of what is wrong with a list
+# of MATLAB's files, version 5
+COMPRESSED, MATRIX, INT32 = 15, 14, 5
+MOST_DEEP = 10  # arrays in arrays: scipy goes into each, and beyond some ten thousand breaks down
+MOST_UNPACKED = 1 << 26  # bytes
 
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file, without the empty ones; there must be some."""
+    return _read(path, lambda: _some([line.strip() for line in _text(path).splitlines() if line.strip()]))
 
-    def lines() -> list[str]:
-        text = path.read_text("utf-8-sig")
-        if "\0" in text:  # what a crash leaves of a file, and what no path can have in it
-            raise ValueError("it has zeros in it")
-        return _some([line.strip() for line in text.splitlines() if line.strip()])
 
-    return _read(path, lines)
+def _text(path: Path) -> str:
+    text = files.read_small(path, MOST_BYTES).decode("utf-8-sig")
+    if "\0" in text:  # what a crash leaves of a file, and what no path can have in it
+        raise ValueError("it has zeros in it")
+    return text
 
 
 def read_columns(path: Path, columns: int) -> list[list[str]]:
@@ -56,21 +68,21 @@ def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
     """The rows of a CSV file whose first line names at least `columns`; there must be some."""
 
     def rows() -> list[dict[str, str]]:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if lacking := set(columns) - set(reader.fieldnames or ()):
-                raise ValueError(f"it lacks the columns {', '.join(sorted(lacking))}")
-            found = _some(list(reader))
-            if short := [row for row in found if any(row[column] is None for column in columns)]:
-                raise ValueError(f"the row {','.join(filter(None, short[0].values()))!r} has too few columns")
-            return found
+        reader = csv.DictReader(io.StringIO(_text(path), newline=""))
+        names = Counter(reader.fieldnames or ())
+        if wrong := [column for column in columns if names[column] != 1]:
+            raise ValueError(f"it lacks the columns {', '.join(sorted(wrong))}, or has them twice")
+        found = _some(list(reader))
+        if short := [row for row in found if any(row[column] is None for column in columns)]:
+            raise ValueError(f"the row {','.join(filter(None, short[0].values()))!r} has too few columns")
+        return found
 
     return _read(path, rows)
 
 
 def read_json(path: Path) -> Any:
     """What a JSON file holds, which must be something."""
-    return _read(path, lambda: _some(json.loads(path.read_text("utf-8-sig"))))
+    return _read(path, lambda: _some(files.read_json(path, MOST_BYTES)))
 
 
 def read_matlab(path: Path, *names: str) -> list[Any]:
@@ -81,40 +93,89 @@ def read_matlab(path: Path, *names: str) -> list[Any]:
     from scipy.io import loadmat
 
     def arrays() -> list[Any]:
-        # opened here: loadmat adds .mat to a name that it does not find
-        with _opened(path) as file:
-            content = loadmat(file, squeeze_me=True)
-        if lacking := [name for name in names if name not in content]:
+        content = _content(path)
+        _require_bounded(content)
+        found = loadmat(io.BytesIO(content), squeeze_me=True, variable_names=names)
+        if lacking := [name for name in names if name not in found]:
             raise ValueError(f"it lacks {', '.join(lacking)}")
-        if single := [name for name in names if np.ndim(content[name]) == 0]:
+        if single := [name for name in names if np.ndim(found[name]) == 0]:
             raise ValueError(f"its {', '.join(single)} is a single value instead of a list")
-        return [_some(content[name]) for name in names]
+        return [_some(found[name]) for name in names]
 
     return _read(path, arrays)
 
 
-def _opened(path: Path) -> BinaryIO:
+def _content(path: Path) -> bytes:
     if path.parent.suffix != ".tar" or not path.parent.is_file():
-        return path.open("rb")
-    with tarfile.open(path.parent) as archive:
+        return files.read_small(path, MOST_BYTES)
+    with tarfile.open(path.parent, "r:") as archive:
         member = next((member for member in archive if member.isfile() and Path(member.name).name == path.name), None)
-        content = archive.extractfile(member) if member else None
+        content = archive.extractfile(member) if member and 0 <= member.size <= MOST_BYTES else None
         if content is None:
             raise FileNotFoundError(path)
-        return io.BytesIO(content.read())
+        return content.read()
+
+
+def _require_bounded(content: bytes) -> None:
+    """Raise ValueError where a MATLAB file, version 5, would take far more memory, or levels, than it has bytes.
+
+    https://www.mathworks.com/help/pdf_doc/matlab/matfile_format.pdf
+    """
+    if content[126:128] not in (b"IM", b"MI"):
+        return
+    order = "<" if content[126:128] == b"IM" else ">"
+    left = MOST_UNPACKED
+    levels = [(memoryview(content)[128:], 0)]
+    while levels:
+        level, depth = levels.pop()
+        if depth > MOST_DEEP:
+            raise ValueError("it has arrays in arrays, too deeply")
+        for index, (kind, body) in enumerate(_elements(level, order)):
+            if kind == COMPRESSED and not depth:
+                unpacked = zlib.decompressobj().decompress(body, left + 1)
+                left -= len(unpacked)
+                if left < 0:
+                    raise ValueError(f"it unpacks to more than {MOST_UNPACKED:,} bytes")
+                levels.append((memoryview(unpacked), 0))
+            elif kind == MATRIX:
+                levels.append((body, depth + 1))
+            elif (kind, index) == (INT32, 1) and depth and _entries_of(body, order) > len(level):
+                raise ValueError("it states more entries than it has room for")
+
+
+def _entries_of(dimensions: memoryview, order: str) -> int:
+    return math.prod(struct.unpack_from(f"{order}{len(dimensions) // 4}i", dimensions))
+
+
+def _elements(level: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
+    """The kind and the bytes of each element of a level."""
+    place = 0
+    while place + 8 <= len(level):
+        kind, size = struct.unpack_from(f"{order}II", level, place)
+        if kind >> 16:  # of four bytes at most, beside their number
+            yield kind & 0xFFFF, level[place + 4 : place + 4 + min(kind >> 16, 4)]
+            size = 0
+        else:
+            yield kind, level[place + 8 : place + 8 + size]
+        place += 8 + size + (-size % 8 if kind != COMPRESSED else 0)
 
 
 def whole_numbers(path: Path, values: Any) -> list[int]:
-    """The entries of an array of a list, each of which must be a whole number."""
+    """The entries of an array of a list, each of which must be a whole number, of 32 bits."""
     try:
-        return [operator.index(value) for value in values.tolist()]
+        numbers = [operator.index(value) for value in values.tolist()]
     except TypeError as error:
         raise damaged(path, "it has text or fractions where whole numbers should be") from error
+    if strange := [number for number in numbers if not -(2**31) <= number < 2**31]:
+        raise damaged(path, f"it has the number {strange[0]}")
+    return numbers
 
 
 def damaged(path: Path, why: object) -> UserError:
     """The error for a list that does not hold what it should."""
-    return UserError(f"{path} is damaged or another file: {why}. Put the published file in its place.")
+    shown = str(why)
+    shown = shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}..."
+    return UserError(f"{path} is damaged or another file: {shown}. Put the published file in its place.")
 
 
 def _some(content: Content) -> Content:
@@ -144,10 +205,18 @@ def listed_part(root: Path, names: Sequence[str], labels: Sequence[int]) -> tupl
     An image that is there as A.JPG or with its letters decomposed is the listed a.jpg, unless two could be.
     """
     for name in names:
-        if not {"", ".", ".."}.isdisjoint(name.split("/")) or "\\" in name:
+        parts = name.split("/")
+        if (
+            not {"", ".", ".."}.isdisjoint(parts)
+            or "\\" in name
+            or "\0" in name
+            or why_no_name(name)
+            or max(len(part.encode()) for part in parts) > MOST_NAME
+        ):
+            shown = name if len(name) <= MOST_SHOWN else f"{name[:MOST_SHOWN]}..."
             raise UserError(
-                f"the lists in {root} name {name!r}, which is no path of an image below it. Put the published lists in "
-                "their place."
+                f"the lists in {root} name {shown!r}, which is no path of an image below it. Put the published lists "
+                "in their place."
             )
     if len(set(names)) < len(names):
         twice = next(name for name, times in Counter(names).items() if times > 1)
@@ -157,9 +226,9 @@ def listed_part(root: Path, names: Sequence[str], labels: Sequence[int]) -> tupl
         folder, _, file = name.rpartition("/")
         of_folder.setdefault(folder, []).append(file)
     there: dict[str, Path] = {}
-    for folder, files in of_folder.items():
+    for folder, inside in of_folder.items():
         place = _folder_on_disk(root, folder)
-        there |= {f"{folder}/{file}".lstrip("/"): place / own for file, own in _files_on_disk(place, files).items()}
+        there |= {f"{folder}/{file}".lstrip("/"): place / own for file, own in _files_on_disk(place, inside).items()}
     kept = [index for index, name in enumerate(names) if name in there]
     part = Part(
         images=[there[names[index]] for index in kept],

@@ -5,12 +5,11 @@ They are pickles, which can run any code, and are opened so that they cannot.
 
 from __future__ import annotations
 
-import _codecs
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,9 @@ from engine.data.declaration import ReadOptions
 from engine.data.part import Part, Pixels, RawSplits
 from engine.errors import NotWholeError, UserError, reason_of
 from engine.files import digest
+
+MOST_BYTES = 1 << 29  # of a file; the largest published one has 155 million
+MOST_CALLS = 30  # of what makes arrays in a file; there are five or so for each
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,10 @@ def load_pickle(path: Path, md5: str | None) -> dict[str, Any]:
     byte strings. UserError: unreadable, another file than the published one, damaged, or names anything else.
     """
     try:
-        actual, size = digest(path, "md5"), path.stat().st_size
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise UserError(f"{path} is not a CIFAR batch: it has {size:,} bytes. Put the published file in its place.")
+        actual = digest(path, "md5")
         if md5 is not None and actual != md5.lower():
             raise UserError(
                 f"{path} is not the published file: found md5 {actual} ({size:,} bytes), expected {md5.lower()}. "
@@ -123,7 +128,7 @@ def _load(path: Path, file: BinaryIO, what: str) -> dict[str, Any]:
         raise
     except Exception as error:  # damaged bytes are read as opcodes, which may raise nearly everything
         raise UserError(
-            f"{path} is damaged or is not a CIFAR batch ({type(error).__name__}: {error}; {what}). "
+            f"{path} is damaged or is not a CIFAR batch ({type(error).__name__}: {error!s:.200}; {what}). "
             "Put the published file in its place."
         ) from error
 
@@ -135,7 +140,8 @@ class _Dtype:
 
     def __init__(self, name: object, *_: object) -> None:
         if name != "u1":
-            raise ValueError(f"an array of {name!r}, not of bytes")
+            # never what a pickle has made but for text: printed, some are larger than any memory
+            raise ValueError(f"an array of {name if isinstance(name, str) else type(name).__name__:.20}, not of bytes")
 
     def __setstate__(self, _: object) -> None:
         pass
@@ -154,10 +160,37 @@ class _Array:
         _, shape, kind, fortran, data = state
         if not isinstance(kind, _Dtype):
             raise ValueError("an array whose type is not a dtype")
+        if not isinstance(shape, tuple) or any(type(size) is not int for size in shape):
+            raise ValueError("an array whose shape is not of whole numbers")
         if min(shape, default=0) < 0:  # which reshape() would take for whatever fits
             raise ValueError(f"an array of shape {shape}")
         raw = data.encode("latin1") if isinstance(data, str) else data
         self.array = np.ascontiguousarray(np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C"))
+
+
+class _Encoded:
+    """Stands in for _codecs.encode, whose other codecs take forever, or bytes that they double again and again."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: object, encoding: object) -> Any:
+        if not isinstance(text, str) or encoding != "latin1":
+            raise ValueError("bytes that are not of latin1")
+        return text.encode("latin1")
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+class _Dict(dict[str, Any]):
+    """A dict with names for keys: others can take forever to be hashed."""
+
+    __slots__ = ()
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if type(key) is not str:
+            raise TypeError(f"a {type(key).__name__} for a key")
+        super().__setitem__(key, value)
 
 
 # A pickle can set attributes of what it is given here, unless that is built in or has a __setstate__ of its own
@@ -166,8 +199,36 @@ ALLOWED = {
     ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): _codecs.encode,
+    ("_codecs", "encode"): _Encoded,
 }
+
+
+# Sets, whose members are hashed, and buffers, which take what memory they ask for
+LEFT_OUT = b"".join((pickle.BYTEARRAY8, pickle.EMPTY_SET, pickle.FROZENSET, pickle.ADDITEMS))
+CALLS = b"".join((pickle.REDUCE, pickle.BUILD, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.OBJ))
+
+
+def _counted(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Each call may copy what the file has once."""
+
+    def call(unpickler: Any) -> None:
+        unpickler.calls += 1
+        if unpickler.calls > MOST_CALLS:
+            raise ValueError(f"more than {MOST_CALLS} objects beside text, numbers and lists")
+        load(unpickler)
+
+    return call
+
+
+def _empty_dict(unpickler: Any) -> None:
+    unpickler.append(_Dict())
+
+
+def _full_dict(unpickler: Any) -> None:
+    items, content = unpickler.pop_mark(), _Dict()
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        content[key] = value
+    unpickler.append(content)
 
 
 # The unpickler written in Python: the one in C allocates as much as the highest index in the file asks for, so that
@@ -176,12 +237,19 @@ class _Unpickler(pickle._Unpickler):
     def __init__(self, path: Path, file: BinaryIO) -> None:
         super().__init__(file, encoding="latin1")
         self.path = path
+        self.calls = 0
+
+    dispatch: ClassVar = {key: load for key, load in pickle._Unpickler.dispatch.items() if key not in LEFT_OUT} | {
+        **{key: _counted(pickle._Unpickler.dispatch[key]) for key in CALLS},
+        pickle.EMPTY_DICT[0]: _empty_dict,
+        pickle.DICT[0]: _full_dict,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         try:
             return ALLOWED[module, name]
         except KeyError:
             raise UserError(
-                f"{self.path} is not a CIFAR batch: it asks for {module}.{name}, which such a file never needs and "
-                "which could run code. Nothing was run. Delete it and get the published file."
+                f"{self.path} is not a CIFAR batch: it asks for {f'{module}.{name}':.100}, which such a file "
+                "never needs and which could run code. Nothing was run. Delete it and get the published file."
             ) from None

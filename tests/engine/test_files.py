@@ -53,3 +53,30 @@ def test_what_a_killed_process_left_of_a_file_is_removed_when_it_is_written_agai
     assert {name: (tmp_path / name.format(dead.pid)).exists() for name in names} == names
     assert theirs.exists()
     assert fresh.exists()
+
+
+def test_a_small_file_is_read_and_nothing_else_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.write_text('\ufeff{"a": [1, null]}', "utf-8")
+    (tmp_path / "link").symlink_to(path)
+    assert files.read_json(tmp_path / "link") == {"a": [1, None]}
+    with pytest.raises(ValueError, match="larger than 5 bytes"):
+        files.read_small(path, 5)
+    os.mkfifo(tmp_path / "pipe")
+    for strange in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(ValueError, match="no regular file"):
+            files.read_small(strange)
+    for missing in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(OSError, match=str(missing)):
+            files.read_small(missing)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000, b'{"a":' * 100_000, b"NaN", b"[-Infinity]", b"\xff\xfe", b"", b"{", b"9" * 5000],
+    ids=["lists", "objects", "nan", "infinity", "no UTF-8", "nothing", "cut", "digits"],
+)
+def test_json_that_is_none_has_a_reason(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "state.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"."):
+        files.read_json(tmp_path / "state.json")

@@ -9,12 +9,15 @@ import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import breakhis
@@ -23,6 +26,8 @@ import folder
 import split
 from common import Choice, RawSplits, ReadOptions
 from engine.data import cache
+from engine.data.split_output import FIELDS
+from engine.data.splits import split_hash
 from engine.errors import UserError
 from reporting.collect import collect
 from reporting.comparable import divide
@@ -161,6 +166,94 @@ def test_groups_of_split_stay_together(tmp_path: Path, monkeypatch: pytest.Monke
     parts = divide(found, "honest", 0)
     assert not set(parts.train.groups or ()) & set(parts.val.groups or ())
     assert not set(parts.train.groups or ()) & set(parts.test.groups or ())
+
+
+def grouped(tmp_path: Path) -> Path:
+    """A split.json as split.py writes it of two patients in each class, and their images."""
+    names = [f"{name}/p{patient}_{shot}.png" for name in ("cat", "dog") for patient in "12" for shot in "ab"]
+    for number, name in enumerate(names):
+        picture(tmp_path / "scans" / name, number)
+    line = ["--input_dir", str(tmp_path / "scans"), "--output_dir", str(tmp_path / "parts"), "--test_size", "0.5"]
+    assert split.main([*line, "--group_regex", r"^(p\d+)_"]) == 0
+    return tmp_path / "parts" / "split.json"
+
+
+def edited(change: Callable[[Any], object], signed: bool = True) -> Callable[[Path], None]:
+    def edit(path: Path) -> None:
+        content = json.loads(path.read_text())
+        if not signed:  # as earlier versions wrote it
+            del content["sha256"]
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return edit
+
+
+OLD = [
+    ("hash", lambda c: c.update(hash="0" * 64)),
+    ("hash", lambda c: c["files"]["train"].popitem()),
+    ("hash", lambda c: c["classes"].reverse()),
+    ("groups", lambda c: c.update(groups=None)),
+    ("groups", lambda c: c["groups"].popitem()),
+    ("groups", lambda c: c["groups"].update({next(iter(c["groups"])): "p3"})),
+    ("groups", lambda c: c["options"].update(group_regex="^p")),
+    ("group_regex", lambda c: c["options"].update(group_regex=None)),
+    ("unterminated", lambda c: c["options"].update(group_regex="(")),
+    ("lacks hash", lambda c: c.pop("hash")),
+    ("lacks files, format", lambda c: [c.pop(key) for key in ("files", "format")]),
+    ("format", lambda c: c.update(format="1")),
+    ("AttributeError", lambda c: c.update(files=[[]])),
+    ("TypeError", lambda c: c.update(classes=7)),
+    ("TypeError", lambda c: c.update(classes=[[]])),
+    ("KeyError", lambda c: c.update(options={"group": 1})),
+]
+CHANGES = [(why, edited(change, signed=False)) for why, change in OLD] + [
+    ("checksum", edited(lambda c: (c.update(groups=None), c["options"].update(group_regex=None)))),
+    ("checksum", edited(lambda c: c["options"].update(random_state=7))),
+    ("nested", lambda path: path.write_text('{"groups":' * 100_000)),
+    ("line", lambda path: path.write_bytes(path.read_bytes()[:-30])),
+    ("utf-8", lambda path: path.write_bytes(b"\xff\xfe")),
+]
+
+
+@pytest.mark.parametrize(("why", "change"), CHANGES)
+def test_a_split_that_was_changed_is_refused_by_name(
+    tmp_path: Path, why: str, change: Callable[[Path], object]
+) -> None:
+    """None ungroups the images, or is taken for another program's, in silence."""
+    path = grouped(tmp_path)
+    change(path)
+    with pytest.raises(UserError, match=rf"{path} is not as split\.py wrote it: .*{why}.*Run split\.py again"):
+        read(path.parent)
+
+
+def test_a_split_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    path = grouped(tmp_path)
+    edited(lambda content: None, signed=False)(path)
+    assert set(read(path.parent).train.groups or ()) < {"p1", "p2"}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=5,
+)
+
+
+def read_any_split(content: bytes, root: Path) -> None:
+    """Read what may be no split.json at all: it is split.py's, another program's, or refused."""
+    (root / "split.json").write_bytes(content)
+    with suppress(UserError):
+        folder.read_split(root, ["train/cat/0.png"])
+
+
+@settings(max_examples=80, deadline=None)
+@given(changes=st.dictionaries(st.sampled_from(sorted(FIELDS)), JSON, max_size=3), cut=st.integers(0, 400))
+def test_any_split_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, changes: dict[str, Any], cut: int
+) -> None:
+    content = json.dumps({**made({"train": {"cat/0.png": 1}, "test": {"dog/1.png": 2}}), **changes}).encode()
+    read_any_split(content[: cut if cut > 350 else None], tmp_path_factory.getbasetemp())
 
 
 @pytest.mark.parametrize("validation", ["val", "valid", "validation"])
@@ -381,6 +474,15 @@ def note(root: Path, content: object) -> None:
     (root / "split.json").write_text(content if isinstance(content, str) else json.dumps(content))
 
 
+def made(files: dict[str, dict[str, int]], **changes: object) -> dict[str, object]:
+    """What split.py writes, of cats and dogs, with changes."""
+    labels = {"cat": 0, "dog": 1}
+    labelled = {part: [(name, labels.get(name[:3], 2)) for name in names] for part, names in files.items()}
+    options = {"test_size": 0.2, "val_size": 0.0, "random_state": 42, "group_regex": None, "link": "copy"}
+    content: dict[str, object] = {"format": 1, "hash": split_hash(labelled), "options": options, "counts": {}}
+    return {**content, "classes": [*labels], "files": files, "groups": None, **changes}
+
+
 # what lies in the folder, what else is on the command line, what the message says
 BAD: list[tuple[Prepare, str, str]] = [
     (lambda r: None, "", "does not exist"),
@@ -419,11 +521,11 @@ BAD: list[tuple[Prepare, str, str]] = [
         "split.json is not as split.py",
     ),
     (lambda r: note(r, "{"), "", "split.json is not as split.py"),
-    (
-        lambda r: note(r, {"format": 1, "hash": "", "files": {"train": {"cat/9.png": 1}}, "groups": None}),
-        "",
-        "missing of the listed images: 1: train/cat/9.png",
-    ),
+    (lambda r: note(r, made({"train": {"cat/9.png": 1}})), "", "missing of the listed images: 1: train/cat/9.png"),
+    (lambda r: note(r, made({"train": {"cat/0.png": 1}}, format=2)), "", "format is 2, and this version reads 1"),
+    (lambda r: note(r, made({"train": {"cat/0.png": 1}}, hash="0")), "", "its hash is that of other files"),
+    (lambda r: note(r, made({"train": {"cow/0.png": 1}})), "", "split.json is not as split.py wrote it: KeyError"),
+    (lambda r: (parted(r), os.mkfifo(r / "split.json")), "", "no regular file. Run split.py again; or remove it"),
     (lambda r: tree(r, "cat", "dog", images=1), "", "Too few images to hold any out for testing"),
     (lambda r: tree(r, "cat", "dog", images=2), "", "Nothing can be held out"),
     (lambda r: parted(r), "--cache-dir ''", "the path is empty"),

@@ -558,7 +558,17 @@ def test_overwrite_keeps_images_that_the_input_only_links_to(run: Run, tmp_path:
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize(
     ("error", "code", "message"),
-    [(OSError(errno.ENOSPC, "No space left"), 3, "No space left"), (KeyboardInterrupt(), 130, "interrupted")],
+    [
+        (
+            OSError(errno.ENOSPC, "No space left", "out"),
+            3,
+            "can't use out: no space left. Nothing half-written is left",
+        ),
+        (OSError(errno.EDQUOT, "Quota exceeded", "out"), 3, "with room for copies"),
+        (OSError(errno.EROFS, "Read-only", "out"), 2, "can't use out: read-only. Nothing half-written is left"),
+        (PermissionError(errno.EACCES, "Denied", "in/a"), 2, "can't use in/a: denied. Nothing half-written is left"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
 )
 def test_a_failure_leaves_all_as_it_was(
     run: Run,
@@ -619,7 +629,7 @@ def test_an_output_that_another_run_made_meanwhile_is_kept(
         fill(tmp_path / "out", theirs=1)
 
     monkeypatch.setattr("engine.data.split_output.write_json", late)
-    assert run().code == 3
+    run().refused("made by another program while this one worked", "--overwrite")
     assert files_in(tmp_path / "out") == ["theirs/0.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 

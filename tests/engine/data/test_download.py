@@ -22,7 +22,7 @@ import filelock
 import pytest
 import requests
 
-from engine.data import download
+from engine.data import archives, download
 from engine.data.declaration import File
 from engine.data.download import fetch, obtain
 from engine.errors import RunError, UserError
@@ -289,14 +289,14 @@ def test_what_killed_processes_left_is_removed(server: Server, tmp_path: Path) -
 
 
 def test_interrupted_extraction_never_looks_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_: tarfile.TarFile, target: Path, **__: Any) -> None:
+    def interrupted(_: Path, target: Path, *__: Any) -> None:
         (target / "toy").mkdir()
         raise KeyboardInterrupt
 
     (tmp_path / "toy.tar.gz").write_bytes(TAR)
     toy = dataset(file_of("toy.tar.gz", TAR))
     with monkeypatch.context() as patch:
-        patch.setattr(tarfile.TarFile, "extractall", interrupted)
+        patch.setattr(archives, "unpack", interrupted)
         with pytest.raises(KeyboardInterrupt):
             obtain(toy, tmp_path)
     assert visible(tmp_path) == ["toy.tar.gz"]

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import cifar10
 from common import Dataset
@@ -236,6 +238,62 @@ def test_garbage(tmp_path: Path, data: bytes) -> None:
 
 def test_a_huge_index_takes_no_memory(tmp_path: Path) -> None:
     assert load_pickle(write(tmp_path, b"\x80\x02}r\xff\xff\xff\xff."), None) == {}
+
+
+def doubled(times: int) -> bytes:
+    """A tuple of two of the same, which are tuples of two of the same, and so on: small, until it is walked through."""
+    return b"(t" + b"".join(b"q" + bytes([number]) + b"h" + bytes([number]) + b"\x86" for number in range(times))
+
+
+BYTES = b"c_codecs\nencode\n(X\x01\x00\x00\x00aX"
+BOMBS = {
+    "a buffer": b"\x80\x05}U\x04data\x96" + struct.pack("<Q", 1 << 33) + b"s.",
+    "a key": b"\x80\x02}" + doubled(80) + b"K\x01s.",
+    "a key of the older kind": b"\x80\x02(" + doubled(80) + b"K\x01d.",
+    "a member of a set": b"\x80\x04\x8f(" + doubled(80) + b"\x90.",
+    "a member of a frozen set": b"\x80\x04(" + doubled(80) + b"\x91.",
+    "a name of a type": b"\x80\x02cnumpy\ndtype\n" + doubled(80) + b"K\x00K\x01\x87R.",
+    "a shape": b"\x80\x02cnumpy\nndarray\n)R(K\x01" + doubled(80) + b"cnumpy\ndtype\n(U\x02u1tRI00\nU\x01atb.",
+    "bytes of bytes": b"\x80\x02" + BYTES + b"\x03\x00\x00\x00hextR.",
+    "a slow codec": b"\x80\x02" + BYTES + b"\x08\x00\x00\x00punycodetR.",
+    "the same again": b"\x80\x02}("
+    + b"".join(b"U\x01%c" % n + BYTES + b"\x06\0\0\0latin1tR" for n in range(65, 97))
+    + b"u.",
+    "digits": b"\x80\x02I" + b"9" * 5000 + b"\n.",
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_nothing_grows_beyond_the_file(tmp_path: Path, kind: str) -> None:
+    """Walking through any of these, or making it, would take years, or all memory."""
+    with pytest.raises(UserError, match="damaged or is not a CIFAR batch") as caught:
+        load_pickle(write(tmp_path, BOMBS[kind]), None)
+    assert len(str(caught.value)) < 600
+
+
+def load_any(data: bytes, folder: Path) -> None:
+    """Read what may be no batch: it is one, or refused."""
+    with contextlib.suppress(UserError):
+        load_pickle(write(folder, data), None)
+
+
+OPCODES = st.sampled_from([bytes([code]) for code in pickle._Unpickler.dispatch])
+USUAL = st.sampled_from([b"(", b"U\x01a", b"K\x01", b"t", b"}", b"]"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    parts=st.lists(OPCODES | st.binary(max_size=4) | st.sampled_from([b"(", b"U\x01a", b"K\x01", b"t"]), max_size=20)
+)
+def test_any_pickle_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, parts: list[bytes]) -> None:
+    load_any(b"\x80\x02" + b"".join(parts) + b".", tmp_path_factory.getbasetemp())
+
+
+def test_a_file_far_larger_than_any_batch_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "batch").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UserError, match="1,099,511,627,776 bytes"):
+        load_pickle(tmp_path / "batch", None)
 
 
 def test_truncated_anywhere(tmp_path: Path) -> None:
