@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 
 from engine.data.augment import Draws, draw, trivial_augment
+from engine.data.kept_pixels import KeptPixels
 from engine.data.part import Part
 from engine.device import copy_stream, free_for_images
 from engine.errors import UserError, out_of_memory
@@ -27,6 +28,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 # what the run itself asks for later: a larger last batch, another form of a convolution.
 RESIDENT_SHARE = 0.5
 EVALUATED = 2  # times the images of a training batch are evaluated at once
+AT_HAND = (np.ndarray, KeptPixels)  # what pixels are read from; those of others are yet to be decoded
 AHEAD = 2  # batches that are gathered while the device is at an earlier one
 
 
@@ -65,9 +67,8 @@ class Batches:
     @property
     def bytes_on_device(self) -> int | None:
         """What on() would take; None where the pixels are not at hand, or are not what these batches are made of."""
-        if self.layer or not isinstance(self.part.images, np.ndarray):
-            return None
-        return len(self.part) * prod(self.part.images.shape[1:])
+        images = self.part.images
+        return len(self.part) * prod(images.shape[1:]) if isinstance(images, AT_HAND) and not self.layer else None
 
     @property
     def speed_of_features(self) -> dict[str, float] | None:
@@ -141,7 +142,7 @@ class Batches:
             yield from self._copied(batches)
         else:
             # what must still be decoded is decoded meanwhile
-            at_hand = isinstance(self.part.images, np.ndarray)
+            at_hand = isinstance(self.part.images, AT_HAND)
             for pixels, labels in map(self._gather, batches) if at_hand else ahead(self._gather, batches):
                 yield pixels.to(self.device), labels.to(self.device)
 

@@ -1,4 +1,4 @@
-"""Every image of a dataset decoded and resized once, into one memory-mapped file that later runs find again."""
+"""Every image of a dataset decoded and resized once, into one file that later runs find again."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
+import sys
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from engine.data.decode_pool import DecodeResult, Target, decode_rows, readable, write
+from engine.data.decode_pool import DecodeResult, Target, cpus, decode_rows, readable, write
 from engine.data.images import DECODER, KEPT, has_remedy
+from engine.data.kept_pixels import KeptPixels
 from engine.data.lazy_images import LazyImages
 from engine.data.part import HDF5Image, Part, Pixels, PixelSource, RawSplits, Reference
-from engine.errors import UserError, counted, disk_errors_explained, listed
-from engine.files import atomic, locked
+from engine.errors import RunError, UserError, counted, disk_errors_explained, listed, one_line
+from engine.files import DamagedError, atomic, locked
 
-DIGEST = re.compile("[0-9a-f]{32}|")  # or "", of an image that can't be read
 MOST_RETRIED = 100  # of the images that could not be read
 ELSEWHERE = "--cache-dir chooses another folder, --no-cache keeps no decoded images."
 
@@ -82,9 +83,7 @@ def decode_all(
             raise NotDecodedError
         pixels, outcomes = kept
     elif folder:
-        cache = Cache(folder, f"{key}-{size[0]}x{size[1]}", size, images)
-        with disk_errors_explained("decoded images can't be kept in", folder, ELSEWHERE):
-            pixels, outcomes = cache.open()
+        pixels, outcomes = Cache(folder, f"{key}-{size[0]}x{size[1]}", size, images).open()
     else:
         outcomes = decode_rows(images.references, None, "reading")
         pixels = LazyImages(images.references, images.names, [outcome.digest for outcome in outcomes], size)
@@ -183,8 +182,11 @@ class Cache:
     """`<stem>-<fingerprint>.npy`, which holds the pixels, and the manifest `.json` beside it, which is written last.
 
     The manifest says of each row which image it is ("images": where it lies below the folder that holds them all), its
-    label (an index into "classes") and its digest, of a row that could not be read why ("bad"), and what is odd about
-    another ("odd").
+    label (an index into "classes"), its digest and the CRC-32 of its bytes ("checksums"), of a row that could not be
+    read why ("bad"), and what is odd about another ("odd"). "sha256" is of all that.
+
+    What does not fit these is damaged: it is named, removed and made anew. None of it is set aside: it can be tens of
+    gigabytes, which the images give again.
     """
 
     folder: Path
@@ -200,47 +202,78 @@ class Cache:
     def _shape(self) -> tuple[int, ...]:
         return (len(self.images.references), *self.size, 3)
 
-    def kept(self) -> tuple[Pixels, list[DecodeResult]] | None:
-        """What open() returns, if nothing has to be made for it."""
+    def kept(self) -> tuple[KeptPixels, list[DecodeResult]] | None:
+        """What open() returns, if nothing has to be made for it; the pixels are not looked at before they are read."""
         try:
             return self._found(MOST_RETRIED)
-        except OSError:
+        except (OSError, DamagedError):
             return None
 
-    def open(self) -> tuple[Pixels, list[DecodeResult]]:
-        """The pixels (M, H, W, 3), mapped into memory, and what became of each image; made if need be.
+    def open(self) -> tuple[KeptPixels, list[DecodeResult]]:
+        """The pixels (M, H, W, 3) and what became of each image; made if need be. What is damaged is named on stderr.
 
         Where nothing has to be made, nothing is written, so that a cache can lie in a folder that is only read.
         """
-        if kept := self._found(MOST_RETRIED):
+        with disk_errors_explained("decoded images can't be kept in", self.folder, ELSEWHERE):
+            kept, damage = self._checked()
+        if kept:
             return kept
         meanwhile = f"another process decodes these images into {self.folder}"
-        with locked(self.folder / f".{self.stem}.lock", meanwhile):
-            if not (kept := self._found(MOST_RETRIED)):
+        fails = f"{damage}, and can't be decoded anew in" if damage else "decoded images can't be kept in"
+        with (
+            disk_errors_explained(fails, self.folder, ELSEWHERE),
+            locked(self.folder / f".{self.stem}.lock", meanwhile),
+        ):
+            kept, damage = self._checked()
+            if not kept:
+                if damage:
+                    print(f"{damage}: decoded anew", file=sys.stderr, flush=True)
                 self._build()
-                kept = self._found(0)
-            assert kept is not None  # it has just been written
-            return kept
+                kept, damage = self._checked(0)
+        if not kept:
+            raise RunError(f"{damage or self._path}: what has just been written is not what is read. {ELSEWHERE}")
+        return kept
 
-    def _found(self, retried: int) -> tuple[Pixels, list[DecodeResult]] | None:
-        """What open() returns; None: there is no such cache, not all of it, or one of the first `retried` bad images
-        can be read now."""
+    def _checked(self, retried: int = MOST_RETRIED) -> tuple[tuple[KeptPixels, list[DecodeResult]] | None, str]:
+        """What _found() returns once every row is checked; or None, and what is damaged, if that is why."""
         try:
-            manifest = json.loads(self._path.with_suffix(".json").read_bytes())
-            digests = [text for text in manifest["digests"] if DIGEST.fullmatch(text)]
-            bad = {int(row): str(reason) for row, reason in dict(manifest["bad"]).items()}
-            lost = [row for row, text in enumerate(digests) if not text]
-            listing = self.images.listing
-            if len(digests) != self._shape[0] or sorted(bad) != lost or {**manifest, **listing} != manifest:
-                return None
-            # rights and missing packages are mended without a trace in a file's size or time
-            if not self._is_whole() or any(readable(self.images.references[row]) for row in lost[:retried]):
-                return None
-            odd = {int(row): str(oddity) for row, oddity in dict(manifest["odd"]).items()}
-            outcomes = [DecodeResult(text, bad.get(row, ""), odd.get(row, "")) for row, text in enumerate(digests)]
-            return np.load(self._path, mmap_mode="r"), outcomes
-        except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            if (kept := self._found(retried)) and (rows := kept[0].damaged(cpus())):
+                first = one_line(self.images.names[rows[0]])
+                raise DamagedError(f"{len(rows):,} of {counted(len(kept[0]), 'image')}, the first {first}")
+            return kept, ""
+        except DamagedError as problem:
+            return None, f"the decoded images in {self._path} are damaged ({problem})"
+
+    def _found(self, retried: int) -> tuple[KeptPixels, list[DecodeResult]] | None:
+        """The pixels, which are yet to be checked, and what became of each image; None: there is no such cache, or one
+        of the first `retried` bad images can be read now.
+
+        DamagedError: the manifest is not as it was written, or the pixels are not of its size.
+        """
+        if not self._path.is_file() or not self._path.with_suffix(".json").is_file():  # anything else may wait for ever
             return None
+        try:
+            manifest = _without_checksum(dict(json.loads(self._path.with_suffix(".json").read_bytes())))
+            checksums = [int(number) for number in manifest["checksums"]]
+            bad = {int(row): str(reason) for row, reason in dict(manifest["bad"]).items()}
+            odd = {int(row): str(oddity) for row, oddity in dict(manifest["odd"]).items()}
+            outcomes = [
+                DecodeResult(str(text), bad.get(row, ""), odd.get(row, ""), checksums[row])
+                for row, text in enumerate(manifest["digests"])
+            ]
+        except FileNotFoundError:
+            return None
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+            raise DamagedError("its manifest is not what was written") from None
+        lost = [row for row, outcome in enumerate(outcomes) if not outcome.digest]
+        if len(outcomes) != self._shape[0] or sorted(bad) != lost or {**manifest, **self.images.listing} != manifest:
+            return None
+        if not self._is_whole():
+            raise DamagedError("its size or its beginning is not what was written")
+        # rights and missing packages are mended without a trace in a file's size or time
+        if any(readable(self.images.references[row]) for row in lost[:retried]):
+            return None
+        return KeptPixels(self._path, len(self._header()), self._shape, checksums), outcomes
 
     def _is_whole(self) -> bool:
         header = self._header()
@@ -255,13 +288,15 @@ class Cache:
             _reserve(file.fileno(), len(header) + prod(self._shape))
             write(file.fileno(), header, 0)
             outcomes = decode_rows(self.images.references, Target(file.fileno(), len(header), self.size), "decoding")
+        empty = zlib.crc32(bytes(prod(self._shape[1:])))  # what nothing was written to
         manifest = self.images.listing | {
             "digests": [outcome.digest for outcome in outcomes],
             "bad": {str(row): outcome.problem for row, outcome in enumerate(outcomes) if outcome.problem},
             "odd": {str(row): outcome.oddity for row, outcome in enumerate(outcomes) if outcome.oddity},
+            "checksums": [outcome.checksum if outcome.digest else empty for outcome in outcomes],
         }
         with atomic(self._path.with_suffix(".json")) as file:
-            file.write(json.dumps(manifest).encode())  # ASCII, since a path need not be Unicode
+            file.write(json.dumps(manifest | {"sha256": _sha256(manifest)}).encode())
 
     def _make_room(self) -> None:
         """Remove what was made of other files, or left by a killed process, and see that the disk has room."""
@@ -282,6 +317,19 @@ class Cache:
         written = BytesIO()
         np.lib.format.write_array_header_1_0(written, header)
         return written.getvalue()
+
+
+def _sha256(content: Any) -> str:
+    # ASCII, since a path need not be Unicode
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _without_checksum(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What is in a manifest beside its checksum. ValueError: that is of another. KeyError: there is none."""
+    checksum = manifest.pop("sha256")
+    if checksum != _sha256(manifest):
+        raise ValueError("another checksum")
+    return manifest
 
 
 def _reserve(file: int, size: int) -> None:

@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from math import prod
 from multiprocessing.connection import Connection, Pipe
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -40,6 +40,7 @@ class DecodeResult(NamedTuple):
     digest: str
     problem: str
     oddity: str = ""  # what engine/data/images.py says of one that was read, but perhaps not as it was meant
+    checksum: int = 0  # CRC-32 of the pixels that were written
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,11 @@ class Target:
     start: int
     size: tuple[int, int]
 
-    def write(self, row: int, pixels: Pixels) -> None:
-        """Write the pixels of the image at `row`. Raises OSError."""
-        write(self.file, np.ascontiguousarray(pixels).data.cast("B"), self.start + row * prod(self.size) * 3)
+    def write(self, row: int, pixels: Pixels) -> int:
+        """Write the pixels of the image at `row`; their CRC-32. Raises OSError."""
+        data = np.ascontiguousarray(pixels).data.cast("B")
+        write(self.file, data, self.start + row * len(data))
+        return zlib.crc32(data)
 
 
 def decode_rows(references: Sequence[Reference], target: Target | None, what: str) -> list[DecodeResult]:
@@ -206,10 +209,9 @@ def _decode(first: int, references: Sequence[Reference], target: Target | None) 
     for row, reference in enumerate(references, first):
         try:
             image = load(reference)
-            if target:
-                target.write(row, resize(image, target.size))
+            checksum = target.write(row, resize(image, target.size)) if target else 0
             oddity = "" if isinstance(image, np.ndarray) else image.info.get(ODDITY, "")
-            outcomes.append(DecodeResult(digest(image), "", oddity))
+            outcomes.append(DecodeResult(digest(image), "", oddity, checksum))
         except UnreadableError as problem:
             outcomes.append(DecodeResult("", str(problem)))
     return outcomes

@@ -53,7 +53,7 @@ from engine.errors import UnreadableError, UserError
 # is told by the digests in the split's hash, so that runs of files that are read as before are still found. Kept
 # pixels know the files alone: KEPT is raised when the same file can give other pixels, and all are decoded anew.
 DECODER = 1
-KEPT = 3
+KEPT = 4
 HDF5_CACHE_BYTES = 128 << 20
 MOST_PIXELS = 10**9  # of one image; Pillow takes four bytes for each
 ODDITY = "oddity"  # what an image that load() returns has under this name in its `info`, if it is not ""

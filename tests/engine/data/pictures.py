@@ -89,6 +89,11 @@ def decoded(data: Path, size: tuple[int, int] = SIZE, allow_unreadable: bool = F
     return found
 
 
+def table(found: Decoded) -> Pixels:
+    """All pixels."""
+    return found.pixels[np.arange(len(found.pixels))]
+
+
 def kept(data: Path) -> list[str]:
     """What lies in the cache folder, without what is under a lock's name."""
     return sorted(path.name for path in (data / "cache").iterdir() if path.suffix != ".lock")

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +22,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.data import cache
+from engine.data import cache as cache_module
 from engine.data import decode_pool as decoding
-from engine.data.cache import decode_all
+from engine.data.cache import Cache, NotDecodedError, decode_all
 from engine.data.images import decode, digest, resize
 from engine.data.part import HDF5Image, Part, Pixels, RawSplits, Reference
 from engine.errors import RunError, UnreadableError, UserError
@@ -38,6 +40,7 @@ from tests.engine.data.pictures import (
     part,
     references,
     save,
+    table,
     until,
     without_rights,
 )
@@ -73,7 +76,7 @@ def test_the_second_call_decodes_nothing(data: Path, monkeypatch: pytest.MonkeyP
     first = decoded(data)
     monkeypatch.setattr(decoding, "load", fail)
     second = decoded(data)
-    np.testing.assert_array_equal(first.pixels, second.pixels)
+    np.testing.assert_array_equal(table(first), table(second))
     assert (first.digests, first.row_of, first.bad) == (second.digests, second.row_of, second.bad)
     check(second.part(listed(data).test), listed(data).test)
 
@@ -126,7 +129,7 @@ def test_another_decoder_makes_a_new_cache(
     number: str, data: Path, counted: list[Reference], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded(data)
-    monkeypatch.setattr(cache, number, getattr(cache, number) + 1)
+    monkeypatch.setattr(cache_module, number, getattr(cache_module, number) + 1)
     decoded(data)
     assert len(counted) == 54
     assert len(kept(data)) == 2
@@ -151,7 +154,7 @@ def test_the_manifest_says_what_the_rows_are(data: Path) -> None:
     found, whole = decoded(data), listed(data)
     pixels, path = paths(data)
     manifest, rows = json.loads(path.read_text()), np.load(pixels)
-    assert manifest.keys() == {"classes", "images", "labels", "digests", "bad", "odd"}
+    assert manifest.keys() == {"classes", "images", "labels", "digests", "bad", "odd", "checksums", "sha256"}
     assert tuple(manifest["classes"]) == toy.CLASSES
     assert os.fsdecode(b"train/b\xe4r.png") in manifest["images"]
     assert {data / place for place in manifest["images"]} == {*references(whole.train), *references(whole.test)}
@@ -161,6 +164,7 @@ def test_the_manifest_says_what_the_rows_are(data: Path) -> None:
         image = decode(data / place)
         np.testing.assert_array_equal(rows[row], resize(image, SIZE))
         assert (manifest["digests"][row], manifest["labels"][row]) == (digest(image), labels[place])
+        assert manifest["checksums"][row] == zlib.crc32(rows[row].tobytes())
     assert found.row_of[strange] == manifest["images"].index(os.fsdecode(b"train/b\xe4r.png"))
 
 
@@ -225,43 +229,177 @@ def as_floats(pixels: Path, _: Path) -> None:
     np.save(pixels, np.load(pixels).astype(np.float32))
 
 
-DAMAGE: dict[str, Callable[[Path, Path], Any]] = {
+def overwritten(place: int, change: Callable[[bytes], bytes], length: int = 1) -> Callable[[Path, Path], None]:
+    """Changes `length` bytes of the pixels, from `place` on."""
+
+    def overwrite(pixels: Path, _: Path) -> None:
+        with pixels.open("r+b") as file:
+            file.seek(place)
+            found = file.read(length)
+            file.seek(place)
+            file.write(change(found))
+
+    return overwrite
+
+
+def piped(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+ROW = SIZE[0] * SIZE[1] * 3
+ABSENT: dict[str, Callable[[Path, Path], Any]] = {
     "no manifest": lambda _, manifest: manifest.unlink(),
-    "empty manifest": lambda _, manifest: manifest.write_bytes(b""),
-    "half a manifest": lambda _, manifest: os.truncate(manifest, manifest.stat().st_size // 2),
-    "binary manifest": lambda _, manifest: manifest.write_bytes(b"\xff\xfe\0" * 99),
+    "no pixels": lambda pixels, _: pixels.unlink(),
+    "a pipe for pixels": lambda pixels, _: piped(pixels),
+    "a pipe for a manifest": lambda _, manifest: piped(manifest),
+}
+DAMAGED_MANIFEST: dict[str, Callable[[Path, Path], Any]] = {
+    "empty": lambda _, manifest: manifest.write_bytes(b""),
+    "half": lambda _, manifest: os.truncate(manifest, manifest.stat().st_size // 2),
+    "binary": lambda _, manifest: manifest.write_bytes(b"\xff\xfe\0" * 99),
     "a list": lambda _, manifest: manifest.write_text("[1, 2]"),
     "null": lambda _, manifest: manifest.write_text("null"),
+    "deep": lambda _, manifest: manifest.write_text("[" * 100_000),
     "no digests": changed_manifest(digests=None),
-    "too few digests": changed_manifest(digests=["0" * 32] * 26),
-    "a digest that is none": changed_manifest(digests=["0" * 32] * 26 + ["z" * 32]),
-    "an empty digest": changed_manifest(digests=["0" * 32] * 26 + [""]),
+    "another digest": changed_manifest(digests=["0" * 32] * 27),
     "bad as a number": changed_manifest(bad=7),
-    "bad as a list": changed_manifest(bad=["x"]),
-    "bad of no row": changed_manifest(bad={"x": "y"}),
     "bad that is not": changed_manifest(bad={"3": "y"}),
-    "no images": changed_manifest(images=None),
+    "odd that is not": changed_manifest(odd={"3": "y"}),
     "other images": changed_manifest(images=["x"] * 27),
     "other labels": changed_manifest(labels=[0] * 27),
     "other classes": changed_manifest(classes=["x", "y", "z"]),
-    "no pixels": lambda pixels, _: pixels.unlink(),
-    "empty pixels": lambda pixels, _: pixels.write_bytes(b""),
-    "half the pixels": lambda pixels, _: os.truncate(pixels, pixels.stat().st_size // 2),
+    "other checksums": changed_manifest(checksums=[0] * 27),
+    "too few checksums": changed_manifest(checksums=[]),
+    "no checksum": changed_manifest(sha256=None),
+}
+DAMAGED_SIZE: dict[str, Callable[[Path, Path], Any]] = {
+    "empty": lambda pixels, _: pixels.write_bytes(b""),
+    "half": lambda pixels, _: os.truncate(pixels, pixels.stat().st_size // 2),
     "a byte less": lambda pixels, _: os.truncate(pixels, pixels.stat().st_size - 1),
     "a byte more": lambda pixels, _: pixels.write_bytes(pixels.read_bytes() + b"x"),
     "a damaged header": lambda pixels, _: pixels.write_bytes(b"\x93NUMPY\1\0\xff\xff" + pixels.read_bytes()[10:]),
-    "zeros": lambda pixels, _: pixels.write_bytes(bytes(pixels.stat().st_size)),
+    "all zeros": lambda pixels, _: pixels.write_bytes(bytes(pixels.stat().st_size)),
     "another type": as_floats,
+}
+DAMAGED_ROWS: dict[str, Callable[[Path, Path], Any]] = {
+    "1 of 27 images, the first test/0.png": overwritten(128, lambda byte: bytes([byte[0] ^ 1])),
+    "1 of 27 images, the first train/9.png": overwritten(128 + 27 * ROW - 1, lambda byte: bytes([byte[0] ^ 128])),
+    "3 of 27 images, the first test/1.png": overwritten(128 + ROW + 9, lambda found: bytes(len(found)), 2 * ROW),
+    "2 of 27 images, the first test/2.png": overwritten(128 + 2 * ROW, lambda rows: rows[ROW:] + rows[:ROW], 2 * ROW),
+}
+DAMAGE = {
+    **{
+        f"{name} manifest": (damage, "its manifest is not what was written")
+        for name, damage in DAMAGED_MANIFEST.items()
+    },
+    **{
+        f"{name} pixels": (damage, "its size or its beginning is not what was written")
+        for name, damage in DAMAGED_SIZE.items()
+    },
+    **{what: (damage, what) for what, damage in DAMAGED_ROWS.items()},
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_cache_is_made_again(damage: Callable[[Path, Path], Any], data: Path) -> None:
-    before = np.array(decoded(data).pixels)
+@pytest.mark.parametrize("damage", ABSENT.values(), ids=ABSENT)
+def test_what_is_not_all_there_is_made_again(damage: Callable[[Path, Path], Any], data: Path, capsys: Any) -> None:
+    before = table(decoded(data))
     files = {path.name: path.read_bytes() for path in paths(data)}
     damage(*paths(data))
-    np.testing.assert_array_equal(decoded(data).pixels, before)
+    np.testing.assert_array_equal(table(decoded(data)), before)
     assert {path.name: path.read_bytes() for path in paths(data)} == files
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("damage", "what"), DAMAGE.values(), ids=DAMAGE)
+def test_what_is_damaged_is_named_and_made_again(
+    damage: Callable[[Path, Path], Any], what: str, data: Path, capsys: Any
+) -> None:
+    before = table(decoded(data))
+    files = {path.name: path.read_bytes() for path in paths(data)}
+    damage(*paths(data))
+    np.testing.assert_array_equal(table(decoded(data)), before)
+    assert {path.name: path.read_bytes() for path in paths(data)} == files
+    said = f"the decoded images in {paths(data)[0]} are damaged ({what}): decoded anew\n"
+    assert capsys.readouterr().err == said
+    assert sorted(kept(data)) == sorted(files)
+
+
+def test_no_flipped_bit_of_a_manifest_passes(data: Path, capsys: Any) -> None:
+    decoded(data)
+    cache = Cache(data / "cache", "toy-9x14", SIZE, cache_module._images(listed(data)))
+    _, manifest = paths(data)
+    whole, before = manifest.read_bytes(), cache.kept()
+    assert before is not None
+    drawn = random.Random(0)
+    for place in drawn.sample(range(len(whole)), 200):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << drawn.randrange(8)
+        manifest.write_bytes(flipped)
+        found = cache.kept()
+        assert found is None or found[1] == before[1]  # white space tells nothing
+
+
+def test_what_is_read_otherwise_than_it_was_written(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a disk that is broken."""
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, place: write(file, bytes(len(data)), place))
+    with pytest.raises(RunError, match=r"size or its beginning .*what has just been written is not what is read"):
+        decoded(data)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda pixels, _: os.truncate(pixels, 4000),
+        lambda pixels, _: os.truncate(pixels, 0),
+        overwritten(5000, lambda byte: bytes([byte[0] ^ 4])),
+    ],
+    ids=["cut", "emptied", "flipped"],
+)
+def test_damage_while_it_is_used_ends_the_run_and_is_mended_by_the_next(
+    damage: Callable[[Path, Path], Any], data: Path
+) -> None:
+    part = decoded(data).part(listed(data).train)
+    expected = part.pixels()
+    damage(*paths(data))
+    with pytest.raises(RunError, match=f"{paths(data)[0]} were damaged while they were in use: its bytes are not"):
+        part.pixels()
+    np.testing.assert_array_equal(decoded(data).part(listed(data).train).pixels(), expected)
+
+
+def test_a_bad_sector(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part, read = decoded(data).part(listed(data).train), os.preadv
+
+    def fail(file: int, buffers: list[Any], place: int) -> int:
+        if place == 128 + 9 * ROW:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(file, buffers, place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "preadv", fail)
+        with pytest.raises(RunError, match="while they were in use: input/output error"):
+            part.pixels()
+        with pytest.raises(RunError, match=r"1 of 27 images.*what has just been written is not what is read"):
+            decoded(data)
+    part.pixels()  # of the file that was removed meanwhile
+    decoded(data)
+
+
+def test_reads_that_come_short(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda file, buffers, place: read(file, [buffers[0][:100]], place))
+    found = decoded(data)
+    check(found.part(listed(data).train), listed(data).train)
+
+
+def test_who_only_asks_what_is_kept_reads_no_pixels(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded(data)
+    monkeypatch.setattr(os, "preadv", fail)
+    assert decode_all(listed(data), "toy", SIZE, data / "cache", False, kept_only=True) is not None
+    paths(data)[1].write_text("{}")
+    with pytest.raises(NotDecodedError):
+        decode_all(listed(data), "toy", SIZE, data / "cache", False, kept_only=True)
 
 
 @pytest.mark.parametrize("calls", [1, 2])
@@ -610,6 +748,30 @@ def test_a_cache_folder_without_rights(left: int, place: str, public: Path, data
         ": permission denied. --cache-dir chooses another folder, --no-cache keeps no decoded images."
     )
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_cache_that_can_only_be_read(damaged: bool, public: Path, data: Path) -> None:
+    here, folder = listed(shutil.copytree(data, public / "data")), public / "cache"
+    (public / "data").chmod(0o755)
+    decode_all(here, "toy", SIZE, folder, False)
+    (pixels,), (manifest,) = folder.glob("*.npy"), folder.glob("*.json")
+    if damaged:
+        overwritten(500, lambda byte: bytes([byte[0] ^ 1]))(pixels, manifest)
+    for lock in folder.glob("*.lock"):
+        lock.unlink()
+    with without_rights(folder, 0o555):
+        if not damaged:
+            found = decode_all(here, "toy", SIZE, folder, False)
+            assert found is not None
+            check(found.part(here.train), here.train)
+            return
+        with pytest.raises(UserError) as caught:
+            decode_all(here, "toy", SIZE, folder, False)
+    assert str(caught.value).startswith(f"the decoded images in {pixels} are damaged (1 of 27 images, the first ")
+    assert f"test/0.png), and can't be decoded anew in {folder}" in str(caught.value)
+    assert str(caught.value).endswith(f": permission denied. {cache_module.ELSEWHERE}")
+    assert pixels.exists()
 
 
 def test_a_cache_on_a_disk_that_is_read_only(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from engine.data import decode_pool as decoding
 from engine.data.cache import Decoded
-from engine.data.decode_pool import Target, decode_rows
+from engine.data.decode_pool import DecodeResult, Target, decode_rows
 from engine.data.images import decode, digest
 from engine.data.part import HDF5Image, Reference
 from engine.errors import RunError, UserError
@@ -81,7 +81,7 @@ def test_few_images_start_no_process(images: int, data: Path, monkeypatch: pytes
     monkeypatch.setattr(decoding, "cpus", lambda: 2)
     monkeypatch.setattr(decoding, "Process", start)
     outcomes = decode_rows([data / "train" / "0.png"] * images, None, "reading")
-    assert outcomes == [(digest(decode(data / "train" / "0.png")), "", "")] * images
+    assert outcomes == [DecodeResult(digest(decode(data / "train" / "0.png")), "")] * images
     assert len(started) == (2 if images > decoding.FEW else 0)
 
 
