@@ -45,6 +45,7 @@ from grids.ledger import Standing, all_records, by_key, grid_folder, make_folder
 from grids.running import Grid
 from grids.view import choose_view
 
+MOST_NAMED = 5  # records that can't be read
 AFTER_RERUN = (
     "without --rerun, the same command goes on with what was begun and keeps what lay there of the rest; with it, "
     "every cell starts over"
@@ -131,7 +132,8 @@ def run(options: argparse.Namespace) -> int:
 
     device = find_device(cells[0].config.device)
     slots = find_slots(device, options.per_gpu)
-    known = all_records(cells[0].config.out)
+    damaged: list[str] = []
+    known = all_records(cells[0].config.out, damaged)
     belonging = by_key(known)
     standings = {cell.id: standing(cell, belonging.get(cell.key, ())) for cell in cells}
     if options.rerun:
@@ -140,7 +142,8 @@ def run(options: argparse.Namespace) -> int:
     for record in known:
         speeds.add(record)
     retry_failed = options.retry_failed or options.rerun
-    say(*plan_lines(cells, standings, speeds, slots, retry_failed), go_on=options.dry_run)
+    plan = plan_lines(cells, standings, speeds, slots, retry_failed)
+    say(*plan, *damaged_lines(damaged), go_on=options.dry_run)
     if options.dry_run:
         return 0
     make_folder(cells[0].config.out)
@@ -203,6 +206,19 @@ def plan_lines(
         f"failed     {failed}",
         f"to do      {len(everything):,}" + (f", {total(everything, len(slots))}" if everything else ""),
         *remark_lines(standings),
+    ]
+
+
+def damaged_lines(damaged: Sequence[str]) -> list[str]:
+    """What is to be said of records that can't be read: their cells are not done."""
+    if not damaged:
+        return []
+    more = [f"           and {len(damaged) - MOST_NAMED:,} more"] if damaged[MOST_NAMED:] else []
+    advice = "no cell is done by them. Remove the run's folder, or start that run over with its script's --rerun:"
+    return [
+        f"note       {counted(len(damaged), 'record')} can't be read, and {advice}",
+        *(f"           {line}" for line in damaged[:MOST_NAMED]),
+        *more,
     ]
 
 

@@ -22,6 +22,7 @@ from engine.files import check_output, write_text
 from engine.paths import nearest_existing, writable
 
 PORT = 8000
+MOST_NAMED = 5  # records that their files contradict
 
 
 def parser() -> Parser:
@@ -113,6 +114,9 @@ def lines(report: dict[str, Any], out: Path) -> list[str]:
     read += [f"{len(report['skipped']):,} skipped"] if report["skipped"] else []
     read += [f"{len(report['failed']):,} failed"] if report["failed"] else []
     said = [f"read       {', '.join(read)}"]
+    unfit = [line for line in report["apart"] if line["run"] in report["unfit"]]
+    said += [f"caution    {line['run']}: {line['reason']}" for line in unfit[:MOST_NAMED]]
+    said += [f"caution    and {len(unfit) - MOST_NAMED:,} more, listed in the report"] if unfit[MOST_NAMED:] else []
     for group in report["groups"][:1]:
         said.append(f"compared   {group['title']}: {counted(len(group['cells']), 'cell')}")
         said += [f"caution    {warning}" for warning in group["warnings"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import ceil
@@ -48,6 +49,8 @@ class Speeds:
             if record["plan"]["device_name"] != self._device_name:
                 return
             rates = (costs["train_images_per_second"], costs["test_images_per_second"])
+            if min(rates) <= 0:
+                return
             self._rates[_model(config)].append(rates)
             # computed where the run was interrupted, and may have lain there
             evaluated = dataset["counts"]["val"] * costs["epochs"] + dataset["counts"]["test"]
@@ -59,8 +62,9 @@ class Speeds:
 
     def add_around(self, record: Record, seconds: float) -> None:
         """Take in what a process of so many seconds took beside its record's: its start, reading, decoding."""
-        if not record["resumed"] and record["finished"]:
-            self._around.append(max(seconds - _wall(record), 0.0))
+        with suppress(TypeError, ValueError):  # of a record that does not say when
+            if not record["resumed"]:
+                self._around.append(max(seconds - _wall(record), 0.0))
 
     def estimate(self, cell: Cell) -> Estimate | None:
         """How long `cell` takes; None where nothing was measured that tells."""

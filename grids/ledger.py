@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,10 +17,11 @@ from engine.errors import RunError, UserError, reason_of
 from engine.files import digest, write_json
 from engine.paths import writable
 from engine.records.identity import other_codes
-from engine.records.printed import RECORD_LINE
+from engine.records.printed import RECORD_LINE, result_line
 from engine.records.schema import GRID_FOLDER, RECORD, Record, RecordError, Status, now, read_record
 from grids.cells import Cell, key_of
 from grids.images import split_of
+from grids.state_files import LARGEST_BYTES, open_regular, shortened
 
 
 @dataclass(frozen=True)
@@ -84,22 +86,29 @@ def make_folder(out: Path) -> None:
         raise UserError(f"{folder} can't be written to: {problem}. --out chooses another folder.")
 
 
-def read_records(paths: Iterable[Path]) -> list[Record]:
-    """The records that can be read: what is wrong with another one, its script will say."""
+def read_records(paths: Iterable[Path], damaged: list[str] | None = None) -> list[Record]:
+    """The records that can be read; `damaged` takes a line for each of the others.
+
+    One that is done is one whose result its script can print.
+    """
     records: list[Record] = []
     for path in paths:
         try:
             record = read_record(path)
             if record and record_key(record):
+                if record["status"] == "done":
+                    result_line(record)
                 records.append(record)
-        except (RecordError, KeyError, TypeError, ValueError, AttributeError):
-            continue
+        except (RecordError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as problem:
+            if damaged is not None:
+                what = str(problem) if isinstance(problem, RecordError) else f"{type(problem).__name__}: {problem}"
+                damaged.append(f"{path}: {shortened(what)}")
     return records
 
 
-def all_records(out: Path) -> list[Record]:
-    """The records of every run under `out`."""
-    return read_records(sorted(out.glob(f"*/*/*/{RECORD}")))
+def all_records(out: Path, damaged: list[str] | None = None) -> list[Record]:
+    """The records of every run under `out`; `damaged` as read_records() has it."""
+    return read_records(sorted(out.glob(f"*/*/*/{RECORD}")), damaged)
 
 
 def own_records(cell: Cell) -> list[Record]:
@@ -146,7 +155,7 @@ def _standing(cell: Cell, by_status: Mapping[Status, Record]) -> Standing:
     if failure and failure.retried:
         return Standing("interrupted", by_status.get("running"))
     if failure is None and "failed" in by_status:  # its script was started by hand
-        failure = failure_now(cell, RunError.exit_code, str(by_status["failed"].get("error")), ())
+        failure = failure_now(cell, RunError.exit_code, shortened(str(by_status["failed"].get("error"))), ())
     if failure is not None:
         return Standing("failed", by_status.get("failed"), failure)
     return Standing("interrupted", by_status["running"]) if "running" in by_status else Standing("new")
@@ -154,7 +163,7 @@ def _standing(cell: Cell, by_status: Mapping[Status, Record]) -> Standing:
 
 def start_over(found: Standing) -> Standing:
     """How far a cell has come that is to be run anew."""
-    return found if found.status == "failed" else Standing("new")
+    return found if found.status == "failed" else Standing("new", found.record)
 
 
 def standing_now(cell: Cell) -> Standing:
@@ -167,7 +176,7 @@ def _asked_for(record: Record, cell: Cell) -> bool:
     if record["dataset"].get("partial") and not cell.config.allow_partial:
         return False
     weights = cell.config.weights
-    return not Path(weights).is_file() or record["backbone"]["weights_sha256"] == _digest(weights)
+    return not Path(weights).is_file() or record["backbone"].get("weights_sha256") == _digest(weights)
 
 
 def _of_these_images(record: Record, cell: Cell) -> bool:
@@ -189,7 +198,9 @@ def _digest(path: str) -> str:
 def read_failure(cell: Cell) -> Failure | None:
     """The failure that is kept of `cell`, if any."""
     try:
-        kept = Failure(**json.loads(_failure_path(cell).read_text("utf-8")))
+        with open_regular(_failure_path(cell)) as file:
+            content = file.read(LARGEST_BYTES + 1)
+        kept = Failure(**json.loads(content[:LARGEST_BYTES]))  # of a larger one, half: no JSON
     except (OSError, ValueError, TypeError, RecursionError):
         return None
     lines = [kept.reason, *kept.tail] if isinstance(kept.tail, list) else [None]
@@ -208,7 +219,8 @@ def mark_retried(cell: Cell, failure: Failure) -> None:
 
 def drop_failure(cell: Cell) -> None:
     """The cell is done."""
-    _failure_path(cell).unlink(missing_ok=True)
+    with suppress(OSError):  # its record says more
+        _failure_path(cell).unlink(missing_ok=True)
 
 
 def _failure_path(cell: Cell) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from engine import INTERRUPTED
 from engine.console import duration
 from engine.errors import RunError, UserError
-from engine.records.schema import BUSY, Record, now
+from engine.records.schema import BUSY, Record
 from grids.cells import Cell
 from grids.estimate import Speeds, total
 from grids.faults import Fault, shared_fault
@@ -61,7 +61,7 @@ class Grid:
         self._running: list[Worker] = []
         self._faults: list[Fault] = []
         self._mendable: list[tuple[Cell, Failure]] = []
-        self._began = now()
+        self._record_at_start = {key: its.record for key, its in standings.items()}
         self._at_start = {key: its.failure for key, its in standings.items()}
         self._remaining, self._estimated = "", 0.0  # how long the rest takes, and when that was found
 
@@ -136,7 +136,8 @@ class Grid:
         kept = read_failure(cell)
         done = found.status == "done"
         if found.record and cell.config.rerun:  # it is to be made anew, unless another grid has just done that
-            done &= found.record["started"] >= self._began
+            earlier = self._record_at_start[cell.id]
+            done &= earlier is None or found.record["started"] != earlier["started"]
         if done or (kept and not kept.retried and kept != self._at_start[cell.id]):
             self._note(cell, found)
             what = kept.reason if kept and found.status == "failed" else result_of(found)

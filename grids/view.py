@@ -10,12 +10,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from engine.console import duration, say
-from engine.errors import counted
+from engine.errors import counted, one_line
 from grids.cells import Cell
 from grids.worker import Worker
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
+    from rich.text import Text
 
 LAST = 6  # cells that ended, in the table
 
@@ -127,7 +128,6 @@ class LiveTable:
         from rich import box
         from rich.console import Group
         from rich.table import Table
-        from rich.text import Text
 
         # the last column of each is what a narrow terminal cuts
         running = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
@@ -135,17 +135,24 @@ class LiveTable:
         for name in ("running", *(["card"] if cards else []), "for", "doing"):
             running.add_column(name, no_wrap=True, ratio=1 if name == "doing" else None)
         for worker in progress.running:
-            card = [Text(worker.slot or "")] if cards else []
-            row = [Text(worker.cell.title), *card, Text(duration(worker.seconds)), Text(worker.doing or "starts")]
+            card = [_text(worker.slot or "")] if cards else []
+            row = [_text(worker.cell.title), *card, _text(duration(worker.seconds)), _text(worker.doing or "starts")]
             running.add_row(*row)
         ended = Table.grid(padding=(0, 2, 0, 0), expand=True)
         for ratio in (None, None, 1):
             ended.add_column(no_wrap=True, ratio=ratio)
         colours = {"done": "green", "failed": "red"}
         for status, title, what in self._ended:
-            ended.add_row(Text(status, style=colours.get(status, "yellow")), Text(title), Text(what))
-        note = [Text(self._note, style="bold yellow")] if self._note else []
-        return Group(running, ended, Text(progress.summary, style="bold"), *note)
+            ended.add_row(_text(status, colours.get(status, "yellow")), _text(title), _text(what))
+        note = [_text(self._note, "bold yellow")] if self._note else []
+        return Group(running, ended, _text(progress.summary, "bold"), *note)
+
+
+def _text(raw: str, style: str = "") -> Text:
+    """Text without marks of rich's, and without what a terminal takes for its commands."""
+    from rich.text import Text
+
+    return Text(one_line(raw), style=style)
 
 
 def choose_view() -> View:

@@ -19,10 +19,12 @@ from engine.paths import PROJECT
 from grids.cells import Cell
 from grids.faults import message_of
 from grids.ledger import grid_folder
+from grids.state_files import open_regular, shortened
 
 TAIL_LINES = 50
-REASON_LETTERS = 200
+DOING_BYTES = 100  # of what a process says that it does
 TAIL_BYTES = 2**16  # that the last lines are looked for in
+UNWATCHED_SECONDS = 10.0  # between two looks, of which a grid takes ten a second
 GRACE_SECONDS = 10.0  # from the demand to stop at once to the end by force
 LAST_WORDS_SECONDS = 5.0  # for a process that hangs to say where
 
@@ -40,6 +42,7 @@ class Worker:
     offset: int  # where in the log this process began
     started: float = field(default_factory=time.monotonic)
     changed: float = field(default_factory=time.monotonic)  # when the last sign of life was seen
+    looked: float = field(default_factory=time.monotonic)  # when it was last looked for
     stamp: tuple[int, ...] = ()
     stalled: bool = False
     stopping: int = 0  # 1: asked to stop after the epoch, 2: at once
@@ -49,7 +52,8 @@ class Worker:
     def doing(self) -> str:
         """What it says that it does: "" where it has not said yet."""
         try:
-            return self.heartbeat.read_text("utf-8", errors="replace").strip()[:100]
+            with open_regular(self.heartbeat) as file:
+                return file.read(DOING_BYTES).decode("utf-8", errors="replace").strip()
         except OSError:
             return ""
 
@@ -65,6 +69,9 @@ class Worker:
         """
         now = time.monotonic()
         stamp = _stamp(self.heartbeat, self.log)
+        if now - self.looked > UNWATCHED_SECONDS:  # this process was stopped, and perhaps the other with it
+            self.changed += now - self.looked
+        self.looked = now
         if stamp != self.stamp:
             self.stamp, self.changed = stamp, now
         if not self.stalled and self.stopping < 2 and now - self.changed > stall_seconds:
@@ -97,12 +104,12 @@ class Worker:
     def tail(self) -> list[str]:
         """The last lines that it printed; of a line that a progress bar wrote again and again, what was left."""
         try:
-            with self.log.open("rb") as file:
+            with open_regular(self.log) as file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(self.offset, size - TAIL_BYTES))
-                text = file.read().decode("utf-8", errors="replace")
+                text = file.read(TAIL_BYTES).decode("utf-8", errors="replace")
         except OSError as problem:
-            return [f"the log can't be read: {problem.strerror}"]
+            return [f"the log can't be read: {problem}"]
         lines = [_as_left(line) for line in text.split("\n")]
         return [line for line in lines if line][-TAIL_LINES:]
 
@@ -142,7 +149,7 @@ def start(cell: Cell, lock: int, slot: str | None, seeds: int = 1, shared: bool 
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     if slot is not None:
         environment["CUDA_VISIBLE_DEVICES"] = slot
-    with log.open("ab") as file:
+    with open_regular(log, append=True) as file:
         file.write(f"$ {shlex.join(['python', *cell.command])}\n".encode())
         offset = file.tell()
         file.flush()
@@ -171,11 +178,6 @@ def _prepared() -> Callable[[], None]:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
 
     return prepare
-
-
-def shortened(text: str) -> str:
-    """A message in a line of at most REASON_LETTERS letters."""
-    return text if len(text) <= REASON_LETTERS else f"{text[: REASON_LETTERS - 3].rstrip()}..."
 
 
 def reason_of(code: int, worker: Worker, tail: list[str], stall_minutes: float) -> str:

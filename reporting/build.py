@@ -19,6 +19,7 @@ from reporting.entry import Budget, reported_costs, reported_metrics
 from reporting.fields import clean
 from reporting.low_data import low_data
 from reporting.statistics import FEWEST_DATASETS, FEWEST_SEEDS, FEWEST_SIGNS
+from reporting.verify import verify
 from reporting.words import budget_words, capital
 
 SMALL = 250  # cells of a report that shows the learning curves of every budget
@@ -27,7 +28,8 @@ MOST_CONFUSIONS = 600_000  # pairs of classes in all confusion matrices together
 
 def build(collected: Collected, runs: Path, thumbnails: bool = True) -> dict[str, Any]:
     """Return the report. Of runs' further files, `skipped` has what can't be read, `no_curve` the runs without one."""
-    groups, apart = comparable.divide(collected.entries)
+    verified = verify(collected.entries)
+    groups, apart = comparable.divide(verified.entries)
     number = sum(len(group.cells) for group in groups)
     limits = cells.Limits(
         thumbnails=thumbnails,
@@ -35,7 +37,7 @@ def build(collected: Collected, runs: Path, thumbnails: bool = True) -> dict[str
         all_curves=number <= SMALL,
         confusions=MOST_CONFUSIONS // max(1, number),
     )
-    skipped = list(collected.skipped)
+    skipped = [*collected.skipped, *verified.skipped]
     no_curve: list[dict[str, str]] = []
     return {
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -55,8 +57,9 @@ def build(collected: Collected, runs: Path, thumbnails: bool = True) -> dict[str
         "fewest": {"seeds": FEWEST_SEEDS, "datasets": FEWEST_DATASETS, "pair": FEWEST_SIGNS},
         "most_curves": cells.MOST_CURVES,
         "groups": [_group(group, limits, skipped, no_curve) for group in groups],
-        "apart": apart,
-        "skipped": sorted(skipped, key=lambda line: line["path"]),
+        "unfit": [line["run"] for line in verified.unfit],  # those of `apart` that their own files contradict
+        "apart": sorted([*apart, *verified.unfit], key=lambda line: line["run"]),
+        "skipped": sorted({line["path"]: line for line in reversed(skipped)}.values(), key=lambda line: line["path"]),
         "no_curve": sorted(no_curve, key=lambda line: line["run"]),
         "failed": collected.failed,
     }

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,9 @@ from reporting import outcomes, statistics
 from reporting.comparable import ComparableGroup, Repeats
 from reporting.entry import Entry, reported_costs, reported_metrics
 from reporting.fields import clean
+from reporting.files import MIB, read_small
 from reporting.mistakes import side_pixels, worst_errors
+from reporting.predictions import require_named
 from reporting.words import Shown, capital, metric_text, number_text, three_digits
 
 # of a metric: that of each seed, their mean, the ends of its 95 % interval over seeds, the longer side of that
@@ -27,6 +29,8 @@ PARTS = ("values", "mean", "low", "high", "half")
 MOST_CURVES = 5  # seeds of a cell
 # of a history: today's, that of the paper protocol, schema 1's
 SCORE_COLUMNS = ("val_top1", "test_top1", "select_top1")
+LARGEST_HISTORY = 4 * MIB  # some 20,000 epochs
+EPOCHS_DIFFER = 2e-4  # of a top-1 and of one that is rounded to be plotted
 WIDE = 0.004  # an interval of shares of which one decimal of a percentage says enough
 ELEMENTS = {"best": "b", "tied": "u"}  # of HTML, by mark
 
@@ -174,8 +178,7 @@ def _files(
     if limits.thumbnails and budget == 0:
         for entry in cell.runs:
             try:
-                classes = len(entry.version.classes)
-                errors = worst_errors(entry.folder, entry.seed, classes, side_pixels(limits.pictures))
+                errors = worst_errors(entry, side_pixels(limits.pictures))
             except ValueError as problem:
                 skipped.append({"path": f"{entry.run}/{ERRORS}", "reason": str(problem)})
             if errors:
@@ -186,17 +189,18 @@ def _files(
 def _history(
     entry: Entry, skipped: list[dict[str, str]], no_curve: list[dict[str, str]]
 ) -> tuple[list[float], list[float]]:
-    path: Path = entry.folder / HISTORY
-    if not path.exists():
-        no_curve.append({"run": entry.run, "reason": f"{HISTORY} is missing"})
-        return [], []
     try:
-        if not path.is_file():  # a pipe would be waited for without end
-            raise ValueError("not a regular file")
-        with path.open(newline="", encoding="utf-8") as file:
-            names, *rows = csv.reader(file)
+        content = read_small(entry.folder / HISTORY, LARGEST_HISTORY)
+        require_named(entry, HISTORY, content)
+        names, *rows = csv.reader(io.StringIO(content.decode("utf-8"), newline=""))
         score = next((name for name in SCORE_COLUMNS if name in names), SCORE_COLUMNS[0])
         top1, loss = ([_plotted(row[names.index(name)]) for row in rows] for name in (score, "train_loss"))
+        epoch, best = entry.selected or (0, 0.0)
+        if epoch and abs(top1[epoch - 1] - best) > EPOCHS_DIFFER:
+            raise ValueError(f"top-1 of epoch {epoch} is {top1[epoch - 1]:.4f}, by the record {best:.4f}")
+    except FileNotFoundError:
+        no_curve.append({"run": entry.run, "reason": f"{HISTORY} is missing"})
+        return [], []
     except (OSError, ValueError, IndexError, csv.Error) as problem:
         reason = f"can't be read: {clean(str(problem))}"
         skipped.append({"path": f"{entry.run}/{HISTORY}", "reason": reason})

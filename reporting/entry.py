@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -16,8 +16,11 @@ from engine.config import asked_settings, in_words
 from engine.records.identity import codes_of, saw_test_images
 from engine.records.metrics import METRICS, Metric
 from engine.records.printed import seen_in_words
-from engine.records.schema import COSTS, Cost, RecordError, Status, read_record
+from engine.records.schema import COSTS, ERRORS, HISTORY, PREDICTIONS, Cost, RecordError, Status, read_record
 from reporting.fields import clean, number, option, text, whole
+
+FILES = (HISTORY, PREDICTIONS, ERRORS)  # of a run, that a report reads
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,9 @@ class Entry:
     place: str = ""  # the folder that the images lay in; "": the record lacks it
     builder_code: str = ""  # a hash of the file that builds the backbone, if it is not torchvision's
     taken: tuple[int, ...] | None = None  # images of each class that the budget left; None: all, or not recorded
+    split: str = ""  # its hash
+    selected: tuple[int, float] | None = None  # the epoch that was chosen, and its top-1; None: not done
+    files: Mapping[str, str] = field(default_factory=dict)  # sha256 of the run's files, by name; older records lack it
 
 
 def reported_metrics() -> dict[str, Metric]:
@@ -172,9 +178,16 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
         seen=seen_in_words(record) if saw_test_images(record) else "",
         builder_code=_code(record, "backbone"),
         provenance=_provenance(record, shared),
-        results=_results(record["test"], record["costs"], len(version.classes)) if status == "done" else None,
+        results=_results(record["test"], record["costs"], version) if status == "done" else None,
         taken=shared.setdefault(taken, taken),
+        split=text(dataset["split"]),
+        selected=_selected(record["selection"]) if status == "done" else None,
+        files={name: text(digest) for name, digest in dict(record.get("files") or {}).items() if name in FILES},
     )
+
+
+def _selected(selection: Mapping[str, Any]) -> tuple[int, float]:
+    return whole(selection["epoch"]), number(selection["top1"])
 
 
 def _budget(dataset: Mapping[str, Any], config: Mapping[str, Any]) -> Budget:
@@ -261,24 +274,44 @@ def _provenance(record: Mapping[str, Any], shared: dict[Any, Any]) -> Provenance
     )
 
 
-def _results(test: Mapping[str, Any], costs: Mapping[str, Any], classes: int) -> Results:
+def _results(test: Mapping[str, Any], costs: Mapping[str, Any], version: Version) -> Results:
     values = {}
     for name, metric in reported_metrics().items():
         if name in test and not (test[name] is None and metric.optional):
             if test[name] is None or not 0 <= number(test[name]) <= metric.most:
                 raise ValueError(f"{name} is {test[name]}")
             values[name] = number(test[name])
+    classes = len(version.classes)
     recall = np.array([math.nan if value is None else number(value) for value in test["per_class_recall"]])
     if recall.shape != (classes,):
         raise ValueError(f"{len(recall)} recalls of {classes} classes")
     if ((recall < 0) | (recall > 1)).any():
         raise ValueError("a recall that is no share")
     places, counts = _confusion(test["confusion"], classes)
-    right = counts[places % (classes + 1) == 0].sum() / max(1, counts.sum())
-    if abs(right - values["top1"]) > 1e-6:
-        raise ValueError(f"top-1 is {values['top1']:.4f}, but {right:.4f} by the confusion matrix")
+    if counts.sum() != version.test_images:
+        raise ValueError(f"{counts.sum():,} images in the confusion matrix of {version.test_images:,} test images")
+    counted = _counted(places, counts, classes)
+    for name, value in counted.items():
+        if abs(value - values.get(name, value)) > ROUNDING:
+            raise ValueError(f"{METRICS[name].label} is {values[name]:.4f}, but {value:.4f} by the confusion matrix")
     known = {name: number(costs[name]) for name in reported_costs() if costs.get(name) is not None}
     return Results(values, known, recall.astype(np.float32), places, counts)
+
+
+def _counted(places: npt.NDArray[np.int32], counts: npt.NDArray[np.int32], classes: int) -> dict[str, float]:
+    """Those metrics that follow from the confusion matrix."""
+    true, predicted = np.divmod(places, classes)
+    of_class, named = (np.bincount(part, counts, classes) for part in (true, predicted))
+    right = np.bincount(true, counts * (true == predicted), classes)
+    present = np.flatnonzero(of_class)
+    if not len(present):
+        raise ValueError("a confusion matrix without images")
+    recalls, f1 = right[present] / of_class[present], 2 * right[present] / (of_class + named)[present]
+    return {
+        "top1": float(right.sum() / of_class.sum()),
+        "balanced_accuracy": float(recalls.mean()),
+        "macro_f1": float(f1.mean()),
+    }
 
 
 def _confusion(confusion: Mapping[str, Any], classes: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from engine.errors import CONTROLS
 
+LONGEST_SHOWN = 1000  # letters
+
 
 def clean(raw: str, lines: bool = False) -> str:
     """The text without what UTF-8 can't hold (halves of characters, bytes of file names that are no text), and without
@@ -18,6 +20,11 @@ def clean(raw: str, lines: bool = False) -> str:
     if lines:
         raw = raw.replace("\r\n", "\n")
     return CONTROLS.sub(lambda match: match[0] if lines and match[0] in "\n\t" else "\N{REPLACEMENT CHARACTER}", raw)
+
+
+def shortened(raw: str, most: int = LONGEST_SHOWN, lines: bool = False) -> str:
+    """The text as `clean` leaves it, cut where it is longer than anybody reads."""
+    return clean(raw if len(raw) <= most else f"{raw[: most - 3]}...", lines)
 
 
 def text(value: Any, lines: bool = False) -> str:

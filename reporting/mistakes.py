@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,13 @@ from PIL import Image
 from engine.files import DAMAGED_ARRAYS
 from engine.records.metrics import Predictions
 from engine.records.schema import ERRORS, PREDICTIONS
-from reporting.fields import clean
+from reporting.entry import Entry
+from reporting.fields import clean, shortened
+from reporting.files import MIB, arrays, read_small
+from reporting.predictions import predictions_bytes, require_named
 
+LARGEST_BYTES = 16 * MIB  # of the errors' file
+MOST_TILES, MOST_PIXELS = 64, 1024
 QUALITY = 70  # of WebP
 SIDES_PIXELS = ((40, 96), (120, 64), (10**9, 48))  # up to so many pictures in a report: the longer side of a tile
 
@@ -25,35 +29,43 @@ def side_pixels(pictures: int) -> int:
     return next(side for most, side in SIDES_PIXELS if pictures <= most)
 
 
-def worst_errors(folder: Path, seed: int, classes: int, side: int) -> dict[str, Any] | None:
+def worst_errors(entry: Entry, side: int) -> dict[str, Any] | None:
     """Return the errors of a run's errors.npz, worst first, with their picture; None where there is no such file.
 
     `tile` is the width and height of each of them in the picture, `side` the longer of both, in pixels. Raises
-    ValueError where the files are damaged or don't fit each other.
+    ValueError where the files are damaged, don't fit each other or are not those of the record.
     """
-    if not (folder / ERRORS).is_file():
-        return None
+    folder, images, classes = entry.folder, entry.version.test_images, len(entry.version.classes)
     try:
-        if not (folder / PREDICTIONS).is_file():  # a pipe would be waited for without end
-            raise ValueError(f"{PREDICTIONS} is missing, or not a regular file")
-        with np.load(folder / ERRORS, allow_pickle=False) as errors:
-            tiles, rows = errors["tiles"], errors["rows"]
-        with np.load(folder / PREDICTIONS, allow_pickle=False) as content:
-            names, labels, logits = (content[part][rows] for part in ("names", "labels", "logits"))
+        content = read_small(folder / ERRORS, LARGEST_BYTES)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as problem:
+        raise ValueError(f"the worst errors can't be shown: {problem}") from problem
+    try:
+        require_named(entry, ERRORS, content)
+        tiles, rows = arrays(content, ("tiles", "rows"), LARGEST_BYTES)
+        most = predictions_bytes(images, classes)
+        of_all = arrays(read_small(folder / PREDICTIONS, most), ("names", "labels", "logits"), most)
+        names, labels, logits = (part[rows] for part in of_all)
         predictions = Predictions(logits, labels)
         if tiles.shape[:1] + tiles.shape[3:] != (len(rows), 3) or tiles.dtype != np.uint8:
             raise ValueError(f"tiles {tiles.shape} for {len(rows)} rows")
         if predictions.classes != classes:
             raise ValueError(f"logits {logits.shape} of {classes} classes")
+        if len(rows) > MOST_TILES or max(tiles.shape[1:3]) > MOST_PIXELS:
+            raise ValueError(f"tiles {tiles.shape}, expected {MOST_TILES} of {MOST_PIXELS} pixels at most")
+        if predictions.correct.any() or len(set(rows.tolist())) < len(rows):
+            raise ValueError("they are of other predictions")
         confidence = predictions.probabilities.max(axis=1)
         wide, high = _tile_size(tiles.shape[2], tiles.shape[1], side)
         shown = zip(labels.tolist(), predictions.predicted.tolist(), confidence.tolist(), names.tolist(), strict=True)
         return {
             "sprite": f"data:image/webp;base64,{_row(tiles, wide, high)}",
             "tile": [wide, high],
-            "of": seed,
+            "of": entry.seed,
             "tiles": [
-                {"true": true, "predicted": predicted, "confidence": round(sure, 4), "name": clean(str(name))}
+                {"true": true, "predicted": predicted, "confidence": round(sure, 4), "name": shortened(str(name))}
                 for true, predicted, sure, name in shown
             ],
         }

@@ -58,6 +58,15 @@ def test_epochs_that_nobody_recorded_are_bounded_by_the_command() -> None:
     assert speeds.estimate(unbounded) is None
 
 
+def test_records_that_say_nothing_of_speed_or_time_end_nothing() -> None:
+    done, other = (cells(f"--datasets digits --models resnet {more}")[0] for more in ("--epochs 5", "--epochs 3"))
+    speeds = Speeds("this one")
+    for name in ("train_images_per_second", "test_images_per_second"):
+        speeds.add(record_of(done, costs={**record_of(done)["costs"], name: 0}))
+    speeds.add_around(record_of(done, finished="yesterday"), 5)
+    assert speeds.estimate(other) is None
+
+
 def test_the_time_that_an_interrupted_run_lay_there_does_not_count() -> None:
     first, second = cells("--datasets digits --models resnet --seeds 0-1")
     speeds = Speeds("this one")

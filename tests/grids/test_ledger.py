@@ -12,6 +12,7 @@ import pytest
 
 from grids.images import split_of
 from grids.ledger import (
+    all_records,
     by_key,
     failure_now,
     grid_folder,
@@ -82,12 +83,59 @@ def test_a_failure_that_is_damaged_is_none(harm: dict[str, Any]) -> None:
     assert standing_now(cell).status == "new"
 
 
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b"null", b"[1]", b'"x"', b"", b"\xff", b'{"cell": "' + b"x" * (2 << 20)]
+)
+def test_a_failure_that_is_none_of_a_grid(content: bytes) -> None:
+    (cell,) = cells("--datasets digits --models resnet")
+    make_folder(cell.config.out)
+    (grid_folder(cell.config.out) / f"{cell.id}.json").write_bytes(content)
+    assert standing_now(cell).status == "new"
+
+
+def test_a_pipe_in_the_place_of_a_failure_is_not_waited_for() -> None:
+    (cell,) = cells("--datasets digits --models resnet")
+    make_folder(cell.config.out)
+    os.mkfifo(grid_folder(cell.config.out) / f"{cell.id}.json")
+    assert standing_now(cell).status == "new"
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        ({"test": None}, "lacks test"),
+        ({"test": {"top1": 0.5}}, "KeyError: 'images'"),
+        ({"test": {"top1": 0.5, "images": "many"}}, "ValueError"),
+        ({"backbone": {"name": "resnet"}}, "KeyError: 'weights_run'"),
+        ({"config": {"model": "resnet"}}, "KeyError: 'recipe'"),
+    ],
+    ids=str,
+)
+def test_nothing_is_done_by_a_record_that_cannot_be_read(harm: dict[str, Any], reason: str) -> None:
+    (cell,) = cells("--datasets digits --models resnet")
+    record: dict[str, Any] = {**record_of(cell), **harm}
+    write(cell, record)  # type: ignore[arg-type]
+    assert standing_now(cell).status == "new"
+    damaged: list[str] = []
+    assert all_records(cell.config.out, damaged) == []
+    (line,) = damaged
+    assert line.startswith("runs/digits/resnet/honest-seed0-x/record.json: ")
+    assert reason in line
+
+
+def test_what_a_record_says_of_its_failure_is_shortened() -> None:
+    (cell,) = cells("--datasets digits --models resnet")
+    failure = standing(cell, [record_of(cell, "failed", error="x" * 10_000_000)]).failure
+    assert failure is not None
+    assert len(failure.reason) == 200
+
+
 def test_a_weights_file_that_changed_is_another_run(tmp_path: Path) -> None:
     weights = tmp_path / "some.pt"
     weights.write_bytes(b"first")
     (cell,) = cells(f"--datasets digits --models resnet --weights {weights}")
     make_folder(cell.config.out)
-    backbone = {"name": "resnet", "weights_sha256": hashlib.sha256(b"first").hexdigest()}
+    backbone = record_of(cell)["backbone"] | {"weights_sha256": hashlib.sha256(b"first").hexdigest()}
     write(cell, record_of(cell, backbone=backbone), "own")
     assert standing_now(cell).status == "done"
     write(cell, record_of(cell, backbone=backbone | {"weights_sha256": "0" * 64}), "own")

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -91,6 +92,9 @@ if do == "nothing":
 if do == "hang":
     heartbeat.write_text("epoch 1: 3/9 batches")
     time.sleep(1000)
+if do == "stopped":
+    heartbeat.write_text("epoch 1")
+    os.kill(os.getpid(), signal.SIGSTOP)
 if do == "deaf":
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -138,18 +142,19 @@ def behave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Behave:
             "run": "x",
             "dataset": {
                 "key": "digits",
+                "name": "digits",
                 "version": "1",
                 "partial": False,
                 "counts": {"available": 1437, "train": 1295, "val": 142, "test": 360},
             },
-            "backbone": {"name": config.model},
+            "backbone": {"name": config.model, "weights": "none", "weights_run": None},
             "protocol": config.protocol,
             "recipe": config.recipe,
             "config": config.settings(),
             "plan": {"device_name": "a processor"},
             "environment": {"command": ["digits.py"]},
             "selection": {"part": "val"},
-            "test": {"top1": 0.25},
+            "test": {"top1": 0.25, "images": 360},
             "costs": {"epochs": 4},
             "resumed": [],
             "started": "2026-01-01T00:00:00+00:00",
@@ -324,6 +329,75 @@ def test_a_hang_is_ended_and_says_where(behave: Behave) -> None:
     assert not any(map(alive, pids()))
 
 
+def test_a_process_that_is_stopped_for_longer_than_the_grid_waits(
+    behave: Behave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("grids.worker.LAST_WORDS_SECONDS", 0.1)
+    behave(resnet="stopped")
+    assert run(f"{LINE} --stall-minutes 0.01") == 3
+    assert failure("resnet")["reason"] == "no sign of life for 0.01 minutes; the last was: epoch 1"
+    assert started() == ["resnet 0", "swin 0"]
+
+
+def quiet_worker(folder: Path) -> Worker:
+    """A worker whose process is still at it, and says nothing."""
+    (cell, *_) = grid.cells_of(grid.parser().parse_args(LINE.split()))
+    process: Any = SimpleNamespace(poll=lambda: None, send_signal=lambda _: None, pid=0)
+    return Worker(cell, None, process, 0, folder / "log", folder / "heartbeat", 0)
+
+
+def test_a_grid_that_was_stopped_itself_does_not_lay_that_on_its_cells(behave: Behave, tmp_path: Path) -> None:
+    """As where a whole container was frozen: time went by in which nobody could give a sign of life."""
+    worker = quiet_worker(tmp_path)
+    worker.watch(60)
+    worker.looked -= 3600
+    worker.changed -= 3600
+    worker.watch(60)
+    assert not worker.stalled
+    worker.changed -= 3600
+    worker.watch(60)
+    assert worker.stalled
+
+
+def test_pipes_in_the_place_of_log_and_heartbeat_are_not_waited_for(
+    behave: Behave, tmp_path: Path, capsys: Any
+) -> None:
+    worker = quiet_worker(tmp_path)
+    for path in (worker.log, worker.heartbeat):
+        os.mkfifo(path)
+    assert worker.doing == ""
+    (line,) = worker.tail()
+    assert "log is not a regular file" in line
+    folder = grid_folder(worker.cell.config.out)
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / f"{worker.cell.id}.log")
+    assert run() == 3
+    error = capsys.readouterr().err
+    assert error.startswith("error: digits resnet, seed 0 can't be started: ")
+    assert error.count("\n") == 1
+
+
+def test_a_record_of_a_clock_that_was_ahead_is_made_anew_all_the_same(behave: Behave) -> None:
+    """With --rerun; whether another grid has just made it, no clock tells."""
+    assert run() == 0
+    path = Path("runs/digits/resnet/honest-seed0-x/record.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"started": "2999-01-01T00:00:00+00:00"}))
+    assert run(f"{LINE} --rerun") == 0
+    assert started()[2:] == ["resnet 0", "swin 0"]
+
+
+def test_a_record_that_cannot_be_read_is_named(behave: Behave, capsys: Any) -> None:
+    assert run() == 0
+    path = Path("runs/digits/resnet/honest-seed0-x/record.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"test": None}))
+    capsys.readouterr()
+    assert run(f"{LINE} --dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "note       1 record can't be read, and no cell is done by them" in printed
+    assert f"{path}: a damaged record: lacks test" in printed
+    assert re.search(r"^done       1$", printed, re.MULTILINE)
+
+
 def test_what_all_would_end_with_is_found_out_by_few(behave: Behave, capsys: Any) -> None:
     behave(**dict.fromkeys(BACKBONES, "user"))
     assert run("--datasets digits.py --models all --seeds 0-2 --device cpu") == 3
@@ -443,21 +517,22 @@ def test_a_card_has_as_many_cells_at_a_time_as_it_may(behave: Behave, monkeypatc
 def test_the_live_table(behave: Behave, tmp_path: Path) -> None:
     (cell, *_) = grid.cells_of(grid.parser().parse_args(LINE.split()))
     heartbeat = tmp_path / "heartbeat"
-    heartbeat.write_text("epoch 3: 41 of 120 batches [/]\n")
+    heartbeat.write_text("epoch 3: 41 of 120 batches [/]\x9b\n")
     process: Any = None
     worker = Worker(cell, "0", process, 0, tmp_path / "log", heartbeat, 0, started=time.monotonic() - 65)
     progress = Progress(54, 12, 1, 2, "about 3.2 h (40 from other seeds)", [worker])
     with (tmp_path / "shown").open("w") as file:
         console = Console(file=file, force_terminal=True, width=100, height=30, color_system=None)
         with LiveTable(console) as view:
-            view.ended(cell, "failed", "out of memory [red] " * 20, progress)
+            view.ended(cell, "failed", "out \x1b]0;mine\x07of \u202ememory [red] " * 20, progress)
             view.note("stopping after the epochs that are running")
             view.refresh(progress)
     shown = (tmp_path / "shown").read_text()
     assert re.search(r"digits resnet, seed 0 +0 +65 s +epoch 3: 41 of 120 batches \[/\]", shown)
-    assert re.search(r"failed  digits resnet, seed 0  out of memory \[red\].*…", shown)
+    assert re.search(r"failed  digits resnet, seed 0  out \\x1b\]0;mine\\x07of \\u202ememory \[red\].*…", shown)
     assert "12 of 54 cells done, 1 failed, 41 to do, 2 of them with another grid: about 3.2 h" in shown
     assert "stopping after" in shown
+    assert not re.search("\x1b[^\\[]|\x9b|\x07|\u202e", shown)
 
 
 def test_a_real_run_stops_after_its_epoch_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from common import BACKBONES, Dataset
 from datasets import DATASETS, PUBLISHED
 from engine.config import FLAGS
+from engine.files import digest
 from engine.records.metrics import evaluate
 from engine.records.schema import SCHEMA
 
@@ -196,15 +197,26 @@ def _environment(command: list[str]) -> Record:
 
 
 def write(folder: Path, made: Record, errors: bool = False) -> Path:
-    """Write record.json and history.csv, with `errors` predictions.npz and errors.npz too. Returns the run's folder."""
+    """Write record.json and history.csv, with `errors` predictions.npz and errors.npz too, and the metrics by them.
+
+    Returns the run's folder.
+    """
     run: Path = folder / made["dataset"]["key"] / made["backbone"]["name"] / made["run"]
     run.mkdir(parents=True, exist_ok=True)
-    (run / "record.json").write_text(json.dumps(made, indent=2), "utf-8")
     if made["status"] == "done":
         _write_history(run, made)
         if errors:
             _write_errors(run, made)
+    (run / "record.json").write_text(json.dumps(made, indent=2), "utf-8")
     return run
+
+
+def seal(run: Path) -> None:
+    """Let a run's record name the files beside it."""
+    made = json.loads((run / "record.json").read_text("utf-8"))
+    names = ("history.csv", "predictions.npz", "errors.npz")
+    made["files"] = {name: digest(run / name) for name in names if (run / name).exists()}
+    (run / "record.json").write_text(json.dumps(made), "utf-8")
 
 
 def write_outcome(folder: Path, dataset: str, backbone: str, seed: int, right: Sequence[bool], **changes: Any) -> Path:
@@ -383,6 +395,7 @@ def _write_history(run: Path, made: Record) -> None:
     random = np.random.default_rng(_number(made["run"]))
     epochs, best = made["costs"]["epochs"], made["selection"]["top1"]
     score = best * (1 - 0.6 * np.exp(-np.arange(1, epochs + 1) / 6)) - 0.01 * random.random(epochs)
+    score[made["selection"]["epoch"] - 1] = best
     with (run / "history.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(name.format(made["selection"]["part"]) for name in HISTORY)
@@ -404,6 +417,7 @@ def _write_errors(run: Path, made: Record) -> None:
     logits[np.arange(len(labels)), predicted] += random.uniform(7, 13, len(labels)).astype(np.float32)
     names = np.array([f"test/{label:03d}/{index:05d}.jpg" for index, label in enumerate(labels)])
     np.savez_compressed(run / "predictions.npz", names=names, labels=labels, logits=logits)
+    made["test"] |= evaluate(logits, labels)
     guesses = logits.argmax(axis=1)
     wrong = np.flatnonzero(guesses != labels)
     if len(wrong):

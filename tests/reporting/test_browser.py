@@ -1,7 +1,6 @@
 """The page in a real browser: it works, says nothing in the console, and asks no other host for anything."""
 
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from datasets import PUBLISHED
 from reporting.comparable import DOMAINS
 from reporting.entry import ALL_IMAGES, Budget
 from reporting.render import render
-from reporting.serve import BuildStatus, open_server
+from reporting.server import BuildStatus, Server
 from tests.reporting import pages
 from tests.reporting.test_page import HOSTILE
 
@@ -584,10 +583,10 @@ def test_the_live_view_reloads_and_keeps_what_is_chosen(opens: Opens, tmp_path: 
     out.mkdir()
     (out / "report.html").write_text(usual, "utf-8")
     status = BuildStatus(version=1)
-    server = open_server(out, 0, status)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    server = Server(out, 0, status)
+    server.start()
     try:
-        page = opens(url=f"http://127.0.0.1:{server.server_port}/")
+        page = opens(url=f"http://127.0.0.1:{server.port}/")
         page.select_option("#metric", "ece")
         page.select_option("#domain", "medical")
         dataset = page.locator("#cost-dataset option").nth(1).get_attribute("value")
@@ -605,8 +604,7 @@ def test_the_live_view_reloads_and_keeps_what_is_chosen(opens: Opens, tmp_path: 
         assert page.locator("#cost-dataset").input_value() == dataset
         assert not page.locator("#live").is_visible()
     finally:
-        server.shutdown()
-        server.server_close()
+        server.close()
 
 
 @pytest.mark.slow

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from engine.records.metrics import evaluate
 from engine.training.recipe import RECIPES
 from reporting import comparable
 from reporting.collect import collect
@@ -112,7 +114,13 @@ def test_what_is_ranked_with_nothing(tmp_path: Path, changes: dict[str, Any], re
     [
         ({"dataset": {"version": "2"}}, "version 2 instead of 1"),
         ({"dataset": {"classes": [f"c{index}" for index in range(21)]}}, "other class names"),
-        ({"dataset": {"counts": {"available": 9, "train": 8, "val": 1, "test": 5}}}, "5 test images instead of 420"),
+        (
+            {
+                "dataset": {"counts": {"available": 9, "train": 8, "val": 1, "test": 5}},
+                "test": evaluate(np.eye(21)[:5], np.arange(5)),
+            },
+            "5 test images instead of 420",
+        ),
         ({"config": {"size": [64, 96]}}, "input 64x96 instead of 256x256"),
         ({"config": {"augment": "trivial"}}, "augmentation trivial instead of none"),
         ({"dataset": {"test_part": "1" * 64}}, "that record is older and does not say which test images"),
