@@ -7,6 +7,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,10 +21,11 @@ from engine.console import say
 from engine.data.declaration import File
 from engine.data.download import fetch
 from engine.data.part import Part
-from engine.errors import UserError
-from engine.files import digest, require_whole
+from engine.errors import UserError, one_line
+from engine.files import DamagedError, digest
 from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, Backbone, WeightsFile
 from engine.models.structure import replace_head
+from engine.models.tensor_file import require_plausible
 
 # where training programs keep a state dict in their checkpoints; the moving average last, since few evaluate it alone
 ENTRIES = (
@@ -47,6 +49,7 @@ WRAPPERS = {"module", "model", "net", "network", "backbone", "encoder"}
 # what torch.compile and others put into the names of the layers that they wrap, anywhere
 INSERTED = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 AVERAGED = "n_averaged"  # beside the tensors of torch.optim.swa_utils.AveragedModel
+LONGEST_NAME = 500  # of a tensor
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,8 @@ def _of_file(path: Path) -> Weights:
         return weights
     try:
         return _of_run(weights, content)
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+    # what entries of any kind lead to: a tensor has no entries of a name, an infinite number is no seed
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as problem:
         raise UserError(
             f"--weights {path}: what this checkpoint says of its run is damaged ({type(problem).__name__}: {problem}), "
             "so nobody knows which images its weights have seen.\nExpected a checkpoint.pt as a run left it: get that."
@@ -128,15 +132,22 @@ def _of_run(weights: Weights, content: Mapping[str, Any]) -> Weights:
     """The weights, with what a checkpoint of this project says of them. Raises what a damaged one leads to."""
     record = content.get(UNFINISHED, content)
     run: dict[str, Any] = {
-        "run": str(record["run"]),
-        "dataset": str(record["dataset"]["key"]),
-        "protocol": str(record["protocol"]),
+        "run": _word(record["run"]),
+        "dataset": _word(record["dataset"]["key"]),
+        "protocol": _word(record["protocol"]),
     }
-    run |= {"seed": int(record["seed"]), "weights": str(record["backbone"]["weights"])}
+    run |= {"seed": int(record["seed"]), "weights": _word(record["backbone"]["weights"])}
     mean, std = (tuple(map(float, record["normalisation"][key])) for key in ("mean", "std"))
-    if not len(mean) == len(std) == len(IMAGENET_MEAN) or min(std) <= 0:
-        raise ValueError(f"the normalisation is {record['normalisation']}")
+    if not len(mean) == len(std) == len(IMAGENET_MEAN) or min(std) <= 0 or not all(map(isfinite, mean + std)):
+        raise ValueError("the normalisation is none")
     return replace(weights, mean=mean, std=std, run=run, seen=_seen(content))
+
+
+def _word(value: Any) -> str:
+    """The value, which a record is to keep. Raises ValueError where it is no text that can be shown."""
+    if not isinstance(value, str) or not value.isprintable() or len(value) > LONGEST_NAME:
+        raise ValueError("a name in it is none")
+    return value
 
 
 def _seen(checkpoint: Mapping[str, Any]) -> frozenset[str] | None:
@@ -199,16 +210,24 @@ def load_weights(model: nn.Module, weights: Weights, head: str, backbone_name: s
     assert weights.file is not None
     state, how = _read_state(weights.file, model)
     size = state.get(f"{head}.weight", torch.empty(0)).shape
-    if len(size) == 2:
+    # as the file has it, where its other side is the model's: else it could be of any size
+    if len(size) == 2 and size[1:] == model.get_parameter(f"{head}.weight").shape[1:]:
         replace_head(model, head, size[0])
     wanted = model.state_dict()
+    for key in wanted:
+        if key in state and (reason := _what_is_wrong(state[key], wanted[key])):
+            raise UserError(
+                f"{weights.file} can't be loaded into {backbone_name}: {key} {reason}.\nGive a file of weights "
+                "as they were trained."
+            )
     misshapen = [key for key in wanted if key in state and wanted[key].shape != state[key].shape]
     for key in misshapen:
         del state[key]
     # not load_state_dict's own strictness: its message lists every tensor of a wrong file
     try:
         missing, unknown = model.load_state_dict(state, strict=False)
-    except (RuntimeError, ValueError) as problem:
+    # versions of layers can be anything, too
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as problem:
         reason = " ".join(line.strip() for line in str(problem).splitlines()[:2])
         raise UserError(f"{weights.file} can't be loaded into {backbone_name}: {reason}") from problem
     if (
@@ -220,7 +239,7 @@ def load_weights(model: nn.Module, weights: Weights, head: str, backbone_name: s
         missing = []  # another head takes its place anyway
         how.append(f"it has no {head}, the head")
     problems = [
-        f"{len(keys)} {what} (the first: {keys[0]})"
+        f"{len(keys)} {what} (the first: {one_line(keys[0])})"
         for keys, what in (
             ([key for key in missing if key not in misshapen], "missing"),
             (unknown, "unknown"),
@@ -241,10 +260,12 @@ def load_weights(model: nn.Module, weights: Weights, head: str, backbone_name: s
 def load_tensors(path: Path) -> Any:
     """What a file of PyTorch's holds, in main memory; nothing but tensors and plain values is unpickled.
 
-    Raises DamagedError for one whose bytes have changed, and whatever else the bytes lead torch.load to.
+    Raises DamagedError for one whose bytes have changed, or that says what none does that PyTorch wrote, before memory
+    is taken for what it says; and whatever else the bytes lead torch.load to.
     """
-    require_whole(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    require_plausible(path)
+    with path.open("rb") as file:  # given its name, torch.load goes by what that ends with, too
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _load(path: Path) -> Any:
@@ -261,12 +282,16 @@ def _read_state(path: Path, model: nn.Module) -> tuple[OrderedDict[str, torch.Te
     """The state dict in a file, with names as `model` has them, and what had to be done to it, in words."""
     content, how = _unwrapped(_load(path))
     if not isinstance(content, dict) or not all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()
+        isinstance(key, str) and len(key) <= LONGEST_NAME and isinstance(value, torch.Tensor)
+        for key, value in content.items()
     ):
         raise UserError(f"{path} holds a {type(content).__name__}, not a state dict (names -> tensors).")
     # the versions of the layers: BatchNorm tells by them whether a count may be missing, MNASNet its architecture
     versions = getattr(content, "_metadata", {})
-    entries = {key: value for key, value in content.items() if key != AVERAGED}
+    if not isinstance(versions, dict) or not all(isinstance(layer, str) for layer in versions):
+        versions = {}
+    # without what a file can give a tensor beside its numbers: attributes, in the place of its methods
+    entries = {key: value.data for key, value in content.items() if key != AVERAGED}
     state = OrderedDict((INSERTED.sub("", key), value) for key, value in entries.items())
     versions = {INSERTED.sub("", f"{layer}.").rstrip("."): version for layer, version in versions.items()}
     begun = "".join(sorted({match[0] for match in map(INSERTED.search, entries) if match}))
@@ -281,6 +306,13 @@ def _read_state(path: Path, model: nn.Module) -> tuple[OrderedDict[str, torch.Te
     state = OrderedDict((_todays_name(key), value) for key, value in state.items())
     vars(state).update(_metadata=versions)
     return state, how
+
+
+def _what_is_wrong(found: torch.Tensor, wanted: torch.Tensor) -> str:
+    """Why the numbers can't be those that are wanted, whatever their shape; "" where they can."""
+    if found.is_complex() or found.is_floating_point() != wanted.is_floating_point():
+        return f"is of {found.dtype}, not of {wanted.dtype}"
+    return "" if found.isfinite().all() else "has numbers that are not finite"
 
 
 def _unwrapped(content: Any) -> tuple[Any, list[str]]:
@@ -309,6 +341,8 @@ def _what_stopped(problem: Exception) -> str:
         return f"it holds a pickled {unsupported[1]}, and nothing but tensors is loaded"
     if "weights_only" in text:
         return "it is a file of another kind"
+    if isinstance(problem, DamagedError):
+        return text
     return text.partition("\n")[0].rstrip(".") or "it ends too soon"
 
 
