@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # another number of threads, other sums; and two cases at a time
+
 import shutil
 import sys
 import tempfile
@@ -14,7 +17,7 @@ from random import Random
 
 from engine.doc_tables import put_table
 from engine.paths import PROJECT
-from tests.faults import damage, kills
+from tests.faults import chaos, damage, fuzz, inputs, kills, surroundings
 from tests.faults.programs import PROGRAMS, Program, Undisturbed, undisturbed
 from tests.faults.verdict import Verdict, as_line, found, from_line, table
 from tests.faults.zygote import preload
@@ -25,12 +28,22 @@ KINDS: dict[str, tuple[Case, int, int]] = {
     "kill": (kills.kill, 1000, 24),
     "disk": (kills.disk, 150, 12),
     "damage": (damage.damage, 400, 30),
+    "around": (surroundings.surroundings, 80, 8),
+    "line": (inputs.line_case, 150, 6),
+    "folders": (inputs.folders_case, 50, 4),
+    "dataset": (inputs.dataset_case, 100, 8),
+    "image": (inputs.image_case, 72, 8),
+    "archive": (inputs.archive_case, 48, 8),
+    "fuzz": (fuzz.fuzz, len(fuzz.READERS) + len(fuzz.others()), len(fuzz.READERS)),
+    "chaos": (chaos.chaos, len(chaos.COMMANDS), 0),
 }
 # the programs that each kind disturbs
 OF_KIND: dict[str, dict[str, Program]] = {
     "kill": PROGRAMS,
     "disk": PROGRAMS,
     "damage": {scene.program.name: scene.program for scene in damage.SCENES.values()},
+    "around": surroundings.NEEDED,
+    "fuzz": fuzz.NEEDED,
 }
 PAGE = PROJECT / "docs" / "reliability.md"
 
@@ -45,6 +58,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--short", action="store_true", help="a few of each kind, as `make test` has them")
     parser.add_argument("--minutes", type=float, default=20.0, help="no case begins after so many (default: 20)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cases at a time")
+    parser.add_argument("--fuzz-seconds", type=float, default=60.0, help="for each reader (default: 60)")
     parser.add_argument("--keep", type=Path, help="keep the folders of the cases here")
     parser.add_argument("--write-docs", action="store_true", help="put the table into docs/reliability.md")
     chosen = parser.parse_args(arguments)
@@ -59,9 +73,9 @@ def cases(chosen: argparse.Namespace) -> list[tuple[str, int]]:
     listed = []
     for kind in chosen.kinds:
         _, many, few = KINDS[kind]
-        count = chosen.cases or (few if chosen.short else many)
+        count = few if chosen.short else chosen.cases or many
         numbers = [chosen.case] if chosen.case is not None else range(count)
-        listed += [(index / len(numbers), kind, number) for index, number in enumerate(numbers)]
+        listed += [(index / max(1, len(numbers)), kind, number) for index, number in enumerate(numbers)]
     return [(kind, number) for _, kind, number in sorted(listed, key=lambda each: each[0])]
 
 
@@ -78,7 +92,7 @@ def run_case(kind: str, number: int, seed: int, alone: dict[str, Undisturbed], f
 def run_all(chosen: argparse.Namespace, folder: Path) -> list[Verdict]:
     """Every case, `jobs` at a time, each in a folder of its own that is removed if nothing went wrong."""
     end = time.monotonic() + chosen.minutes * 60
-    programs = {name: program for kind in chosen.kinds for name, program in OF_KIND[kind].items()}
+    programs = {name: program for kind in chosen.kinds for name, program in OF_KIND.get(kind, {}).items()}
     alone = {name: undisturbed(program, folder / "alone" / name) for name, program in programs.items()}
     todo = cases(chosen)
     workers = []
@@ -107,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run them, print the table, and return 1 where something went wrong."""
     chosen = options(arguments)
     began = time.monotonic()
+    fuzz.seconds = 1.0 if chosen.short else chosen.fuzz_seconds
     preload()
     folder = chosen.keep or Path(tempfile.mkdtemp(prefix="faults-"))
     folder.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -166,6 +167,11 @@ def install(root: Path, fault: Fault, log: int) -> None:
         given = dict(zip(names, text, strict=False)) | {name: options[name] for name in names if name in options}
         return io.TextIOWrapper(binary, line_buffering=buffering == 1, **given)
 
+    def again(write: Callable[..., int], *arguments: Any) -> int:
+        while True:
+            with suppress(InterruptedError):  # Python tries again what a signal interrupts
+                return write(*arguments)
+
     def synced(file: Any) -> None:
         steps.take("sync", file if isinstance(file, int) else file.fileno())
         os_fsync(file)
@@ -181,8 +187,8 @@ def install(root: Path, fault: Fault, log: int) -> None:
         return int(os_sendfile(out, *rest, **options))
 
     builtins.open = io.open = opened
-    os.write = lambda file, data: steps.write(partial(os_write, file), file, data)
-    os.pwrite = lambda file, data, at: steps.write(lambda part: os_pwrite(file, part, at), file, data)
+    os.write = lambda file, data: again(steps.write, partial(os_write, file), file, data)
+    os.pwrite = lambda file, data, at: again(steps.write, lambda part: os_pwrite(file, part, at), file, data)
     os.fsync = synced  # type: ignore[assignment]
     if os_fallocate:
         os.posix_fallocate = reserved

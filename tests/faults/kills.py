@@ -46,7 +46,7 @@ def kill(case: int, random: Random, alone: dict[str, Undisturbed], folder: Path)
     at = random.randint(1, max(1, len(steps)))
     moment = random.uniform(0, its.ended.seconds)
     where = f"after {moment:.2f} s" if timed else f"step {at} of {len(steps)}, {(steps or ['none'])[at - 1]}"
-    row = f"{'SIGKILL' if what == HALF else what} at {'any time' if timed else 'a step'}: {its.program.name}"
+    row = f"killed: {its.program.name}"
     verdict = Verdict("kill", case, row, f"{what} {where}{', a process of its own' if plain else ''}")
     if timed:
         running = world.start(its.program.words, plain=plain)
@@ -88,8 +88,13 @@ def disk(case: int, random: Random, alone: dict[str, Undisturbed], folder: Path)
     at = random.randint(1, max(1, len(steps)))
     lasting = what == SHORT or (what != "EINTR" and random.random() < 0.7)
     world = World(folder, its.start)
-    row = f"{what}{' from a step on' if lasting else ' at a step'}: {its.program.name}"
-    verdict = Verdict("disk", case, row, f"{what} at step {at} of {len(steps)}, {(steps or ['none'])[at - 1]}")
+    row = f"disk full or failing: {its.program.name}"
+    verdict = Verdict(
+        "disk",
+        case,
+        row,
+        f"{what}{' from' if lasting else ' at'} step {at} of {len(steps)}, {(steps or ['none'])[at - 1]}",
+    )
     ended = world.run(its.program.words, Fault(what, at, only, lasting))
     harmless = what in ("EINTR", SHORT)
     verdict.judge(ended, (0,) if harmless else (0, 2, 3))

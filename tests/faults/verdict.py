@@ -33,6 +33,7 @@ class Verdict:
     row: str  # of the table
     title: str
     seen: list[str] = field(default_factory=list)
+    times: int = 1  # that something befell the program
     problems: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, column: str, what: str) -> None:
@@ -99,9 +100,10 @@ def table(verdicts: Sequence[Verdict]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, of_row in rows.items():
         seen = Counter(word for verdict in of_row for word in verdict.seen[:1])
-        words = ", ".join(f"{word} {count:,}" for word, count in seen.most_common())
+        words = ", ".join(word if len(of_row) == 1 else f"{word} {count:,}" for word, count in seen.most_common())
+        times = sum(verdict.times for verdict in of_row)
         counts = [sum(any(column == key for key, _ in verdict.problems) for verdict in of_row) for column in COLUMNS]
-        lines.append("| " + " | ".join([name, f"{len(of_row):,}", words, *map(str, counts)]) + " |")
+        lines.append("| " + " | ".join([name, f"{times:,}", words, *map(str, counts)]) + " |")
     return "\n".join(lines)
 
 
