@@ -1,0 +1,110 @@
+"""Ends without notice, and disks that are full or fail: at every step of every program, and at any time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+from tests.faults.hooks import CHANGES, HALF, SHORT, SPACE, Fault
+from tests.faults.programs import Undisturbed
+from tests.faults.verdict import Verdict
+from tests.faults.zygote import Ended, World
+
+# how often each program is taken: those that run longest have the most steps, and are the most often killed
+SHARES = {
+    "digits": 20,
+    "folder": 20,
+    "sweep": 6,
+    "linear": 6,
+    "paper": 6,
+    "extraction": 6,
+    "split": 10,
+    "split hard": 5,
+    "split over": 10,
+    "report": 10,
+    "grid": 1,
+}
+PLAIN = 40  # one in so many cases is a process that shares nothing with others
+DISK = ("ENOSPC", "ENOSPC", "ENOSPC", "EDQUOT", "EIO", "EROFS", "EINTR", SHORT)
+
+
+def choose(random: Random, alone: dict[str, Undisturbed]) -> Undisturbed:
+    """One of the programs."""
+    names = [name for name in SHARES if name in alone]
+    return alone[random.choices(names, [SHARES[name] for name in names])[0]]
+
+
+def kill(case: int, random: Random, alone: dict[str, Undisturbed], folder: Path) -> Verdict:
+    """SIGKILL, SIGTERM or SIGINT at a step, amid a write, or at any time; then the same command again."""
+    its = choose(random, alone)
+    what = random.choices(["SIGKILL", HALF, "SIGTERM", "SIGINT"], [5, 2, 3, 1])[0]
+    timed = what != HALF and random.random() < 0.3
+    world = World(folder, its.start)
+    plain = random.randrange(PLAIN) == 0
+    only = frozenset(["write"]) if what == HALF else CHANGES
+    steps = [step for step in its.changes if step in only]
+    at = random.randint(1, max(1, len(steps)))
+    moment = random.uniform(0, its.ended.seconds)
+    where = f"after {moment:.2f} s" if timed else f"step {at} of {len(steps)}, {(steps or ['none'])[at - 1]}"
+    row = f"killed: {its.program.name}"
+    verdict = Verdict("kill", case, row, f"{what} {where}{', a process of its own' if plain else ''}")
+    if timed:
+        running = world.start(its.program.words, plain=plain)
+        running.ends_within(moment)
+        running.send({"SIGKILL": 9, "SIGTERM": 15, "SIGINT": 2}[what])
+        ended = running.wait()
+    else:
+        ended = world.run(its.program.words, Fault(what, at, only), plain=plain)
+    verdict.judge(ended, (0, 130) if what == "SIGINT" else (0, 130, -9, -15))
+    again(verdict, world, its, ended)
+    return verdict
+
+
+def again(verdict: Verdict, world: World, its: Undisturbed, ended: Ended) -> None:
+    """The same command, undisturbed, must end as it ends when nothing befell it, and lose no epoch that was saved."""
+    rerun = world.run(its.program.words)
+    epochs, expected = ended.epochs + rerun.epochs, its.ended.epochs
+    finished = ended.code == 0 and its.program.name.startswith("split") and its.program.name != "split over"
+    if finished:  # a new or empty folder is asked for
+        verdict.seen.pop() if rerun.code == 2 else None
+        verdict.seen.append(f"done, and refused again ({rerun.code})")
+    else:
+        verdict.judge(rerun, (0,))
+    if not finished and rerun.code != 0 and not rerun.hung:
+        verdict.add("lost", f"the same command ends with {rerun.code}: {rerun.said[-300:]}")
+    elif epochs > expected + its.program.repeated:
+        verdict.add("lost", f"{epochs - expected} epochs that were saved were trained again")
+    verdict.judge_surroundings(world)
+    verdict.judge_end(world, its)
+
+
+def disk(case: int, random: Random, alone: dict[str, Undisturbed], folder: Path) -> Verdict:
+    """A disk that refuses from a step on, or at one step; then, with room again, the same command."""
+    its = choose(random, alone)
+    what = random.choice(DISK)
+    only = frozenset(["write"]) if what in ("EINTR", SHORT) else SPACE if what in ("ENOSPC", "EDQUOT") else CHANGES
+    only -= {"start", "lock"}
+    steps = [step for step in its.changes if step in only]
+    at = random.randint(1, max(1, len(steps)))
+    lasting = what == SHORT or (what != "EINTR" and random.random() < 0.7)
+    world = World(folder, its.start)
+    row = f"disk full or failing: {its.program.name}"
+    verdict = Verdict(
+        "disk",
+        case,
+        row,
+        f"{what}{' from' if lasting else ' at'} step {at} of {len(steps)}, {(steps or ['none'])[at - 1]}",
+    )
+    ended = world.run(its.program.words, Fault(what, at, only, lasting))
+    harmless = what in ("EINTR", SHORT)
+    verdict.judge(ended, (0,) if harmless else (0, 2, 3))
+    if ended.code in (2, 3) and what in ("ENOSPC", "EDQUOT") and not explains(ended):
+        verdict.add("other", f"does not say that the disk is full: {ended.problems[-300:]}")
+    again(verdict, world, its, ended)
+    return verdict
+
+
+def explains(ended: Ended) -> bool:
+    """Whether it says that there is no room."""
+    said = ended.problems.lower()
+    return any(words in said for words in ("no space left", "quota", "disk is full", "disk was full", "make room"))
