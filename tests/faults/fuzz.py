@@ -46,16 +46,20 @@ def record(path: Path) -> object:
 
 def checkpoint(path: Path) -> object:
     """checkpoint.pt, by which a run goes on."""
-    from engine.records.checkpoint import read_checkpoint
+    from engine.files import DamagedError
+    from engine.records.checkpoint import load_checkpoint
 
-    return read_checkpoint(path.parent)
+    try:
+        return load_checkpoint(path)
+    except DamagedError:
+        return None
 
 
 def predictions(path: Path) -> object:
     """predictions.npz, of a report."""
-    from reporting.outcomes import _outcome
+    from reporting.predictions import _outcome
 
-    return _outcome.__wrapped__(path, 0, 0, 360, 10)
+    return _outcome.__wrapped__(path, (0, 0), 360, 10, True)
 
 
 def image(path: Path) -> object:
