@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from engine.data.images import ODDITY, digest, load, resize
+from engine.data.memory import RAN_OUT, TooLargeError, room_for_images
 from engine.data.part import Pixels, Reference
 from engine.errors import RunError, UnreadableError, UserError
 from engine.heartbeat import alive, die_with
@@ -41,6 +42,7 @@ class DecodeResult(NamedTuple):
     problem: str
     oddity: str = ""  # what engine/data/images.py says of one that was read, but perhaps not as it was meant
     checksum: int = 0  # CRC-32 of the pixels that were written
+    too_large: bool = False  # to be decoded while others are
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Target:
 def decode_rows(references: Sequence[Reference], target: Target | None, what: str) -> list[DecodeResult]:
     """What becomes of each image; the pixels of those that can be read are written to `target`, if there is one.
 
+    What takes more memory than is left for it beside others is decoded alone, last.
+
     `what` is the title of the progress bar. UserError: a package is missing. OSError: `target` can't be written.
     RunError: a process died. Whatever ends this call, an interruption too, leaves no process and no thread behind.
     """
@@ -68,6 +72,7 @@ def decode_rows(references: Sequence[Reference], target: Target | None, what: st
     pieces = [range(row, min(row + PIECE, len(references))) for row in range(0, len(references), PIECE)]
     count = min(cpus(), len(pieces))
     alone = count == 1 or len(references) <= FEW
+    room = room_for_images() / count
     bar = tqdm(desc=what, total=len(references), unit=" images", leave=False, disable=None)
     with (
         bar,
@@ -75,10 +80,15 @@ def decode_rows(references: Sequence[Reference], target: Target | None, what: st
         _in_place(target) if alone else _processes(target, count) as decoder,
     ):
         try:
-            for results in threads.map(lambda rows: decoder(rows.start, references[rows.start : rows.stop]), pieces):
+            for results in threads.map(
+                lambda piece: decoder(piece[0], [references[row] for row in piece], room), pieces
+            ):
                 outcomes += results
                 bar.update(len(results))
                 alive(f"{what}: {len(outcomes):,} of {len(references):,} images")
+            for row in [row for row, outcome in enumerate(outcomes) if outcome.too_large]:
+                (outcomes[row],) = decoder(row, [references[row]], room_for_images())
+                alive(f"{what}: the largest images, one after another")
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             raise
@@ -88,7 +98,7 @@ def decode_rows(references: Sequence[Reference], target: Target | None, what: st
 def readable(reference: Reference) -> bool:
     """Whether an image can be decoded."""
     with quiet():
-        return not _decode(0, [reference], None)[0].problem
+        return not _decode(0, [reference], room_for_images(), None)[0].problem
 
 
 def cpus() -> int:
@@ -114,24 +124,24 @@ def quiet() -> Iterator[None]:
         yield
 
 
-# decodes the images from a row on, and may be called by several threads at once
-Decoder = Callable[[int, Sequence[Reference]], list[DecodeResult]]
+# decodes the images from a row on, each in so many bytes, and may be called by several threads at once
+Decoder = Callable[[int, Sequence[Reference], float], list[DecodeResult]]
 
 
 @contextmanager
 def _in_place(target: Target | None) -> Iterator[Decoder]:
     with quiet():
-        yield lambda first, references: _decode(first, references, target)
+        yield lambda first, references, room: _decode(first, references, room, target)
 
 
 @contextmanager
 def _processes(target: Target | None, count: int) -> Iterator[Decoder]:
     idle: SimpleQueue[Process] = SimpleQueue()
 
-    def decoder(first: int, references: Sequence[Reference]) -> list[DecodeResult]:
+    def decoder(first: int, references: Sequence[Reference], room: float) -> list[DecodeResult]:
         process = idle.get()
         try:
-            return process.decode(first, references)
+            return process.decode(first, references, room)
         finally:
             idle.put(process)
 
@@ -170,24 +180,26 @@ class Process:
         self._process.kill()
         self._process.wait()
 
-    def decode(self, first: int, references: Sequence[Reference]) -> list[DecodeResult]:
+    def decode(self, first: int, references: Sequence[Reference], room: float) -> list[DecodeResult]:
         """Let the process decode images into the rows from `first` on. Raises RunError where it died."""
+        at = first
         try:
-            self._connection.send((self._target, first, references))
-            answer: list[DecodeResult] | Exception = self._connection.recv()
+            self._connection.send((self._target, first, references, room))
+            while isinstance(answer := self._connection.recv(), int):
+                at = answer
         except (EOFError, ConnectionError):
-            raise RunError(self._death(references)) from None
+            raise RunError(self._death(references[at - first])) from None
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        outcomes: list[DecodeResult] = answer
+        return outcomes
 
-    def _death(self, references: Sequence[Reference]) -> str:
+    def _death(self, reference: Reference) -> str:
         code = self._process.wait()
         how = f"exit code {code}: see above" if code >= 0 else signal.Signals(-code).name
         return (
-            f"a process that decodes images died ({how}) between {references[0]} and {references[-1]}. If memory ran "
-            "out (SIGKILL), close other programs. If it dies there again, get these images again or remove them. The "
-            "same command decodes anew."
+            f"a process that decodes images died ({how}) at {reference}. If memory ran out (SIGKILL), close other "
+            "programs. If it dies there again, get this image again, or remove it. The same command decodes anew."
         )
 
 
@@ -196,22 +208,38 @@ def serve(descriptor: str, parent: str) -> None:
     die_with(int(parent))  # also while it waits for a file that nobody writes
     with Connection(int(descriptor)) as connection, quiet(), suppress(EOFError, ConnectionError):
         while True:
-            target, first, references = connection.recv()
+            target, first, references, room = connection.recv()
             try:
-                answer: list[DecodeResult] | Exception = _decode(first, references, target)
-            except (UserError, OSError, MemoryError) as problem:
+                answer: list[DecodeResult] | Exception = _decode(first, references, room, target, connection.send)
+            except (UserError, OSError) as problem:
                 answer = problem
             connection.send(answer)
 
 
-def _decode(first: int, references: Sequence[Reference], target: Target | None) -> list[DecodeResult]:
+def _nothing(_: int) -> None:
+    pass
+
+
+def _decode(
+    first: int,
+    references: Sequence[Reference],
+    room: float,
+    target: Target | None,
+    begins: Callable[[int], None] = _nothing,
+) -> list[DecodeResult]:
+    """What becomes of each image; `begins` is called with its row beforehand."""
     outcomes = []
     for row, reference in enumerate(references, first):
+        begins(row)
         try:
-            image = load(reference)
-            checksum = target.write(row, resize(image, target.size)) if target else 0
+            image = load(reference, room)
+            own_digest = digest(image)
             oddity = "" if isinstance(image, np.ndarray) else image.info.get(ODDITY, "")
-            outcomes.append(DecodeResult(digest(image), "", oddity, checksum))
+            # last: of what can't be read nothing is written
+            checksum = target.write(row, resize(image, target.size)) if target else 0
+            outcomes.append(DecodeResult(own_digest, "", oddity, checksum))
+        except MemoryError:
+            outcomes.append(DecodeResult("", RAN_OUT, too_large=True))
         except UnreadableError as problem:
-            outcomes.append(DecodeResult("", str(problem)))
+            outcomes.append(DecodeResult("", str(problem), too_large=isinstance(problem, TooLargeError)))
     return outcomes

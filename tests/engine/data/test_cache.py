@@ -51,7 +51,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Reference]:
     """What has been decoded for the cache."""
     seen: list[Reference] = []
 
-    def count(reference: Reference) -> Pixels:
+    def count(reference: Reference, _: float) -> Pixels:
         seen.append(reference)
         return decode(reference)
 
@@ -461,7 +461,7 @@ def test_good_images_are_not_decoded_again_for_the_sake_of_bad_ones(spoilt: Path
 def test_an_image_that_can_be_read_now_is_no_longer_left_out(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A right that was given, or a package that was installed, changes neither size nor time."""
 
-    def lacks_a_codec(reference: Reference) -> Pixels:
+    def lacks_a_codec(reference: Reference, _: float) -> Pixels:
         if reference == data / "train" / "3.png":
             raise UnreadableError("a codec is missing")
         return decode(reference)
@@ -552,12 +552,12 @@ os.cpu_count = lambda: 2
 from engine.data.part import RawSplits, Part
 data = Path(sys.argv[1])
 load = decoding.load
-def wait(reference):
+def wait(reference, room):
     with (data / "log").open("a") as log:
         log.write("x")
     while not (data / "go").exists():
         time.sleep(0.01)
-    return load(reference)
+    return load(reference, room)
 decoding.load = wait
 def interrupt(*_):
     (data / "interrupted").touch()
@@ -655,7 +655,7 @@ def test_an_interrupt_while_it_waits_for_the_lock(data: Path, process: Callable[
 def test_an_error_of_the_decoder_leaves_nothing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when a package is missing."""
 
-    def missing(_: Reference) -> Pixels:
+    def missing(*_: Any) -> Pixels:
         raise UserError("pip install it")
 
     monkeypatch.setattr(decoding, "load", missing)

@@ -22,6 +22,7 @@ from PIL import Image, ImageCms, ImageFile, PngImagePlugin, __version__
 from torchvision.transforms.v2 import functional
 
 from engine.data.images import ODDITY, decode, digest, load, open_hdf5, resize
+from engine.data.memory import RAN_OUT, TooLargeError
 from engine.data.part import HDF5Image, Pixels
 from engine.errors import UnreadableError, UserError
 from tests.engine.data.pictures import (
@@ -500,7 +501,7 @@ def test_hdf5(hdf5: Path) -> None:
         ("floats", 0, r"float32 \(6, 5, 3\) instead of uint8"),
         ("grey", 0, r"uint8 \(6, 5\) instead of uint8"),
         ("four", 0, r"uint8 \(6, 5, 4\) instead of uint8"),
-        ("number", 0, "scalar"),
+        ("number", 0, r"int64 \(\) instead of uint8"),
         ("group", 0, "group is not an array"),
         ("none", 0, "^Unable to .*'none' doesn't exist"),
     ],
@@ -525,6 +526,15 @@ def test_hdf5_that_shows_the_bytes_of_another_file(tmp_path: Path, hdf5: Path, h
             file["images"] = h5py.ExternalLink(str(hdf5), "images")
     with pytest.raises(UserError, match="'images' refers to another file"):
         decode(HDF5Image(tmp_path / "other.h5", "images", 0))
+
+
+def test_hdf5_that_unpacks_to_more_than_there_is_room_for(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "images.h5", "w") as file:
+        file.create_dataset("wide", (3, 100_000, 90_000, 3), np.uint8, chunks=(1, 100, 100, 3))
+        file.create_dataset("chunk", (900_000, 2, 3, 3), np.uint8, chunks=(900_000, 2, 3, 3), compression="gzip")
+    for array, size in (("wide", "100,000 x 90,000"), ("chunk", "2 x 3")):
+        with pytest.raises(TooLargeError, match=f"^{size} pixels take up to .* more than the 0.0 GB"):
+            load(HDF5Image(tmp_path / "images.h5", array, 0), 1e7)
 
 
 def test_a_damaged_chunk_spoils_its_images_alone(hdf5: Path) -> None:
@@ -767,3 +777,71 @@ def test_no_other_program_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert image.format == "EPS"
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("it was started"))
     unreadable(path)
+
+
+BOMB = png(8, 0, [0])
+ROW = len(b"\x89PNG\r\n\x1a\n") + 8  # where a PNG's width lies
+
+
+def sized(wide: int, high: int) -> bytes:
+    """A PNG that says that it is so large."""
+    header = b"IHDR" + struct.pack(">II", wide, high) + BOMB[ROW + 8 : ROW + 13]
+    return BOMB[:12] + header + struct.pack(">I", zlib.crc32(header)) + BOMB[ROW + 17 :]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "TGA", "JPEG2000", "QOI", "PCX"])
+def test_what_an_image_takes_is_known_before_it_is_decoded(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind not in Image.SAVE:
+        pytest.skip("this Pillow does not write it")
+    (tmp_path / "image").write_bytes(encoded(Image.fromarray(SMOOTH), kind))
+    load(tmp_path / "image", 40 * 48 * 25)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
+    with pytest.raises(TooLargeError, match=r"^48 x 40 pixels take up to 0\.0 GB of memory, more than "):
+        load(tmp_path / "image", 40 * 48 * 25 - 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [
+        ((13_000, 13_000), "^13,000 x 13,000 pixels take up to 4.2 GB of memory, more than the 2.0 GB that are left"),
+        ((65_500, 65_500), "^65,500 x 65,500 pixels are more than 1,000,000,000: make it smaller, or cut it"),
+        ((2**31 - 1, 2**31 - 1), "^2,147,483,647 x 2,147,483,647 pixels are more than 1,000,000,000"),
+    ],
+)
+def test_bombs(size: tuple[int, int], reason: str, tmp_path: Path) -> None:
+    (tmp_path / "image.png").write_bytes(sized(*size))
+    with pytest.raises(UnreadableError, match=reason):
+        load(tmp_path / "image.png", 2e9)
+
+
+def test_a_jpeg_that_says_it_is_huge(tmp_path: Path) -> None:
+    data = encoded(Image.fromarray(SMOOTH), "JPEG")
+    start = data.index(b"\xff\xc0")
+    (tmp_path / "image.jpg").write_bytes(data[: start + 5] + struct.pack(">HH", 65_500, 65_500) + data[start + 9 :])
+    assert unreadable(tmp_path / "image.jpg").startswith("65,500 x 65,500 pixels are more than 1,000,000,000")
+
+
+def test_an_image_100_000_pixels_wide(decoded: Callable[..., Pixels]) -> None:
+    wide = np.tile(COLOURS, (1, 15_000, 1))[:, :100_000]
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(wide), "PNG")), wide)
+
+
+def test_memory_that_runs_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Any) -> None:
+        raise MemoryError
+
+    (tmp_path / "image.png").write_bytes(png(8, 0, [1, 2]))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    assert unreadable(tmp_path / "image.png") == RAN_OUT
+
+
+def test_a_colour_profile_that_unpacks_to_much(tmp_path: Path) -> None:
+    profile = b"iCCPx\0\0" + zlib.compress(bytes(65 << 20), 1)
+    chunk = struct.pack(">I", len(profile) - 4) + profile + struct.pack(">I", zlib.crc32(profile))
+    data = png(8, 0, [7, 200])
+    (tmp_path / "image.png").write_bytes(data[:33] + chunk + data[33:])
+    assert unreadable(tmp_path / "image.png") == (
+        "it holds too much text, or too large a colour profile, beside its pixels: save it anew without that"
+    )
