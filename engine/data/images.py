@@ -2,8 +2,8 @@
 
 The rules, for every dataset alike:
 
-- The format is known by a file's content, not by its name; DICOM files are also known by their suffix. HEIF and JPEG XL
-  take a package.
+- The format is known by a file's content, not by its name; what has none that is known is DICOM if its suffix says so.
+  HEIF and JPEG XL take a package.
 - EXIF rotation is applied: pixels are the way round that a viewer shows them.
 - Grey becomes three equal channels. Transparent pixels are laid on white (but for the one transparent grey that a
   16-bit PNG can have); of an image that is wholly transparent the colours are taken, and ODDITY says so. CMYK and
@@ -108,7 +108,7 @@ def load(reference: Reference, room: float = math.inf) -> Pixels | Image.Image:
 
 
 def _load_file(path: Path, room: float) -> Pixels | Image.Image:
-    if path.suffix.lower() in DICOM_SUFFIXES:
+    if path.suffix.lower() in DICOM_SUFFIXES and not format_of(_head(path)):
         return decode_dicom(path, room)
     try:
         return _open(path, room)
@@ -332,6 +332,8 @@ def _reason(error: Exception, path: Path) -> str:
         return what_else(head) or "not an image of a known format"
     if "MAX_TEXT" in str(error):
         return "it holds too much text, or too large a colour profile, beside its pixels: save it anew without that"
+    if "decoder object" in str(error):  # as Pillow says it of a WebP
+        return "damaged, or a part of it is missing"
     # str() of a KeyError puts its message in quotes
     message = error.args[0] if isinstance(error, KeyError) and error.args else error
     without_objects = re.sub(r" ?<[^<>]* at 0x[0-9a-f]+>", "", str(message))

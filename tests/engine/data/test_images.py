@@ -21,6 +21,7 @@ import torch
 from PIL import Image, ImageCms, ImageFile, PngImagePlugin, __version__
 from torchvision.transforms.v2 import functional
 
+from engine.data.decode_pool import quiet
 from engine.data.images import ODDITY, decode, digest, load, open_hdf5, resize
 from engine.data.memory import RAN_OUT, TooLargeError
 from engine.data.part import HDF5Image, Pixels
@@ -685,8 +686,10 @@ def test_no_permission(tmp_path: Path) -> None:
     ],
 )
 def test_a_package_that_is_missing(
-    package: str, reference: Path | HDF5Image, line: str, monkeypatch: pytest.MonkeyPatch
+    package: str, reference: Path | HDF5Image, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.dcm").write_bytes(bytes(128) + b"DICM")
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
@@ -845,3 +848,22 @@ def test_a_colour_profile_that_unpacks_to_much(tmp_path: Path) -> None:
     assert unreadable(tmp_path / "image.png") == (
         "it holds too much text, or too large a colour profile, beside its pixels: save it anew without that"
     )
+
+
+@pytest.mark.parametrize("name", ["image.png", "image.jpg", "image.dcm", "image.txt", "image"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "GIF", "BMP", "WEBP", "JPEG"])
+def test_a_wrong_suffix_is_of_no_account(kind: str, name: str, decoded: Callable[..., Pixels]) -> None:
+    data = encoded(Image.fromarray(SMOOTH), kind)
+    np.testing.assert_array_equal(decoded(data, name), decoded(data, f"right.{kind.lower()}"))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "GIF", "BMP", "WEBP", "JPEG", "PPM", "TGA", "JPEG2000"])
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.9])
+def test_cut_files(kind: str, share: float, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(image), kind)
+    (tmp_path / "image").write_bytes(data[: int(share * len(data))])
+    with quiet():
+        reason = unreadable(tmp_path / "image")
+    assert "decoder object" not in reason
+    assert (reason == "empty") is (share == 0)
