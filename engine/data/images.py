@@ -128,7 +128,7 @@ def _open(path: Path, room: float) -> Image.Image:
         said = f"{image.width:,} x {image.height:,} pixels"
         if pixels > MOST_PIXELS:
             raise UnreadableError(f"{said} are more than {MOST_PIXELS:,}: make it smaller, or cut it")
-        require_room(said, PIXEL_BYTES * pixels, room)
+        require_room(*_needed(image, said), room)
         require_strips(image)
         how = _Stored.of(image)
         _correct_tiff(image, how.deep)
@@ -142,6 +142,16 @@ def _open(path: Path, room: float) -> Image.Image:
             shown = Image.new("RGB", shown.size, "white")
             shown.paste(part, frame[:2])
         return shown
+
+
+def _needed(image: Image.Image, size: str) -> tuple[str, int]:
+    """What takes the most memory of an image that is not loaded yet, and how much: `size` is what it is, in words."""
+    pixels = image.width * image.height
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        wide, high = (int(image.tag_v2.get(tag, 0)) for tag in (322, 323))
+        if wide * high > pixels:  # a tile is unpacked as a whole, also where the image is but a corner of it
+            return f"{size} in tiles of {wide:,} x {high:,}", PIXEL_BYTES * wide * high
+    return size, PIXEL_BYTES * pixels
 
 
 def _formats() -> list[str]:

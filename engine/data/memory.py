@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from math import inf
 from pathlib import Path
@@ -10,12 +11,10 @@ from pathlib import Path
 from engine.errors import UnreadableError
 
 SHARE = 0.75  # of the memory that is free, that images may take while they are decoded
-GROUP = Path("/sys/fs/cgroup")
-# a limit and what is used of it, of control groups of both versions
-GROUP_LIMITS = (
-    ("memory.max", "memory.current", "memory.stat"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
-)
+OWN_GROUPS = Path("/proc/self/cgroup")
+GROUPS = Path("/sys/fs/cgroup")
+# a control group's limit and what is used of it, in version 2 and 1
+LIMITS = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 
 
 SMALLER = "close other programs, make it smaller, or cut it"
@@ -36,20 +35,31 @@ def require_room(what: str, needed: float, room: float) -> None:
 
 
 def room_for_images() -> float:
-    """Bytes that decoding may take here, by what the system and this process's control group have left."""
-    rooms = [_of_group(*files) for files in GROUP_LIMITS]
+    """Bytes that decoding may take here, by what the system and this process's control groups have left."""
+    rooms = [_left(folder, *names) for folder in _groups() for names in LIMITS]
     with suppress(OSError, ValueError, AttributeError):  # what a system does not have
         rooms.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    with suppress(OSError, KeyError, ValueError):
+    with suppress(OSError, LookupError, ValueError):
         rooms.append(1024 * _numbers(Path("/proc/meminfo"))["MemAvailable:"])
-    return SHARE * min(rooms)
+    return SHARE * min(rooms, default=inf)
 
 
-def _of_group(limit: str, used: str, parts: str) -> float:
-    """What the control group has left; inf where it has no limit."""
-    with suppress(OSError, KeyError, ValueError):
-        left = int((GROUP / limit).read_text()) - int((GROUP / used).read_text())  # or "max"
-        kept = _numbers(GROUP / parts)  # files in memory give way
+def _groups() -> Iterator[Path]:
+    """Where the limits of this process's control group lie, and those of the groups that it is a part of."""
+    with suppress(OSError, ValueError):
+        for line in OWN_GROUPS.read_text().splitlines():
+            _, kinds, path = line.split(":", 2)
+            root = GROUPS / "memory" if "memory" in kinds.split(",") else GROUPS
+            own = root / path.lstrip("/")
+            # a container shows its own at the root, under another's path
+            yield from (folder for folder in (own, *own.parents) if folder.is_relative_to(root))
+
+
+def _left(group: Path, limit: str, used: str) -> float:
+    """What a control group has left; inf where it has no limit."""
+    with suppress(OSError, LookupError, ValueError):
+        left = int((group / limit).read_text()) - int((group / used).read_text())  # or "max"
+        kept = _numbers(group / "memory.stat")  # files in memory give way
         return left + kept["inactive_file"] + kept["active_file"]
     return inf
 

@@ -22,14 +22,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import folder
 from engine.data import cache as cache_module
 from engine.data import decode_pool as decoding
 from engine.data.cache import Cache, NotDecodedError, decode_all
 from engine.data.images import decode, digest, resize
+from engine.data.kept_pixels import KeptPixels
 from engine.data.part import HDF5Image, Part, Pixels, RawSplits, Reference
 from engine.errors import RunError, UnreadableError, UserError
 from engine.paths import PROJECT, cache_folder
 from tests import toy
+from tests.conftest import Command
 from tests.engine.data.pictures import (
     BAD,
     SIZE,
@@ -44,6 +47,7 @@ from tests.engine.data.pictures import (
     until,
     without_rights,
 )
+from tests.scripts.test_folder import QUICK, parted, record
 
 
 @pytest.fixture
@@ -366,6 +370,30 @@ def test_damage_while_it_is_used_ends_the_run_and_is_mended_by_the_next(
     with pytest.raises(RunError, match=f"{paths(data)[0]} were damaged while they were in use: its bytes are not"):
         part.pixels()
     np.testing.assert_array_equal(decoded(data).part(listed(data).train).pixels(), expected)
+
+
+def test_a_run_whose_cache_is_cut_goes_on_when_it_is_given_again(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """The numbers are those of an undisturbed run."""
+    parted(tmp_path / "pets")
+    assert command(f"pets {QUICK} --cache-dir kept --out whole", folder.DATASET) == 0
+    reads, read = [], KeptPixels.__getitem__
+
+    def cut(pixels: KeptPixels, rows: Any) -> Pixels:
+        reads.append(len(rows))
+        if len(reads) == 4:
+            (path,) = (tmp_path / "kept").glob("*.npy")
+            os.truncate(path, 200)
+        return read(pixels, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KeptPixels, "__getitem__", cut)
+        assert command(f"pets {QUICK} --cache-dir kept --out cut", folder.DATASET) == 3
+    assert "were damaged while they were in use" in capsys.readouterr().err
+    assert command(f"pets {QUICK} --cache-dir kept --out cut", folder.DATASET) == 0
+    assert "are damaged (its size or its beginning is not what was written): decoded anew" in capsys.readouterr().err
+    assert record(tmp_path / "cut")["test"] == record(tmp_path / "whole")["test"]
 
 
 def test_a_bad_sector(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

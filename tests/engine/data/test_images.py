@@ -867,3 +867,21 @@ def test_cut_files(kind: str, share: float, tmp_path: Path) -> None:
         reason = unreadable(tmp_path / "image")
     assert "decoder object" not in reason
     assert (reason == "empty") is (share == 0)
+
+
+def tiled(tile: int) -> bytes:
+    """A grey TIFF of 48x40 pixels, white, in the corner of a single deflated tile."""
+    packed = zlib.compress(b"\xff" * tile * tile)
+    tags = {256: 48, 257: 40, 258: 8, 259: 8, 262: 1, 277: 1, 322: tile, 323: tile, 324: 8, 325: len(packed)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHI", b"II", 42, 8 + len(packed)) + packed + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def test_a_tile_that_is_larger_than_its_image(tmp_path: Path) -> None:
+    (tmp_path / "image.tif").write_bytes(tiled(64))
+    np.testing.assert_array_equal(np.asarray(load(tmp_path / "image.tif", 1e6)), np.full((40, 48, 3), 255))
+    (tmp_path / "image.tif").write_bytes(tiled(8192))
+    assert (tmp_path / "image.tif").stat().st_size < 1e5
+    reason = "^48 x 40 pixels in tiles of 8,192 x 8,192 take up to 1.7 GB of memory, more than the 0.1 GB"
+    with pytest.raises(TooLargeError, match=reason):
+        load(tmp_path / "image.tif", 1e8)

@@ -13,21 +13,27 @@ SYSTEM = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def test_what_the_system_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "GROUP", tmp_path)
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "none")
     assert 0 < room_for_images() < SYSTEM
 
 
-@pytest.mark.parametrize("names", memory.GROUP_LIMITS)
+@pytest.mark.parametrize("group", ["0::/job/step", "9:cpu,memory:/job/step"])
+@pytest.mark.parametrize("place", ["job/step", "job", "."])
+@pytest.mark.parametrize("names", memory.LIMITS)
 def test_what_a_control_group_has_left(
-    names: tuple[str, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    names: tuple[str, str], place: str, group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Files that are kept in memory give way."""
-    monkeypatch.setattr(memory, "GROUP", tmp_path)
-    (tmp_path / "memory").mkdir()
-    for name, text in zip(names, ("8000000", "7000000", "anon 5\ninactive_file 2000\nactive_file 300\n"), strict=True):
-        (tmp_path / name).write_text(text)
+    """Its own, one above it, or, in a container, the one at the root. Files that are kept in memory give way."""
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(memory, "GROUPS", tmp_path)
+    (tmp_path / "own").write_text(f"1:name=systemd:/else\n{group}\n")
+    folder = tmp_path / ("memory" if "memory" in group else ".") / place
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / names[0]).write_text("8000000\n")
+    (folder / names[1]).write_text("7000000\n")
+    (folder / "memory.stat").write_text("anon 5\ninactive_file 2000\nactive_file 300\n")
     assert room_for_images() == 0.75 * (8_000_000 - 7_000_000 + 2300)
-    (tmp_path / names[0]).write_text("max\n")
+    (folder / names[0]).write_text("max\n")
     assert room_for_images() > 8_000_000
 
 
