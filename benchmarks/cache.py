@@ -26,6 +26,7 @@ from benchmarks.photographs import make_photographs, raw_splits
 from engine.console import table
 from engine.data.cache import decode_all
 from engine.data.decode_pool import cpus
+from engine.data.kept_pixels import KeptPixels
 from engine.data.lazy_images import LazyImages
 from engine.environment import environment
 from engine.files import write_json
@@ -54,7 +55,7 @@ def measure(folder: Path, images: int, size: int, rounds: int) -> dict[str, list
     """Every round's images/s of making a cache and of plain loading, ms a batch read, and GB/s."""
     raw = raw_splits(folder, images)
     images = len(raw.train) + 1
-    found: dict[str, list[float]] = {name: [] for name in ("build", "load", "gather", "decode", "copy")}
+    found: dict[str, list[float]] = {name: [] for name in ("build", "load", "gather", "decode", "copy", "check")}
     random = np.random.default_rng(0)
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as cache:
@@ -63,6 +64,8 @@ def measure(folder: Path, images: int, size: int, rounds: int) -> dict[str, list
             found["build"].append(images / (time.perf_counter() - start))
             assert decoded is not None
             table, digests, references = decoded.pixels, decoded.digests, [*decoded.row_of]
+            assert isinstance(table, KeptPixels)
+            found["check"].append(seconds(lambda _: table.damaged(cpus()), None))  # noqa: B023
             whole = table[np.arange(images)]
             batches = [random.choice(images, BATCH) for _ in range(BATCHES)]
             found["gather"].append(seconds(table.__getitem__, *batches))
@@ -97,6 +100,7 @@ def report(found: dict[str, list[float]], size: int) -> str:
             ),
             row(f"batch of {BATCH} decoded", "decode", "ms", lambda value: value * 1e3, ""),
             row("cache read", "gather", "GB/s", lambda value: volume / value, ""),
+            row("cache checked at the start", "check", "s", float, ""),
             row("memory copied", "copy", "GB/s", lambda value: volume / value, ""),
         ]
     )

@@ -20,12 +20,14 @@ import numpy as np
 from tqdm import tqdm
 
 from engine.data.images import ODDITY, digest, load, resize
+from engine.data.memory import RAN_OUT, TooLargeError, room_for_images
 from engine.data.part import Pixels, Reference
 from engine.errors import RunError, UnreadableError, UserError
 from engine.heartbeat import alive, die_with
 from engine.paths import PROJECT
 
 PIECE = 16  # images that are decoded at a time
+ROW_BYTES = 8  # of a row's number between processes
 FEW = 300  # images, for which starting processes takes longer than it saves
 # not multiprocessing's: these would import the user's script, and PyTorch with it
 CODE = (
@@ -41,6 +43,7 @@ class DecodeResult(NamedTuple):
     problem: str
     oddity: str = ""  # what engine/data/images.py says of one that was read, but perhaps not as it was meant
     checksum: int = 0  # CRC-32 of the pixels that were written
+    too_large: bool = False  # to be decoded while others are
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Target:
 def decode_rows(references: Sequence[Reference], target: Target | None, what: str) -> list[DecodeResult]:
     """What becomes of each image; the pixels of those that can be read are written to `target`, if there is one.
 
+    What takes more memory than is left for it beside others is decoded alone, last.
+
     `what` is the title of the progress bar. UserError: a package is missing. OSError: `target` can't be written.
     RunError: a process died. Whatever ends this call, an interruption too, leaves no process and no thread behind.
     """
@@ -68,6 +73,7 @@ def decode_rows(references: Sequence[Reference], target: Target | None, what: st
     pieces = [range(row, min(row + PIECE, len(references))) for row in range(0, len(references), PIECE)]
     count = min(cpus(), len(pieces))
     alone = count == 1 or len(references) <= FEW
+    room = room_for_images() / count
     bar = tqdm(desc=what, total=len(references), unit=" images", leave=False, disable=None)
     with (
         bar,
@@ -75,10 +81,15 @@ def decode_rows(references: Sequence[Reference], target: Target | None, what: st
         _in_place(target) if alone else _processes(target, count) as decoder,
     ):
         try:
-            for results in threads.map(lambda rows: decoder(rows.start, references[rows.start : rows.stop]), pieces):
+            for results in threads.map(
+                lambda piece: decoder(piece[0], [references[row] for row in piece], room), pieces
+            ):
                 outcomes += results
                 bar.update(len(results))
                 alive(f"{what}: {len(outcomes):,} of {len(references):,} images")
+            for row in [row for row, outcome in enumerate(outcomes) if outcome.too_large]:
+                (outcomes[row],) = decoder(row, [references[row]], room_for_images())
+                alive(f"{what}: the largest images, one after another")
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             raise
@@ -88,7 +99,7 @@ def decode_rows(references: Sequence[Reference], target: Target | None, what: st
 def readable(reference: Reference) -> bool:
     """Whether an image can be decoded."""
     with quiet():
-        return not _decode(0, [reference], None)[0].problem
+        return not _decode(0, [reference], room_for_images(), None)[0].problem
 
 
 def cpus() -> int:
@@ -114,24 +125,24 @@ def quiet() -> Iterator[None]:
         yield
 
 
-# decodes the images from a row on, and may be called by several threads at once
-Decoder = Callable[[int, Sequence[Reference]], list[DecodeResult]]
+# decodes the images from a row on, each in so many bytes, and may be called by several threads at once
+Decoder = Callable[[int, Sequence[Reference], float], list[DecodeResult]]
 
 
 @contextmanager
 def _in_place(target: Target | None) -> Iterator[Decoder]:
     with quiet():
-        yield lambda first, references: _decode(first, references, target)
+        yield lambda first, references, room: _decode(first, references, room, target)
 
 
 @contextmanager
 def _processes(target: Target | None, count: int) -> Iterator[Decoder]:
     idle: SimpleQueue[Process] = SimpleQueue()
 
-    def decoder(first: int, references: Sequence[Reference]) -> list[DecodeResult]:
+    def decoder(first: int, references: Sequence[Reference], room: float) -> list[DecodeResult]:
         process = idle.get()
         try:
-            return process.decode(first, references)
+            return process.decode(first, references, room)
         finally:
             idle.put(process)
 
@@ -147,21 +158,26 @@ class Process:
     def __init__(self, target: Target | None) -> None:
         self._target = target
         self._connection, theirs = Pipe()
-        files = [theirs.fileno(), *([target.file] if target else [])]
+        # the row of each image that it begins. Nobody waits for these: messages would take a tenth of the time of small
+        # images
+        self._begun, begun = os.pipe()
+        own = [theirs.fileno(), os.getpid(), begun]
         # a session of its own, since Ctrl-C goes to all processes of the terminal's
         try:
             self._process = subprocess.Popen(  # noqa: S603 (its own code)
-                [sys.executable, "-c", CODE, str(PROJECT), str(theirs.fileno()), str(os.getpid())],
+                [sys.executable, "-c", CODE, str(PROJECT), *map(str, own)],
                 stdin=subprocess.DEVNULL,
-                pass_fds=files,
+                pass_fds=[theirs.fileno(), begun, *([target.file] if target else [])],
                 start_new_session=True,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
         except OSError as error:
             self._connection.close()
+            os.close(self._begun)
             raise RunError(f"no process that decodes images can be started: {error}") from error
         finally:
             theirs.close()
+            os.close(begun)
 
     def __enter__(self) -> Process:
         return self
@@ -169,49 +185,71 @@ class Process:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()
+        os.close(self._begun)
 
-    def decode(self, first: int, references: Sequence[Reference]) -> list[DecodeResult]:
+    def decode(self, first: int, references: Sequence[Reference], room: float) -> list[DecodeResult]:
         """Let the process decode images into the rows from `first` on. Raises RunError where it died."""
         try:
-            self._connection.send((self._target, first, references))
+            self._connection.send((self._target, first, references, room))
             answer: list[DecodeResult] | Exception = self._connection.recv()
         except (EOFError, ConnectionError):
-            raise RunError(self._death(references)) from None
+            raise RunError(self._death(first, references)) from None
+        self._rows_begun(len(references))
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    def _death(self, references: Sequence[Reference]) -> str:
+    def _rows_begun(self, most: int) -> bytes:
+        return os.read(self._begun, most * ROW_BYTES)
+
+    def _death(self, first: int, references: Sequence[Reference]) -> str:
         code = self._process.wait()
+        last = self._rows_begun(len(references))[-ROW_BYTES:]  # none, of one that died before
+        reference = references[int.from_bytes(last, "big") - first if last else 0]
         how = f"exit code {code}: see above" if code >= 0 else signal.Signals(-code).name
         return (
-            f"a process that decodes images died ({how}) between {references[0]} and {references[-1]}. If memory ran "
-            "out (SIGKILL), close other programs. If it dies there again, get these images again or remove them. The "
-            "same command decodes anew."
+            f"a process that decodes images died ({how}) at {reference}. If memory ran out (SIGKILL), close other "
+            "programs. If it dies there again, get this image again, or remove it. The same command decodes anew."
         )
 
 
-def serve(descriptor: str, parent: str) -> None:
-    """What such a process does: decode what comes through a connection, until the process at its other end is gone."""
+def serve(descriptor: str, parent: str, begun: str) -> None:
+    """What such a process does: decode what comes through a connection, until the process at its other end is gone.
+
+    Into the pipe `begun` it writes the row of each image beforehand.
+    """
     die_with(int(parent))  # also while it waits for a file that nobody writes
     with Connection(int(descriptor)) as connection, quiet(), suppress(EOFError, ConnectionError):
         while True:
-            target, first, references = connection.recv()
+            target, first, references, room = connection.recv()
             try:
-                answer: list[DecodeResult] | Exception = _decode(first, references, target)
-            except (UserError, OSError, MemoryError) as problem:
+                answer: list[DecodeResult] | Exception = _decode(first, references, room, target, int(begun))
+            except (UserError, OSError) as problem:
                 answer = problem
             connection.send(answer)
 
 
-def _decode(first: int, references: Sequence[Reference], target: Target | None) -> list[DecodeResult]:
+def _decode(
+    first: int,
+    references: Sequence[Reference],
+    room: float,
+    target: Target | None,
+    begun: int | None = None,
+) -> list[DecodeResult]:
+    """What becomes of each image; its row is written to the descriptor `begun` beforehand."""
     outcomes = []
     for row, reference in enumerate(references, first):
+        if begun is not None:
+            os.write(begun, row.to_bytes(ROW_BYTES, "big"))
         try:
-            image = load(reference)
-            checksum = target.write(row, resize(image, target.size)) if target else 0
+            image = load(reference, room)
+            own_digest = digest(image)
             oddity = "" if isinstance(image, np.ndarray) else image.info.get(ODDITY, "")
-            outcomes.append(DecodeResult(digest(image), "", oddity, checksum))
+            # last: of what can't be read nothing is written
+            checksum = target.write(row, resize(image, target.size)) if target else 0
+            outcomes.append(DecodeResult(own_digest, "", oddity, checksum))
+        except MemoryError:
+            outcomes.append(DecodeResult("", RAN_OUT, too_large=True))
         except UnreadableError as problem:
-            outcomes.append(DecodeResult("", str(problem)))
+            outcomes.append(DecodeResult("", str(problem), too_large=isinstance(problem, TooLargeError)))
     return outcomes

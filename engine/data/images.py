@@ -2,8 +2,8 @@
 
 The rules, for every dataset alike:
 
-- The format is known by a file's content, not by its name; DICOM files are also known by their suffix. HEIF and JPEG XL
-  take a package.
+- The format is known by a file's content, not by its name; what has none that is known is DICOM if its suffix says so.
+  HEIF and JPEG XL take a package.
 - EXIF rotation is applied: pixels are the way round that a viewer shows them.
 - Grey becomes three equal channels. Transparent pixels are laid on white (but for the one transparent grey that a
   16-bit PNG can have); of an image that is wholly transparent the colours are taken, and ODDITY says so. CMYK and
@@ -13,8 +13,9 @@ The rules, for every dataset alike:
   image is as dark as that makes it, and ODDITY says so.
 - TIFF: where white is 0, at any depth, the image is inverted. A fourth band is transparency if the file says so and it
   can be a mask; any other, such as near infrared, is left out, and ODDITY says so.
-- An image has at most MOST_PIXELS. A file of which a part is missing is not read, also where its decoder would fill
-  the rest in: engine/data/missing_pixels.py. Damage within a JPEG can't be told from an odd picture.
+- An image has at most MOST_PIXELS, and what its header says of its size must fit in memory before more of it is read.
+- A file of which a part is missing is not read, also where its decoder would fill the rest in:
+  engine/data/missing_pixels.py. Damage within a JPEG can't be told from an odd picture.
 - Of several frames the first is taken. Colour profiles (ICC) are not applied.
 - DICOM: as engine/data/dicom.py says.
 - Resizing is bilinear with antialiasing, to exactly the height and width asked for; the aspect ratio gives way.
@@ -25,6 +26,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import importlib
+import math
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -45,6 +47,7 @@ from PIL import (
 
 from engine.data.dicom import decode_dicom
 from engine.data.file_kinds import DICOM_SUFFIXES, HEAD, Plugin, format_of, is_dicom, plugin_of, what_else
+from engine.data.memory import RAN_OUT, TooLargeError, require_room
 from engine.data.missing_pixels import require_rest, require_strips
 from engine.data.part import HDF5Image, Pixels, Reference
 from engine.errors import UnreadableError, UserError
@@ -55,7 +58,9 @@ from engine.errors import UnreadableError, UserError
 DECODER = 1
 KEPT = 4
 HDF5_CACHE_BYTES = 128 << 20
-MOST_PIXELS = 10**9  # of one image; Pillow takes four bytes for each
+# of one image: five times what the largest cameras have, and what takes a minute to decode
+MOST_PIXELS = 10**9
+PIXEL_BYTES = 25  # that a pixel takes at most until it is resized: of a WebP with transparency; a JPEG's takes 10
 ODDITY = "oddity"  # what an image that load() returns has under this name in its `info`, if it is not ""
 
 # Pillow's limits are meant for pictures that strangers send to a server. These are the user's own, and MOST_PIXELS is
@@ -80,19 +85,21 @@ def decode(reference: Reference) -> Pixels:
     return np.asarray(load(reference))
 
 
-def load(reference: Reference) -> Pixels | Image.Image:
+def load(reference: Reference, room: float = math.inf) -> Pixels | Image.Image:
     """The image at its own size, as its decoder gives it: uint8 (H, W, 3), which may be read-only, or Pillow's RGB.
 
-    UnreadableError: it can't be decoded. UserError: the package that reads it is missing, or the HDF5 file that it is
-    a part of can't be opened.
+    UnreadableError: it can't be decoded; TooLargeError, where that would take more than `room` bytes, or more than
+    there are. UserError: the package that reads it is missing, or the HDF5 file that it is a part of can't be opened.
     """
     path = reference.path if isinstance(reference, HDF5Image) else reference
     try:
         if isinstance(reference, HDF5Image):
-            return _decode_hdf5(reference)
-        return _load_file(reference)
-    except (UnreadableError, UserError, MemoryError):
+            return _decode_hdf5(reference, room)
+        return _load_file(reference, room)
+    except (UnreadableError, UserError):
         raise
+    except MemoryError as error:
+        raise TooLargeError(RAN_OUT) from error
     # a damaged file can make a decoder raise nearly anything
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
@@ -100,27 +107,28 @@ def load(reference: Reference) -> Pixels | Image.Image:
         raise UnreadableError(_reason(error, path)) from error
 
 
-def _load_file(path: Path) -> Pixels | Image.Image:
-    if path.suffix.lower() in DICOM_SUFFIXES:
-        return decode_dicom(path)
+def _load_file(path: Path, room: float) -> Pixels | Image.Image:
+    if path.suffix.lower() in DICOM_SUFFIXES and not format_of(_head(path)):
+        return decode_dicom(path, room)
     try:
-        return _open(path)
+        return _open(path, room)
     except UnidentifiedImageError:
         head = _head(path)
         if is_dicom(head):
-            return decode_dicom(path)
+            return decode_dicom(path, room)
         if plugin := plugin_of(head):
             _register(plugin)
-            return _open(path)
+            return _open(path, room)
         raise
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path, room: float) -> Image.Image:
     with Image.open(path, formats=_formats()) as image:  # which has read the header alone
-        if image.width * image.height > MOST_PIXELS:
-            raise UnreadableError(
-                f"{image.width:,} x {image.height:,} pixels are more than {MOST_PIXELS:,}: make it smaller, or cut it"
-            )
+        pixels = image.width * image.height
+        said = f"{image.width:,} x {image.height:,} pixels"
+        if pixels > MOST_PIXELS:
+            raise UnreadableError(f"{said} are more than {MOST_PIXELS:,}: make it smaller, or cut it")
+        require_room(*_needed(image, said), room)
         require_strips(image)
         how = _Stored.of(image)
         _correct_tiff(image, how.deep)
@@ -134,6 +142,16 @@ def _open(path: Path) -> Image.Image:
             shown = Image.new("RGB", shown.size, "white")
             shown.paste(part, frame[:2])
         return shown
+
+
+def _needed(image: Image.Image, size: str) -> tuple[str, int]:
+    """What takes the most memory of an image that is not loaded yet, and how much: `size` is what it is, in words."""
+    pixels = image.width * image.height
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        wide, high = (int(image.tag_v2.get(tag, 0)) for tag in (322, 323))
+        if wide * high > pixels:  # a tile is unpacked as a whole, also where the image is but a corner of it
+            return f"{size} in tiles of {wide:,} x {high:,}", PIXEL_BYTES * wide * high
+    return size, PIXEL_BYTES * pixels
 
 
 def _formats() -> list[str]:
@@ -308,7 +326,7 @@ _OPTIONAL = {"AVIF": "avif", "JPEG 2000": "jpg_2000", "WebP": "webp"}  # what a 
 
 def has_remedy(reason: str) -> bool:
     """Whether the reason for which an image can't be read says what to do, so that to get it again is wrong advice."""
-    return "pip install" in reason or "git lfs pull" in reason
+    return any(words in reason for words in ("pip install", "git lfs pull", "make it smaller"))
 
 
 def _reason(error: Exception, path: Path) -> str:
@@ -323,7 +341,9 @@ def _reason(error: Exception, path: Path) -> str:
             return f"{found}, but damaged, or of a kind that Pillow doesn't read: other bits, bands or compression"
         return what_else(head) or "not an image of a known format"
     if "MAX_TEXT" in str(error):
-        return "it holds too much text beside its pixels: save it anew without that"
+        return "it holds too much text, or too large a colour profile, beside its pixels: save it anew without that"
+    if "decoder object" in str(error):  # as Pillow says it of a WebP
+        return "damaged, or a part of it is missing"
     # str() of a KeyError puts its message in quotes
     message = error.args[0] if isinstance(error, KeyError) and error.args else error
     without_objects = re.sub(r" ?<[^<>]* at 0x[0-9a-f]+>", "", str(message))
@@ -377,11 +397,14 @@ def _open_array(file: Any, name: str) -> Any:
     return array_of(file, name)
 
 
-def _decode_hdf5(reference: HDF5Image) -> Pixels:
+def _decode_hdf5(reference: HDF5Image, room: float) -> Pixels:
     array = _open_array(open_hdf5(reference.path), reference.array)
     if not hasattr(array, "shape"):
         raise UnreadableError(f"{reference.array} is not an array")
-    pixels = np.asarray(array[reference.index])
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise UnreadableError(f"{pixels.dtype} {pixels.shape} instead of uint8 (height, width, 3)")
-    return pixels
+    shape = array.shape[1:]
+    if array.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3:
+        raise UnreadableError(f"{array.dtype} {shape} instead of uint8 (height, width, 3)")
+    # a chunk is unpacked as a whole
+    needed = PIXEL_BYTES * math.prod(shape[:2]) + math.prod(array.chunks or (0,))
+    require_room(f"{shape[0]:,} x {shape[1]:,} pixels", needed, room)
+    return np.asarray(array[reference.index])

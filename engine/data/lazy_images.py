@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from engine.data.decode_pool import cpus
 from engine.data.images import digest, load, resize
+from engine.data.memory import TooLargeError, room_for_images
 from engine.data.part import Pixels, Reference
 from engine.errors import RunError, UnreadableError, UserError
 
@@ -27,6 +29,7 @@ class LazyImages:
     ) -> None:
         self.shape: tuple[int, ...] = (len(references), *size, 3)
         self._references, self._names, self._digests = references, names, digests
+        self._alone = threading.Lock()
         # for good: threads that take turns at warnings.catch_warnings() may leave the filters of another
         warnings.filterwarnings("ignore", module="PIL|pydicom")
 
@@ -41,12 +44,21 @@ class LazyImages:
         return pixels
 
     @cached_property
+    def _room(self) -> float:
+        return room_for_images() / (1 + MOST_THREADS)  # one beside those that fit
+
+    @cached_property
     def _threads(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(min(cpus(), MOST_THREADS), "decoding")
 
     def _pixels(self, row: int) -> Pixels:
+        reference = self._references[row]
         try:
-            image = load(self._references[row])
+            try:
+                image = load(reference, self._room)
+            except TooLargeError:
+                with self._alone:
+                    image = load(reference, room_for_images())
         except (UnreadableError, UserError, OSError) as problem:
             raise RunError(f"{self._names[row]} can't be read any more: {problem}. {REMEDY}") from problem
         # the run's id and the search for copies rest on what was there then

@@ -198,7 +198,7 @@ def test_cache(benchmark: Benchmark, tmp_path: Path) -> None:
     out = tmp_path / "cache.json"
     printed = benchmark(benchmarks.cache, "--images", "40", "--size", "32", "--rounds", "1", "--out", str(out))
     assert "cache made" in printed
-    assert all(min(read(out)[name]) > 0 for name in ("build", "load", "gather", "decode", "copy"))
+    assert all(min(read(out)[name]) > 0 for name in ("build", "load", "gather", "decode", "copy", "check"))
 
 
 Recorded = list[Config]

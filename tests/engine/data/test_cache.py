@@ -22,14 +22,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import folder
 from engine.data import cache as cache_module
 from engine.data import decode_pool as decoding
 from engine.data.cache import Cache, NotDecodedError, decode_all
 from engine.data.images import decode, digest, resize
+from engine.data.kept_pixels import KeptPixels
 from engine.data.part import HDF5Image, Part, Pixels, RawSplits, Reference
 from engine.errors import RunError, UnreadableError, UserError
 from engine.paths import PROJECT, cache_folder
 from tests import toy
+from tests.conftest import Command
 from tests.engine.data.pictures import (
     BAD,
     SIZE,
@@ -44,6 +47,7 @@ from tests.engine.data.pictures import (
     until,
     without_rights,
 )
+from tests.scripts.test_folder import QUICK, parted, record
 
 
 @pytest.fixture
@@ -51,7 +55,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Reference]:
     """What has been decoded for the cache."""
     seen: list[Reference] = []
 
-    def count(reference: Reference) -> Pixels:
+    def count(reference: Reference, _: float) -> Pixels:
         seen.append(reference)
         return decode(reference)
 
@@ -368,6 +372,30 @@ def test_damage_while_it_is_used_ends_the_run_and_is_mended_by_the_next(
     np.testing.assert_array_equal(decoded(data).part(listed(data).train).pixels(), expected)
 
 
+def test_a_run_whose_cache_is_cut_goes_on_when_it_is_given_again(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """The numbers are those of an undisturbed run."""
+    parted(tmp_path / "pets")
+    assert command(f"pets {QUICK} --cache-dir kept --out whole", folder.DATASET) == 0
+    reads, read = [], KeptPixels.__getitem__
+
+    def cut(pixels: KeptPixels, rows: Any) -> Pixels:
+        reads.append(len(rows))
+        if len(reads) == 4:
+            (path,) = (tmp_path / "kept").glob("*.npy")
+            os.truncate(path, 200)
+        return read(pixels, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KeptPixels, "__getitem__", cut)
+        assert command(f"pets {QUICK} --cache-dir kept --out cut", folder.DATASET) == 3
+    assert "were damaged while they were in use" in capsys.readouterr().err
+    assert command(f"pets {QUICK} --cache-dir kept --out cut", folder.DATASET) == 0
+    assert "are damaged (its size or its beginning is not what was written): decoded anew" in capsys.readouterr().err
+    assert record(tmp_path / "cut")["test"] == record(tmp_path / "whole")["test"]
+
+
 def test_a_bad_sector(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part, read = decoded(data).part(listed(data).train), os.preadv
 
@@ -461,7 +489,7 @@ def test_good_images_are_not_decoded_again_for_the_sake_of_bad_ones(spoilt: Path
 def test_an_image_that_can_be_read_now_is_no_longer_left_out(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A right that was given, or a package that was installed, changes neither size nor time."""
 
-    def lacks_a_codec(reference: Reference) -> Pixels:
+    def lacks_a_codec(reference: Reference, _: float) -> Pixels:
         if reference == data / "train" / "3.png":
             raise UnreadableError("a codec is missing")
         return decode(reference)
@@ -552,12 +580,12 @@ os.cpu_count = lambda: 2
 from engine.data.part import RawSplits, Part
 data = Path(sys.argv[1])
 load = decoding.load
-def wait(reference):
+def wait(reference, room):
     with (data / "log").open("a") as log:
         log.write("x")
     while not (data / "go").exists():
         time.sleep(0.01)
-    return load(reference)
+    return load(reference, room)
 decoding.load = wait
 def interrupt(*_):
     (data / "interrupted").touch()
@@ -655,7 +683,7 @@ def test_an_interrupt_while_it_waits_for_the_lock(data: Path, process: Callable[
 def test_an_error_of_the_decoder_leaves_nothing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when a package is missing."""
 
-    def missing(_: Reference) -> Pixels:
+    def missing(*_: Any) -> Pixels:
         raise UserError("pip install it")
 
     monkeypatch.setattr(decoding, "load", missing)

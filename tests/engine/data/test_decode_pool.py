@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from engine.data import decode_pool as decoding
+from engine.data import images
 from engine.data.cache import Decoded
 from engine.data.decode_pool import DecodeResult, Target, decode_rows
 from engine.data.images import decode, digest
@@ -114,10 +115,73 @@ def test_a_process_that_is_killed(data: Path, started: list["subprocess.Popen[by
         decoded(data)
     killer.join()
     message = str(caught.value)
-    assert message.startswith("a process that decodes images died (SIGKILL) between ")
+    assert message.startswith("a process that decodes images died (SIGKILL) at ")
     assert str(data) in message
     assert "memory" in message
     assert kept(data) == []
+
+
+def test_a_process_that_dies_at_an_image_is_named_with_it(
+    data: Path, started: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dies = (
+        "import os; decode_pool.load = lambda path, _: os.kill(os.getpid(), 9) if path.name == '13.png' else load(path)"
+    )
+    begin, serve = decoding.CODE.split("decode_pool.serve")
+    monkeypatch.setattr(decoding, "CODE", f"{begin}load = decode_pool.load; {dies}; decode_pool.serve{serve}")
+    with pytest.raises(RunError, match=f"died \\(SIGKILL\\) at {data / 'train' / '13.png'}. If memory ran out"):
+        decoded(data)
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_what_is_too_large_beside_others_is_decoded_alone(
+    processes: bool, data: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Each image takes 2,200 to 3,300 bytes by its size, and half of 6,000 are left for each of two at once."""
+    if processes:
+        request.getfixturevalue("started")
+    monkeypatch.setattr(decoding, "cpus", lambda: 2)
+    asked: list[int] = []
+
+    def room() -> float:
+        asked.append(len(asked))
+        return 6000
+
+    monkeypatch.setattr(decoding, "room_for_images", room)
+    found, original = decoded(data), listed(data)
+    assert not found.bad
+    for whole in (original.train, original.test):
+        check(found.part(whole), whole)
+    pixels = [decode(reference) for part in (original.train, original.test) for reference in references(part)]
+    assert 0 < sum(25 * image.shape[0] * image.shape[1] > 3000 for image in pixels) == len(asked) - 1 < 27
+
+
+def test_what_is_too_large_alone_is_left_out_if_that_is_allowed(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "room_for_images", lambda: 25 * 11 * 11)
+    bad = decoded(data, allow_unreadable=True).bad
+    assert 0 < len(bad) < 27
+    assert set(bad.values()) == {
+        "11 x 12 pixels take up to 0.0 GB of memory, more than the 0.0 GB that are left for it: close other programs, "
+        "make it smaller, or cut it"
+    }
+    with pytest.raises(UserError) as caught:
+        decoded(data)
+    assert "Do what these lines say, or leave them out with --allow-partial" in str(caught.value)
+
+
+def test_memory_that_runs_out_at_an_image(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def resize(image: Any, size: tuple[int, int]) -> Any:
+        if image.height == 12:
+            raise MemoryError
+        return images.resize(image, size)
+
+    monkeypatch.setattr(decoding, "resize", resize)
+    bad = decoded(data, allow_unreadable=True).bad
+    assert 0 < len(bad) < 27
+    assert all(
+        reason.startswith("memory ran out while it was decoded: close other programs") for reason in bad.values()
+    )
+    assert len(decoded(data, allow_unreadable=True).bad) == len(bad)
 
 
 def test_a_process_that_fails(data: Path, started: list[Any], monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import JPEGLSLosslessDecoder
 from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -21,8 +22,10 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from engine.data.images import decode, has_remedy
+from engine.data.images import decode, has_remedy, load
+from engine.data.memory import TooLargeError
 from engine.data.part import Pixels
+from engine.errors import UnreadableError
 from tests.engine.data.pictures import (
     COLOURS,
     GREY,
@@ -301,3 +304,86 @@ def test_dicom_that_takes_a_package_that_is_not_here(tmp_path: Path, monkeypatch
     reason = unreadable(tmp_path / "image.dcm")
     assert reason == "JPEG-LS Lossless Image Compression is read by a package: pip install 'pylibjpeg[all]'"
     assert has_remedy(reason)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ({"RescaleSlope": "nan", "RescaleIntercept": 0}, "its RescaleSlope is nan, which no image can be scaled by"),
+        ({"RescaleSlope": "inf", "RescaleIntercept": 0}, "its RescaleSlope is inf, which"),
+        ({"RescaleSlope": "1e300", "RescaleIntercept": 0}, "its RescaleSlope is 1e+300, which"),
+        ({"RescaleSlope": "1e-300", "RescaleIntercept": 0}, "its RescaleSlope is 1e-300, which"),
+        ({"RescaleSlope": 1, "RescaleIntercept": "nan"}, "its RescaleIntercept is nan, which"),
+        ({"RescaleSlope": 1, "RescaleIntercept": "-inf"}, "its RescaleIntercept is -inf, which"),
+        ({"RescaleSlope": 0, "RescaleIntercept": 5}, "its RescaleSlope 0 and RescaleIntercept 5 leave a single grey"),
+        (
+            {"RescaleSlope": 1, "RescaleIntercept": "1e25"},
+            "RescaleSlope 1 and RescaleIntercept 1e+25 leave a single grey",
+        ),
+        ({"WindowCenter": "nan", "WindowWidth": 400}, "its WindowCenter is nan, which"),
+        ({"WindowCenter": 40, "WindowWidth": "nan"}, "its WindowWidth is nan, which"),
+        ({"WindowCenter": 40, "WindowWidth": ["inf", "40"]}, "its WindowWidth is inf, which"),
+        (
+            {"WindowCenter": 40, "WindowWidth": "-3"},
+            "Window Width must be greater than or equal to 1",
+        ),
+        ({"BitsStored": 0}, "'Bits Stored' value of '0'"),
+        ({"BitsStored": 17}, "'Bits Stored' value of '17'"),
+        ({"PhotometricInterpretation": "INFRARED"}, "'Photometric Interpretation' value 'INFRARED'"),
+        ({"PhotometricInterpretation": "RGB"}, "its PhotometricInterpretation is 'RGB' of 1 samples, which"),
+        ({"Rows": 6}, "The number of bytes of pixel data is less than expected (70 vs 84 bytes)"),
+        ({"Rows": 0}, "'Rows' value of '0'"),
+        (
+            {"Rows": 60_000, "Columns": 60_000},
+            "60,000 x 60,000 pixels take up to 144.0 GB of memory",
+        ),
+        ({"VOILUTSequence": [table(40, 0, np.arange(9))]}, "a table of its greys has 40 bits instead of 1 to 16"),
+        ({"VOILUTSequence": [table(0, 0, np.arange(9))]}, "a table of its greys has 0 bits instead of 1 to 16"),
+    ],
+)
+def test_a_header_that_can_not_be_right(attributes: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    header = dicom(TWELVE)
+    with pydicom.config.disable_value_validation():
+        for name, value in attributes.items():
+            setattr(header, name, value)
+        header.save_as(tmp_path / "image.dcm", enforce_file_format=True)
+    with pytest.raises(UnreadableError) as caught:
+        load(tmp_path / "image.dcm", 1e9)
+    assert reason.lower() in str(caught.value).lower()
+
+
+def test_a_table_that_is_shorter_than_it_says(tmp_path: Path) -> None:
+    item = table(8, 0, np.arange(9))
+    item.LUTDescriptor = [4096, 0, 8]
+    dicom(TWELVE, VOILUTSequence=[item]).save_as(tmp_path / "image.dcm", enforce_file_format=True)
+    assert unreadable(tmp_path / "image.dcm") == "a table of its greys is shorter than its 4,096 entries"
+
+
+@pytest.mark.parametrize("coding", [JPEGBaseline8Bit, JPEGLSLossless, JPEG2000Lossless])
+def test_compressed_pixels_of_another_size_than_the_headers(coding: Any, tmp_path: Path) -> None:
+    """Its decoder would make what the stream says."""
+    if coding == JPEG2000Lossless:
+        stream = encoded(Image.fromarray(SMOOTH[..., 0]), "JPEG2000", no_jp2=True)
+    else:
+        stream = encoded(Image.fromarray(SMOOTH[..., 0]), "JPEG")
+    if coding == JPEGLSLossless:
+        stream = stream.replace(b"\xff\xc0", b"\xff\xff\xf7")
+    header = dicom(GREY)
+    header.file_meta.TransferSyntaxUID = coding
+    header.PixelData = encapsulate([stream])
+    header.save_as(tmp_path / "image.dcm", enforce_file_format=True)
+    assert unreadable(tmp_path / "image.dcm") == "its pixels are 48 x 40, but its header says 7 x 5"
+
+
+def test_a_deflated_file(tmp_path: Path) -> None:
+    """It is unpacked as a whole by who reads it: what it unpacks to is looked at first."""
+    header = dicom(GREY)
+    header.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    header.save_as(tmp_path / "image.dcm", enforce_file_format=True)
+    np.testing.assert_array_equal(decode(tmp_path / "image.dcm"), three(GREY))
+    header = dicom(np.zeros((3000, 3000), np.uint16))
+    header.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    header.save_as(tmp_path / "image.dcm", enforce_file_format=True)
+    assert (tmp_path / "image.dcm").stat().st_size < 30_000
+    with pytest.raises(TooLargeError, match=r"^more than [0-9,]+ bytes, packed into [0-9,]+, take up to 0\.0 GB"):
+        load(tmp_path / "image.dcm", 1e7)

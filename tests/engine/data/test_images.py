@@ -21,7 +21,9 @@ import torch
 from PIL import Image, ImageCms, ImageFile, PngImagePlugin, __version__
 from torchvision.transforms.v2 import functional
 
+from engine.data.decode_pool import quiet
 from engine.data.images import ODDITY, decode, digest, load, open_hdf5, resize
+from engine.data.memory import RAN_OUT, TooLargeError
 from engine.data.part import HDF5Image, Pixels
 from engine.errors import UnreadableError, UserError
 from tests.engine.data.pictures import (
@@ -500,7 +502,7 @@ def test_hdf5(hdf5: Path) -> None:
         ("floats", 0, r"float32 \(6, 5, 3\) instead of uint8"),
         ("grey", 0, r"uint8 \(6, 5\) instead of uint8"),
         ("four", 0, r"uint8 \(6, 5, 4\) instead of uint8"),
-        ("number", 0, "scalar"),
+        ("number", 0, r"int64 \(\) instead of uint8"),
         ("group", 0, "group is not an array"),
         ("none", 0, "^Unable to .*'none' doesn't exist"),
     ],
@@ -525,6 +527,15 @@ def test_hdf5_that_shows_the_bytes_of_another_file(tmp_path: Path, hdf5: Path, h
             file["images"] = h5py.ExternalLink(str(hdf5), "images")
     with pytest.raises(UserError, match="'images' refers to another file"):
         decode(HDF5Image(tmp_path / "other.h5", "images", 0))
+
+
+def test_hdf5_that_unpacks_to_more_than_there_is_room_for(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "images.h5", "w") as file:
+        file.create_dataset("wide", (3, 100_000, 90_000, 3), np.uint8, chunks=(1, 100, 100, 3))
+        file.create_dataset("chunk", (900_000, 2, 3, 3), np.uint8, chunks=(900_000, 2, 3, 3), compression="gzip")
+    for array, size in (("wide", "100,000 x 90,000"), ("chunk", "2 x 3")):
+        with pytest.raises(TooLargeError, match=f"^{size} pixels take up to .* more than the 0.0 GB"):
+            load(HDF5Image(tmp_path / "images.h5", array, 0), 1e7)
 
 
 def test_a_damaged_chunk_spoils_its_images_alone(hdf5: Path) -> None:
@@ -675,8 +686,10 @@ def test_no_permission(tmp_path: Path) -> None:
     ],
 )
 def test_a_package_that_is_missing(
-    package: str, reference: Path | HDF5Image, line: str, monkeypatch: pytest.MonkeyPatch
+    package: str, reference: Path | HDF5Image, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.dcm").write_bytes(bytes(128) + b"DICM")
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
@@ -767,3 +780,108 @@ def test_no_other_program_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert image.format == "EPS"
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("it was started"))
     unreadable(path)
+
+
+BOMB = png(8, 0, [0])
+ROW = len(b"\x89PNG\r\n\x1a\n") + 8  # where a PNG's width lies
+
+
+def sized(wide: int, high: int) -> bytes:
+    """A PNG that says that it is so large."""
+    header = b"IHDR" + struct.pack(">II", wide, high) + BOMB[ROW + 8 : ROW + 13]
+    return BOMB[:12] + header + struct.pack(">I", zlib.crc32(header)) + BOMB[ROW + 17 :]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "TGA", "JPEG2000", "QOI", "PCX"])
+def test_what_an_image_takes_is_known_before_it_is_decoded(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind not in Image.SAVE:
+        pytest.skip("this Pillow does not write it")
+    (tmp_path / "image").write_bytes(encoded(Image.fromarray(SMOOTH), kind))
+    load(tmp_path / "image", 40 * 48 * 25)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
+    with pytest.raises(TooLargeError, match=r"^48 x 40 pixels take up to 0\.0 GB of memory, more than "):
+        load(tmp_path / "image", 40 * 48 * 25 - 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [
+        ((13_000, 13_000), "^13,000 x 13,000 pixels take up to 4.2 GB of memory, more than the 2.0 GB that are left"),
+        ((65_500, 65_500), "^65,500 x 65,500 pixels are more than 1,000,000,000: make it smaller, or cut it"),
+        ((2**31 - 1, 2**31 - 1), "^2,147,483,647 x 2,147,483,647 pixels are more than 1,000,000,000"),
+    ],
+)
+def test_bombs(size: tuple[int, int], reason: str, tmp_path: Path) -> None:
+    (tmp_path / "image.png").write_bytes(sized(*size))
+    with pytest.raises(UnreadableError, match=reason):
+        load(tmp_path / "image.png", 2e9)
+
+
+def test_a_jpeg_that_says_it_is_huge(tmp_path: Path) -> None:
+    data = encoded(Image.fromarray(SMOOTH), "JPEG")
+    start = data.index(b"\xff\xc0")
+    (tmp_path / "image.jpg").write_bytes(data[: start + 5] + struct.pack(">HH", 65_500, 65_500) + data[start + 9 :])
+    assert unreadable(tmp_path / "image.jpg").startswith("65,500 x 65,500 pixels are more than 1,000,000,000")
+
+
+def test_an_image_100_000_pixels_wide(decoded: Callable[..., Pixels]) -> None:
+    wide = np.tile(COLOURS, (1, 15_000, 1))[:, :100_000]
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(wide), "PNG")), wide)
+
+
+def test_memory_that_runs_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Any) -> None:
+        raise MemoryError
+
+    (tmp_path / "image.png").write_bytes(png(8, 0, [1, 2]))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    assert unreadable(tmp_path / "image.png") == RAN_OUT
+
+
+def test_a_colour_profile_that_unpacks_to_much(tmp_path: Path) -> None:
+    profile = b"iCCPx\0\0" + zlib.compress(bytes(65 << 20), 1)
+    chunk = struct.pack(">I", len(profile) - 4) + profile + struct.pack(">I", zlib.crc32(profile))
+    data = png(8, 0, [7, 200])
+    (tmp_path / "image.png").write_bytes(data[:33] + chunk + data[33:])
+    assert unreadable(tmp_path / "image.png") == (
+        "it holds too much text, or too large a colour profile, beside its pixels: save it anew without that"
+    )
+
+
+@pytest.mark.parametrize("name", ["image.png", "image.jpg", "image.dcm", "image.txt", "image"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "GIF", "BMP", "WEBP", "JPEG"])
+def test_a_wrong_suffix_is_of_no_account(kind: str, name: str, decoded: Callable[..., Pixels]) -> None:
+    data = encoded(Image.fromarray(SMOOTH), kind)
+    np.testing.assert_array_equal(decoded(data, name), decoded(data, f"right.{kind.lower()}"))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "GIF", "BMP", "WEBP", "JPEG", "PPM", "TGA", "JPEG2000"])
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.9])
+def test_cut_files(kind: str, share: float, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(image), kind)
+    (tmp_path / "image").write_bytes(data[: int(share * len(data))])
+    with quiet():
+        reason = unreadable(tmp_path / "image")
+    assert "decoder object" not in reason
+    assert (reason == "empty") is (share == 0)
+
+
+def tiled(tile: int) -> bytes:
+    """A grey TIFF of 48x40 pixels, white, in the corner of a single deflated tile."""
+    packed = zlib.compress(b"\xff" * tile * tile)
+    tags = {256: 48, 257: 40, 258: 8, 259: 8, 262: 1, 277: 1, 322: tile, 323: tile, 324: 8, 325: len(packed)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHI", b"II", 42, 8 + len(packed)) + packed + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def test_a_tile_that_is_larger_than_its_image(tmp_path: Path) -> None:
+    (tmp_path / "image.tif").write_bytes(tiled(64))
+    np.testing.assert_array_equal(np.asarray(load(tmp_path / "image.tif", 1e6)), np.full((40, 48, 3), 255))
+    (tmp_path / "image.tif").write_bytes(tiled(8192))
+    assert (tmp_path / "image.tif").stat().st_size < 1e5
+    reason = "^48 x 40 pixels in tiles of 8,192 x 8,192 take up to 1.7 GB of memory, more than the 0.1 GB"
+    with pytest.raises(TooLargeError, match=reason):
+        load(tmp_path / "image.tif", 1e8)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import folder
+from engine.data import lazy_images
 from engine.data.cache import Decoded, decode_all
 from engine.data.part import HDF5Image, Part, RawSplits
 from engine.errors import RunError
@@ -111,6 +112,20 @@ def test_a_file_of_images_that_is_gone(tmp_path: Path) -> None:
     (tmp_path / "images.h5").unlink()
     with pytest.raises(RunError, match=r"^a can't be read any more: .*images\.h5"):
         part.pixels()
+
+
+@pytest.mark.parametrize("room", [20_000, 3000])
+def test_what_is_too_large_beside_others_is_decoded_alone(
+    room: int, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each image takes 2,200 to 3,300 bytes by its size."""
+    part = streamed(listed(data)).part(listed(data).train)
+    monkeypatch.setattr(lazy_images, "room_for_images", lambda: room)
+    if room == 20_000:  # a ninth of it is too little
+        check(part, listed(data).train)
+    else:
+        with pytest.raises(RunError, match=r"^train/\d+\.png can't be read any more: 11 x 1\d pixels take up to"):
+            part.pixels()
 
 
 def test_several_threads_may_read(data: Path) -> None:
