@@ -275,11 +275,22 @@ def listed_part(root: Path, names: Sequence[str], labels: Sequence[int]) -> tupl
 def _entries(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries)
+            return sorted(entry.name for entry in entries if _may_be_opened(entry))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise UserError(f"{folder} can't be read: {reason_of(error)}. Make it readable, or get it again.") from error
+
+
+def _may_be_opened(entry: os.DirEntry[str]) -> bool:
+    """Whether it is no pipe or device, which would be waited for; a link to nothing is told of by whoever reads it."""
+    if entry.is_file() or entry.is_dir():
+        return True
+    try:
+        entry.stat()
+    except OSError:
+        return True
+    return False
 
 
 def _folder_on_disk(root: Path, folder: str) -> Path:

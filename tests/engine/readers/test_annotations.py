@@ -126,6 +126,15 @@ def test_names_of_which_a_disk_holds_both_forms(tmp_path: Path) -> None:
     assert missing == ("b.jpg", "c.jpg", "c.JPG")
 
 
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    """It would be waited for; a link to nothing is told of by whoever decodes it."""
+    os.mkfifo(tmp_path / "1.png")
+    (tmp_path / "2.png").symlink_to(tmp_path / "1.png")
+    (tmp_path / "3.png").symlink_to(tmp_path / "nothing")
+    part, missing = listed_part(tmp_path, ["1.png", "2.png", "3.png"], [0, 1, 2])
+    assert (part.names, missing) == (["3.png"], ("1.png", "2.png"))
+
+
 def test_a_list_that_another_program_saved(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n')
     assert read_json(tmp_path / "a.json") == {"a": 1}
