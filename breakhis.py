@@ -36,7 +36,7 @@ def read(options: ReadOptions, magnification: int) -> RawSplits:
     by_name = {
         path.relative_to(root).with_suffix(".png").as_posix(): path
         for path in root.glob(f"*/SOB/*/*/{magnification}X/[!.]*")
-        if path.suffix.lower() == ".png" and not is_foreign(path.relative_to(root))
+        if path.suffix.lower() == ".png" and not is_foreign(path.relative_to(root)) and not path.is_fifo()
     }
     names = sorted(by_name, key=PurePosixPath)
     paths = [by_name[name] for name in names]

@@ -121,7 +121,9 @@ def read_parts(root: Path, order: list[str], options: ReadOptions) -> RawSplits:
     groups, missing = read_split(root, [name for part in parts.values() for name in part.names])
     if groups:
         parts = {key: replace(part, groups=[groups[name] for name in part.names]) for key, part in parts.items()}
-    notes = [f"{name}/ is none of the parts and is not used" for name in folders_in(root) if name not in order]
+    notes = [
+        f"{one_line(name)}/ is none of the parts and is not used" for name in folders_in(root) if name not in order
+    ]
     notes += loose_notes(listings) + unused + alike(classes)
     notes += [f"{part}/: {note}" for part, listing in listings.items() for note in layout_notes(listing.classes)]
     val = next((parts[part] for part in VALIDATION if part in parts), None)

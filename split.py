@@ -84,7 +84,7 @@ def split(options: argparse.Namespace) -> None:
     """Check everything, show the counts, then write."""
     check_sizes(options)
     source, output = check_places(options)
-    say(f"Reading {source}", go_on=True)
+    say(f"Reading {one_line(str(source))}", go_on=True)
     listing = list_classes(source)
     check_unused(source, [listing], options.allow_partial)
     check_apart(source, output, listing.sizes)
@@ -110,10 +110,11 @@ def split(options: argparse.Namespace) -> None:
         say("Dry run: nothing written", go_on=True)
         return
 
-    say(f"Writing {output} (--link {options.link})", go_on=True)
+    say(f"Writing {one_line(str(output))} (--link {options.link})", go_on=True)
     write(source, output, parts, options.link, record(listing, parts, groups, options), options.overwrite)
     counts = ", ".join(f"{len(names):,} {part}" for part, names in parts.items())
-    say(f"Split {counted(len(listing.sizes), 'image')} into {counts}; listed in {output / SPLIT_FILE}", go_on=True)
+    listed_in = one_line(str(output / SPLIT_FILE))
+    say(f"Split {counted(len(listing.sizes), 'image')} into {counts}; listed in {listed_in}", go_on=True)
 
 
 def check_sizes(options: argparse.Namespace) -> None:

@@ -89,7 +89,7 @@ def run_command(command: Callable[[], int | None], interrupted: str = "") -> int
             or_what = "" if surely_out_of_memory(problem) else ", or a library that does not work with this device"
             message = f"error: out of memory{or_what}. Try a smaller -bs or --size. ({reason})"
         else:
-            traceback.print_exc()
+            print(fit_to_show(traceback.format_exc().rstrip("\n")), file=sys.stderr)
             message = "error: this is a fault of the program; please report the lines above."
         return _complain(message, RunError.exit_code)
     finally:

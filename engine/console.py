@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -15,10 +16,12 @@ from engine.errors import RunError, one_line
 from engine.heartbeat import alive
 
 Item = TypeVar("Item")
+FORMATTED_BY_PYTHON = warnings.formatwarning
 
 
 def steady_streams() -> None:
-    """Let no missing stream, and no character that the terminal lacks, end a run."""
+    """Let no missing stream, and no character that the terminal lacks, end a run; nor a warning give it commands."""
+    warnings.formatwarning = _formatted
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -55,6 +58,11 @@ def say(*lines: str, go_on: bool = False) -> None:
 def fit_to_show(text: str) -> str:
     """Lines of text without what a terminal takes for its commands: names of files can hold anything."""
     return "\n".join(map(one_line, text.split("\n")))
+
+
+def _formatted(*warning: Any, **named: Any) -> str:
+    """What Python prints of a warning, which can have names out of a file in it."""
+    return fit_to_show(FORMATTED_BY_PYTHON(*warning, **named))
 
 
 def settle_streams() -> None:
@@ -100,6 +108,7 @@ def size_text(size: int) -> str:
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:
     """Columns of text, two blanks apart; the last one is as wide as it is."""
+    rows = [tuple(map(one_line, row)) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     return "\n".join(
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()

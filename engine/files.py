@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import filelock
 
-from engine.errors import UserError
+from engine.errors import UserError, one_line
 from engine.heartbeat import alive
 from engine.paths import nearest_existing, writable
 
@@ -95,7 +95,7 @@ def locked(path: Path, meanwhile: str) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            print(f"{meanwhile}: waiting for it", file=sys.stderr, flush=True)
+            print(one_line(f"{meanwhile}: waiting for it"), file=sys.stderr, flush=True)
             while not lock.is_locked:
                 alive("waiting for another process")
                 with suppress(filelock.Timeout):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.data.declaration import Dataset, File
 from engine.data.unpack import DAMAGE, Limits, RefusedError, unpack
-from engine.errors import UserError
+from engine.errors import UserError, one_line
 
 # An archive may have OTHER_ENTRIES, and ENTRIES_PER_IMAGE for each published image: BreakHis has four times as many in
 # it as are of one magnification, and macOS doubles them. MOST_ENTRIES where nobody states how many images there are.
@@ -38,7 +38,7 @@ def extract(dataset: Dataset, files: Sequence[File], data_dir: Path) -> None:
         target.mkdir(parents=True)
         for file in files:
             if is_archive(file):
-                print(f"extracting {file.name}", file=sys.stderr, flush=True)
+                print(one_line(f"extracting {file.name}"), file=sys.stderr, flush=True)
                 path = data_dir / file.name
                 _unpack(path, target, _limits(dataset, path), file.checksum is not None)
         for file in plain:

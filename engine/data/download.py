@@ -15,7 +15,7 @@ from engine.data.checksums import forget, renamed
 from engine.data.declaration import Dataset, File
 from engine.data.locate import description, locate, verify_placed, wanted, what_is_wrong
 from engine.data.place import placed, present, require_place
-from engine.errors import UserError, disk_errors_explained
+from engine.errors import UserError, disk_errors_explained, one_line
 from engine.files import atomic, locked
 from engine.heartbeat import alive
 
@@ -207,4 +207,4 @@ def _reason(error: BaseException) -> str:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(one_line(line), file=sys.stderr, flush=True)

@@ -113,6 +113,8 @@ def what_is_wrong(file: File, path: Path, remember: bool) -> str:
 
 
 def _compare(file: File, path: Path, remember: bool) -> str:
+    if not path.is_file():  # a pipe would be waited for
+        return "no regular file"
     size = path.stat().st_size
     algorithm, _, expected = (file.checksum or "sha256:").partition(":")
     value = checksum(path, algorithm, file.name) if remember else digest(path, algorithm)

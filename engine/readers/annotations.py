@@ -26,8 +26,11 @@ Content = TypeVar("Content")
 MOST_BYTES = 1 << 28  # of a list; published ones have at most a few million
 MOST_NAME = 255  # bytes, on nearly every file system
 MOST_SHOWN = 300  # letters of what is wrong with a list
-# of MATLAB's files, version 5
-COMPRESSED, MATRIX, INT32 = 15, 14, 5
+# Kinds of elements in MATLAB's files, version 5; those of an array's values; kinds of arrays, and a mark of them
+INT8, INT32, UINT32, MATRIX, COMPRESSED = 1, 5, 6, 14, 15
+VALUES = (1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 18)
+CELL, STRUCTURE, CHARACTERS, NUMBERS = 1, 2, 4, range(6, 16)
+COMPLEX = 0x800
 MOST_DEEP = 10  # arrays in arrays: scipy goes into each, and beyond some ten thousand breaks down
 MOST_UNPACKED = 1 << 26  # bytes
 
@@ -94,7 +97,7 @@ def read_matlab(path: Path, *names: str) -> list[Any]:
 
     def arrays() -> list[Any]:
         content = _content(path)
-        _require_bounded(content)
+        _require_whole(content)
         found = loadmat(io.BytesIO(content), squeeze_me=True, variable_names=names)
         if lacking := [name for name in names if name not in found]:
             raise ValueError(f"it lacks {', '.join(lacking)}")
@@ -116,48 +119,79 @@ def _content(path: Path) -> bytes:
         return content.read()
 
 
-def _require_bounded(content: bytes) -> None:
-    """Raise ValueError where a MATLAB file, version 5, would take far more memory, or levels, than it has bytes.
+def _require_whole(content: bytes) -> None:
+    """Raise ValueError unless a MATLAB file, version 5, is built as it should be, throughout.
 
-    https://www.mathworks.com/help/pdf_doc/matlab/matfile_format.pdf
+    scipy breaks down, and the process with it, over elements of the wrong kind or over arrays in arrays in arrays, and
+    takes as much memory as a file states. https://www.mathworks.com/help/pdf_doc/matlab/matfile_format.pdf
     """
-    if content[126:128] not in (b"IM", b"MI"):
-        return
-    order = "<" if content[126:128] == b"IM" else ">"
+    order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
+    if order is None or struct.unpack_from(f"{order}H", content, 124) != (0x100,):
+        raise ValueError("it is no MATLAB file of version 5 to 7")
     left = MOST_UNPACKED
-    levels = [(memoryview(content)[128:], 0)]
+    levels: list[tuple[memoryview, int]] = []
+    for kind, body in _elements(memoryview(content)[128:], order):
+        if kind == COMPRESSED:
+            unpacked = memoryview(zlib.decompressobj().decompress(body, left + 1))
+            left -= len(unpacked)
+            if left < 0:
+                raise ValueError(f"it unpacks to more than {MOST_UNPACKED:,} bytes")
+            ((kind, body),) = _elements(unpacked, order)
+        levels.append((_of_kind(body, kind, MATRIX), 0))
     while levels:
         level, depth = levels.pop()
         if depth > MOST_DEEP:
             raise ValueError("it has arrays in arrays, too deeply")
-        for index, (kind, body) in enumerate(_elements(level, order)):
-            if kind == COMPRESSED and not depth:
-                unpacked = zlib.decompressobj().decompress(body, left + 1)
-                left -= len(unpacked)
-                if left < 0:
-                    raise ValueError(f"it unpacks to more than {MOST_UNPACKED:,} bytes")
-                levels.append((memoryview(unpacked), 0))
-            elif kind == MATRIX:
-                levels.append((body, depth + 1))
-            elif (kind, index) == (INT32, 1) and depth and _entries_of(body, order) > len(level):
-                raise ValueError("it states more entries than it has room for")
+        levels += [(inner, depth + 1) for inner in _inner_arrays(level, order)]
 
 
-def _entries_of(dimensions: memoryview, order: str) -> int:
-    return math.prod(struct.unpack_from(f"{order}{len(dimensions) // 4}i", dimensions))
+def _inner_arrays(level: memoryview, order: str) -> list[memoryview]:
+    """The arrays in an array, which must have as many as it states, and no others."""
+    if not len(level):  # as MATLAB writes an empty one
+        return []
+    (flags_kind, flags), (dimensions_kind, dimensions), (name_kind, _), *rest = _elements(level, order)
+    (flag, _) = struct.unpack(f"{order}II", _of_kind(flags, flags_kind, UINT32))
+    sizes = struct.unpack(f"{order}{len(dimensions) // 4}i", _of_kind(dimensions, dimensions_kind, INT32))
+    entries, kind = math.prod(sizes), flag & 0xFF
+    if len(sizes) < 2 or min(sizes) < 0 or name_kind != INT8 or kind not in (CELL, STRUCTURE, CHARACTERS, *NUMBERS):
+        raise ValueError("it has an array of a kind that no list has")
+    if entries > len(level):
+        raise ValueError("it states more entries than it has room for")
+    if kind in (CHARACTERS, *NUMBERS):
+        if len(rest) != (2 if flag & COMPLEX else 1):
+            raise ValueError("it states more numbers or letters than it has")
+        if any(kind not in VALUES for kind, _ in rest):
+            raise ValueError("it has an array of what are no values")
+        return []
+    if kind == STRUCTURE:
+        (size_kind, size), (names_kind, names), *rest = rest
+        (length,) = struct.unpack(f"{order}i", _of_kind(size, size_kind, INT32))
+        entries *= len(_of_kind(names, names_kind, INT8)) // max(length, 1)
+    if len(rest) != entries:
+        raise ValueError(f"it has {len(rest):,} arrays in an array that states {entries:,}")
+    return [_of_kind(body, kind, MATRIX) for kind, body in rest]
+
+
+def _of_kind(body: memoryview, kind: int, expected: int) -> memoryview:
+    if kind != expected:
+        raise ValueError(f"it has an element of kind {kind} where {expected} should be")
+    return body
 
 
 def _elements(level: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
     """The kind and the bytes of each element of a level."""
     place = 0
-    while place + 8 <= len(level):
+    while place < len(level):
         kind, size = struct.unpack_from(f"{order}II", level, place)
+        begin = place + 8
         if kind >> 16:  # of four bytes at most, beside their number
-            yield kind & 0xFFFF, level[place + 4 : place + 4 + min(kind >> 16, 4)]
-            size = 0
+            kind, size, begin = kind & 0xFFFF, kind >> 16, place + 4
+            place += 8
         else:
-            yield kind, level[place + 8 : place + 8 + size]
-        place += 8 + size + (-size % 8 if kind != COMPRESSED else 0)
+            place += 8 + size + (-size % 8 if kind != COMPRESSED else 0)
+        if begin + size > len(level) or begin + size > place:
+            raise ValueError("it is cut short")
+        yield kind, level[begin : begin + size]
 
 
 def whole_numbers(path: Path, values: Any) -> list[int]:
@@ -241,11 +275,22 @@ def listed_part(root: Path, names: Sequence[str], labels: Sequence[int]) -> tupl
 def _entries(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries)
+            return sorted(entry.name for entry in entries if _may_be_opened(entry))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise UserError(f"{folder} can't be read: {reason_of(error)}. Make it readable, or get it again.") from error
+
+
+def _may_be_opened(entry: os.DirEntry[str]) -> bool:
+    """Whether it is no pipe or device, which would be waited for; a link to nothing is told of by whoever reads it."""
+    if entry.is_file() or entry.is_dir():
+        return True
+    try:
+        entry.stat()
+    except OSError:
+        return True
+    return False
 
 
 def _folder_on_disk(root: Path, folder: str) -> Path:

@@ -22,7 +22,7 @@ from engine.data.file_kinds import (
 from engine.data.names import composed, nfc
 from engine.data.part import Part, RawSplits
 from engine.data.splits import fewest_names, split_names
-from engine.errors import UserError, listed
+from engine.errors import UserError, listed, one_line
 from engine.paths import why_no_name
 from engine.readers.layout import is_kind_of_file, is_part, stem_of
 
@@ -252,7 +252,7 @@ def _reminder(listing: Listing) -> str:
 
 def by_kind(kinds: Mapping[str, int]) -> str:
     """ "2 .psd, 1 .svg" """
-    return ", ".join(f"{number:,} {kind}" for kind, number in sorted(kinds.items()))
+    return ", ".join(f"{number:,} {one_line(kind)}" for kind, number in sorted(kinds.items()))
 
 
 def check_unused(root: Path, listings: Iterable[Listing], allow_partial: bool) -> tuple[list[str], list[str]]:
@@ -345,7 +345,7 @@ def with_notes(raw: RawSplits, folder: Path, listings: Mapping[str, Listing], al
     bare = [replace(listing, ignored=Counter()) for listing in listings.values()]
     differences, notes = check_unused(folder, bare, allow_partial)
     for part, listing in listings.items():
-        notes += [f"{part}{name}/ is none of the classes and is not used" for name in listing.strangers]
+        notes += [f"{part}{one_line(name)}/ is none of the classes and is not used" for name in listing.strangers]
     return replace(raw, differences=(*raw.differences, *differences), notes=(*raw.notes, *notes))
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from engine.data.file_kinds import IMAGE_SUFFIXES, PLUGINS, suffix_of
-from engine.errors import agreeing, counted
+from engine.errors import agreeing, counted, one_line
 
 PART = re.compile(
     r"(?:^|[\W\d_])(train|training|test|testing|val|valid|validation|dev|pred|predict)(?:$|[\W\d_])", re.IGNORECASE
@@ -45,7 +45,7 @@ def layout_notes(classes: Mapping[str, Sequence[str]]) -> list[str]:
     notes = []
     inside = {frozenset(_folders(images)) for images in classes.values()}
     if len(classes) > 1 and len(inside) == 1 and len(same := min(inside)) > 1:
-        shown = ", ".join(sorted(same)[:3]) + (", ..." if len(same) > 3 else "")
+        shown = ", ".join(map(one_line, sorted(same)[:3])) + (", ..." if len(same) > 3 else "")
         notes.append(
             f"every class folder has the same {len(same):,} folders in it ({shown}): if these are the classes, give a "
             "folder that holds each once"
@@ -56,7 +56,11 @@ def layout_notes(classes: Mapping[str, Sequence[str]]) -> list[str]:
     masks = [name for name, stem in zip(names, stems, strict=True) if _source(MASK, stem) in there]
     versions = len(stems) - len({VERSION.sub("", stem) for stem in stems}) if any(map(VERSION.search, stems)) else 0
     for number, what, advice in (
-        (len(masks), f"called as masks of others ({masks[0] if masks else ''})", "if they are, move them elsewhere"),
+        (
+            len(masks),
+            f"called as masks of others ({one_line(masks[0]) if masks else ''})",
+            "if they are, move them elsewhere",
+        ),
         (versions, "versions of others (.rf.)", "split.py keeps them together with --group_regex '^(.*?)[.]rf[.]'"),
         (len(stems) - len(there), "called as others but for the suffix", "if they are the same pictures, remove them"),
     ):

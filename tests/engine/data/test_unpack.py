@@ -171,6 +171,13 @@ def test_what_is_not_extracted(tmp_path: Path, kind: str) -> None:
     assert (tmp_path / "secret").read_text() == "mine"
 
 
+@pytest.mark.parametrize("folder", ["", "toy"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, folder: str) -> None:
+    os.mkfifo(tmp_path / "toy.zip")
+    with pytest.raises(UserError, match=r"toy\.zip is no regular file"):
+        obtain(dataset(File("toy.zip", (), None), folder=folder), tmp_path)
+
+
 def test_a_bomb_is_refused_before_it_grows(tmp_path: Path) -> None:
     """Twenty times a tar's zeros under one checksum of gzip, each member small."""
     toy = dataset(File("toy.tar.gz", (), None))
