@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from engine.console import say
+from engine.console import fit_to_show, say
 from engine.errors import UserError
 from reporting.server import ADDRESS, BuildStatus, Server
 
@@ -70,7 +70,7 @@ def rebuild(build: Callable[[], object], status: BuildStatus) -> None:
         build()
     except Exception as problem:
         text = str(problem) if isinstance(problem, UserError) else f"{type(problem).__name__}: {problem}"
-        print(f"the report could not be rebuilt: {text}", file=sys.stderr, flush=True)
+        print(fit_to_show(f"the report could not be rebuilt: {text}"), file=sys.stderr, flush=True)
         status.change(building=False, error=text)
     else:
         say(f"rebuilt    {time.strftime('%H:%M:%S')}")
