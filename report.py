@@ -69,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 from reporting.serve import serve
 
                 serve(lambda: make(runs, out, thumbnails), runs, out, options.serve)
+        except BrokenPipeError:
+            raise
         except OSError as problem:  # a folder that went away, say
             raise RunError(f"{problem}. A report that was in {out} is still there, as it was.") from problem
 

@@ -17,6 +17,7 @@ from reporting.files import read_small
 
 LARGEST_FAILURE = 1 << 20  # bytes of one of grid.py's files
 LONGEST_TAIL = 10_000  # letters that a cell printed last
+MOST_DEPTH = 50  # of folders; a run's lies three deep
 MOST_NAMED = 5  # strange files of one folder
 HOW_TO_MAKE_RECORDS = (
     "Make one: `make demo`, or `python digits.py -model shufflenet -bs 32 --weights auto`. "
@@ -84,7 +85,7 @@ def _folders(runs: Path, ignore: Path | None, collected: Collected) -> Iterator[
             folders.clear()
             continue
         seen.add((state.st_dev, state.st_ino))
-        if RECORD in files:
+        if RECORD in files or len(Path(place).parts) - len(runs.parts) > MOST_DEPTH:
             folders.clear()
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield Path(place), sorted(name for name in files if not name.startswith("."))

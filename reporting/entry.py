@@ -21,7 +21,8 @@ from reporting.fields import number, option, shortened, text, whole
 FILES = (HISTORY, PREDICTIONS, ERRORS)  # of a run, that a report reads
 ROUNDING = 1e-6
 # what a record can say and a report still shows
-MOST_CLASSES, MOST_NOTES, MOST_FLAGS, MOST_PACKAGES, MOST_CODES = 50_000, 20, 100, 100, 20
+MOST_CLASSES, MOST_TEST_IMAGES = 40_000, 2_000_000  # so many pairs of classes, int32 can number
+MOST_NOTES, MOST_FLAGS, MOST_PACKAGES, MOST_CODES = 20, 100, 100, 20
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,8 @@ def _version(record: Mapping[str, Any], shared: dict[Any, Any]) -> Version:
     dataset, config = record["dataset"], record["config"]
     if len(dataset["classes"]) > MOST_CLASSES:
         raise ValueError(f"{len(dataset['classes']):,} classes")
+    if whole(dataset["counts"]["test"]) > MOST_TEST_IMAGES:
+        raise ValueError(f"{dataset['counts']['test']:,} test images")
     if len(config["size"]) != 2:
         raise ValueError(f"an input of {len(config['size']):,} sides")
     classes = tuple(text(name) for name in dataset["classes"])
@@ -302,7 +305,9 @@ def _results(test: Mapping[str, Any], costs: Mapping[str, Any], version: Version
     places, counts = _confusion(test["confusion"], classes)
     if counts.sum() != version.test_images:
         raise ValueError(f"{counts.sum():,} images in the confusion matrix of {version.test_images:,} test images")
-    counted = _counted(places, counts, classes)
+    counted, recalls = _counted(places, counts, classes)
+    if not np.allclose(recall, recalls, rtol=0, atol=ROUNDING, equal_nan=True):
+        raise ValueError("the recalls are not those of the confusion matrix")
     for name, value in counted.items():
         if abs(value - values.get(name, value)) > ROUNDING:
             raise ValueError(f"{METRICS[name].label} is {values[name]:.4f}, but {value:.4f} by the confusion matrix")
@@ -310,20 +315,24 @@ def _results(test: Mapping[str, Any], costs: Mapping[str, Any], version: Version
     return Results(values, known, recall.astype(np.float32), places, counts)
 
 
-def _counted(places: npt.NDArray[np.int32], counts: npt.NDArray[np.int32], classes: int) -> dict[str, float]:
-    """Those metrics that follow from the confusion matrix."""
+def _counted(
+    places: npt.NDArray[np.int32], counts: npt.NDArray[np.int32], classes: int
+) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
+    """Those metrics that follow from the confusion matrix, and the recall of each class, NaN without test images."""
     true, predicted = np.divmod(places, classes)
     of_class, named = (np.bincount(part, counts, classes) for part in (true, predicted))
     right = np.bincount(true, counts * (true == predicted), classes)
     present = np.flatnonzero(of_class)
     if not len(present):
         raise ValueError("a confusion matrix without images")
-    recalls, f1 = right[present] / of_class[present], 2 * right[present] / (of_class + named)[present]
-    return {
+    recalls = np.full(classes, np.nan)
+    recalls[present] = right[present] / of_class[present]
+    values = {
         "top1": float(right.sum() / of_class.sum()),
-        "balanced_accuracy": float(recalls.mean()),
-        "macro_f1": float(f1.mean()),
+        "balanced_accuracy": float(recalls[present].mean()),
+        "macro_f1": float((2 * right[present] / (of_class + named)[present]).mean()),
     }
+    return values, recalls
 
 
 def _confusion(confusion: Mapping[str, Any], classes: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:

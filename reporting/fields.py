@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from engine.errors import CONTROLS
 
 LONGEST_SHOWN = 1000  # letters
+LARGEST_NUMBER = 1e18
 LONGEST_LIST = 100  # values of a flag
 # of no width, by which two names would look equal; but for the joiners, of which words and emoji are made
 INVISIBLE = re.compile("[\u00ad\u180e\u200b\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]")
@@ -50,8 +50,8 @@ def whole(value: Any) -> int:
 
 
 def number(value: Any) -> float:
-    """The value, which must be a finite number. Raises TypeError."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+    """The value, which must be a number that can be squared and added up. Raises TypeError."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= LARGEST_NUMBER:
         raise TypeError(f"expected a number, found {value!r:.40}")
     return float(value)
 
