@@ -17,8 +17,8 @@ from typing import Any
 
 from engine.cli import Help, Parser, folder, importing, run_command, whole
 from engine.console import say
-from engine.errors import UserError, counted
-from engine.files import check_output, write_text
+from engine.errors import RunError, UserError, counted
+from engine.files import check_output
 from engine.paths import nearest_existing, writable
 
 PORT = 8000
@@ -57,17 +57,22 @@ def parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says. Returns 0, or 2 for the user's mistake, 130 for Ctrl-C."""
+    """Do what the command line says. Returns 0, or 2 for the user's mistake, 3 for a full disk, 130 for Ctrl-C."""
 
     def command() -> None:
         options = parser().parse_args(arguments)
         runs, out, thumbnails = options.runs, options.out, not options.no_thumbnails
-        if options.serve is None:
-            say(*lines(make(runs, out, thumbnails), out), go_on=True)
-        else:
-            from reporting.serve import serve
+        try:
+            if options.serve is None:
+                say(*lines(make(runs, out, thumbnails), out), go_on=True)
+            else:
+                from reporting.serve import serve
 
-            serve(lambda: make(runs, out, thumbnails), runs, out, options.serve)
+                serve(lambda: make(runs, out, thumbnails), runs, out, options.serve)
+        except BrokenPipeError:
+            raise
+        except OSError as problem:  # a folder that went away, say
+            raise RunError(f"{problem}. A report that was in {out} is still there, as it was.") from problem
 
     return run_command(command)
 
@@ -75,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make(runs: Path, out: Path, thumbnails: bool = True) -> dict[str, Any]:
     """Write the report of the records in `runs` to `out`; returns what it says.
 
-    Raises UserError where there is no record, `out` can't be written to, or a library is missing.
+    Raises UserError where there is no record, `out` is no folder to write in, or a library is missing; RunError where
+    the disk is full.
     """
     from reporting.collect import collect
 
@@ -87,6 +93,7 @@ def make(runs: Path, out: Path, thumbnails: bool = True) -> dict[str, Any]:
     # SciPy takes a second to import: a mistake in the command should not wait for it
     with importing():
         from reporting.build import build
+        from reporting.output import write_report
         from reporting.render import render
         from reporting.tables import csv_text, latex_text, markdown_text
 
@@ -97,14 +104,7 @@ def make(runs: Path, out: Path, thumbnails: bool = True) -> dict[str, Any]:
         "results.md": markdown_text(report),
         "results.tex": latex_text(report),
     }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            write_text(out / name, text)
-    except OSError as problem:
-        raise UserError(
-            f"the report can't be written to {out}: {problem.strerror}. --out chooses another."
-        ) from problem
+    write_report(out, files)
     return report
 
 
@@ -113,12 +113,14 @@ def lines(report: dict[str, Any], out: Path) -> list[str]:
     read = [f"{counted(report['records'], 'record')}, {len(report['apart']):,} of them listed apart"]
     read += [f"{len(report['skipped']):,} skipped"] if report["skipped"] else []
     read += [f"{len(report['failed']):,} failed"] if report["failed"] else []
+    from reporting.fields import shortened
+
     said = [f"read       {', '.join(read)}"]
     unfit = [line for line in report["apart"] if line["run"] in report["unfit"]]
     said += [f"caution    {line['run']}: {line['reason']}" for line in unfit[:MOST_NAMED]]
     said += [f"caution    and {len(unfit) - MOST_NAMED:,} more, listed in the report"] if unfit[MOST_NAMED:] else []
     for group in report["groups"][:1]:
-        said.append(f"compared   {group['title']}: {counted(len(group['cells']), 'cell')}")
+        said.append(f"compared   {shortened(group['title'])}: {counted(len(group['cells']), 'cell')}")
         said += [f"caution    {warning}" for warning in group["warnings"]]
         said.append(f"answer     {group['budgets'][0]['rankings']['overall']['answer']}")
     if len(report["groups"]) > 1:

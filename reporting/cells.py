@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from engine.records.schema import ERRORS, HISTORY, PREDICTIONS, Cost
 from reporting import outcomes, statistics
 from reporting.comparable import ComparableGroup, Repeats
 from reporting.entry import Entry, reported_costs, reported_metrics
-from reporting.fields import clean
+from reporting.fields import LARGEST_NUMBER, clean
 from reporting.files import MIB, read_small
 from reporting.mistakes import side_pixels, worst_errors
 from reporting.predictions import require_named
@@ -196,13 +195,15 @@ def _history(
         score = next((name for name in SCORE_COLUMNS if name in names), SCORE_COLUMNS[0])
         top1, loss = ([_plotted(row[names.index(name)]) for row in rows] for name in (score, "train_loss"))
         epoch, best = entry.selected or (0, 0.0)
+        if epoch > len(top1):
+            raise ValueError(f"{len(top1):,} epochs, of which the record chose that of number {epoch:,}")
         if epoch and abs(top1[epoch - 1] - best) > EPOCHS_DIFFER:
             raise ValueError(f"top-1 of epoch {epoch} is {top1[epoch - 1]:.4f}, by the record {best:.4f}")
     except FileNotFoundError:
         no_curve.append({"run": entry.run, "reason": f"{HISTORY} is missing"})
         return [], []
     except (OSError, ValueError, IndexError, csv.Error) as problem:
-        reason = f"can't be read: {clean(str(problem))}"
+        reason = f"can't be shown: {clean(str(problem))}"
         skipped.append({"path": f"{entry.run}/{HISTORY}", "reason": reason})
         return [], []
     return top1, loss
@@ -210,7 +211,7 @@ def _history(
 
 def _plotted(text: str) -> float:
     value = float(text)
-    if not math.isfinite(value):
+    if not abs(value) <= LARGEST_NUMBER:
         raise ValueError(f"{text} is no number to plot")
     return round(value, 4)
 

@@ -12,8 +12,12 @@ from typing import Any
 from engine.errors import UserError
 from engine.records.schema import CHECKPOINT, GRID_FOLDER, HISTORY, RECORD, SPLIT, RecordError
 from reporting.entry import Entry, read_entry
-from reporting.fields import clean
+from reporting.fields import clean, shortened
+from reporting.files import read_small
 
+LARGEST_FAILURE = 1 << 20  # bytes of one of grid.py's files
+LONGEST_TAIL = 10_000  # letters that a cell printed last
+MOST_DEPTH = 50  # of folders; a run's lies three deep
 MOST_NAMED = 5  # strange files of one folder
 HOW_TO_MAKE_RECORDS = (
     "Make one: `make demo`, or `python digits.py -model shufflenet -bs 32 --weights auto`. "
@@ -35,7 +39,7 @@ def collect(runs: Path, ignore: Path | None = None) -> Collected:
 
     Raises UserError where there is no folder or nothing in it that a report could show.
     """
-    if not runs.exists():
+    if not os.access(runs, os.F_OK):
         raise UserError(f"there is no folder {runs}, where records were expected. {HOW_TO_MAKE_RECORDS}")
     if not runs.is_dir():
         raise UserError(f"{runs} is a file. Expected the folder that holds the records. {HOW_TO_MAKE_RECORDS}")
@@ -49,7 +53,7 @@ def collect(runs: Path, ignore: Path | None = None) -> Collected:
             try:
                 entry = read_entry(path, _name(folder, runs), shared)
             except RecordError as problem:
-                collected.skipped.append({"path": _name(path, runs), "reason": clean(str(problem))})
+                collected.skipped.append({"path": _name(path, runs), "reason": shortened(str(problem))})
             else:
                 collected.entries += [entry] if entry else []
         else:
@@ -67,15 +71,21 @@ def _folders(runs: Path, ignore: Path | None, collected: Collected) -> Iterator[
     left_alone = ignore.resolve() if ignore else None
 
     def complain(problem: OSError) -> None:
-        collected.skipped.append({"path": clean(problem.filename), "reason": f"can't be read: {problem.strerror}"})
+        reason = f"can't be read: {problem.strerror}"
+        collected.skipped.append({"path": clean(str(problem.filename)), "reason": reason})
 
     for place, folders, files in os.walk(runs, onerror=complain, followlinks=True):
-        state = Path(place).stat()
+        try:
+            state = Path(place).stat()
+        except OSError as problem:  # it went away meanwhile
+            complain(problem)
+            folders.clear()
+            continue
         if (state.st_dev, state.st_ino) in seen or (left_alone and Path(place).resolve() == left_alone):
             folders.clear()
             continue
         seen.add((state.st_dev, state.st_ino))
-        if RECORD in files:
+        if RECORD in files or len(Path(place).parts) - len(runs.parts) > MOST_DEPTH:
             folders.clear()
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield Path(place), sorted(name for name in files if not name.startswith("."))
@@ -97,19 +107,17 @@ def _read_failures(folder: Path, files: list[str], collected: Collected) -> None
         if not file.endswith(".json"):
             continue
         try:
-            if not (folder / file).is_file():  # a pipe would be waited for without end
-                raise ValueError("not a regular file")
-            content = json.loads((folder / file).read_bytes())
+            content = json.loads(read_small(folder / file, LARGEST_FAILURE))
         except (OSError, ValueError, RecursionError) as problem:
             reason = clean(f"can't be read: {problem}")
             collected.skipped.append({"path": f"{GRID_FOLDER}/{clean(file)}", "reason": reason})
             continue
         if isinstance(content, dict) and content.get("reason"):
-            cell = clean(str(content.get("cell") or file.removesuffix(".json")))
+            cell = shortened(str(content.get("cell") or file.removesuffix(".json")))
             tail = content.get("tail") or ""
             text = "\n".join(map(str, tail)) if isinstance(tail, list) else str(tail)
-            reason = clean(str(content["reason"]), lines=True)
-            collected.failed.append({"cell": cell, "reason": reason, "tail": clean(text, lines=True)})
+            reason = shortened(str(content["reason"]), lines=True)
+            collected.failed.append({"cell": cell, "reason": reason, "tail": clean(text[-LONGEST_TAIL:], lines=True)})
 
 
 def _name(path: Path, runs: Path) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,10 +16,13 @@ from engine.records.identity import codes_of, saw_test_images
 from engine.records.metrics import METRICS, Metric
 from engine.records.printed import seen_in_words
 from engine.records.schema import COSTS, ERRORS, HISTORY, PREDICTIONS, Cost, RecordError, Status, read_record
-from reporting.fields import clean, number, option, text, whole
+from reporting.fields import number, option, shortened, text, whole
 
 FILES = (HISTORY, PREDICTIONS, ERRORS)  # of a run, that a report reads
 ROUNDING = 1e-6
+# what a record can say and a report still shows
+MOST_CLASSES, MOST_TEST_IMAGES = 40_000, 2_000_000  # so many pairs of classes, int32 can number
+MOST_NOTES, MOST_FLAGS, MOST_PACKAGES, MOST_CODES = 20, 100, 100, 20
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def read_entry(path: Path, run: str, shared: dict[Any, Any] | None = None) -> En
         return None
     try:
         return _entry(record, path.parent, run, {} if shared is None else shared)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as problem:
         what = f"lacks {problem}" if isinstance(problem, KeyError) else f"a field is not what it should be: {problem}"
         raise RecordError(f"a damaged record: {what}") from problem
 
@@ -159,10 +161,10 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
         run=run,
         folder=folder,
         status=status,
-        error=_maybe(partial(text, lines=True), record.get("error")),
+        error=_maybe(lambda error: shortened(str(error), lines=True), record.get("error")),
         time=text(record.get("finished") or record["started"]),
         partial=bool(dataset["partial"]),
-        notes=tuple(text(note) for note in dataset["notes"]),
+        notes=tuple(shortened(str(note)) for note in dataset["notes"][:MOST_NOTES]),
         version=shared.setdefault(version, version),
         name=text(dataset["name"]),
         domain=text(dataset["domain"]),
@@ -212,11 +214,20 @@ def one_budget_each(entries: Iterable[Entry]) -> list[Entry]:
 
 def _code(record: Mapping[str, Any], part: str) -> str:
     """The hashes of a part of the code, of all codes that were at the run."""
-    return "+".join(dict.fromkeys(text(code[part])[:8] for code in codes_of(record) if part in code))
+    codes = dict.fromkeys(text(code[part])[:8] for code in codes_of(record) if part in code)
+    if len(codes) > MOST_CODES:
+        raise ValueError(f"made by {len(codes):,} different codes")
+    return "+".join(codes)
 
 
 def _version(record: Mapping[str, Any], shared: dict[Any, Any]) -> Version:
     dataset, config = record["dataset"], record["config"]
+    if len(dataset["classes"]) > MOST_CLASSES:
+        raise ValueError(f"{len(dataset['classes']):,} classes")
+    if whole(dataset["counts"]["test"]) > MOST_TEST_IMAGES:
+        raise ValueError(f"{dataset['counts']['test']:,} test images")
+    if len(config["size"]) != 2:
+        raise ValueError(f"an input of {len(config['size']):,} sides")
     classes = tuple(text(name) for name in dataset["classes"])
     return Version(
         text(dataset["key"]),
@@ -231,7 +242,9 @@ def _version(record: Mapping[str, Any], shared: dict[Any, Any]) -> Version:
 
 
 def _setting(record: Mapping[str, Any]) -> Setting:
-    flags = tuple((clean(name), option(value)) for name, value in asked_settings(record["config"]).items())
+    flags = tuple((text(name), option(value)) for name, value in asked_settings(record["config"]).items())
+    if len(flags) > MOST_FLAGS:
+        raise ValueError(f"{len(flags):,} settings")
     for name, value in flags:
         in_words(name, value)  # a value that can't be said is no value of that flag
     return Setting(
@@ -260,6 +273,8 @@ def _maybe(kind: Callable[[Any], Any], value: Any) -> Any:
 def _provenance(record: Mapping[str, Any], shared: dict[Any, Any]) -> Provenance:
     environment, plan, backbone = record["environment"], record["plan"], record["backbone"]
     packages = {"python": environment["python"], **environment["packages"], "cuda": environment["cuda"]}
+    if len(packages) > MOST_PACKAGES:
+        raise ValueError(f"versions of {len(packages):,} packages")
     versions = tuple((text(name), text(version)) for name, version in packages.items() if version)
     commit = environment["git_commit"]
     return Provenance(
@@ -290,7 +305,9 @@ def _results(test: Mapping[str, Any], costs: Mapping[str, Any], version: Version
     places, counts = _confusion(test["confusion"], classes)
     if counts.sum() != version.test_images:
         raise ValueError(f"{counts.sum():,} images in the confusion matrix of {version.test_images:,} test images")
-    counted = _counted(places, counts, classes)
+    counted, recalls = _counted(places, counts, classes)
+    if not np.allclose(recall, recalls, rtol=0, atol=ROUNDING, equal_nan=True):
+        raise ValueError("the recalls are not those of the confusion matrix")
     for name, value in counted.items():
         if abs(value - values.get(name, value)) > ROUNDING:
             raise ValueError(f"{METRICS[name].label} is {values[name]:.4f}, but {value:.4f} by the confusion matrix")
@@ -298,20 +315,24 @@ def _results(test: Mapping[str, Any], costs: Mapping[str, Any], version: Version
     return Results(values, known, recall.astype(np.float32), places, counts)
 
 
-def _counted(places: npt.NDArray[np.int32], counts: npt.NDArray[np.int32], classes: int) -> dict[str, float]:
-    """Those metrics that follow from the confusion matrix."""
+def _counted(
+    places: npt.NDArray[np.int32], counts: npt.NDArray[np.int32], classes: int
+) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
+    """Those metrics that follow from the confusion matrix, and the recall of each class, NaN without test images."""
     true, predicted = np.divmod(places, classes)
     of_class, named = (np.bincount(part, counts, classes) for part in (true, predicted))
     right = np.bincount(true, counts * (true == predicted), classes)
     present = np.flatnonzero(of_class)
     if not len(present):
         raise ValueError("a confusion matrix without images")
-    recalls, f1 = right[present] / of_class[present], 2 * right[present] / (of_class + named)[present]
-    return {
+    recalls = np.full(classes, np.nan)
+    recalls[present] = right[present] / of_class[present]
+    values = {
         "top1": float(right.sum() / of_class.sum()),
-        "balanced_accuracy": float(recalls.mean()),
-        "macro_f1": float(f1.mean()),
+        "balanced_accuracy": float(recalls[present].mean()),
+        "macro_f1": float((2 * right[present] / (of_class + named)[present]).mean()),
     }
+    return values, recalls
 
 
 def _confusion(confusion: Mapping[str, Any], classes: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:

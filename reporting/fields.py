@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import math
+import re
+import sys
 from typing import Any
 
 from engine.errors import CONTROLS
 
 LONGEST_SHOWN = 1000  # letters
+LARGEST_NUMBER = 1e18
+LONGEST_LIST = 100  # values of a flag
+# of no width, by which two names would look equal; but for the joiners, of which words and emoji are made
+INVISIBLE = re.compile("[\u00ad\u180e\u200b\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]")
 
 
 def clean(raw: str, lines: bool = False) -> str:
@@ -19,7 +24,8 @@ def clean(raw: str, lines: bool = False) -> str:
     raw = raw.encode("utf-8", "replace").decode()
     if lines:
         raw = raw.replace("\r\n", "\n")
-    return CONTROLS.sub(lambda match: match[0] if lines and match[0] in "\n\t" else "\N{REPLACEMENT CHARACTER}", raw)
+    raw = CONTROLS.sub(lambda match: match[0] if lines and match[0] in "\n\t" else "\N{REPLACEMENT CHARACTER}", raw)
+    return INVISIBLE.sub("\N{REPLACEMENT CHARACTER}", raw)
 
 
 def shortened(raw: str, most: int = LONGEST_SHOWN, lines: bool = False) -> str:
@@ -28,32 +34,34 @@ def shortened(raw: str, most: int = LONGEST_SHOWN, lines: bool = False) -> str:
 
 
 def text(value: Any, lines: bool = False) -> str:
-    """The value, which must be a text, as `clean` leaves it. Raises TypeError."""
+    """The value, which must be a text that can be shown whole, as `clean` leaves it. Raises TypeError."""
     if not isinstance(value, str):
         raise TypeError(f"expected a text, found {value!r:.40}")
+    if len(value) > LONGEST_SHOWN:
+        raise TypeError(f"expected a text, found one of {len(value):,} letters: {value[:40]!r}")
     return clean(value, lines)
 
 
 def whole(value: Any) -> int:
-    """The value, which must be a whole number and not negative. Raises TypeError."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    """The value, which must be a whole number and not negative, such as a machine counts with. Raises TypeError."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= sys.maxsize:
         raise TypeError(f"expected a whole number, found {value!r:.40}")
     return value
 
 
 def number(value: Any) -> float:
-    """The value, which must be a finite number. Raises TypeError."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+    """The value, which must be a number that can be squared and added up. Raises TypeError."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= LARGEST_NUMBER:
         raise TypeError(f"expected a number, found {value!r:.40}")
     return float(value)
 
 
 def option(value: Any) -> Any:
     """The value of a command's flag, such that it can be compared and hashed. Raises TypeError."""
-    if isinstance(value, list):
+    if isinstance(value, list) and len(value) <= LONGEST_LIST:
         return tuple(option(each) for each in value)
     if isinstance(value, str):
-        return clean(value)
+        return text(value)
     if not isinstance(value, bool) and value is not None:
         number(value)
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +47,8 @@ def arrays(content: bytes, names: Sequence[str], most: int) -> list[npt.NDArray[
     Raises ValueError where it is damaged, packed otherwise than NumPy does, or would take more.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        with warnings.catch_warnings(), zipfile.ZipFile(io.BytesIO(content)) as archive:
+            warnings.simplefilter("ignore")  # NumPy's, of a header that is damaged
             parts = archive.infolist()
             held = sum(part.file_size for part in parts)
             if held > min(most, LARGEST_ARRAYS):

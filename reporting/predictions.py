@@ -21,8 +21,9 @@ MOST_KEPT = 20_000  # runs whose outcomes are kept for the next report of --serv
 MOST_ORDERS = 100  # of images by name, of which every dataset has one
 BYTES_OF_NAME = 4 * 4096  # a path, as NumPy keeps text
 CLOSE = 1e-4  # metrics that differ by less, of 1 or of themselves, do so by rounding
-# earlier versions ranked images by probabilities, many of them rounded to 1, and it takes longer than all others
-NOT_RECOMPUTED = ("auroc",)
+# those that follow from the confusion matrix, which is compared; and for AUROC, which takes longer than all others,
+# earlier versions ranked images by probabilities, many of them rounded to 1
+NOT_RECOMPUTED = ("top1", "balanced_accuracy", "macro_f1", "auroc")
 
 
 class MisfitError(ValueError):

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from engine.console import say
+from engine.console import fit_to_show, say
 from engine.errors import UserError
+from reporting.collect import MOST_DEPTH
 from reporting.server import ADDRESS, BuildStatus, Server
 
 LEAST_PAUSE_SECONDS = 1.0  # between two looks at the folder
@@ -70,7 +71,7 @@ def rebuild(build: Callable[[], object], status: BuildStatus) -> None:
         build()
     except Exception as problem:
         text = str(problem) if isinstance(problem, UserError) else f"{type(problem).__name__}: {problem}"
-        print(f"the report could not be rebuilt: {text}", file=sys.stderr, flush=True)
+        print(fit_to_show(f"the report could not be rebuilt: {text}"), file=sys.stderr, flush=True)
         status.change(building=False, error=text)
     else:
         say(f"rebuilt    {time.strftime('%H:%M:%S')}")
@@ -94,7 +95,7 @@ def snapshot(runs: Path, out: Path) -> int:
     return mark
 
 
-def _files(folder: Path | str, out: Path) -> Iterator[os.DirEntry[str]]:
+def _files(folder: Path | str, out: Path, depth: int = 0) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -102,7 +103,7 @@ def _files(folder: Path | str, out: Path) -> Iterator[os.DirEntry[str]]:
                     continue
                 if not entry.is_dir(follow_symlinks=False):
                     yield entry
-                elif Path(entry.path).absolute() != out:
-                    yield from _files(entry.path, out)
+                elif Path(entry.path).absolute() != out and depth < MOST_DEPTH:
+                    yield from _files(entry.path, out, depth + 1)
     except OSError:  # not there, or no longer
         return

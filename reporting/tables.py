@@ -24,6 +24,7 @@ FRONT = (
     "Over {} that all of these were run on; costs are geometric means. *: on the Pareto front of accuracy against this "
     "cost: no other is at least as good in both and better in one, by these means, however small the difference."
 )
+FORMULAS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # and their wide forms
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''"}
 
@@ -31,7 +32,8 @@ LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': 
 def csv_text(report: Shown) -> str:
     """A row a cell, with every metric and cost; fractions from 0 to 1, costs in the records' units."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    # texts in quotes, since some spreadsheets take a semicolon for the end of a cell too
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     ends = [f"{metric}{end}" for metric in report["metrics"] for end in ("", "_seeds_low", "_seeds_high")]
     ends += ["top1_test_part_low", "top1_test_part_high"]
     place = ["comparable_group", "protocol", "recipe", "weights", "budget", "dataset", "domain", "backbone"]
@@ -53,7 +55,7 @@ def csv_text(report: Shown) -> str:
 
 def _no_formula(value: Any) -> Any:
     """A text that no spreadsheet takes for a formula: names come from records, which others may have made."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return f"'{value}" if isinstance(value, str) and value.lstrip().startswith(FORMULAS) else value
 
 
 def markdown_text(report: Shown) -> str:
@@ -146,6 +148,7 @@ def latex_text(report: Shown) -> str:
 
 def latex(text: str) -> str:
     """The text as LaTeX sets it, whatever characters it has."""
+    text = text.replace("\N{REPLACEMENT CHARACTER}", "?")  # which its fonts lack
     text = " ".join(re.sub(r'[\\~^<>|"&%$#_{}]', lambda match: LATEX.get(match[0], f"\\{match[0]}"), text).split())
     # at the start of a row they would be taken for what follows the \\\\ or the rule before it
     return f"{{{text[0]}}}{text[1:]}" if text.startswith(("[", "*")) else text

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from reporting import published
 from reporting.collect import collect
 from reporting.comparable import DOMAINS
 from reporting.entry import Budget, read_entry, reported_metrics
+from reporting.serve import snapshot
 from tests.reporting import synthetic
 
 
@@ -129,6 +131,11 @@ def damage(part: str, **changes: Any) -> Callable[[dict[str, Any]], object]:
         (damage("test", ece=float("nan")), "ece is nan"),
         (damage("test", ece=1.5), "ece is 1.5"),
         (damage("test", nll=None), "nll is None"),
+        (
+            damage("dataset", counts={"available": 1, "train": 1, "val": 1, "test": 2**40}),
+            "1,099,511,627,776 test images",
+        ),
+        (damage("dataset", classes=["a"] * 50_000), "50,000 classes"),
         (damage("test", per_class_recall=[1.0]), "1 recalls of 21 classes"),
         (damage("test", confusion={"true": [21], "predicted": [0], "images": [1]}), "counts of 21 classes"),
         (damage("test", confusion={"true": [0], "predicted": [-1], "images": [1]}), "counts of 21 classes"),
@@ -215,6 +222,20 @@ def test_nothing_to_report(tmp_path: Path, made: str) -> None:
     with pytest.raises(UserError, match=expected[made]) as problem:
         collect(runs)
     assert "make demo" in str(problem.value)
+
+
+def test_folders_of_any_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,200 of them, one in the other: more than Python calls itself."""
+    synthetic.make(tmp_path, datasets=["ucmerced"], backbones=["swin"], seeds=1)
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1200):
+        Path("a").mkdir()
+        os.chdir("a")
+    try:
+        assert len(collect(tmp_path).entries) == 1
+        assert snapshot(tmp_path, tmp_path / "report")
+    finally:
+        subprocess.run(["rm", "-r", tmp_path / "a"], check=True)
 
 
 def test_links_and_the_reports_own_folder(tmp_path: Path) -> None:

@@ -115,12 +115,12 @@ def test_a_build_that_fails_is_told_and_changes_nothing(
 ) -> None:
     def fails() -> None:
         assert status.values()["building"]
-        raise ValueError("a <bad> record")
+        raise ValueError("a <bad> record\x1b[2J")
 
     rebuild(fails, status)
     answer = json.loads(ask(served, "/status")[1])
-    assert answer == {"version": 7, "building": False, "error": "ValueError: a <bad> record"}
-    assert "could not be rebuilt" in capsys.readouterr().err
+    assert answer == {"version": 7, "building": False, "error": "ValueError: a <bad> record\x1b[2J"}
+    assert "could not be rebuilt: ValueError: a <bad> record\\x1b[2J" in capsys.readouterr().err
     assert ask(served, "/")[0] == 200
     rebuild(lambda: None, status)
     answer = json.loads(ask(served, "/status")[1])

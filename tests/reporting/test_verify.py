@@ -84,6 +84,7 @@ def test_a_record_that_its_files_contradict_is_not_ranked(
         ({"top1": 0.9}, "top-1 is 0.9000, but 0.7500 by the confusion matrix"),
         ({"balanced_accuracy": 0.9}, "balanced accuracy is 0.9000, but 0.7500"),
         ({"macro_f1": 0.9}, "macro-F1 is 0.9000, but 0.7500"),
+        ({"per_class_recall": [0.75, 0.5]}, "the recalls are not those of the confusion matrix"),
         ({"confusion": {"true": [0, 1], "predicted": [0, 1], "images": [3, 1]}}, "4 images in the confusion matrix"),
         ({"confusion": {"true": [], "predicted": [], "images": []}}, "0 images in the confusion matrix"),
     ],
