@@ -111,7 +111,7 @@ def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
         say(f"{RECORD_LINE}{run.folder}", *other_code, result_line(run.record), go_on=True)
         return
     if run.interrupted:
-        plan = keep_plan(run.record["plan"])
+        plan = keep_plan(run.record["plan"], config.precision)
     train = make_batches(config, data, trainee.weights, batch_size, plan)
     setup = Setup(config, data, trainee, recipe, train, plan)
     description = describe(setup)
