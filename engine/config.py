@@ -197,6 +197,13 @@ class Config:
         "for some 20 seconds, take the fastest, and, unless others were at work meanwhile, remember it for the same "
         "backbone, size, batch size and device; off: the device's half precision, NCHW, not measured",
     )
+    deterministic: bool = switch(
+        "--deterministic",
+        role=MACHINE,
+        help="on a card, the same numbers each time, as on a processor anyway: only such operations, where PyTorch has "
+        "them (the record names the others), and --plan off, since what the clock chooses may be another form each "
+        "time; slower",
+    )
     data_dir: Path = flag(
         "--data-dir",
         role=PLACE,
@@ -319,6 +326,10 @@ def parse(
     if "patience" in given and recipe.patience is None:
         raise UserError(f"--patience can't be used with --recipe {values['recipe']}, whose epochs are counted.")
     values["patience"] = given.get("patience", recipe.patience)
+    if values["deterministic"]:
+        if given.get("plan") == "measure":
+            raise UserError("--deterministic leaves no plan to be measured by the clock. Give it, or --plan measure.")
+        values |= {"plan": "off"}
     if values["shots"] and values["fraction"]:
         raise UserError("--shots and --fraction both say how many training images there are. Give one of them.")
     values["cache_dir"] = values["cache_dir"] or cache_folder(values["data_dir"])

@@ -209,7 +209,7 @@ def require_finite_state(model: nn.Module, epoch: int, lr: float, plan: Plan) ->
     """Raise RunError, with what to try, when a parameter or a buffer of `model` is infinite or not a number."""
     state = {name: value for name, value in model.state_dict().items() if value.is_floating_point() and value.numel()}
     # one number of each, all read at once: a card's host would wait for each reading. Sums are what is found fastest.
-    if torch.stack([value.sum() for value in state.values()]).isfinite().all():
+    if torch.stack([value.sum() for value in state.values()]).cpu().isfinite().all():
         return
     name = next((name for name, value in state.items() if not value.isfinite().all()), None)
     if name is None:

@@ -38,6 +38,8 @@ class Plan:
     graphed: bool = False  # whether they are replayed, for whole batches, from a CUDA graph
     micro_batch: int | None = None  # images that are in memory at a time; None: a whole batch
     memory: str | None = None  # why not a whole batch, and what that changes
+    # under --deterministic: the operations without a deterministic form, as far as they were met; None: not asked for
+    not_deterministic: list[str] | None = None
     images_per_second: float | None = None  # of training steps, as measured when the plan was made; None: not measured
 
     def like(self, other: Plan, seed: int) -> Plan:
@@ -67,6 +69,7 @@ class Plan:
         words = (self.device, self.device_name, self.precision, self.layout, self.reason, self.memory or "")
         known = all(isinstance(word, str) for word in words) and self.precision in DTYPES and self.layout in LAYOUTS
         flags = isinstance(self.compiled, bool) and isinstance(self.graphed, bool)
+        known &= self.not_deterministic is None or isinstance(self.not_deterministic, list)
         possible = not self.graphed or (self.device == "cuda" and not self.compiled)
         return numbers and known and flags and possible and self.device in ("cuda", "cpu", "mps")
 
