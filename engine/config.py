@@ -16,7 +16,7 @@ from engine.data.place import place_of, usual_place
 from engine.errors import UserError
 from engine.files import check_output
 from engine.models.backbone import WEIGHTS, Backbone
-from engine.paths import cache_folder
+from engine.paths import cache_folder, with_home, without_home
 from engine.training.recipe import DEFAULT, RECIPES, RecipeSpec
 
 Tune = Literal["full", "linear"]
@@ -255,9 +255,10 @@ class Config:
         return self.shots or self.fraction
 
     def settings(self) -> dict[str, Any]:
-        """Every field, JSON-ready; paths are absolute."""
+        """Every field, JSON-ready, for others to read; paths are absolute, or begin with ~ for the user's home."""
         values = {f.name: getattr(self, f.name) for f in fields(self)} | {"size": list(self.size)}
-        return {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in values.items()}
+        values = {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in values.items()}
+        return {name: without_home(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 FLAGS: dict[str, Field[Any]] = {f.name: f for f in fields(Config)}
@@ -279,6 +280,7 @@ def asked(config: Mapping[str, Any]) -> dict[str, Any]:
     changed: dict[str, Any] = {}
     for name in sorted(config):
         value = list(config[name]) if isinstance(config[name], tuple) else config[name]
+        value = with_home(value) if isinstance(value, str) else value  # a file of weights
         known = FLAGS.get(name)
         if known is None:
             usual = value in (None, False)
