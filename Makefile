@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo datasets report test slow bench lint docs clean help
+.PHONY: demo datasets report test slow oldest bench lint docs lock audit clean help
 
 demo: .venv/.runtime  ## fine-tune a small backbone on scikit-learn's digits
 	$(BIN)/python digits.py -model shufflenet -bs 32 --weights auto --epochs 3
@@ -18,6 +18,11 @@ test: .venv/.development  ## every test that takes no longer than it must
 slow: .venv/.development  ## minutes of real training
 	$(BIN)/python -m pytest -m slow
 
+# a dry card takes CUDA's headers of today's version
+oldest: build/oldest/.ready  ## the tests of engine/ with the lowest versions that the requirements allow
+	OMP_NUM_THREADS=1 build/oldest/bin/python -m pytest -n 2 --dist loadfile tests/engine tests/scripts/test_digits.py \
+	  -k "not dry_card"
+
 report: .venv/.report  ## runs/ -> report/report.html and tables
 	$(BIN)/python report.py
 
@@ -31,6 +36,14 @@ lint: .venv/.development  ## style and types
 
 docs: .venv/.runtime  ## bring the tables in docs/ up to date
 	$(BIN)/python datasets.py --write-docs
+
+lock: .venv/.report  ## requirements.lock: what is installed here and now, with checksums
+	$(BIN)/python -m pip install --disable-pip-version-check --dry-run --ignore-installed --quiet --report - \
+	  -r requirements-report.txt | $(BIN)/python .ci/lock.py > requirements.lock.tmp
+	mv requirements.lock.tmp requirements.lock
+
+audit: build/audit/.ready  ## known faults of what requirements.lock names; asks PyPI
+	build/audit/bin/pip-audit --strict --disable-pip --vulnerability-service pypi -r requirements.lock
 
 clean:  ## everything but runs/ and data/
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build report
@@ -52,4 +65,15 @@ help:  ## this list
 
 .venv/.development: .venv/.report requirements-dev.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+build/audit/.ready:
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --disable-pip-version-check pip-audit
+	@touch $@
+
+build/oldest/.ready: requirements.txt requirements-report.txt requirements-dev.txt
+	$(PYTHON) -m venv build/oldest
+	sed -nE 's/^([A-Za-z0-9-]+)>=([0-9.]+).*/\1==\2/p' $^ > build/oldest/requirements.txt
+	build/oldest/bin/python -m pip install --disable-pip-version-check -r build/oldest/requirements.txt
 	@touch $@

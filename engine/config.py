@@ -16,7 +16,7 @@ from engine.data.place import place_of, usual_place
 from engine.errors import UserError
 from engine.files import check_output
 from engine.models.backbone import WEIGHTS, Backbone
-from engine.paths import cache_folder
+from engine.paths import cache_folder, with_home, without_home
 from engine.training.recipe import DEFAULT, RECIPES, RecipeSpec
 
 Tune = Literal["full", "linear"]
@@ -197,6 +197,13 @@ class Config:
         "for some 20 seconds, take the fastest, and, unless others were at work meanwhile, remember it for the same "
         "backbone, size, batch size and device; off: the device's half precision, NCHW, not measured",
     )
+    deterministic: bool = switch(
+        "--deterministic",
+        role=MACHINE,
+        help="on a card, the same numbers each time, as on a processor anyway: only such operations, where PyTorch has "
+        "them (the record names the others), and --plan off, since what the clock chooses may be another form each "
+        "time; slower",
+    )
     data_dir: Path = flag(
         "--data-dir",
         role=PLACE,
@@ -248,9 +255,10 @@ class Config:
         return self.shots or self.fraction
 
     def settings(self) -> dict[str, Any]:
-        """Every field, JSON-ready; paths are absolute."""
+        """Every field, JSON-ready, for others to read; paths are absolute, or begin with ~ for the user's home."""
         values = {f.name: getattr(self, f.name) for f in fields(self)} | {"size": list(self.size)}
-        return {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in values.items()}
+        values = {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in values.items()}
+        return {name: without_home(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 FLAGS: dict[str, Field[Any]] = {f.name: f for f in fields(Config)}
@@ -272,6 +280,7 @@ def asked(config: Mapping[str, Any]) -> dict[str, Any]:
     changed: dict[str, Any] = {}
     for name in sorted(config):
         value = list(config[name]) if isinstance(config[name], tuple) else config[name]
+        value = with_home(value) if isinstance(value, str) else value  # a file of weights
         known = FLAGS.get(name)
         if known is None:
             usual = value in (None, False)
@@ -319,6 +328,10 @@ def parse(
     if "patience" in given and recipe.patience is None:
         raise UserError(f"--patience can't be used with --recipe {values['recipe']}, whose epochs are counted.")
     values["patience"] = given.get("patience", recipe.patience)
+    if values["deterministic"]:
+        if given.get("plan") == "measure":
+            raise UserError("--deterministic leaves no plan to be measured by the clock. Give it, or --plan measure.")
+        values |= {"plan": "off"}
     if values["shots"] and values["fraction"]:
         raise UserError("--shots and --fraction both say how many training images there are. Give one of them.")
     values["cache_dir"] = values["cache_dir"] or cache_folder(values["data_dir"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import platform
 import re
 import subprocess
@@ -11,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import joblib
 import torch
@@ -156,9 +158,15 @@ def _model_name(cpuinfo: Path) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
-def prepare(device: str) -> None:
-    """Set what speeds every run up on the device, for the whole process."""
-    if device == "cuda":
+def prepare(device: str, deterministic: bool = False) -> None:
+    """Set what speeds every run up on the device, for the whole process.
+
+    deterministic: on a card, only what gives the same bits each time, as far as PyTorch has it; not_deterministic()
+    tells what it lacks. A processor's kernels do so anyway.
+    """
+    if device == "cuda" and deterministic:
+        _make_deterministic()
+    elif device == "cuda":
         torch.backends.cudnn.benchmark = True  # every batch but the last has the same shape
         torch.set_float32_matmul_precision("high")  # TF32, where fp32 is asked for
         torch.backends.cudnn.allow_tf32 = True
@@ -168,6 +176,33 @@ def prepare(device: str) -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+def _make_deterministic() -> None:
+    # read when cuBLAS is first used (https://docs.nvidia.com/cuda/cublas, "Results Reproducibility")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False  # a search by the clock
+    torch.backends.cudnn.deterministic = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    show = warnings.showwarning
+
+    def note(message: Warning | str, category: type[Warning], *where: Any, **rest: Any) -> None:
+        if "use_deterministic_algorithms" not in str(message):
+            show(message, category, *where, **rest)
+            return
+        found = re.match(r"\S+(?= does not have a deterministic implementation)", str(message))
+        _not_deterministic.add(found[0] if found else "cuBLAS" if "CuBLAS" in str(message) else str(message)[:100])
+
+    warnings.showwarning = note
+    warnings.filterwarnings("always", message=r"[\s\S]*use_deterministic_algorithms")
+
+
+_not_deterministic: set[str] = set()
+
+
+def not_deterministic() -> list[str]:
+    """The operations that were met in this process and have no deterministic form, as PyTorch calls them, sorted."""
+    return sorted(_not_deterministic)
 
 
 def _is_glibc() -> bool:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from engine.paths import PROJECT
+from engine.paths import PROJECT, without_home
 
+# who asks, in a URL; the value of what is named so; the tokens of services that begin with their mark
+SECRET = re.compile(
+    r"(?P<name>://)[^/\s@]+(?P<end>@)"
+    r"|(?P<name2>[\w.-]*(?:token|secret|passw|api_?key|signature|credential)[\w.-]*=)[^&\s]+"
+    r"|\b(?:hf|gh[opsu]|glpat|sk|xox[bp])[_-]\w{16,}",
+    re.IGNORECASE,
+)
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "wavemix")
 
 
@@ -39,9 +47,16 @@ def environment() -> dict[str, Any]:
         "cpu_threads": torch.get_num_threads(),
         "git_commit": git_commit(),
         "git_changed": None if (changes := _git("status", "--porcelain")) is None else bool(changes),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "folder": str(Path.cwd()),
+        "command": [Path(sys.argv[0]).name, *map(without_secrets, sys.argv[1:])],
+        "folder": without_home(str(Path.cwd())),
     }
+
+
+def without_secrets(word: str) -> str:
+    """A word of a command as others may read it: without the home folder's name, and what looks like a password."""
+    return SECRET.sub(
+        lambda match: f"{match['name'] or match['name2'] or ''}***{match['end'] or ''}", without_home(word)
+    )
 
 
 def git_commit() -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +17,17 @@ def user_cache() -> Path:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "which-backbone"
     except RuntimeError:  # a user that the system does not know, as in some containers
         return Path(tempfile.gettempdir()) / f"which-backbone-{os.getuid()}"
+
+
+def without_home(text: str) -> str:
+    """The text, in which the user's home folder, wherever a path begins with it, is a ~: its name may be a person's."""
+    home = os.path.expanduser("~").rstrip("/")  # noqa: PTH111 (Path.home() raises for a user without one)
+    return re.sub(rf"(?<![\w./~-]){re.escape(home)}(?=/|$)", "~", text) if home not in ("", "~") else text
+
+
+def with_home(text: str) -> str:
+    """The path that without_home() made the text of, if it did."""
+    return os.path.expanduser(text) if text.startswith("~/") else text  # noqa: PTH111 (likewise)
 
 
 def cache_folder(data_dir: Path) -> Path:

@@ -19,7 +19,7 @@ from engine.data.images import DECODER
 from engine.data.load import DecodeOptions, decode, divide, read
 from engine.data.part import RawSplits, Splits
 from engine.data.splits import taken
-from engine.device import prepare
+from engine.device import not_deterministic, prepare
 from engine.environment import environment
 from engine.heartbeat import seeds_to_come
 from engine.models.backbone import Backbone
@@ -112,7 +112,7 @@ def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
         say(f"{RECORD_LINE}{run.folder}", *strange, *other_code, result_line(run.record), go_on=True)
         return
     if run.interrupted:
-        plan = keep_plan(run.record["plan"])
+        plan = keep_plan(run.record["plan"], config.precision)
     train = make_batches(config, data, trainee.weights, batch_size, plan)
     setup = Setup(config, data, trainee, recipe, train, plan)
     description = describe(setup)
@@ -177,7 +177,7 @@ def identity(config: Config, data: Data, trainee: Trainee, recipe: Recipe, batch
 
 def make_batches(config: Config, data: Data, weights: Weights, batch_size: int, plan: Plan) -> Batches:
     """The training images as the model takes them; they come from main memory."""
-    prepare(plan.device)
+    prepare(plan.device, config.deterministic)
     # the original normalises by its training set's statistics; pretrained weights expect what they were trained with
     normalisation = data.dataset if config.protocol == "paper" else weights
     return Batches(
@@ -265,4 +265,6 @@ def train_and_test(setup: Setup, run: Run) -> None:
     promise = promise_of(plan, model, setup.train, setup.tuning_request)
     state = fit(model, train, val, recipe, plan, run, promise)
     logits, speed = predict(model, setup.train.for_evaluation("test", setup.data.splits.test), plan)
+    if config.deterministic:
+        run.change_plan(replace(Plan(**run.record["plan"]), not_deterministic=not_deterministic()))
     run.finish(model, state, Outcome(setup.data.splits.test, logits, speed))

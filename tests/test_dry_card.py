@@ -48,11 +48,11 @@ def pass_on_card(arguments: list[str], passed: int, **card: str) -> None:
 
 
 def test_on_a_card_with_bf16() -> None:
-    pass_on_card(["-m", "cuda and not slow", str(CARDS)], 36)
+    pass_on_card(["-m", "cuda and not slow", str(CARDS)], 37)
 
 
 def test_on_a_card_without_bf16() -> None:
-    pass_on_card(["-m", "cuda and not slow", str(CARDS / "test_main.py")], 14, **T4)
+    pass_on_card(["-m", "cuda and not slow", str(CARDS / "test_main.py")], 15, **T4)
 
 
 def test_on_a_small_card() -> None:

@@ -20,6 +20,7 @@ from engine.files import write_json
 from engine.paths import user_cache
 from engine.training.plan import DTYPES, LAYOUTS, Plan
 
+LARGEST = 1 << 16  # bytes of a result's file
 KEPT = 0.5  # of the promised speed: a run that falls below says so
 
 
@@ -98,6 +99,8 @@ def result_path(plan: Plan, model: nn.Module, size: tuple[int, int], batch_size:
 def remembered(path: Path) -> TuningResult | None:
     """The result in that file; None where there is none that can be used."""
     try:
+        if not path.is_file() or path.stat().st_size > LARGEST:
+            return None
         result = TuningResult(**json.loads(path.read_text(encoding="utf-8")))
         return result if result.usable else None
     # none, or not one of ours: measured anew

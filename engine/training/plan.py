@@ -18,6 +18,7 @@ from engine.errors import UserError, out_of_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
+ASKED = "as asked for"  # the reason of a precision that --precision names
 SMALLEST_MICRO_BATCH = 2  # images: batch normalisation can't train on one
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -37,16 +38,18 @@ class Plan:
     graphed: bool = False  # whether they are replayed, for whole batches, from a CUDA graph
     micro_batch: int | None = None  # images that are in memory at a time; None: a whole batch
     memory: str | None = None  # why not a whole batch, and what that changes
+    # under --deterministic: the operations without a deterministic form, as far as they were met; None: not asked for
+    not_deterministic: list[str] | None = None
     images_per_second: float | None = None  # of training steps, as measured when the plan was made; None: not measured
 
     def like(self, other: Plan, seed: int) -> Plan:
         """This plan in the form of another seed's, so that the spread of their results is of seeds alone.
 
-        The number of threads is what the machine has to give now.
+        The number of threads is what the machine has to give now, and the precision that which was asked for, if any.
         """
         return replace(
             self,
-            precision=other.precision,
+            precision=self.precision if self.reason == ASKED else other.precision,
             layout=other.layout,
             compiled=other.compiled,
             graphed=other.graphed and self.device == "cuda",
@@ -66,6 +69,7 @@ class Plan:
         words = (self.device, self.device_name, self.precision, self.layout, self.reason, self.memory or "")
         known = all(isinstance(word, str) for word in words) and self.precision in DTYPES and self.layout in LAYOUTS
         flags = isinstance(self.compiled, bool) and isinstance(self.graphed, bool)
+        known &= self.not_deterministic is None or isinstance(self.not_deterministic, list)
         possible = not self.graphed or (self.device == "cuda" and not self.compiled)
         return numbers and known and flags and possible and self.device in ("cuda", "cpu", "mps")
 
@@ -160,7 +164,7 @@ def choose_plan(device: str, precision: str) -> Plan:
     Raises UserError when this machine has no such device, or the device no such precision.
     """
     device = find_working_device(device, say)
-    reason = "as asked for"
+    reason = ASKED
     if precision == "auto":
         precision, reason = _half_precision(device)
     elif device == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
@@ -173,13 +177,13 @@ def choose_plan(device: str, precision: str) -> Plan:
     return Plan(device, device_name(device), precision, reason, usable_threads())
 
 
-def keep_plan(kept: Mapping[str, Any]) -> Plan:
+def keep_plan(kept: Mapping[str, Any], precision: str = "auto") -> Plan:
     """The plan that an interrupted run began with, from its record; raises UserError when its device is gone.
 
-    Or when it is none: the record is damaged.
+    Or when it is none, or not of the `precision` that is asked for: the record is damaged.
     """
     begun = Plan(**kept)
-    if not begun.sound:
+    if not begun.sound or precision not in ("auto", begun.precision):
         raise UserError("the record of this run holds a plan that is none: it is damaged. Start it over with --rerun.")
     torch.set_num_threads(begun.threads)
     try:

@@ -1,5 +1,6 @@
 """Whole commands on a card, from their flags to a finished record."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,22 @@ def test_each_precision(run: Run, command: Command, precision: str) -> None:
     record = run(line, digits.DATASET)
     assert record["plan"]["precision"] == precision
     assert DRY or record["test"]["top1"] > 0.5
+
+
+def test_deterministic(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.device._not_deterministic", set())
+    for name in ("benchmark", "deterministic"):
+        monkeypatch.setattr(torch.backends.cudnn, name, False)
+    with warnings.catch_warnings():
+        try:
+            record = run(f"{TINY} --epochs 2 --deterministic", digits.DATASET)
+        finally:
+            torch.use_deterministic_algorithms(False)
+    assert record["config"]["deterministic"] is True
+    assert record["config"]["plan"] == "off"
+    assert (record["plan"]["graphed"], record["plan"]["compiled"]) == (False, False)
+    # the toy's pooling, which PyTorch's use_deterministic_algorithms() lists
+    assert record["plan"]["not_deterministic"] == ["adaptive_avg_pool2d_backward_cuda"]
 
 
 def test_a_backbone_of_the_table(run: Run) -> None:

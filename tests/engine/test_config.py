@@ -55,6 +55,19 @@ def test_every_published_name_is_accepted() -> None:
         assert config(f"-model {name}").model == name
 
 
+def test_what_is_to_be_the_same_each_time_is_not_measured_by_the_clock() -> None:
+    found = config("-model resnet --deterministic")
+    assert found.plan == "off"
+    assert found == config("-model resnet --deterministic --plan off")
+    assert asked(vars(found)).keys() - asked(vars(config("-model resnet"))).keys() == {"deterministic", "plan"}
+    with pytest.raises(UserError, match="--deterministic leaves no plan to be measured"):
+        config("-model resnet --deterministic --plan measure")
+    # a record from before there was the flag is of the same run
+    older = vars(config("-model resnet")).copy()
+    assert older.pop("deterministic") is False
+    assert asked(older) == asked(vars(config("-model resnet")))
+
+
 def test_size_is_one_number_or_two() -> None:
     assert config("-model resnet --size 128").size == (128, 128)
     assert config("-model resnet --size 448 672").size == (448, 672)

@@ -1,8 +1,10 @@
 """What differs from one kind of device to another."""
 
+import os
 import platform
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from engine.device import (
     find_device,
     find_working_device,
     free_memory,
+    not_deterministic,
     prepare,
     processor_name,
     runs_on,
@@ -244,6 +247,42 @@ def test_what_a_card_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def test_a_card_is_told_to_be_deterministic_and_what_is_not_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "x")
+    del os.environ["CUBLAS_WORKSPACE_CONFIG"]
+    monkeypatch.setattr("engine.device._not_deterministic", set())
+    for name in ("benchmark", "deterministic"):
+        monkeypatch.setattr(torch.backends.cudnn, name, name == "benchmark")
+    rule = "but you set 'torch.use_deterministic_algorithms(True, warn_only=True)'. You can file an issue at x."
+    with pytest.warns(UserWarning, match="another matter") as shown:  # noqa: PT031 (what is set is set back inside)
+        try:
+            prepare("cuda", deterministic=True)
+            assert torch.are_deterministic_algorithms_enabled()
+            assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == (False, True)
+            assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+            for _ in range(2):
+                warnings.warn(f"b_cuda does not have a deterministic implementation, {rule}", stacklevel=1)
+            warnings.warn(f"a_cuda does not have a deterministic implementation, {rule}", stacklevel=1)
+            warnings.warn("another matter", stacklevel=1)
+            assert not_deterministic() == ["a_cuda", "b_cuda"]
+        finally:
+            torch.use_deterministic_algorithms(False)
+    assert [str(each.message) for each in shown] == ["another matter"]
+
+
+def test_what_pytorch_says_of_an_operation_is_known() -> None:
+    """It is what a processor says, too."""
+    program = (
+        "import torch\n"
+        "from engine import device\n"
+        "device._make_deterministic()\n"
+        "torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))\n"
+        "print(device.not_deterministic())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("['put_']\n", "")
 
 
 def test_a_processor_is_never_waited_for() -> None:

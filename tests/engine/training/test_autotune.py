@@ -260,12 +260,34 @@ def test_a_damaged_result_is_none(tmp_path: Path, content: bytes) -> None:
 def test_no_file_is_no_result(tmp_path: Path) -> None:
     assert remembered(tmp_path / "nowhere" / "result.json") is None
     assert remembered(tmp_path) is None
+    # nor one that would be waited for, or read for ever
+    os.mkfifo(tmp_path / "pipe.json")
+    assert remembered(tmp_path / "pipe.json") is None
+    (tmp_path / "device.json").symlink_to("/dev/zero")
+    assert remembered(tmp_path / "device.json") is None
+    (tmp_path / "long.json").write_text(json.dumps(WHOLE) + " " * (1 << 16))
+    assert remembered(tmp_path / "long.json") is None
 
 
 def test_where_memory_ran_short_is_not_gone_by_another_time(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     path.write_text(json.dumps(WHOLE | {"micro_batch": 2}))
     assert remembered(path) is None
+
+
+@pytest.mark.parametrize("change", [{"precision": "bf16"}, {"precision": "fp16"}, {"graphed": True}, {"threads": 77}])
+def test_a_result_that_is_not_what_was_asked_for_is_measured_anew(
+    change: dict[str, Any], timed: Timed, own_cache: Path
+) -> None:
+    seen = timed(FORMS)
+    request = replace(REQUEST, precision="fp32")
+    first = chosen(request, replace(PLAN, precision="fp32"))
+    assert first.precision == "fp32"
+    (path,) = own_cache.rglob("*.json")
+    seen.clear()
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert chosen(request, replace(PLAN, precision="fp32")).form == first.form
+    assert seen
 
 
 def test_after_a_damage_it_is_measured_anew(timed: Timed, own_cache: Path) -> None:

@@ -1,6 +1,7 @@
 """fit(): patience, stages, the best epoch."""
 
 import copy
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from engine.device import random_state, set_random_state
 from engine.errors import RunError
 from engine.models.structure import freeze_body
 from engine.run import resolve_recipe
-from engine.training.loop import filled, fit, predict, score, train_epoch
+from engine.training.loop import filled, fit, predict, require_finite_state, score, train_epoch
 from engine.training.plan import Plan
 from engine.training.recipe import RECIPES, Recipe, make_recipe
 from engine.training.state import State
@@ -190,6 +191,33 @@ def test_a_loss_that_is_not_finite_stops_before_the_epoch_is_over() -> None:
     with pytest.raises(RunError, match=r"the loss became nan in epoch 1 .*--lr, such as 0\.0001\."):
         train_epoch(model, long, Step(model, optimizer, PLAN, 2), recipe(), State())
     assert len(steps) == 100
+
+
+@pytest.mark.parametrize("name", ["0.weight", "1.running_var", "6.bias"])
+def test_a_run_stops_before_what_is_not_finite_is_saved(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where no loss and no output shows it."""
+    model, memory, step = new_model(), Memory(), Step.__call__
+
+    def spoil(self: Step, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        loss = step(self, images, labels)
+        if memory.saved and len(labels) < 8:  # the last of the second epoch
+            with torch.no_grad():
+                model.state_dict()[name].view(-1)[0] = float("inf")
+        return loss.new_tensor(1.0)
+
+    monkeypatch.setattr(Step, "__call__", spoil)
+    monkeypatch.setattr("engine.training.loop.predict", lambda *_: (np.zeros((12, 3), np.float32), {}))
+    with pytest.raises(RunError, match=rf"^{re.escape(name)} of the model is not finite after epoch 2 .*--lr, such as"):
+        fit(model, batches(), validation(), recipe(3), PLAN, memory)
+    assert memory.saved
+    for part in ("model", "best"):
+        assert all(value.isfinite().all() for value in memory.saved[part].values())
+
+
+def test_what_is_large_is_finite() -> None:
+    model = new_model()
+    nn.init.constant_(model.get_submodule("6").weight, 3e38)  # type: ignore[arg-type]
+    require_finite_state(model, 0, 1e-3, PLAN)
 
 
 def test_outputs_that_are_not_finite_are_named() -> None:

@@ -143,6 +143,16 @@ def test_a_damaged_plan_of_an_interrupted_run(damage: dict[str, object]) -> None
         keep_plan({**whole, **damage})
 
 
+def test_a_plan_of_another_precision_than_was_asked_for_is_not_obeyed() -> None:
+    kept = Plan("cpu", "a processor", "bf16", "as asked for", torch.get_num_threads())
+    assert keep_plan(asdict(kept), "bf16") == kept
+    with pytest.raises(UserError, match="--rerun"):
+        keep_plan(asdict(kept), "fp32")
+    # nor that of another seed
+    assert choose_plan("cpu", "fp32").like(kept, 1).precision == "fp32"
+    assert choose_plan("cpu", "auto").like(kept, 1).precision == "bf16"
+
+
 def test_a_record_from_before_there_were_graphs_has_none() -> None:
     whole = asdict(Plan("cpu", "a processor", "fp32", "as asked for", torch.get_num_threads()))
     assert whole.pop("graphed") is False
