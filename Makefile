@@ -2,8 +2,11 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# of `make faults`
+MINUTES := 20
+SEED := 0
 
-.PHONY: demo datasets report test slow bench lint docs clean help
+.PHONY: demo datasets report test slow faults bench lint docs clean help
 
 demo: .venv/.runtime  ## fine-tune a small backbone on scikit-learn's digits
 	$(BIN)/python digits.py -model shufflenet -bs 32 --weights auto --epochs 3
@@ -17,6 +20,9 @@ test: .venv/.development  ## every test that takes no longer than it must
 
 slow: .venv/.development  ## minutes of real training
 	$(BIN)/python -m pytest -m slow
+
+faults: .venv/.development  ## kill, starve and feed damage to the programs for 20 minutes: docs/reliability.md
+	$(BIN)/python -m tests.faults --minutes $(MINUTES) --seed $(SEED) --write-docs
 
 report: .venv/.report  ## runs/ -> report/report.html and tables
 	$(BIN)/python report.py
