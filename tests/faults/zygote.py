@@ -33,8 +33,8 @@ from tests.faults.hooks import CHANGES, Fault, install
 
 patience = 60.0  # seconds, after which a process hangs
 PRELOADED = """engine.run engine.records.tensorboard engine.data.split_output grid report reporting.build
-reporting.tables reporting.render plotly.offline sklearn.metrics sklearn.model_selection sklearn.datasets torch.utils.tensorboard
-torch.utils.serialization.config torchvision.models pydicom h5py scipy.io"""
+reporting.tables reporting.render plotly.offline sklearn.metrics sklearn.model_selection sklearn.datasets
+torch.utils.tensorboard torch.utils.serialization.config torchvision.models pydicom h5py scipy.io"""
 Change = Callable[[], object]  # what is put in place in the process before the script runs
 
 
