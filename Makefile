@@ -2,8 +2,11 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# of `make faults`
+MINUTES := 20
+SEED := 0
 
-.PHONY: demo datasets report test slow oldest bench lint docs lock audit clean help
+.PHONY: demo datasets report test slow faults oldest bench lint docs lock audit clean help
 
 demo: .venv/.runtime  ## fine-tune a small backbone on scikit-learn's digits
 	$(BIN)/python digits.py -model shufflenet -bs 32 --weights auto --epochs 3
@@ -22,6 +25,9 @@ slow: .venv/.development  ## minutes of real training
 oldest: build/oldest/.ready  ## the tests of engine/ with the lowest versions that the requirements allow
 	OMP_NUM_THREADS=1 build/oldest/bin/python -m pytest -n 2 --dist loadfile tests/engine tests/scripts/test_digits.py \
 	  -k "not dry_card"
+
+faults: .venv/.development  ## kill, starve and feed damage to the programs for 20 minutes: docs/reliability.md
+	$(BIN)/python -m tests.faults --minutes $(MINUTES) --seed $(SEED) --write-docs
 
 report: .venv/.report  ## runs/ -> report/report.html and tables
 	$(BIN)/python report.py

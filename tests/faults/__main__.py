@@ -12,22 +12,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from engine.doc_tables import put_table
 from engine.paths import PROJECT
-from tests.faults import chaos, damage, fuzz, inputs, kills, surroundings
+from tests.faults import chaos, damage, fuzz, inputs, kills, surroundings, zygote
 from tests.faults.programs import PROGRAMS, Program, Undisturbed, undisturbed
-from tests.faults.verdict import Verdict, as_line, found, from_line, table
-from tests.faults.zygote import preload
+from tests.faults.verdict import Verdict, found, table
 
 Case = Callable[[int, Random, dict[str, Undisturbed], Path], Verdict]
 # kind -> a case of it, and how many there are of it in a full run and in a short one
 KINDS: dict[str, tuple[Case, int, int]] = {
-    "kill": (kills.kill, 1000, 24),
+    "kill": (kills.kill, 1000, 20),
     "disk": (kills.disk, 150, 12),
-    "damage": (damage.damage, 400, 30),
+    "damage": (damage.damage, 400, 20),
     "around": (surroundings.surroundings, 80, 8),
     "line": (inputs.line_case, 150, 6),
     "folders": (inputs.folders_case, 50, 4),
@@ -92,29 +93,40 @@ def run_case(kind: str, number: int, seed: int, alone: dict[str, Undisturbed], f
 def run_all(chosen: argparse.Namespace, folder: Path) -> list[Verdict]:
     """Every case, `jobs` at a time, each in a folder of its own that is removed if nothing went wrong."""
     end = time.monotonic() + chosen.minutes * 60
-    programs = {name: program for kind in chosen.kinds for name, program in OF_KIND.get(kind, {}).items()}
-    alone = {name: undisturbed(program, folder / "alone" / name) for name, program in programs.items()}
-    todo = cases(chosen)
-    workers = []
-    for job in range(jobs := min(chosen.jobs, len(todo))):
-        if pid := os.fork():
-            workers.append(pid)
-            continue
-        with (folder / f"verdicts-{job}").open("w", buffering=1) as file:
-            for kind, number in todo[job::jobs]:
-                if time.monotonic() > end:
-                    break
-                place = folder / f"{kind}-{number}"
-                verdict = run_case(kind, number, chosen.seed, alone, place)
-                print(as_line(verdict), file=file)
-                if not verdict.problems and chosen.case is None:
-                    shutil.rmtree(place, ignore_errors=True)
-        os._exit(0)
-    for pid in workers:
-        os.waitpid(pid, 0)
-    lines = [line for job in range(jobs) for line in (folder / f"verdicts-{job}").read_text().splitlines()]
-    order = {each: index for index, each in enumerate(todo)}
-    return sorted(map(from_line, lines), key=lambda verdict: order[verdict.kind, verdict.case])
+    shutil.rmtree(folder / "alone", ignore_errors=True)
+    programs = [*{name: program for kind in chosen.kinds for name, program in OF_KIND.get(kind, {}).items()}.values()]
+    alone = each_of(programs, chosen.jobs, lambda its: undisturbed(its, folder / "alone" / its.name))
+    by_name = {its.name: Undisturbed(its, *rest) for its, rest in zip(programs, alone, strict=True)}
+
+    def judged(case: tuple[str, int]) -> Verdict | None:
+        if time.monotonic() > end:
+            return None
+        place = folder / f"{case[0]}-{case[1]}"
+        verdict = run_case(*case, chosen.seed, by_name, place)
+        if not verdict.problems and chosen.case is None:
+            shutil.rmtree(place, ignore_errors=True)
+        return verdict
+
+    return [verdict for verdict in each_of(cases(chosen), chosen.jobs, judged) if verdict]
+
+
+def each_of(items: Sequence[Any], jobs: int, action: Callable[[Any], Any]) -> list[Any]:
+    """What `action` makes of each item, in `jobs` processes, which are forked and need not be told the action."""
+    global _action
+
+    def act(index: int) -> Any:
+        return action(items[index])
+
+    _action = act
+    with get_context("fork").Pool(jobs) as pool:
+        return pool.map(_act, range(len(items)), chunksize=1)
+
+
+_action: Callable[[int], Any]
+
+
+def _act(index: int) -> Any:
+    return _action(index)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,7 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = options(arguments)
     began = time.monotonic()
     fuzz.seconds = 1.0 if chosen.short else chosen.fuzz_seconds
-    preload()
+    zygote.patience = 30.0 if chosen.short else zygote.patience
+    zygote.preload()
     folder = chosen.keep or Path(tempfile.mkdtemp(prefix="faults-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:

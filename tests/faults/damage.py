@@ -105,8 +105,8 @@ def deep(path: Path, _: Random, __: Path | None) -> None:
 
 
 def huge(path: Path, _: Random, __: Path | None) -> None:
-    """16 GiB of zeros that take no room."""
-    os.truncate(path, 16 << 30)
+    """2 GiB of zeros that take no room."""
+    os.truncate(path, 2 << 30)
 
 
 def leaf(path: Path, random: Random, _: Path | None) -> None:

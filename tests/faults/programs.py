@@ -60,8 +60,8 @@ class Undisturbed:
         return [step for step, _ in self.ended.steps if step != "read"]
 
 
-def undisturbed(program: Program, folder: Path) -> Undisturbed:
-    """Make what a case begins with in `folder`, and see how the program runs from there."""
+def undisturbed(program: Program, folder: Path) -> tuple[Any, ...]:
+    """Make what a case begins with in `folder`, and see how the program runs from there: the rest of an Undisturbed."""
     first = World(folder / "first")
     program.begin(first.place)
     for line in program.before:
@@ -72,7 +72,7 @@ def undisturbed(program: Program, folder: Path) -> Undisturbed:
     world = World(folder / "alone", start)
     ended = world.run(program.words)
     assert ended.code == 0, f"{program.line}: {ended.said}"
-    return Undisturbed(program, start, ended, program.numbers(world.place), names(world))
+    return start, ended, program.numbers(world.place), names(world)
 
 
 def names(world: World) -> frozenset[str]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from tests.faults.programs import Undisturbed, names
 from tests.faults.zygote import Ended, World
@@ -112,21 +111,13 @@ def found(verdicts: Sequence[Verdict], seed: int, most: int = 3) -> str:
     lines: dict[tuple[str, str], list[str]] = defaultdict(list)
     for verdict in verdicts:
         for column, what in dict(reversed(verdict.problems)).items():
-            again = f"`python -m tests.faults {verdict.kind} --seed {seed} --case {verdict.case}`"
-            what = re.sub(r"\s+", " ", what)[-200:].replace("|", "\\|").replace("<", "&lt;")
+            again = f"`{verdict.kind} --seed {seed} --case {verdict.case}`"
+            what = re.sub(
+                r"/[\w./-]*/(?=[\w.-])", ".../", re.sub(r"\s+", " ", what)
+            )  # whatever the machine's folders are
+            what = what[-200:].replace("|", "\\|").replace("<", "&lt;")
             lines[verdict.row, COLUMNS[column]].append(f"{again} ({verdict.title}): {what}")
     return "\n".join(
         f"- {row}, {column}, {len(cases)}:\n" + "\n".join(f"  - {case}" for case in cases[:most])
         for (row, column), cases in lines.items()
     )
-
-
-def as_line(verdict: Verdict) -> str:
-    """For a file of verdicts."""
-    return json.dumps(asdict(verdict))
-
-
-def from_line(line: str) -> Verdict:
-    """What as_line() wrote."""
-    content = json.loads(line)
-    return Verdict(**content | {"problems": [tuple(pair) for pair in content["problems"]]})

@@ -31,7 +31,10 @@ from engine import end_at_once
 from engine.paths import PROJECT
 from tests.faults.hooks import CHANGES, Fault, install
 
-PATIENCE = 60.0  # seconds, after which a process hangs
+patience = 60.0  # seconds, after which a process hangs
+PRELOADED = """engine.run engine.records.tensorboard engine.data.split_output grid report reporting.build
+reporting.tables reporting.render plotly.offline sklearn.metrics sklearn.model_selection sklearn.datasets
+torch.utils.tensorboard torch.utils.serialization.config torchvision.models pydicom h5py scipy.io"""
 Change = Callable[[], object]  # what is put in place in the process before the script runs
 
 
@@ -39,15 +42,17 @@ def preload() -> None:
     """Import what scripts need, without starting a thread."""
     import importlib
 
+    from PIL import Image
     from tqdm import tqdm
 
     import common
+    from engine.code_hash import engine_hash
     from tests import toy
 
-    for name in ("engine.run", "sklearn.metrics", "sklearn.model_selection", "sklearn.datasets", "grid", "report"):
+    for name in PRELOADED.split():
         importlib.import_module(name)
-    for name in ("reporting.build", "reporting.render", "torchvision.models", "pydicom", "h5py", "scipy.io"):
-        importlib.import_module(name)
+    Image.init()
+    engine_hash()  # half of a small run
     common.BACKBONES["tiny"] = toy.TINY
     tqdm.set_lock(threading.RLock())  # its own is a semaphore of all processes, which a kill leaves taken
     sys.dont_write_bytecode = True
@@ -91,9 +96,9 @@ class Running:
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
-    def wait(self, seconds: float = PATIENCE) -> Ended:
+    def wait(self) -> Ended:
         """Until it ends, or hangs and is killed."""
-        hung = not self.ends_within(seconds)
+        hung = not self.ends_within(patience)
         if hung:
             self.send(signal.SIGABRT)  # it tells where it is
             if not self.ends_within(2.0):
