@@ -1,7 +1,6 @@
 """Files that are either whole or absent: written under a temporary name, then renamed."""
 
 import errno
-import glob
 import hashlib
 import json
 import os
@@ -59,8 +58,11 @@ def atomic(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
 def _remove_left(path: Path) -> None:
     """Remove the temporary files beside `path` that no process writes any more."""
     with suppress(OSError):
-        for entry in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-            process = entry.name.removesuffix(".tmp").rpartition(".")[2]
+        for name in os.listdir(path.parent):
+            if not name.startswith(f".{path.name}.") or not name.endswith(".tmp"):
+                continue
+            process = name.removesuffix(".tmp").rpartition(".")[2]
+            entry = path.with_name(name)
             # another machine, or container, may be at one whose process is not here
             old = entry.stat().st_mtime < time.time() - LEFT_SECONDS
             if old and process.isdecimal() and not _runs(int(process)):

@@ -745,7 +745,7 @@ def test_datasets_with_a_wrong_command_line(capsys: Any, arguments: list[str], e
     [
         ({}, "lacks ans, images"),
         ({"images": np.zeros((3, 4, 4, 3), np.uint8)}, "lacks ans"),
-        ({"images": np.zeros((3, 4, 4, 3), np.uint8), "ans": np.zeros(2, np.uint8)}, "labels"),
+        ({"images": np.zeros((3, 4, 4, 3), np.uint8), "ans": np.zeros(2, np.uint8)}, "N whole numbers"),
         (b"no HDF5", "can't be read as HDF5"),
         (b"", "can't be read as HDF5"),
     ],
