@@ -29,6 +29,7 @@ from engine.errors import RunError, UserError, counted, disk_errors_explained, l
 from engine.files import DamagedError, atomic, locked
 
 MOST_RETRIED = 100  # of the images that could not be read
+CHECKED_AT_ONCE = 8  # pieces of the pixels, at most: a disk gives no more to more threads
 ELSEWHERE = "--cache-dir chooses another folder, --no-cache keeps no decoded images."
 
 
@@ -66,9 +67,10 @@ def decode_all(
     are decoded when they are asked for, and nothing is written.
 
     A cache belongs to a set of files: another name, label, size in bytes, time or content makes a new one, and the old
-    one of this `key` and size is removed. Images that could not be read are tried again each time, and if one can be
-    read now, all are decoded anew. Two processes do not decode at once: the second waits. With `kept_only`, nothing is
-    decoded or written: NotDecodedError, where there is no such cache.
+    one of this `key` and size is removed. One that is damaged is named on stderr and made anew. Images that could not
+    be read are tried again each time, and if one can be read now, all are decoded anew. Two processes do not decode at
+    once: the second waits. With `kept_only`, nothing is decoded or written: NotDecodedError, where there is no such
+    cache.
 
     UserError: images that can't be read, all of them named (unless `allow_unreadable`), a folder that can't be
     written in, or too little room on the disk. RunError: the disk became full, or a process that decodes died.
@@ -237,10 +239,12 @@ class Cache:
     def _checked(self, retried: int = MOST_RETRIED) -> tuple[tuple[KeptPixels, list[DecodeResult]] | None, str]:
         """What _found() returns once every row is checked; or None, and what is damaged, if that is why."""
         try:
-            if (kept := self._found(retried)) and (rows := kept[0].damaged(cpus())):
+            if (kept := self._found(retried)) and (rows := kept[0].damaged(min(cpus(), CHECKED_AT_ONCE))):
                 first = one_line(self.images.names[rows[0]])
                 raise DamagedError(f"{len(rows):,} of {counted(len(kept[0]), 'image')}, the first {first}")
             return kept, ""
+        except FileNotFoundError:  # another process has just removed it
+            return None, ""
         except DamagedError as problem:
             return None, f"the decoded images in {self._path} are damaged ({problem})"
 
@@ -261,8 +265,6 @@ class Cache:
                 DecodeResult(str(text), bad.get(row, ""), odd.get(row, ""), checksums[row])
                 for row, text in enumerate(manifest["digests"])
             ]
-        except FileNotFoundError:
-            return None
         except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
             raise DamagedError("its manifest is not what was written") from None
         lost = [row for row, outcome in enumerate(outcomes) if not outcome.digest]

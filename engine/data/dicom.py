@@ -45,7 +45,7 @@ def decode_dicom(path: Path, room: float = math.inf) -> Pixels:
     except ImportError as error:
         raise UserError(f"DICOM images such as {path} are read by a package: pip install 'pydicom>=3.0'") from error
     try:
-        _require_room_for_file(path, room)
+        _require_room_to_inflate(path, room)
         header = pydicom.dcmread(path)
     except InvalidDicomError as error:
         raise UnreadableError("empty" if path.stat().st_size == 0 else "not a DICOM file") from error
@@ -82,13 +82,11 @@ def _to_rgb(stored: npt.NDArray[Any], header: Any) -> Pixels:
     return np.repeat(grey[..., None], 3, axis=2)
 
 
-def _require_room_for_file(path: Path, room: float) -> None:
-    """Raise UnreadableError where reading a file, all of which is read, takes more than `room` bytes."""
+def _require_room_to_inflate(path: Path, room: float) -> None:
+    """Raise UnreadableError where a deflated file, which is unpacked as a whole, takes more than `room` bytes."""
     from pydicom.filereader import read_file_meta_info
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-    size = path.stat().st_size
-    require_room(f"{size:,} bytes of DICOM", size, room)
     meta = read_file_meta_info(path)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return
@@ -98,14 +96,15 @@ def _require_room_for_file(path: Path, room: float) -> None:
         while not unpacker.eof and (packed := unpacker.unconsumed_tail or file.read(UNPACKED)):
             unpacked += len(unpacker.decompress(packed, UNPACKED))
             # pydicom unpacks it as a whole, and copies what is in it
-            require_room(f"more than {unpacked:,} bytes, packed into {size:,},", 3 * unpacked, room)
+            require_room(f"more than {unpacked:,} bytes, packed into a file,", 3 * unpacked, room)
 
 
 def _require_room_for_pixels(header: Any, room: float) -> None:
     """Raise UnreadableError where an image takes more than `room` bytes, or is of another size than its header says."""
     high, wide = (int(header.get(name) or 0) for name in ("Rows", "Columns"))
     require_room(f"{wide:,} x {high:,} pixels", PIXEL_BYTES * high * wide, room)
-    size = _size_of_stream(_first_frame(header)) if header.file_meta.TransferSyntaxUID.is_encapsulated else None
+    coding = header.file_meta.get("TransferSyntaxUID")
+    size = _size_of_stream(_first_frame(header)) if coding and coding.is_encapsulated else None
     if size and size != (wide, high):
         raise UnreadableError(f"its pixels are {size[0]:,} x {size[1]:,}, but its header says {wide:,} x {high:,}")
 

@@ -28,6 +28,7 @@ import hashlib
 import importlib
 import math
 import re
+import struct
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,6 +109,8 @@ def load(reference: Reference, room: float = math.inf) -> Pixels | Image.Image:
 
 
 def _load_file(path: Path, room: float) -> Pixels | Image.Image:
+    size = path.stat().st_size
+    require_room(f"the file's {size:,} bytes", size, room)  # some decoders take it as a whole
     if path.suffix.lower() in DICOM_SUFFIXES and not format_of(_head(path)):
         return decode_dicom(path, room)
     try:
@@ -346,6 +349,8 @@ def _reason(error: Exception, path: Path) -> str:
         return "damaged, or a part of it is missing"
     # str() of a KeyError puts its message in quotes
     message = error.args[0] if isinstance(error, KeyError) and error.args else error
+    if isinstance(error, AssertionError | ArithmeticError | TypeError | struct.error):  # of no decoder that expected it
+        message = f"damaged ({message or type(error).__name__})"
     without_objects = re.sub(r" ?<[^<>]* at 0x[0-9a-f]+>", "", str(message))
     return " ".join(without_objects.split())[:300] or type(error).__name__
 

@@ -15,6 +15,7 @@ from engine.errors import UnreadableError
 
 # more than the end of pixels that are packed has of them; an interrupted copy leaves zeros up to the size of the whole
 ZEROS = 512
+UNPACKED = 1 << 20  # bytes that are unpacked at a time
 PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 
 
@@ -71,8 +72,10 @@ def _require_rows(path: Path) -> None:
         needed += rows * (1 + -(-columns * bits // 8)) if columns > 0 and rows > 0 else 0
     unpacker, there = zlib.decompressobj(), 0
     for name, data in chunks:
-        if name == b"IDAT":
-            there += len(unpacker.decompress(data))
+        packed = bytes(data) if name == b"IDAT" else b""
+        while packed and there < needed:  # no more is unpacked: a small file can hold any number of zeros
+            there += len(unpacker.decompress(packed, UNPACKED))
+            packed = unpacker.unconsumed_tail
     if there < needed:
         raise UnreadableError(f"only {there / needed:.0%} of its pixels are there, the rest is missing")
 

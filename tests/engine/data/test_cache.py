@@ -421,6 +421,25 @@ def test_reads_that_come_short(data: Path, monkeypatch: pytest.MonkeyPatch) -> N
     check(found.part(listed(data).train), listed(data).train)
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+def test_a_cache_that_vanishes_while_it_is_looked_at(suffix: str, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded(data)
+    is_file = Path.is_file
+    gone: list[Path] = []
+
+    def vanish(path: Path) -> bool:
+        found = is_file(path)
+        if path.suffix == suffix and not gone:
+            gone.append(path)
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "is_file", vanish)
+    found = decoded(data)
+    assert len(gone) == 1
+    check(found.part(listed(data).train), listed(data).train)
+
+
 def test_who_only_asks_what_is_kept_reads_no_pixels(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded(data)
     monkeypatch.setattr(os, "preadv", fail)

@@ -385,5 +385,5 @@ def test_a_deflated_file(tmp_path: Path) -> None:
     header.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     header.save_as(tmp_path / "image.dcm", enforce_file_format=True)
     assert (tmp_path / "image.dcm").stat().st_size < 30_000
-    with pytest.raises(TooLargeError, match=r"^more than [0-9,]+ bytes, packed into [0-9,]+, take up to 0\.0 GB"):
+    with pytest.raises(TooLargeError, match=r"^more than [0-9,]+ bytes, packed into a file, take up to 0\.0 GB"):
         load(tmp_path / "image.dcm", 1e7)

@@ -6,6 +6,7 @@ import os
 import re
 import struct
 import sys
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
@@ -885,3 +886,32 @@ def test_a_tile_that_is_larger_than_its_image(tmp_path: Path) -> None:
     reason = "^48 x 40 pixels in tiles of 8,192 x 8,192 take up to 1.7 GB of memory, more than the 0.1 GB"
     with pytest.raises(TooLargeError, match=reason):
         load(tmp_path / "image.tif", 1e8)
+
+
+def test_a_file_that_is_larger_than_there_is_room_for(tmp_path: Path) -> None:
+    """Some decoders take the file as a whole, of which most can be a hole."""
+    (tmp_path / "image.webp").write_bytes(encoded(Image.fromarray(SMOOTH), "WEBP"))
+    os.truncate(tmp_path / "image.webp", 10**10)
+    with pytest.raises(
+        TooLargeError, match=r"^the file's 10,000,000,000 bytes take up to 10\.0 GB of memory, more than"
+    ):
+        load(tmp_path / "image.webp", 1e9)
+
+
+def test_of_packed_zeros_no_more_are_unpacked_than_there_are_pixels(tmp_path: Path) -> None:
+    rows = zlib.compress(bytes(300 << 20), 1)
+    data = BOMB[:33] + struct.pack(">I", len(rows)) + b"IDAT" + rows + struct.pack(">I", zlib.crc32(b"IDAT" + rows))
+    (tmp_path / "image.png").write_bytes(data + BOMB[-12:])
+    tracemalloc.start()
+    try:
+        assert decode(tmp_path / "image.png").tolist() == [[[0, 0, 0]]]
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_a_decoder_did_not_expect_is_damage(tmp_path: Path) -> None:
+    image = tiled(64).replace(struct.pack("<HHII", 322, 4, 1, 64), struct.pack("<HHII", 322, 4, 1, 0))
+    image = image.replace(struct.pack("<HHII", 259, 4, 1, 8), struct.pack("<HHII", 259, 4, 1, 1))
+    (tmp_path / "image.tif").write_bytes(image)
+    assert unreadable(tmp_path / "image.tif").startswith("damaged (")
