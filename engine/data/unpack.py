@@ -297,12 +297,6 @@ class _ZipFile(FileIO):
         super().__init__(archive)
         self._limits = limits
 
-    def seek(self, position: int, whence: int = os.SEEK_SET, /) -> int:
-        """As any file does."""
-        if position < 0 and whence == os.SEEK_SET:
-            raise zipfile.BadZipFile("it leads to before its beginning")
-        return super().seek(position, whence)
-
     def read(self, size: int | None = -1, /) -> bytes:
         """As any file does; the list of all entries is read at once."""
         if size is not None and size > HEADERS + 1000 * self._limits.entries:

@@ -139,6 +139,7 @@ EVIL = {
     "zip: more bytes than it says": patched(zipped(("toy/a", b"1" * 100)), (LISTED, 24, struct.pack("<I", 10))),
     "zip: fewer bytes than it says": patched(zipped(("toy/a", b"1" * 100)), (LISTED, 24, struct.pack("<I", 1000))),
     "zip: another checksum": patched(zipped(("toy/a", b"1" * 100)), (LISTED, 16, b"1234")),
+    "zip: a place of its list before it begins": b"PK\6\7" + bytes(16) + b"PK\5\6" + b"\xff" * 16 + bytes(2),
     "zip: cut": zipped(("toy/a", b"1"))[:-9],
     "zip: another name in the list": patched(zipped(("toy/a", b"1")), (LISTED, 46, b"toy/b")),
 }
