@@ -59,6 +59,9 @@ def zipped(*members: Member | tuple[zipfile.ZipInfo, bytes], method: int = zipfi
     return buffer.getvalue()
 
 
+LOCAL, LISTED = b"PK\3\4", b"PK\1\2"
+
+
 def patched(body: bytes, *changes: tuple[bytes, int, bytes]) -> bytes:
     """The bytes with others at an offset from the first place of a mark."""
     changed = bytearray(body)
@@ -69,16 +72,15 @@ def patched(body: bytes, *changes: tuple[bytes, int, bytes]) -> bytes:
 
 
 def overlapping() -> bytes:
-    """Two entries of the list whose bytes are the same, as in https://www.bamsoftware.com/hacks/zipbomb/."""
-    one = zipped(("a", bytes(1000)))
-    start = one.index(b"PK\1\2")
-    (size,) = struct.unpack_from("<I", one, one.index(b"PK\5\6") + 12)
-    record = one[start : start + size]
-    twice = one[:start] + record + record.replace(b"a", b"b") + one[start + size :]
-    return patched(twice, (b"PK\5\6", 8, struct.pack("<HHI", 2, 2, 2 * size)))
+    """A member within another one, as in https://www.bamsoftware.com/hacks/zipbomb/."""
+    inner = zipped(("b", b"1" * 1000))
+    local, listed = inner[: inner.index(LISTED)], inner[inner.index(LISTED) : inner.index(b"PK\5\6")]
+    outer = zipped(("a", local), method=zipfile.ZIP_STORED)
+    end = outer.index(b"PK\5\6")
+    both = outer[:end] + patched(listed, (LISTED, 42, struct.pack("<I", 31))) + outer[end:]
+    return patched(both, (b"PK\5\6", 8, struct.pack("<HHI", 2, 2, end - outer.index(LISTED) + len(listed))))
 
 
-LOCAL, LISTED = b"PK\3\4", b"PK\1\2"
 LONG = "/".join(["d" * 200] * 6)
 EVIL = {
     "a symbolic link": tar(entry("toy/link", tarfile.SYMTYPE, "a")),
@@ -137,8 +139,20 @@ EVIL = {
     "zip: more bytes than it says": patched(zipped(("toy/a", b"1" * 100)), (LISTED, 24, struct.pack("<I", 10))),
     "zip: fewer bytes than it says": patched(zipped(("toy/a", b"1" * 100)), (LISTED, 24, struct.pack("<I", 1000))),
     "zip: another checksum": patched(zipped(("toy/a", b"1" * 100)), (LISTED, 16, b"1234")),
+    "zip: a place of its list before it begins": b"PK\6\7" + bytes(16) + b"PK\5\6" + b"\xff" * 16 + bytes(2),
     "zip: cut": zipped(("toy/a", b"1"))[:-9],
     "zip: another name in the list": patched(zipped(("toy/a", b"1")), (LISTED, 46, b"toy/b")),
+}
+
+
+WHY = {  # where something else would refuse it too, later or in other words
+    "a symbolic link": "'toy/link' is a symbolic link",
+    "a name of a gigabyte": "a header in it is larger than 1,048,576 bytes",
+    "a header of its own size below zero": "a header in it is larger",
+    "zip: encrypted": "'toy/a' is encrypted",
+    "zip: overlapping": "its members overlap",
+    "zip: before its beginning": "its members overlap",
+    "7-Zip": "it is a 7-Zip archive",
 }
 
 
@@ -156,6 +170,7 @@ def test_what_is_not_extracted(tmp_path: Path, kind: str) -> None:
     with pytest.raises((RefusedError, *DAMAGE, OSError)) as refused:
         unpack(data / name, target, LIMITS, verified=False)
     assert getattr(refused.value, "errno", None) is None
+    assert WHY.get(kind, "") in str(refused.value)
     shutil.rmtree(target)
     toy = replace(dataset(File(name, (), None)), train_images=20_000)
     if kind.partition("too many")[1]:  # within the limits of a real one
@@ -176,6 +191,13 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, folder: str) -> None:
     os.mkfifo(tmp_path / "toy.zip")
     with pytest.raises(UserError, match=r"toy\.zip is no regular file"):
         obtain(dataset(File("toy.zip", (), None), folder=folder), tmp_path)
+
+
+def test_no_memory_is_taken_for_a_list_of_too_many_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "toy.zip").write_bytes(EVIL["zip: too many entries"])
+    monkeypatch.setattr(zipfile, "ZipInfo", lambda *_: pytest.fail("an entry was made"))
+    with pytest.raises(RefusedError, match="more than 50 entries"):
+        unpack(tmp_path / "toy.zip", tmp_path, LIMITS, verified=False)
 
 
 def test_a_bomb_is_refused_before_it_grows(tmp_path: Path) -> None:
