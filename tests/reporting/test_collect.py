@@ -124,7 +124,7 @@ def damage(part: str, **changes: Any) -> Callable[[dict[str, Any]], object]:
         (lambda record: record.update(environment=5), "environment is 5"),
         (lambda record: record.update(status=[]), r"status is \[\]"),
         (damage("environment", command=["grid.py", None]), "the command is"),
-        (damage("test", per_class_recall=[-1e308] + [1.0] * 20), "a recall that is no share"),
+        (damage("test", per_class_recall=[-1.0] + [1.0] * 20), "a recall that is no share"),
         (lambda record: record.update(seed="0"), "whole number"),
         (lambda record: record.update(seed=True), "whole number"),
         (damage("test", top1=0.123), "by the confusion matrix"),
