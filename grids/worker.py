@@ -116,7 +116,8 @@ class Worker:
     def close(self) -> None:
         """When the process has ended and what came of it is written down: let others have the cell."""
         self.kill()  # what it started may hold memory, or the lock
-        self.heartbeat.unlink(missing_ok=True)
+        with suppress(OSError):  # nobody reads it any more
+            self.heartbeat.unlink(missing_ok=True)
         os.close(self.lock)
 
 

@@ -377,6 +377,18 @@ def test_pipes_in_the_place_of_log_and_heartbeat_are_not_waited_for(
     assert error.count("\n") == 1
 
 
+def test_a_lock_is_given_back_whatever_lies_in_the_place_of_a_heartbeat(
+    behave: Behave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = quiet_worker(tmp_path)
+    monkeypatch.setattr(worker, "kill", lambda: None)
+    worker.heartbeat.mkdir()
+    worker.lock = os.open(tmp_path, os.O_RDONLY)
+    worker.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(worker.lock)
+
+
 def test_a_record_of_a_clock_that_was_ahead_is_made_anew_all_the_same(behave: Behave) -> None:
     """With --rerun; whether another grid has just made it, no clock tells."""
     assert run() == 0
