@@ -23,6 +23,8 @@ from grids.cells import Cell, key_of
 from grids.images import split_of
 from grids.state_files import LARGEST_BYTES, open_regular, shortened
 
+HEARTBEAT = ".heartbeat"  # how the names of the files end that cells leave signs of life in
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -232,7 +234,23 @@ def take(cell: Cell) -> int | None:
 
     The lock lasts until every process that has the descriptor has closed it, if only by its end.
     """
-    path = grid_folder(cell.config.out) / f"{cell.id}.lock"
+    return _locked(grid_folder(cell.config.out) / f"{cell.id}.lock")
+
+
+def clear_heartbeats(out: Path) -> None:
+    """Remove the signs of life of cells that nobody is at: processes that were killed with their grid left them."""
+    for path in grid_folder(out).glob(f"*{HEARTBEAT}*"):
+        with suppress(OSError):
+            lock = _locked(path.with_name(f"{path.name.partition(HEARTBEAT)[0]}.lock"))
+            if lock is not None:
+                try:
+                    path.unlink()
+                finally:
+                    os.close(lock)
+
+
+def _locked(path: Path) -> int | None:
+    """The descriptor of a lock file, locked; None: another process has it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -18,6 +18,7 @@ from engine.heartbeat import HEARTBEAT, SEEDS, SHARED, die_with, libc
 from engine.paths import PROJECT
 from grids.cells import Cell
 from grids.faults import message_of
+from grids.ledger import HEARTBEAT as ENDING
 from grids.ledger import grid_folder
 from grids.state_files import open_regular, shortened
 
@@ -116,7 +117,8 @@ class Worker:
     def close(self) -> None:
         """When the process has ended and what came of it is written down: let others have the cell."""
         self.kill()  # what it started may hold memory, or the lock
-        self.heartbeat.unlink(missing_ok=True)
+        with suppress(OSError):  # nobody reads it any more
+            self.heartbeat.unlink(missing_ok=True)
         os.close(self.lock)
 
 
@@ -141,7 +143,7 @@ def start(cell: Cell, lock: int, slot: str | None, seeds: int = 1, shared: bool 
     run on the same device.
     """
     folder = grid_folder(cell.config.out).absolute()
-    log, heartbeat = folder / f"{cell.id}.log", folder / f"{cell.id}.heartbeat"
+    log, heartbeat = folder / f"{cell.id}.log", folder / f"{cell.id}{ENDING}"
     heartbeat.unlink(missing_ok=True)
     environment = {**os.environ, HEARTBEAT: str(heartbeat), "PYTHONFAULTHANDLER": "1"}
     environment |= {SEEDS: str(seeds), SHARED: "1" if shared else ""}

@@ -16,7 +16,7 @@ from engine.records.identity import codes_of, saw_test_images
 from engine.records.metrics import METRICS, Metric
 from engine.records.printed import seen_in_words
 from engine.records.schema import COSTS, ERRORS, HISTORY, PREDICTIONS, Cost, RecordError, Status, read_record
-from reporting.fields import number, option, shortened, text, whole
+from reporting.fields import LONGEST_PATH, number, option, shortened, text, whole
 
 FILES = (HISTORY, PREDICTIONS, ERRORS)  # of a run, that a report reads
 ROUNDING = 1e-6
@@ -169,7 +169,7 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
         name=text(dataset["name"]),
         domain=text(dataset["domain"]),
         published=bool(dataset["published"]),
-        place=text(dataset.get("place", "")),
+        place=text(dataset.get("place", ""), LONGEST_PATH),
         subjects=text(dataset["subjects"]),
         available_images=whole(counts["available"]),
         used_images=whole(counts["train"]) + (whole(counts["val"]) if record["protocol"] != "paper" else 0),
@@ -253,7 +253,7 @@ def _setting(record: Mapping[str, Any]) -> Setting:
 
 
 def _kind_of_weights(record: Mapping[str, Any]) -> str:
-    backbone, asked = record["backbone"], text(record["config"]["weights"])
+    backbone, asked = record["backbone"], text(record["config"]["weights"], LONGEST_PATH)
     earlier = backbone["weights_run"]
     if earlier:
         begun = "random weights" if earlier["weights"] == "none" else "pretrained weights"

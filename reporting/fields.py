@@ -9,6 +9,7 @@ from typing import Any
 from engine.errors import CONTROLS
 
 LONGEST_SHOWN = 1000  # letters
+LONGEST_PATH = 4096
 LARGEST_NUMBER = 1e18
 LONGEST_LIST = 100  # values of a flag
 # of no width, by which two names would look equal; but for the joiners, of which words and emoji are made
@@ -33,13 +34,13 @@ def shortened(raw: str, most: int = LONGEST_SHOWN, lines: bool = False) -> str:
     return clean(raw if len(raw) <= most else f"{raw[: most - 3]}...", lines)
 
 
-def text(value: Any, lines: bool = False) -> str:
-    """The value, which must be a text that can be shown whole, as `clean` leaves it. Raises TypeError."""
+def text(value: Any, most: int = LONGEST_SHOWN) -> str:
+    """The value, which must be a text of at most so many letters, as `clean` leaves it. Raises TypeError."""
     if not isinstance(value, str):
         raise TypeError(f"expected a text, found {value!r:.40}")
-    if len(value) > LONGEST_SHOWN:
+    if len(value) > most:
         raise TypeError(f"expected a text, found one of {len(value):,} letters: {value[:40]!r}")
-    return clean(value, lines)
+    return clean(value)
 
 
 def whole(value: Any) -> int:

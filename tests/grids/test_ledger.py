@@ -93,11 +93,16 @@ def test_a_failure_that_is_none_of_a_grid(content: bytes) -> None:
     assert standing_now(cell).status == "new"
 
 
-def test_a_pipe_in_the_place_of_a_failure_is_not_waited_for() -> None:
+def test_pipes_in_the_place_of_a_failure_and_a_lock_are_not_waited_for() -> None:
     (cell,) = cells("--datasets digits --models resnet")
     make_folder(cell.config.out)
-    os.mkfifo(grid_folder(cell.config.out) / f"{cell.id}.json")
+    for name in ("json", "lock"):
+        os.mkfifo(grid_folder(cell.config.out) / f"{cell.id}.{name}")
     assert standing_now(cell).status == "new"
+    held = take(cell)
+    assert held is not None
+    assert take(cell) is None
+    os.close(held)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from rich.console import Console
 
 import grid
 from common import BACKBONES
+from grids.cells import Cell
 from grids.ledger import grid_folder, take
 from grids.view import LiveTable, Progress
 from grids.worker import Worker
@@ -170,6 +171,10 @@ def behave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Behave:
 
 def run(line: str = LINE) -> int:
     return grid.main(shlex.split(line))
+
+
+def cells_of(line: str) -> list[Cell]:
+    return grid.cells_of(grid.parser().parse_args(line.split()))
 
 
 def started() -> list[str]:
@@ -377,6 +382,18 @@ def test_pipes_in_the_place_of_log_and_heartbeat_are_not_waited_for(
     assert error.count("\n") == 1
 
 
+def test_a_lock_is_given_back_whatever_lies_in_the_place_of_a_heartbeat(
+    behave: Behave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = quiet_worker(tmp_path)
+    monkeypatch.setattr(worker, "kill", lambda: None)
+    worker.heartbeat.mkdir()
+    worker.lock = os.open(tmp_path, os.O_RDONLY)
+    worker.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(worker.lock)
+
+
 def test_a_record_of_a_clock_that_was_ahead_is_made_anew_all_the_same(behave: Behave) -> None:
     """With --rerun; whether another grid has just made it, no clock tells."""
     assert run() == 0
@@ -472,8 +489,16 @@ def test_a_killed_grid_takes_its_processes_along(behave: Behave) -> None:
     process.kill()
     process.join()
     wait_for(lambda: not any(map(alive, pids())), 5)
+    (left,) = Path("runs/grid").glob("*.heartbeat")
+    left.rename(left.with_name("digits-resnet-seed7-all-01234567.heartbeat.123"))  # of a cell that is done by now
+    (held,) = cells_of("--datasets digits.py --models resnet --seeds 9 --device cpu")
+    lock = take(held)
+    (Path("runs/grid") / f"{held.id}.heartbeat").touch()  # of one that another grid is at
     assert run() == 0
     assert started() == ["resnet 0", "resnet 0", "swin 0"]
+    assert [path.name for path in Path("runs/grid").glob("*.heartbeat*")] == [f"{held.id}.heartbeat"]
+    assert lock is not None
+    os.close(lock)
 
 
 def test_a_run_that_outlives_its_grid_is_waited_for(behave: Behave, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,12 @@ def test_the_test_part_is_no_training_data_under_the_paper_protocol(tmp_path: Pa
     assert collect(tmp_path).entries[0].used_images == 1680
 
 
+def test_a_place_can_be_as_long_as_a_path(tmp_path: Path) -> None:
+    place = "/x" * 2000
+    synthetic.write(tmp_path, synthetic.record("ucmerced", "swin", dataset={"place": place}))
+    assert collect(tmp_path).entries[0].place == place
+
+
 def test_what_a_record_does_not_say_is_absent(tmp_path: Path) -> None:
     record = synthetic.record("ucmerced", "swin")
     for part, name in (("test", "ece"), ("costs", "images"), ("costs", "peak_memory_mib")):
@@ -124,7 +130,7 @@ def damage(part: str, **changes: Any) -> Callable[[dict[str, Any]], object]:
         (lambda record: record.update(environment=5), "environment is 5"),
         (lambda record: record.update(status=[]), r"status is \[\]"),
         (damage("environment", command=["grid.py", None]), "the command is"),
-        (damage("test", per_class_recall=[-1e308] + [1.0] * 20), "a recall that is no share"),
+        (damage("test", per_class_recall=[-1.0] + [1.0] * 20), "a recall that is no share"),
         (lambda record: record.update(seed="0"), "whole number"),
         (lambda record: record.update(seed=True), "whole number"),
         (damage("test", top1=0.123), "by the confusion matrix"),
