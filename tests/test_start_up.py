@@ -75,6 +75,63 @@ def test_nothing_slow_is_imported() -> None:
         assert answer.startswith(f"{line} -> 2 {message}"), answer
 
 
+# in every Python process that is started with this in its path
+ALONE = """
+import os, sys
+
+def refuse(event, details):
+    asked = event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.sendto")
+    # the names of a machine's own sockets are texts
+    if asked or (event == "socket.connect" and isinstance(details[1], tuple)):
+        with open(os.environ["ASKED"], "a") as log:
+            log.write(f"{sys.argv}: {event} {details[1:]}\\n")
+        raise ConnectionRefusedError("no network here")
+
+sys.addaudithook(refuse)
+"""
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where what asks for the network is noted, in every process that is started."""
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "sitecustomize.py").write_text(ALONE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
+    monkeypatch.setenv("ASKED", str(tmp_path / "asked"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path / "asked"
+
+
+def test_what_asks_for_the_network_is_noted(alone: Path) -> None:
+    program = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9')"
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "getaddrinfo" in alone.read_text()
+
+
+def test_no_command_asks_for_the_network_to_say_what_it_does(alone: Path) -> None:
+    helps = [f"{script} --help" for script in (*datasets.SCRIPTS, "folder", "datasets", "grid", "report", "split")]
+    lines = [*helps, "datasets", "report nowhere"]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], input="\n".join(lines), cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("-> 0") > len(datasets.SCRIPTS)
+    assert not alone.exists()
+
+
+@pytest.mark.slow
+def test_nor_to_train_and_to_report(alone: Path, tmp_path: Path) -> None:
+    """With all that they import: PyTorch, scikit-learn, the plots."""
+    few = ["--weights", "none", "--lr", "1e-6", "--shots", "4", "-bs", "20", "--epochs", "1", "--size", "32"]
+    grid = ["grid.py", "--datasets", "digits", "--models", "shufflenet", "mobilenet", *few, "--out", f"{tmp_path}/runs"]
+    for command in (grid, ["report.py", f"{tmp_path}/runs", "--out", f"{tmp_path}/report"]):
+        done = subprocess.run([sys.executable, *command], cwd=PROJECT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "report" / "report.html").is_file()
+    assert len([*tmp_path.glob("runs/digits/*/*/record.json")]) == 2
+    assert not alone.exists(), alone.read_text()
+
+
 @pytest.mark.parametrize(
     ("package", "line"),
     [
