@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 
 from tests import toy
 from tests.faults.hooks import Fault
-from tests.faults.programs import COMMON, DIGITS, FOLDER, PROGRAMS, SPLIT, Program, Undisturbed, pets, report
+from tests.faults.programs import COMMON, DIGITS, FOLDER, PROGRAMS, SPLIT, Program, Undisturbed, pets, records, report
 from tests.faults.verdict import Verdict
 from tests.faults.zygote import Ended, World
 
@@ -161,6 +161,11 @@ def interrupted(world: World, its: Undisturbed) -> None:
     assert ended.code == -9, ended.said
 
 
+def but_checksums(place: Path) -> dict[str, Any]:
+    """What records() gives, without the archive's checksum: bytes of an archive can change that change no image."""
+    return {name: {**numbers, "checksums": None} for name, numbers in records(place).items()}
+
+
 def run(*lines: str) -> Callable[[World, Undisturbed], None]:
     """Commands that make the files."""
 
@@ -223,7 +228,11 @@ SCENES = {
             Program("folder out", f"folder.py out --epochs 1 {COMMON}", pets, (SPLIT,)),
             ("out/split.json",),
         ),
-        Scene("archive", PROGRAMS["extraction"], ("data/breakhis/BreaKHis_v1.tar.gz",)),
+        Scene(
+            "archive",
+            replace(PROGRAMS["extraction"], name="archive", numbers=but_checksums),
+            ("data/breakhis/BreaKHis_v1.tar.gz",),
+        ),
         Scene(
             "memory of checksums",
             PROGRAMS["extraction"],

@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
-from functools import cache
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -142,43 +142,42 @@ def saved(kind: str, mode: str = "RGB", size: tuple[int, int] = (16, 16), **opti
     return buffer.getvalue()
 
 
-@cache
-def images() -> dict[str, bytes]:
-    """Files that are called images."""
-    good, jpeg = saved("PNG"), saved("JPEG", size=(64, 64))
-    found = {
-        "zero bytes": b"",
-        "cut": jpeg[: len(jpeg) // 2],
-        "cut png": good[: len(good) // 2],
-        "text": b"<html>404 not found</html>",
-        "jpeg called png": jpeg,
-        "169 megapixels": png(13_000, 13_000, 13_000),
-        "100,000 wide": png(100_000, 10, 10),
-        "100,000 high": png(10, 100_000, 100_000),
-        "a header of 4 billion": png(2**31 - 1, 2**31 - 1, 1),
-        "no rows": png(16, 16, 0),
-        "no width": png(0, 16, 16),
-        "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run\nshowpage\n",
-        "pdf": b"%PDF-1.4\n1 0 obj\n<<>>\nendobj\n",
-        "svg": b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
-        "gif": saved("GIF", "P"),
-        "grey": saved("PNG", "L"),
-        "1 bit": saved("PNG", "1"),
-        "cmyk": saved("JPEG", "CMYK"),
-        "16 bits": saved("PNG", "I;16"),
-        "tiff": saved("TIFF"),
-        "webp": saved("WEBP"),
-        "bmp": saved("BMP"),
-        "zeros": bytes(4096),
-        "trailing rubbish": good + b"x" * 1000,
-        "1 by 1": saved("PNG", size=(1, 1)),
-        "text bomb": good[:33] + _text_chunk(64 << 20) + good[33:],
-    }
-    for seed in range(6):  # a byte of the head or of the body
-        body = bytearray(jpeg if seed % 2 else good)
-        body[Random(seed).randrange(len(body))] ^= 0xFF
-        found[f"byte {seed}"] = bytes(body)
-    return found
+def changed(seed: int) -> bytes:
+    """An image with one byte inverted, of its head or of its body."""
+    body = bytearray(saved("JPEG", size=(64, 64)) if seed % 2 else saved("PNG"))
+    body[Random(seed).randrange(len(body))] ^= 0xFF
+    return bytes(body)
+
+
+def half(body: bytes) -> bytes:
+    """Its beginning."""
+    return body[: len(body) // 2]
+
+
+IMAGES: dict[str, Callable[[], bytes]] = {  # files that are called images
+    "zero bytes": lambda: b"",
+    "zeros": lambda: bytes(4096),
+    "cut": lambda: half(saved("JPEG", size=(64, 64))),
+    "cut png": lambda: half(saved("PNG")),
+    "text": lambda: b"<html>404 not found</html>",
+    "jpeg called png": lambda: saved("JPEG"),
+    "169 megapixels": lambda: png(13_000, 13_000, 13_000),
+    "100,000 wide": lambda: png(100_000, 10, 10),
+    "100,000 high": lambda: png(10, 100_000, 100_000),
+    "a header of 4 billion": lambda: png(2**31 - 1, 2**31 - 1, 0),
+    "no rows": lambda: png(16, 16, 0),
+    "no width": lambda: png(0, 16, 16),
+    "1 by 1": lambda: saved("PNG", size=(1, 1)),
+    "text bomb": lambda: saved("PNG")[:33] + _text_chunk(64 << 20) + saved("PNG")[33:],
+    "rubbish behind": lambda: saved("PNG") + b"x" * 1000,
+    "postscript": lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run\nshowpage\n",
+    "pdf": lambda: b"%PDF-1.4\n1 0 obj\n<<>>\nendobj\n",
+    "svg": lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
+    **{f"byte {seed}": partial(changed, seed) for seed in range(6)},
+    **{kind.lower(): partial(saved, kind) for kind in ("GIF", "TIFF", "WEBP", "BMP")},
+    **{f"mode {mode}": partial(saved, "PNG", mode) for mode in ("L", "1", "P", "RGBA", "I;16")},
+    "mode CMYK": lambda: saved("JPEG", "CMYK"),
+}
 
 
 def _text_chunk(size: int) -> bytes:
@@ -191,21 +190,22 @@ def image_case(case: int, random: Random, _: dict[str, Undisturbed], folder: Pat
     world = World(folder)
     pets(world.place, 5)
     odd = ["fifo", "folder", "dangling", "loop", "/dev/zero"]
-    name = [*images(), *odd][case % (len(images()) + len(odd))]
+    names = [*IMAGES, *odd]
+    name = names[case % len(names)]
     path = world.place / "pets" / "cat" / "0.png"
-    if name in images():
-        path.write_bytes(images()[name])
+    if name in IMAGES:
+        path.write_bytes(IMAGES[name]())
     elif name == "/dev/zero":
         path.unlink()
         path.symlink_to(name)
     else:
         getattr(damage, name)(path, random, None)
-    partial = case // (len(images()) + len(odd)) % 2
-    verdict = Verdict("image", case, "images", f"{name}{', --allow-partial' if partial else ''}")
-    ended = world.run(f"folder.py pets --epochs 1 {COMMON}{' --allow-partial' if partial else ''}".split())
+    allowed = case // len(names) % 2
+    verdict = Verdict("image", case, "images", f"{name}{', --allow-partial' if allowed else ''}")
+    ended = world.run(f"folder.py pets --epochs 1 {COMMON}{' --allow-partial' if allowed else ''}".split())
     judge(verdict, world, ended)
-    if ended.code == 2 and ("cat/0.png" not in ended.said or partial):
-        verdict.add("other", f"{'stops all the same' if partial else 'does not name it'}: {ended.problems[-300:]}")
+    if ended.code == 2 and ("cat/0.png" not in ended.said or allowed):
+        verdict.add("other", f"{'stops all the same' if allowed else 'does not name it'}: {ended.problems[-300:]}")
     return verdict
 
 

@@ -69,7 +69,7 @@ class Verdict:
             self.add("lost", f"what was made can't be read: {type(problem).__name__}: {problem}")
             return
         for name in alone.numbers.keys() | (set() if damaged else found.keys()):
-            if damaged and not found.get(name, {}).get("checksums", True):
+            if damaged and found.get(name, {}).get("checksums") == {}:
                 found[name]["checksums"] = alone.numbers[name]["checksums"]  # none is known, and none is claimed
             if alone.numbers.get(name) != found.get(name):
                 column = "lost" if name not in found else "wrong"
