@@ -58,11 +58,10 @@ def atomic(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
 def _remove_left(path: Path) -> None:
     """Remove the temporary files beside `path` that no process writes any more."""
     with suppress(OSError):
-        for name in os.listdir(path.parent):
-            if not name.startswith(f".{path.name}.") or not name.endswith(".tmp"):
+        for entry in path.parent.iterdir():
+            if not (entry.name.startswith(f".{path.name}.") and entry.name.endswith(".tmp")):
                 continue
-            process = name.removesuffix(".tmp").rpartition(".")[2]
-            entry = path.with_name(name)
+            process = entry.name.removesuffix(".tmp").rpartition(".")[2]
             # another machine, or container, may be at one whose process is not here
             old = entry.stat().st_mtime < time.time() - LEFT_SECONDS
             if old and process.isdecimal() and not _runs(int(process)):
