@@ -11,7 +11,8 @@ from engine.data.unpack import DAMAGE, Limits, RefusedError, unpack
 from engine.errors import UserError, one_line
 
 # An archive may have OTHER_ENTRIES, and ENTRIES_PER_IMAGE for each published image: BreakHis has four times as many in
-# it as are of one magnification, PlantVillage on GitHub has each image in three forms, and macOS doubles them. MOST_ENTRIES where nobody states how many images there are.
+# it as are of one magnification, PlantVillage on GitHub has each image in three forms, and macOS doubles them.
+# MOST_ENTRIES where nobody states how many images there are.
 ENTRIES_PER_IMAGE = 8
 OTHER_ENTRIES = 10_000
 MOST_ENTRIES = 2_000_000
