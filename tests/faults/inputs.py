@@ -40,7 +40,19 @@ ODD_VALUES = (
         ".",
         "0x10",
     ),
-    *("/dev/null", "/proc/1", "/dev/full", "~nobody/x", "--", "-", "no/such", "a\nb", "1_000", "\u0661", "no\udcffutf"),
+    *(
+        "/dev/null",
+        "/proc/1",
+        "/dev/full",
+        "~nobody-of-that-name/x",
+        "--",
+        "-",
+        "no/such",
+        "a\nb",
+        "1_000",
+        "\u0661",
+        "no\udcffutf",
+    ),
 )
 FLAGS = (
     *("-bs", "--epochs", "--lr", "--shots", "--fraction", "--size", "--patience", "--seed", "--data-dir", "--out"),

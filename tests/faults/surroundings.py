@@ -71,7 +71,7 @@ def stopped(verdict: Verdict, random: Random, alone: dict[str, Undisturbed], wor
     one = world.start(its.program.words, Fault("SIGSTOP", random.randint(4, len(its.changes) - 4)))
     time.sleep(min(3.0, its.ended.seconds + 1.0))
     other = world.run(its.program.words)
-    verdict.judge(other, (2,))
+    verdict.judge(other, (0, 2))  # 0: it was stopped with all of its work done
     one.send(signal.SIGCONT)
     ended = one.wait()
     verdict.judge(ended, (0,))

@@ -21,6 +21,7 @@ COLUMNS = {
 }
 SEEN = {0: "done", 2: "refused (2)", 3: "failed (3)", 130: "interrupted (130)", -9: "killed", -15: "killed"}
 ALLOWED = frozenset(SEEN)
+MESSAGE = re.compile("^error: |failed", re.MULTILINE)  # a grid lists the cells that failed
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Verdict:
             self.add("other", f"exit code {ended.code}: {ended.problems[-300:]}")
         if "Traceback" in ended.said or "Fatal Python error" in ended.said:
             self.add("traceback", ended.said[ended.said.find("Traceback") :][-700:])
-        elif ended.code in (2, 3) and not ended.hung and "error: " not in ended.problems:
+        elif ended.code in (2, 3) and not ended.hung and not MESSAGE.search(ended.said):
             self.add("other", f"exit code {ended.code} without a message: {ended.said[-300:]}")
         for path in ended.outside:
             self.add("outside", path)
