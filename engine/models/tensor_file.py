@@ -30,9 +30,9 @@ ARCHIVE = b"PK\x03\x04"
 OLDER_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 OLDER_PICKLES = 5  # that it begins with: the number above, a version, the system, the content, the storages' names
 
-# A checkpoint of a backbone has some 20,000 containers, and as many names and numbers; with 1,000 classes there is a
-# confusion matrix of a million numbers.
-MOST_WEIGHT = 1 << 21  # of all values: 1 each, and 1 a character of text; CONTAINER for what holds others
+# A checkpoint of a backbone has some 20,000 containers, and as many names and numbers; that of a finished run has three
+# numbers and a list for each pair of classes that it confused, at most as many as there are test images.
+MOST_WEIGHT = 1 << 22  # of all values: 1 each, and 1 a character of text; CONTAINER for what holds others
 CONTAINER = 16
 MOST_DEPTH = 64  # of values in each other
 MOST_ENTRIES = 1 << 17  # of an archive, each a storage
