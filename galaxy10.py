@@ -47,12 +47,12 @@ def read(options: ReadOptions) -> RawSplits:
             not (images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8 and answers.ndim == 1)
             or answers.dtype.kind not in "iu"
             or len(images) != len(answers)
-            or len(images) > MOST_IMAGES
+            or not 1 < len(images) <= MOST_IMAGES
             or max(images.shape[1:3]) > MOST_PIXELS
         ):
             raise UserError(
-                f"{path} has images {found[0]} and ans {found[1]}. Expected uint8 (N, height, width, 3) and N whole "
-                "numbers: get the published file."
+                f"{path} has images {found[0]} and labels (ans) {found[1]}. Expected uint8 (N, height, width, 3) and N "
+                "whole numbers: get the published file."
             )
         labels = answers[:].astype(np.int64)
     except (OSError, KeyError, AttributeError, TypeError, RuntimeError) as error:  # damaged within, or no arrays

@@ -91,6 +91,7 @@ ARRAYS: dict[str, dict[str, Any]] = {
     "two labels of each": {"images": IMAGES, "ans": np.zeros((20, 2), np.int64)},
     "a single label": {"images": IMAGES, "ans": 3},
     "no labels": {"images": IMAGES},
+    "none of both": {"images": IMAGES[:0], "ans": ANSWERS[:0]},
     "a folder": {"images": IMAGES, "ans/x": ANSWERS},
     "a link to nothing": {"images": IMAGES, "ans": h5py.SoftLink("/nothing")},
     "another file's": {"images": IMAGES, "ans": h5py.ExternalLink("other.h5", "ans")},
@@ -113,5 +114,5 @@ def test_arrays_of_nothing_that_would_fill_all_memory(tmp_path: Path, shape: tup
     with h5py.File(path, "w") as file:
         file.create_dataset("images", shape, np.uint8, chunks=(1, 8, 8, 3))
         file.create_dataset("ans", shape[:1], np.int64, chunks=(8,))
-    with pytest.raises(UserError, match=r"has images uint8 \(.*\) and ans int64 .*Expected"):
+    with pytest.raises(UserError, match=r"has images uint8 .* and labels \(ans\) int64 .*Expected"):
         galaxy10.read(ReadOptions(tmp_path))
