@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -171,17 +172,23 @@ def check_output(out: Path) -> None:
 SMALL_BYTES = 16 << 20  # of a state file, unless whoever reads it says more
 
 
-def read_small(path: Path, most: int = SMALL_BYTES) -> bytes:
-    """The content of a regular file of at most `most` bytes; a link to one is followed.
+def open_regular(path: Path, append: bool = False) -> BinaryIO:
+    """Open a file to read, or to add to; a link to one is followed. OSError: it can't be.
 
-    Nothing else is waited for or read, such as a pipe in its place. OSError: it can't be read; ValueError: it is no
-    regular file, or larger.
+    io.UnsupportedOperation, a ValueError as well: it is none, such as a pipe, which would be waited for without end.
     """
-    # a pipe without a writer would block here
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("it is no regular file")
-        content = file.read(most + 1)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT if append else os.O_RDONLY
+    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise io.UnsupportedOperation("it is no regular file")
+    return os.fdopen(descriptor, "ab" if append else "rb")
+
+
+def read_small(path: Path, most: int = SMALL_BYTES) -> bytes:
+    """The content of a regular file of at most `most` bytes. Raises as open_regular(); ValueError: it is larger."""
+    with open_regular(path) as file:
+        content = file.read(min(most, os.fstat(file.fileno()).st_size) + 1)
     if len(content) > most:
         raise ValueError(f"it is larger than {most:,} bytes")
     return content

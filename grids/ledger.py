@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -14,15 +13,16 @@ from pathlib import Path
 from common import BACKBONES
 from engine.code_hash import code_of
 from engine.errors import RunError, UserError, reason_of
-from engine.files import digest, write_json
+from engine.files import digest, read_json, write_json
 from engine.paths import writable
 from engine.records.identity import other_codes
 from engine.records.printed import RECORD_LINE, result_line
 from engine.records.schema import GRID_FOLDER, RECORD, Record, RecordError, Status, now, read_record
 from grids.cells import Cell, key_of
 from grids.images import split_of
-from grids.state_files import LARGEST_BYTES, open_regular, shortened
 
+REASON_LETTERS = 200
+LARGEST_FAILURE = 1 << 20  # bytes: 50 lines of 64 KiB together, escaped
 HEARTBEAT = ".heartbeat"  # how the names of the files end that cells leave signs of life in
 
 
@@ -200,10 +200,8 @@ def _digest(path: str) -> str:
 def read_failure(cell: Cell) -> Failure | None:
     """The failure that is kept of `cell`, if any."""
     try:
-        with open_regular(_failure_path(cell)) as file:
-            content = file.read(LARGEST_BYTES + 1)
-        kept = Failure(**json.loads(content[:LARGEST_BYTES]))  # of a larger one, half: no JSON
-    except (OSError, ValueError, TypeError, RecursionError):
+        kept = Failure(**read_json(_failure_path(cell), LARGEST_FAILURE))
+    except (OSError, ValueError, TypeError):
         return None
     lines = [kept.reason, *kept.tail] if isinstance(kept.tail, list) else [None]
     return kept if all(isinstance(line, str) for line in lines) else None
@@ -261,3 +259,8 @@ def _locked(path: Path) -> int | None:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def shortened(text: str, most: int = REASON_LETTERS) -> str:
+    """A message in a line of at most so many letters."""
+    return text if len(text) <= most else f"{text[: most - 3].rstrip()}..."

@@ -14,13 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from engine.files import open_regular
 from engine.heartbeat import HEARTBEAT, SEEDS, SHARED, die_with, libc
 from engine.paths import PROJECT
 from grids.cells import Cell
 from grids.faults import message_of
 from grids.ledger import HEARTBEAT as ENDING
-from grids.ledger import grid_folder
-from grids.state_files import open_regular, shortened
+from grids.ledger import grid_folder, shortened
 
 TAIL_LINES = 50
 DOING_BYTES = 100  # of what a process says that it does

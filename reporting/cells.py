@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.console import duration
+from engine.files import read_small
 from engine.records.schema import ERRORS, HISTORY, PREDICTIONS, Cost
 from reporting import outcomes, statistics
 from reporting.comparable import ComparableGroup, Repeats
 from reporting.entry import Entry, reported_costs, reported_metrics
 from reporting.fields import LARGEST_NUMBER, clean
-from reporting.files import MIB, read_small
+from reporting.files import MIB
 from reporting.mistakes import side_pixels, worst_errors
 from reporting.predictions import require_named
 from reporting.words import Shown, capital, metric_text, number_text, three_digits

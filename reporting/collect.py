@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
+from engine.files import read_small
 from engine.records.schema import CHECKPOINT, GRID_FOLDER, HISTORY, RECORD, SPLIT, RecordError
 from reporting.entry import Entry, read_entry
 from reporting.fields import clean, shortened
-from reporting.files import read_small
 
 LARGEST_FAILURE = 1 << 20  # bytes of one of grid.py's files
 LONGEST_TAIL = 10_000  # letters that a cell printed last

@@ -8,13 +8,12 @@ import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.files import DAMAGED_ARRAYS
+from engine.files import DAMAGED_ARRAYS, open_regular
 from reporting.fields import clean
 
 MIB = 1 << 20
@@ -22,23 +21,9 @@ LARGEST_ARRAYS = 2048 * MIB  # of an archive, unpacked, whatever its record says
 
 
 def read_start(path: Path, most: int) -> bytes:
-    """The first bytes of a file, `most` of them at most.
-
-    Raises OSError; ValueError where it is no regular file, such as a pipe, which would be waited for without end.
-    """
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        status = os.fstat(file.fileno())
-        if not S_ISREG(status.st_mode):
-            raise ValueError("not a regular file")
-        return file.read(min(most, status.st_size + 1))
-
-
-def read_small(path: Path, most: int) -> bytes:
-    """The content of a file of at most `most` bytes. Raises as read_start() does; ValueError where it is larger."""
-    content = read_start(path, most + 1)
-    if len(content) > most:
-        raise ValueError(f"too large: expected {most / MIB:,.1f} MiB at most")
-    return content
+    """The first bytes of a file, `most` of them at most. Raises as open_regular()."""
+    with open_regular(path) as file:
+        return file.read(min(most, os.fstat(file.fileno()).st_size + 1))
 
 
 def arrays(content: bytes, names: Sequence[str], most: int) -> list[npt.NDArray[Any]]:

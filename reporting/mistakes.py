@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from engine.files import DAMAGED_ARRAYS
+from engine.files import DAMAGED_ARRAYS, read_small
 from engine.records.metrics import Predictions
 from engine.records.schema import ERRORS, PREDICTIONS
 from reporting.entry import Entry
 from reporting.fields import clean, shortened
-from reporting.files import MIB, arrays, read_small
+from reporting.files import MIB, arrays
 from reporting.predictions import predictions_bytes, require_named
 
 LARGEST_BYTES = 16 * MIB  # of the errors' file

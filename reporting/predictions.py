@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from engine.files import read_small
 from engine.records.metrics import METRICS, Predictions
 from engine.records.schema import PREDICTIONS
 from reporting.entry import Entry
 from reporting.fields import clean
-from reporting.files import LARGEST_ARRAYS, MIB, arrays, read_small
+from reporting.files import LARGEST_ARRAYS, MIB, arrays
 
 MOST_KEPT = 20_000  # runs whose outcomes are kept for the next report of --serve
 MOST_ORDERS = 100  # of images by name, of which every dataset has one

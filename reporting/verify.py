@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from engine.files import read_small
 from engine.records.schema import PREDICTIONS, SPLIT
 from reporting.comparable import Apart, not_to_be_ranked
 from reporting.entry import Entry
 from reporting.fields import clean
-from reporting.files import read_small, read_start
+from reporting.files import read_start
 from reporting.predictions import MOST_KEPT, MisfitError, outcome, predictions_bytes
 
 UNFIT = "the files of the run contradict its record: "

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import stat
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from typing import Any, Literal, TypedDict, get_args
 
 from engine.cli import run_command
 from engine.data.declaration import Protocol
+from engine.errors import reason_of
+from engine.files import read_json
 from engine.records.metrics import METRICS
 from engine.training.recipe import RECIPES, default_epochs
 
@@ -221,20 +222,12 @@ def read_record(path: Path) -> Record | None:
     A metric or a cost that a record lacks is absent: it is younger than the record. Raises RecordError.
     """
     try:
-        status = path.stat()
+        content = read_json(path, LARGEST_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as problem:
-        raise RecordError(f"can't be read: {problem.strerror}") from problem
-    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for without end
-        raise RecordError("not a regular file")
-    if status.st_size > LARGEST_BYTES:
-        raise RecordError(f"too large to be a record: {status.st_size / 2**20:,.0f} MiB")
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as problem:
-        raise RecordError(f"can't be read: {problem.strerror}") from problem
-    except (ValueError, RecursionError) as problem:
+        raise RecordError(f"can't be read: {reason_of(problem)}") from problem
+    except ValueError as problem:
         raise RecordError(f"not readable JSON: {problem}") from problem
     return as_record(content)
 

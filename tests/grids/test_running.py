@@ -372,7 +372,7 @@ def test_pipes_in_the_place_of_log_and_heartbeat_are_not_waited_for(
         os.mkfifo(path)
     assert worker.doing == ""
     (line,) = worker.tail()
-    assert "log is not a regular file" in line
+    assert "the log can't be read: it is no regular file" in line
     folder = grid_folder(worker.cell.config.out)
     folder.mkdir(parents=True)
     os.mkfifo(folder / f"{worker.cell.id}.log")

@@ -134,7 +134,7 @@ def damage(part: str, **changes: Any) -> Callable[[dict[str, Any]], object]:
         (lambda record: record.update(seed="0"), "whole number"),
         (lambda record: record.update(seed=True), "whole number"),
         (damage("test", top1=0.123), "by the confusion matrix"),
-        (damage("test", ece=float("nan")), "ece is nan"),
+        (damage("test", ece=float("nan")), "it has NaN in it"),
         (damage("test", ece=1.5), "ece is 1.5"),
         (damage("test", nll=None), "nll is None"),
         (
@@ -150,7 +150,7 @@ def damage(part: str, **changes: Any) -> Callable[[dict[str, Any]], object]:
         (damage("test", confusion={"true": 0, "predicted": 0, "images": 1}), "not what it should be"),
         (damage("dataset", classes=["a", 1]), "expected a text"),
         (damage("config", lr="fast"), "not what it should be"),
-        (damage("config", lr=float("nan")), "expected a number"),
+        (damage("config", lr=float("nan")), "it has NaN in it"),
         (damage("config", tune={"head": 1}), "expected a number"),
         (damage("config", size=256), "not what it should be"),
     ],
@@ -176,7 +176,7 @@ def test_garbage(tmp_path: Path, content: bytes) -> None:
 def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "LARGEST_BYTES", 100)
     path = synthetic.write(tmp_path, synthetic.record("ucmerced", "swin")) / "record.json"
-    with pytest.raises(RecordError, match="too large"):
+    with pytest.raises(RecordError, match="larger than 100 bytes"):
         read_entry(path, "run")
 
 
@@ -189,8 +189,8 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     found = collect(tmp_path)
     assert len(found.entries) == 1
     assert {line["path"]: line["reason"] for line in found.skipped} == {
-        "dtd/record.json": "not a regular file",
-        "grid/cell.json": "can't be read: not a regular file",
+        "dtd/record.json": "can't be read: it is no regular file",
+        "grid/cell.json": "can't be read: it is no regular file",
     }
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.files import read_small
 from reporting import outcomes, predictions
 from reporting.build import build
 from reporting.collect import collect
 from reporting.comparable import Repeats, divide
 from reporting.entry import ALL_IMAGES
-from reporting.files import read_small
 from reporting.statistics import Difference
 from tests.reporting import synthetic
 

@@ -266,7 +266,7 @@ def test_pipes_among_the_files_of_a_run(tmp_path: Path) -> None:
         os.mkfifo(folder / name)
     reasons = [line["reason"] for line in built(tmp_path)["skipped"]]
     assert len(reasons) == 3  # the worst errors need the predictions
-    assert all("not a regular file" in reason for reason in reasons)
+    assert all("it is no regular file" in reason for reason in reasons)
 
 
 def test_random_weights_are_said_beside_the_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

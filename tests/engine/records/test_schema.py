@@ -300,9 +300,9 @@ def huge(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (os.mkfifo, "^not a regular file$"),  # which would be waited for without end
-        (Path.mkdir, "^not a regular file$"),
-        (huge, "^too large to be a record: 64 MiB$"),
+        (os.mkfifo, "^can't be read: it is no regular file$"),  # which would be waited for without end
+        (Path.mkdir, "^can't be read: it is no regular file$"),
+        (huge, "^not readable JSON: it is larger than 67,108,864 bytes$"),
         (lambda path: path.write_bytes(b""), "^not readable JSON: "),
         (lambda path: path.write_bytes(b'{"schema": 2'), "^not readable JSON: "),
         (lambda path: path.write_bytes(b"\xff\xfe\xfd"), "^not readable JSON: "),
