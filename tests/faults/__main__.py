@@ -60,6 +60,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=20.0, help="no case begins after so many (default: 20)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cases at a time")
     parser.add_argument("--fuzz-seconds", type=float, default=60.0, help="for each reader (default: 60)")
+    parser.add_argument("--chaos-points", type=int, default=30, help="of ckpt-chaos, for each command (default: 30)")
     parser.add_argument("--keep", type=Path, help="keep the folders of the cases here")
     parser.add_argument("--write-docs", action="store_true", help="put the table into docs/reliability.md")
     chosen = parser.parse_args(arguments)
@@ -134,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = options(arguments)
     began = time.monotonic()
     fuzz.seconds = 1.0 if chosen.short else chosen.fuzz_seconds
+    chaos.points = chosen.chaos_points
     zygote.patience = 30.0 if chosen.short else zygote.patience
     zygote.preload()
     folder = chosen.keep or Path(tempfile.mkdtemp(prefix="faults-"))
