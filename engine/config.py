@@ -345,7 +345,7 @@ def parse(
         values["weights"] = str(Path(values["weights"]).absolute())
     check_output(values["out"])
     if values["tensorboard"] and find_spec("tensorboard") is None:
-        raise UserError("--tensorboard needs the package tensorboard: pip install 'tensorboard>=2.16'")
+        raise UserError("--tensorboard needs the package tensorboard: pip install 'tensorboard>=2.16.2'")
     for name, what in (("--out", values["out"]), ("--cache-dir", values["cache_dir"])):
         if dataset.own_folder and what.resolve().is_relative_to(dataset.own_folder):
             raise UserError(

@@ -65,7 +65,7 @@ def test_without_the_package_the_line_to_install_it_is_given(
 ) -> None:
     monkeypatch.setattr("engine.config.find_spec", lambda name: None)
     assert command(f"{QUICK} --tensorboard") == 2
-    assert "pip install 'tensorboard>=2.16'" in capsys.readouterr().err
+    assert "pip install 'tensorboard>=2.16.2'" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
