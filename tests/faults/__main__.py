@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -119,8 +120,8 @@ def each_of(items: Sequence[Any], jobs: int, action: Callable[[Any], Any]) -> li
         return action(items[index])
 
     _action = act
-    with get_context("fork").Pool(jobs) as pool:
-        return pool.map(_act, range(len(items)), chunksize=1)
+    with ProcessPoolExecutor(jobs, get_context("fork")) as pool:  # it says so if one of them dies
+        return [*pool.map(_act, range(len(items)))]
 
 
 _action: Callable[[int], Any]

@@ -177,6 +177,7 @@ KNOWN = {
     ("memory of checksums: .json", "traceback shown"),  # 100,000 brackets
     ("memory of checksums: .json", "else"),
     ("fuzzed: checksums", "traceback shown"),
+    ("fuzzed: matlab", "traceback shown"),  # SciPy's reader ends the process (SIGSEGV) at some damaged files
     ("split.json of a split: .json", "else"),  # a flipped letter of an image's name is told as a missing image
     ("hostile archives", "traceback shown"),  # a link to what is not there
     ("hostile archives", "else"),
