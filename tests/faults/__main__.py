@@ -152,6 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows, problems = table(sorted(verdicts, key=lambda each: each.row)), found(verdicts, chosen.seed)
     print(rows, problems or "nothing went wrong", f"{time.monotonic() - began:.0f} s", sep="\n\n")
     if chosen.write_docs:
+        form = "Of the short form" if chosen.short else f"In {(time.monotonic() - began) / 60:.0f} minutes"
+        rows += f"\n\n{form}: {sum(each.times for each in verdicts):,} cases, seed {chosen.seed}."
         text = put_table(PAGE.read_text("utf-8"), "faults", rows)
         PAGE.write_text(put_table(text, "found", problems or "Nothing."), "utf-8")
     return int(any(verdict.problems for verdict in verdicts))
