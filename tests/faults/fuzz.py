@@ -233,17 +233,27 @@ def fuzz(case: int, random: Random, alone: dict[str, Undisturbed], folder: Path)
 
 
 def by_chance(name: str, folder: Path, seeds: list[bytes], random: Random) -> tuple[int, str]:
-    """How many inputs were read, and what went wrong with the last."""
-    feed, end, runs = target(name, folder), time.monotonic() + seconds, 0
-    while time.monotonic() < end:
-        data = mutated(random, seeds)
-        runs += 1
+    """How many inputs were read, and what went wrong with the last, which is left in `folder`: a library may crash."""
+    count, crash, said = folder / "count", folder / "crash", folder / "said.txt"
+    if not (pid := os.fork()):
         try:
-            feed(data)
+            feed, end, runs = target(name, folder), time.monotonic() + seconds, 0
+            while time.monotonic() < end:
+                data = mutated(random, seeds)
+                runs += 1
+                count.write_text(str(runs))
+                crash.write_bytes(data)
+                feed(data)
+            crash.unlink()
         except Exception:
-            (folder / "crash").write_bytes(data)
-            return runs, f"{traceback.format_exc()[-600:]} {data[:60]!r}"
-    return runs, ""
+            said.write_text(traceback.format_exc()[-600:])
+        finally:
+            os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if not crash.exists():
+        return int(count.read_text()), ""
+    reason = said.read_text() if said.exists() else f"it died of signal {-code}"
+    return int(count.read_text()), f"{reason} {crash.read_bytes()[:60]!r}"
 
 
 def by_atheris(name: str, folder: Path, seeds: list[bytes], random: Random) -> tuple[int, str]:
