@@ -156,7 +156,7 @@ class Scene:
 def interrupted(world: World, its: Undisturbed) -> None:
     """A run that was killed after its second epoch was saved."""
     steps = [row for row in its.ended.steps if row[0] != "read"]
-    saves = [at for at, (step, path) in enumerate(steps, 1) if step == "rename" and "checkpoint.pt" in path]
+    saves = [at for at, (step, path) in enumerate(steps, 1) if step == "rename" and "/.checkpoint.pt." in path]
     ended = world.run(its.program.words, Fault("SIGKILL", saves[1] + 1))
     assert ended.code == -9, ended.said
 
@@ -254,7 +254,8 @@ def damage(case: int, random: Random, alone: dict[str, Undisturbed], folder: Pat
     (path, *_) = sorted(world.place.glob(pattern))
     others = [other for other in world.place.glob(pattern.replace("seed0", "seed[12]")) if other != path]
     harm(path, random, others[0] if others else None)
-    verdict = Verdict("damage", case, f"{scene.name}: {path.suffix}", f"{path.name}: {harm.__name__}")
+    kind = f": {path.suffix}" if pattern.endswith(path.suffix) else ""  # events' names end with a machine's
+    verdict = Verdict("damage", case, f"{scene.name}{kind}", f"{path.name}: {harm.__name__}")
     ended = world.run(its.program.words)
     verdict.judge(ended, (0, 2, 3))
     verdict.judge_surroundings(world)

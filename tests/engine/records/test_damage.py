@@ -11,7 +11,7 @@ import torch
 
 from engine.records.checkpoint import record_in
 from engine.records.run_lock import RunLock
-from engine.records.schema import read_record
+from engine.records.schema import RecordError, read_record
 from tests.conftest import Command, only_run
 from tests.engine.records.kept import content
 from tests.engine.records.test_resume import QUICK, cut_off_before_test, outcome
@@ -164,6 +164,13 @@ def test_an_edited_record_is_no_result(command: Command, tmp_path: Path, capsys:
     message = capsys.readouterr().err
     assert "its checksum differs" in message
     assert "--rerun" in message
+
+
+def test_a_number_beyond_all_others_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text('{"schema": 2, "run": "x", "checksum": "y", "lr": 1e999}')
+    with pytest.raises(RecordError, match="its checksum differs"):
+        read_record(path)
 
 
 @pytest.mark.parametrize("name", ["history.csv", "predictions.npz", "split.json", "checkpoint.pt"])
