@@ -126,6 +126,20 @@ def checksums(path: Path) -> object:
     return remembered(path.parent)
 
 
+def extracted(path: Path) -> None:
+    """An archive."""
+    from tests.engine.data.test_unpack import extract_any
+
+    extract_any(path.read_bytes(), path.parent, f"again{path.suffix}")
+
+
+def weights(path: Path) -> None:
+    """What is given by --weights."""
+    from tests.engine.models.hostile import load_bytes
+
+    load_bytes(path.read_bytes())
+
+
 # reader -> the name of its file, and where files that are right lie: in the fakes, or in what a program left
 READERS: dict[str, tuple[Reader, str, str]] = {
     "record": (record, "record.json", "digits: runs/*/*/*/record.json"),
@@ -143,6 +157,9 @@ READERS: dict[str, tuple[Reader, str, str]] = {
     "pickled": (pickled, "data_batch_1", "cifar10 _1"),
     "plan": (plan, "plan.json", ""),
     "checksums": (checksums, ".checksums.json", ""),
+    "tar": (extracted, "x.tar", ""),
+    "zip": (extracted, "x.zip", ""),
+    "weights": (weights, "x.pth", "digits: runs/*/*/*/checkpoint.pt"),
 }
 PLAN = b'{"precision": "fp32", "layout": "NCHW", "micro_batch": null, "memory": null, "reason": "x", "step_seconds": 1}'
 OF_MEMORY = {
@@ -190,6 +207,10 @@ def corpus(name: str, alone: dict[str, Undisturbed]) -> list[bytes]:
     if place:
         key, _, end = place.partition(" ")
         return [body for path, body in fakes.made(key).extracted.items() if path.endswith(end)][:3]
+    if name in ("tar", "zip"):
+        from tests.engine.data.test_unpack import WHOLE
+
+        return [body for file, body in WHOLE if file.endswith(name)]
     return [OF_MEMORY.get(name, b"{}")]
 
 
@@ -288,7 +309,13 @@ def main() -> None:
     with atheris.instrument_imports(include=["engine", "folder", "reporting"]):
         for module in ("engine.records.checkpoint", "engine.data.decode_pool", "reporting.outcomes", "folder"):
             importlib.import_module(module)
-        for module in ("engine.readers.annotations", "engine.readers.cifar", "engine.training.findings"):
+        for module in (
+            "engine.data.unpack",
+            "engine.models.tensor_file",
+            "engine.readers.annotations",
+            "engine.readers.cifar",
+            "engine.training.findings",
+        ):
             importlib.import_module(module)
     work = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
     options = [f"-max_total_time={most}", f"-seed={seed}", f"-max_len={LARGEST}", "-rss_limit_mb=8192", "-timeout=30"]
