@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import json
+import lzma
 import os
 import re
 import stat
@@ -27,7 +28,7 @@ from engine.paths import nearest_existing, writable
 # what zipfile and NumPy raise where an archive of arrays is damaged: nearly anything
 DAMAGED_ARRAYS = (
     *(OSError, KeyError, IndexError, TypeError, ValueError, ArithmeticError, EOFError, MemoryError, RuntimeError),
-    *(SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+    *(SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
 LEFT_SECONDS = 60.0  # after which a temporary file that no process of this machine writes is nobody's
 WAIT_SECONDS = 5.0  # between two signs of life of a process that waits
@@ -43,7 +44,8 @@ def atomic(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     _remove_left(path)
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # of a process that had the same number
+        with temporary.open("xb") as file:  # through no link that somebody put there
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.config import asked_settings, in_words
+from engine.paths import without_home
 from engine.records.identity import codes_of, saw_test_images
 from engine.records.metrics import METRICS, Metric
 from engine.records.printed import seen_in_words
@@ -169,7 +170,7 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
         name=text(dataset["name"]),
         domain=text(dataset["domain"]),
         published=bool(dataset["published"]),
-        place=text(dataset.get("place", ""), LONGEST_PATH),
+        place=without_home(text(dataset.get("place", ""), LONGEST_PATH)),
         subjects=text(dataset["subjects"]),
         available_images=whole(counts["available"]),
         used_images=whole(counts["train"]) + (whole(counts["val"]) if record["protocol"] != "paper" else 0),

@@ -100,7 +100,7 @@ def _remove_leftovers(data_dir: Path, folder: str, wanted: Sequence[File]) -> No
     downloads = tuple(f".{file.name}." for file in wanted)
     for entry in data_dir.iterdir():
         if folder and entry.name.startswith(f".{folder}.") and entry.name.endswith(".partial"):
-            shutil.rmtree(entry)
+            entry.unlink() if entry.is_symlink() or entry.is_file() else shutil.rmtree(entry)
         elif entry.name.startswith(downloads) and entry.name.endswith(".tmp"):
             entry.unlink()
 

@@ -27,6 +27,7 @@ import errno
 import hashlib
 import importlib
 import math
+import os
 import re
 import struct
 from functools import lru_cache
@@ -52,6 +53,7 @@ from engine.data.memory import RAN_OUT, TooLargeError, require_room
 from engine.data.missing_pixels import require_rest, require_strips
 from engine.data.part import HDF5Image, Pixels, Reference
 from engine.errors import UnreadableError, UserError
+from engine.files import open_regular
 
 # A run's identity has DECODER, which is raised when pixels can become others by resizing; what decoding makes of a file
 # is told by the digests in the split's hash, so that runs of files that are read as before are still found. Kept
@@ -362,8 +364,8 @@ def open_hdf5(path: Path) -> Any:
     except ImportError as error:
         raise UserError(f"{path} is read by a package: pip install 'h5py>=3.10'") from error
     try:
-        with path.open("rb"):  # h5py says in a paragraph that it is a folder, or that it may not be read
-            modified = path.stat().st_mtime_ns
+        with open_regular(path) as file:  # h5py says in a paragraph that it is a folder, or that it may not be read
+            modified = os.fstat(file.fileno()).st_mtime_ns
         return _open_hdf5(path, modified)
     except OSError as error:
         if re.search(r"unable to lock|already open", str(error)):

@@ -19,6 +19,7 @@ from engine.data.images import DECODER, resize
 from engine.data.part import PARTS, Part, RawSplits, Splits
 from engine.models.backbone import Backbone
 from engine.models.weights import Weights
+from engine.paths import without_home
 from engine.records.metrics import Labels, Logits, Predictions, evaluate
 from engine.training.plan import Plan
 from engine.training.recipe import Recipe
@@ -53,7 +54,7 @@ def describe_data(
             "checksums": dict(raw.checksums),
             "split": splits.hash,
             "test_part": splits.test.fingerprint,
-            "place": str(dataset.own_folder or data_dir.absolute()),
+            "place": without_home(str(dataset.own_folder or data_dir.absolute())),
         },
         "decoder": DECODER,
     }

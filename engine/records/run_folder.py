@@ -21,6 +21,7 @@ from torch import nn
 from engine.console import say
 from engine.errors import RunError, UserError
 from engine.files import DAMAGED_ARRAYS, atomic, digest, set_aside, write_json, write_text
+from engine.paths import without_home
 from engine.records import checkpoint
 from engine.records.describe import Outcome, results, worst_errors
 from engine.records.identity import is_other_seed, matches
@@ -208,7 +209,7 @@ class Run:
             except LostLockError:
                 raise
             except Exception as problem:
-                error = f"{type(problem).__name__}: {problem}"
+                error = without_home(f"{type(problem).__name__}: {problem}")
                 self.record |= {"status": "failed", "error": error, "finished": now()}
                 self._write_record()
                 raise

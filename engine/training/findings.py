@@ -16,7 +16,7 @@ from torch import nn
 from engine.console import say
 from engine.data.batches import Batches
 from engine.environment import versions
-from engine.files import write_json
+from engine.files import read_json, write_json
 from engine.paths import user_cache
 from engine.training.plan import DTYPES, LAYOUTS, Plan
 
@@ -99,12 +99,10 @@ def result_path(plan: Plan, model: nn.Module, size: tuple[int, int], batch_size:
 def remembered(path: Path) -> TuningResult | None:
     """The result in that file; None where there is none that can be used."""
     try:
-        if not path.is_file() or path.stat().st_size > LARGEST:
-            return None
-        result = TuningResult(**json.loads(path.read_text(encoding="utf-8")))
+        result = TuningResult(**read_json(path, LARGEST))
         return result if result.usable else None
     # none, or not one of ours: measured anew
-    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError):
         return None
 
 
