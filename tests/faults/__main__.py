@@ -29,6 +29,7 @@ Case = Callable[[int, Random, dict[str, Undisturbed], Path], Verdict]
 KINDS: dict[str, tuple[Case, int, int]] = {
     "kill": (kills.kill, 1000, 20),
     "disk": (kills.disk, 150, 12),
+    "room": (kills.room, 60, 3),
     "damage": (damage.damage, 400, 20),
     "around": (surroundings.surroundings, 80, 8),
     "line": (inputs.line_case, 150, 6),
@@ -43,6 +44,7 @@ KINDS: dict[str, tuple[Case, int, int]] = {
 OF_KIND: dict[str, dict[str, Program]] = {
     "kill": PROGRAMS,
     "disk": PROGRAMS,
+    "room": PROGRAMS,
     "damage": {scene.program.name: scene.program for scene in damage.SCENES.values()},
     "around": surroundings.NEEDED,
     "fuzz": fuzz.NEEDED,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 from random import Random
 
@@ -25,6 +27,7 @@ SHARES = {
     "grid": 1,
 }
 PLAIN = 40  # one in so many cases is a process that shares nothing with others
+PAGE = 4096  # bytes
 DISK = ("ENOSPC", "ENOSPC", "ENOSPC", "EDQUOT", "EIO", "EROFS", "EINTR", SHORT)
 
 
@@ -104,7 +107,45 @@ def disk(case: int, random: Random, alone: dict[str, Undisturbed], folder: Path)
     return verdict
 
 
+def room(case: int, random: Random, alone: dict[str, Undisturbed], folder: Path) -> Verdict:
+    """A file system of its own with less room than the program takes; then, with room again, the same command."""
+    its = choose(random, alone)
+    world = World(folder)
+    needed, whole = taken(its.start), taken(its.start.parent / "alone" / "place")
+    size = needed + PAGE + int(random.random() * (whole - needed))
+    row = f"a full file system: {its.program.name}"
+    verdict = Verdict("room", case, row, f"of {size:,} bytes, where {whole:,} are taken at the end")
+    if not mount(world.place, f"size={size}"):
+        verdict.seen.append("not tried: no right to mount")
+        return verdict
+    try:
+        shutil.copytree(its.start, world.place, symlinks=True, dirs_exist_ok=True)
+        ended = world.run(its.program.words)
+        verdict.judge(ended, (0, 2, 3))
+        if ended.code in (2, 3) and not explains(ended):
+            verdict.add("other", f"does not say that the disk is full: {ended.problems[-300:]}")
+        assert mount(world.place, f"remount,size={1 << 30}")
+        again(verdict, world, its, ended)
+    finally:
+        subprocess.run(["umount", "--lazy", world.place], check=True)
+    return verdict
+
+
+def mount(place: Path, options: str) -> bool:
+    """Give it a file system in memory, or change that; whether that is allowed."""
+    line = ["mount", "-t", "tmpfs", "-o", options, "faults", str(place)]
+    return bool(shutil.which("mount")) and not subprocess.run(line, capture_output=True, check=False).returncode
+
+
+def taken(folder: Path) -> int:
+    """The bytes that a file system of pages needs for what is in a folder."""
+    return sum(-(-path.stat().st_size // PAGE) * PAGE for path in folder.rglob("*") if path.is_file())
+
+
 def explains(ended: Ended) -> bool:
     """Whether it says that there is no room."""
     said = ended.problems.lower()
-    return any(words in said for words in ("no space left", "quota", "disk is full", "disk was full", "make room"))
+    return any(
+        words in said
+        for words in ("no space left", "quota", "disk is full", "disk was full", "make room", "free some space")
+    )
