@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from engine import INTERRUPTED, end_at_once
 from engine.console import fit_to_show, settle_streams, steady_streams
-from engine.errors import RunError, UserError, out_of_memory, surely_out_of_memory
+from engine.errors import FAILURES, RunError, UserError, out_of_memory, reason_of, surely_out_of_memory
 from engine.paths import why_no_name
 
 
@@ -84,7 +84,10 @@ def run_command(command: Callable[[], int | None], interrupted: str = "") -> int
     except (KeyboardInterrupt, BrokenPipeError):
         return _complain(interrupted and f"error: {interrupted}", INTERRUPTED)
     except Exception as problem:
-        if out_of_memory(problem):
+        if isinstance(problem, OSError) and problem.errno in FAILURES:
+            where = f"{problem.filename}: " if problem.filename else ""
+            message = f"error: {where}{reason_of(problem)}. Once that is mended, give the same command again."
+        elif out_of_memory(problem):
             reason = str(problem).partition("\n")[0] or type(problem).__name__
             or_what = "" if surely_out_of_memory(problem) else ", or a library that does not work with this device"
             message = f"error: out of memory{or_what}. Try a smaller -bs or --size. ({reason})"

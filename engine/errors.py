@@ -13,6 +13,13 @@ MOST_LISTED = 20  # lines of a list in a message
 # what the system answers where a folder is not one to write in, beside a disk that is full or fails
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.EISDIR)
 
+# and where it, or the network that it is reached by, does not do what was asked: no fault of the program
+FAILURES = (
+    *(errno.EIO, errno.ESTALE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOLCK, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO, errno.EBUSY),
+    *(errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+)
+
 # C0, C1, the marks that turn the direction of text around, and the separators of lines and paragraphs
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 

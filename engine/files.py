@@ -107,7 +107,8 @@ def locked(path: Path, meanwhile: str) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        with suppress(OSError):  # the end of the process lets others have it, too
+            lock.release()
 
 
 def write_text(path: Path, text: str) -> None:

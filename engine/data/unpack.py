@@ -246,6 +246,10 @@ def _tar_stream(archive: Path) -> Iterator[_TarStream]:
         if opener is None:
             yield _TarStream(file)
         else:
+            # gzip skips zeros behind its end one by one
+            if file.seek(0, os.SEEK_END) > PIECE and not (file.seek(-PIECE, os.SEEK_END), file.read())[1].strip(b"\0"):
+                raise RefusedError("is not safe to extract: it goes on behind its end")
+            file.seek(0)
             with opener(file) as raw:
                 yield _TarStream(raw)
 

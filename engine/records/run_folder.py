@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import filelock
 import numpy as np
@@ -48,6 +48,7 @@ from engine.records.tensorboard import EVENTS, Events
 from engine.training.plan import Plan
 from engine.training.state import State
 
+Made = TypeVar("Made")
 FILES = (RECORD, CHECKPOINT, PREVIOUS, HISTORY, PREDICTIONS, ERRORS, SPLIT)
 LOST = "is lost"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -290,13 +291,13 @@ class Run:
         self.record |= {
             "status": "done",
             "finished": now(),
-            "files": self._digests(HISTORY, PREDICTIONS, ERRORS, SPLIT),
+            "files": self._write(lambda: self._digests(HISTORY, PREDICTIONS, ERRORS, SPLIT)),
         }
         content = checkpoint.finished(model, asdict(state), self.record, self._seen)
         self._write(lambda: checkpoint.write_checkpoint(self.folder, content))
-        self.record["files"] |= self._digests(CHECKPOINT)
-        self._write_record()
         self._remove(PREVIOUS)
+        self.record["files"] |= self._write(lambda: self._digests(CHECKPOINT))
+        self._write_record()
 
     def _as_written(self, outcome: Outcome) -> Outcome:
         """The outcome with the predictions that the folder holds. RunError: they are not those that were written."""
@@ -349,11 +350,11 @@ class Run:
             np.savez_compressed(file, tiles=errors["tiles"], rows=errors["rows"])
         return None
 
-    def _write(self, action: Callable[[], object]) -> None:
+    def _write(self, action: Callable[[], Made]) -> Made:
         assert self._lock is not None
         self._lock.require()
         try:
-            action()
+            return action()
         except (OSError, RuntimeError) as problem:  # torch.save finds some things wrong itself
             what = f"the record can't be written to {self.folder}: {problem}. What was saved before is whole"
             if isinstance(problem, OSError) and problem.errno in FULL:

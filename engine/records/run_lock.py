@@ -33,7 +33,7 @@ class RunLock:
             if self._path.stat().st_ino == self._inode:
                 return
         # a file system can give an open file another number: then it is this process that holds it
-        self._lock.release()
+        self.release()
         try:
             self._acquire()
         except filelock.Timeout:
@@ -45,5 +45,6 @@ class RunLock:
             raise RunError(f"{self._path} was removed, and can't be made again: {problem.strerror}.") from problem
 
     def release(self) -> None:
-        """Let others have it."""
-        self._lock.release()
+        """Let others have it, as the end of the process would, which is what is left where the disk refuses."""
+        with suppress(OSError):
+            self._lock.release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -23,8 +24,9 @@ class Events:
         from tensorboard.compat.proto.event_pb2 import Event
 
         for old in folder.glob(EVENTS):
-            old.unlink()
-        self._path = folder / EVENTS.replace("*", f"{time.time():.0f}.{socket.gethostname()}")
+            if not old.is_dir():
+                old.unlink()
+        self._path = folder / EVENTS.replace("*", f"{time.time():.0f}.{socket.gethostname()}.{os.getpid()}")
         self._epochs = 0
         self._write([Event(wall_time=time.time(), file_version="brain.Event:2")])
 

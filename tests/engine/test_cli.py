@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import pwd
 import subprocess
@@ -18,7 +19,7 @@ import grid
 import report
 import split
 from common import BACKBONES
-from engine.cli import Help, Parser, Several, folder
+from engine.cli import Help, Parser, Several, folder, run_command
 from engine.config import parse
 from engine.errors import UserError
 from engine.paths import PROJECT
@@ -178,3 +179,16 @@ def test_a_signal_while_the_process_ends_is_not_shown(name: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "")
+
+
+@pytest.mark.parametrize(("number", "says"), [(errno.EIO, "disk/x: input/output error."), (errno.EBADF, "Traceback")])
+def test_what_a_disk_refuses_is_no_fault_of_the_program(
+    capsys: pytest.CaptureFixture[str], number: int, says: str
+) -> None:
+    def read() -> int:
+        raise OSError(number, os.strerror(number), "disk/x")
+
+    assert run_command(read) == 3
+    said = capsys.readouterr().err
+    assert says in said
+    assert ("give the same command again" in said) == (number == errno.EIO)

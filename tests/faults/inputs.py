@@ -362,4 +362,4 @@ def hostile_zip(world: World, name: str) -> None:
     with tarfile.open(fileobj=buffer) as tar, zipfile.ZipFile(root / published, "a", zipfile.ZIP_DEFLATED) as archive:
         for member in tar:
             content = tar.extractfile(member)
-            archive.writestr(member.name.replace("BreaKHis_v1/", ""), content.read() if content else b"")
+            archive.writestr(member.name.replace("BreaKHis_v1/", "") or "/", content.read() if content else b"")

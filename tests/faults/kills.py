@@ -65,9 +65,12 @@ def kill(case: int, random: Random, alone: dict[str, Undisturbed], folder: Path)
 
 def again(verdict: Verdict, world: World, its: Undisturbed, ended: Ended) -> None:
     """The same command, undisturbed, must end as it ends when nothing befell it, and lose no epoch that was saved."""
-    rerun = world.run(its.program.words)
+    # a cell that failed is tried again where that is asked for
+    rerun = world.run([*its.program.words, *(["--retry-failed"] if its.program.name == "grid" else [])])
     epochs, expected = ended.epochs + rerun.epochs, its.ended.epochs
-    finished = ended.code == 0 and its.program.name.startswith("split") and its.program.name != "split over"
+    fresh = its.program.name.startswith("split") and its.program.name != "split over"
+    # it can come when all is done but the end of the process
+    finished = fresh and (ended.code == 0 or "already holds a split" in rerun.said)
     if finished:  # a new or empty folder is asked for
         verdict.seen.pop() if rerun.code == 2 else None
         verdict.seen.append(f"done, and refused again ({rerun.code})")

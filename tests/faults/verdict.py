@@ -75,7 +75,10 @@ class Verdict:
             if alone.numbers.get(name) != found.get(name):
                 column = "lost" if name not in found else "wrong"
                 self.add(column, f"{name}: {differences(alone.numbers.get(name), found.get(name))}")
-        left = {name for name in names(world) - alone.left if not damaged or name.endswith(".tmp")}
+        new = {
+            name for name in names(world) - alone.left if not name.endswith(".lock")
+        }  # which say nothing by being there
+        left = {name for name in new if not damaged or name.endswith(".tmp")}
         if left:
             self.add("other", f"left behind: {sorted(left)[:5]}")
 

@@ -307,6 +307,16 @@ def extract_any(body: bytes, folder: Path, name: str = "toy.tar.gz") -> None:
             raise
 
 
+def test_a_compressed_file_that_goes_on_with_zeros_is_refused_at_once(tmp_path: Path) -> None:
+    """Python's gzip looks at them one by one."""
+    with (tmp_path / "toy.tar.gz").open("wb") as file:
+        file.write(gzip.compress(tar(("toy/a", b"1"))))
+        file.truncate(2 << 30)
+    (tmp_path / "target").mkdir()
+    with pytest.raises(RefusedError, match="goes on behind its end"):
+        unpack(tmp_path / "toy.tar.gz", tmp_path / "target", LIMITS, verified=False)
+
+
 WHOLE = [
     ("toy.tar", tar(("toy/a", b"1" * 600), entry("toy/b", tarfile.LNKTYPE, "toy/a"), entry("c", path="toy/c"))),
     ("toy.tar.gz", gzip.compress(tar(("toy/" + "n" * 120, b"1")))),
