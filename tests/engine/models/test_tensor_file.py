@@ -75,7 +75,7 @@ def test_no_memory_is_taken_for_what_files_claim(tmp_path: Path) -> None:
         {"optimizer": torch.optim.AdamW([nn.Parameter(torch.ones(2))], fused=False).state_dict()},
         [[number % 7 for number in range(200)] for _ in range(200)],
     ],
-    ids=["views", "shared", "parameter", "values", "containers", "fractions", "new dtypes", "optimizer", "confusion matrix"],
+    ids=["views", "shared", "parameter", "values", "sets", "fractions", "new dtypes", "optimizer", "confusion matrix"],
 )
 def test_what_pytorch_writes_is_loaded(content: Any, older: bool, tmp_path: Path) -> None:
     if older and "unsigned" in content:

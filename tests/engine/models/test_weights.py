@@ -416,7 +416,7 @@ def test_whole_numbers_that_were_converted(index: torch.Tensor, right: bool, sav
     if right:
         assert_same(load(path, model), {"index": torch.arange(169)}, but=toy.tiny().state_dict())
     else:
-        with pytest.raises(UserError, match="index is of torch.*, in which its whole numbers can't be told"):
+        with pytest.raises(UserError, match=r"index is of torch\..*, in which its whole numbers can't be told"):
             load(path, model)
 
 
