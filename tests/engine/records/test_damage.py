@@ -74,6 +74,36 @@ def test_a_kill_between_two_renames_loses_nothing(command: Command, tmp_path: Pa
     assert outcome(tmp_path / "runs") == expected
 
 
+@pytest.mark.parametrize("lost", [["checkpoint.pt", "checkpoint.previous.pt"], ["checkpoint.pt", "record.json"]])
+def test_epochs_that_are_trained_again_since_nothing_is_left_of_them_are_not_silently_so(
+    command: Command, tmp_path: Path, capsys: Any, expected: dict[str, Any], lost: list[str]
+) -> None:
+    if "record.json" in lost:
+        assert command(QUICK) == 0
+    else:
+        cut_off_before_test(command)
+    for name in lost:
+        (run_of(tmp_path) / name).unlink()
+    capsys.readouterr()
+    assert command(QUICK) == 0
+    said = capsys.readouterr().out
+    (note,) = (line for line in said.splitlines() if line.startswith("note "))
+    assert "holds epochs of this run" in note
+    assert all(name in note for name in lost if "previous" not in name)
+    assert outcome(tmp_path / "runs") == expected
+
+
+def test_both_saves_that_are_damaged_are_named(command: Command, tmp_path: Path, capsys: Any) -> None:
+    cut_off_before_test(command)
+    paths = [run_of(tmp_path) / name for name in ("checkpoint.pt", "checkpoint.previous.pt")]
+    for path in paths:
+        halved(path)
+    assert command(QUICK) == 2
+    said = capsys.readouterr().err
+    assert all(f"{path.relative_to(tmp_path)} can't be read" in said for path in paths)
+    assert said.rstrip().endswith("Start the run over with --rerun.")
+
+
 RECORD_HARMS: list[Harm] = [Path.unlink, zeroed, halved, instead(lambda path: path.symlink_to("gone")), *HARMS[3:]]
 
 
