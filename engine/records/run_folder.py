@@ -192,8 +192,8 @@ class Run:
                 raise UserError("another process has just been at this run: the same command again goes on from there")
             if not self.interrupted:
                 if not self.rerun and (self.folder / HISTORY).exists():
-                    lost = f"{CHECKPOINT} to go on from is gone" if self.record else f"{RECORD} and {CHECKPOINT} are gone"
-                    say(f"note       {self.folder} holds epochs of this run, but its {lost}: it begins anew")
+                    lost = f"{CHECKPOINT} is" if self.record else f"{RECORD} and {CHECKPOINT} are"
+                    say(f"note       {self.folder} holds epochs of this run, but its {lost} gone: it begins anew")
                 self._remove(*FILES, *(path.name for path in self.folder.glob(EVENTS)))
             # what a kill left of a file that was being written
             self._remove(*(path.name for path in self.folder.glob(".*.tmp")))
