@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from engine.files import digest
 from engine.records.checkpoint import record_in
 from engine.records.run_lock import RunLock
 from engine.records.schema import read_record
+from engine.training import loop
 from tests.conftest import Command, only_run
 from tests.engine.records.kept import content
 from tests.engine.records.test_resume import QUICK, cut_off_before_test, outcome
@@ -210,6 +212,24 @@ def test_a_damaged_file_beside_a_finished_record_is_named(
     path.unlink()  # whoever has no room may remove what he does not need
     assert command(QUICK) == 0
     assert "note" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("harm", [zeroed, Path.unlink])
+def test_a_split_that_was_damaged_while_the_run_lasted_is_not_what_the_record_seals(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: Harm
+) -> None:
+    def harmed(*given: Any) -> Any:
+        path = run_of(tmp_path) / "split.json"
+        kept.append(path.read_bytes())
+        harm(path)
+        return loop.predict(*given)
+
+    kept: list[bytes] = []
+    monkeypatch.setattr("engine.run.predict", harmed)
+    assert command(QUICK) == 0
+    path = run_of(tmp_path) / "split.json"
+    assert [path.read_bytes()] == kept
+    assert content(path.with_name("record.json"))["files"]["split.json"] == digest(path)
 
 
 def test_the_metrics_are_those_of_the_predictions_as_they_are_read_again(
