@@ -56,6 +56,9 @@ def collect(runs: Path, ignore: Path | None = None) -> Collected:
                 collected.skipped.append({"path": _name(path, runs), "reason": shortened(str(problem))})
             else:
                 collected.entries += [entry] if entry else []
+                if entry is None and path.is_symlink():
+                    reason = "a link to a file that is not there"
+                    collected.skipped.append({"path": _name(path, runs), "reason": reason})
         else:
             _name_strangers(folder, files, runs, collected)
     if not collected.entries and not collected.failed:

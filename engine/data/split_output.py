@@ -30,8 +30,9 @@ MADE_OF = frozenset(["train", "val", "test", SPLIT_FILE])
 def check_output(source: Path, output: Path, overwrite: bool) -> None:
     """UserError unless `output` can be made from what is in `source`, both resolved.
 
-    It must lie apart, and be absent, empty or, with `overwrite`, an earlier output: its split.json, the parts, and
-    nothing else, since all of it goes, but for what systems leave in every folder and make anew.
+    It must lie apart, and be absent, empty or, with `overwrite`, an earlier output: its split.json, the parts with the
+    images that it lists, and nothing else, since all of it goes, but for what systems leave in every folder and make
+    anew.
     """
     if source == output:
         raise UserError(f"Input and output are the same folder, {source}. Expected two: choose another output.")
@@ -58,7 +59,7 @@ def check_output(source: Path, output: Path, overwrite: bool) -> None:
     names = _own(output)
     if not names:
         return
-    strangers = [name for name in names if name not in MADE_OF]
+    strangers = [name for name in names if name not in MADE_OF] or _not_made(output)
     if strangers or not _is_split(output / SPLIT_FILE):
         raise UserError(
             f"{output} holds what split.py did not make:{listed(strangers or names)}\n"
@@ -75,6 +76,28 @@ def check_output(source: Path, output: Path, overwrite: bool) -> None:
 def _own(output: Path) -> list[str]:
     """The names of what is in a folder, without what systems leave in every folder and make anew."""
     return sorted(entry.name for entry in output.iterdir() if not is_notes_of_system(entry.name))
+
+
+def _not_made(output: Path) -> list[str]:
+    """The files in the parts that its split.json does not list, or lists with another size; [] where it is none."""
+    try:
+        files = read_json(output / SPLIT_FILE, MOST_BYTES)["files"]
+        sizes = {f"{part}/{name}": size for part, images in files.items() for name, size in images.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return []
+    found = []
+    for part in sorted(files):
+        for folder, below, names in os.walk(output / part):
+            below[:] = sorted(name for name in below if not is_notes_of_system(name))
+            paths = [Path(folder, name) for name in sorted(names) if not is_notes_of_system(name)]
+            found += [path for path in paths if not _is_of_size(path, sizes.get(str(path.relative_to(output))))]
+    return [str(path.relative_to(output)) for path in found]
+
+
+def _is_of_size(path: Path, size: int | None) -> bool:
+    """Whether a listed file has the size it is listed with; one of which there is another name may have changed."""
+    status = path.lstat()
+    return size is not None and (path.is_symlink() or status.st_nlink > 1 or status.st_size == size)
 
 
 def _is_split(path: Path) -> bool:

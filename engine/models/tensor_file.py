@@ -85,7 +85,7 @@ class _Value:
     def is_key(self) -> bool:
         """Whether a dict may have it for a key, or a set hold it."""
         plain = self.content is None or isinstance(self.content, str | bytes)
-        plain |= isinstance(self.content, int) and abs(self.content) < LARGEST_KEY
+        plain |= isinstance(self.content, int | float) and abs(self.content) < LARGEST_KEY
         return self.kind == "plain" and plain
 
 

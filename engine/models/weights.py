@@ -215,6 +215,9 @@ def load_weights(model: nn.Module, weights: Weights, head: str, backbone_name: s
         replace_head(model, head, size[0])
     wanted = model.state_dict()
     for key in wanted:
+        # rounded, or infinite, where a whole file was converted or averaged; nothing is computed from them
+        if key.endswith("num_batches_tracked") and key in state and state[key].is_floating_point():
+            state[key] = wanted[key]
         if key in state and (reason := _what_is_wrong(state[key], wanted[key])):
             raise UserError(
                 f"{weights.file} can't be loaded into {backbone_name}: {key} {reason}.\nGive a file of weights "
@@ -274,7 +277,8 @@ def _load(path: Path) -> Any:
     except Exception as problem:  # whatever the bytes lead torch.load to
         raise UserError(
             f"{path} ({path.stat().st_size:,} bytes) can't be read as PyTorch weights: {_what_stopped(problem)}.\n"
-            "If it was cut short, delete it and get it again; a file of pickled Python objects is refused on purpose."
+            "If it was cut short, delete it and get it again; a file of pickled Python objects is refused on purpose: "
+            "get one of model.state_dict() alone."
         ) from problem
 
 
@@ -310,9 +314,15 @@ def _read_state(path: Path, model: nn.Module) -> tuple[OrderedDict[str, torch.Te
 
 def _what_is_wrong(found: torch.Tensor, wanted: torch.Tensor) -> str:
     """Why the numbers can't be those that are wanted, whatever their shape; "" where they can."""
-    if found.is_complex() or found.is_floating_point() != wanted.is_floating_point():
+    if found.is_complex() or (wanted.is_floating_point() and not found.is_floating_point()):
         return f"is of {found.dtype}, not of {wanted.dtype}"
-    return "" if found.isfinite().all() else "has numbers that are not finite"
+    if not found.isfinite().all():
+        return "has numbers that are not finite"
+    if found.is_floating_point() and not wanted.is_floating_point():
+        exact = 2 / torch.finfo(found.dtype).eps  # up to here, such a number can be any whole one
+        if (found.abs() > exact).any() or found.frac().any():
+            return f"is of {found.dtype}, in which its whole numbers can't be told"
+    return ""
 
 
 def _unwrapped(content: Any) -> tuple[Any, list[str]]:

@@ -84,7 +84,7 @@ def read_checkpoint(folder: Path, runs: Collection[str]) -> dict[str, Any] | Non
             path.replace(folder / CHECKPOINT)
         return saved
     if reasons:
-        raise UserError(f"{reasons[0]}.\n{RERUN}")
+        raise UserError("".join(f"{reason}.\n" for reason in reasons) + RERUN)
     return None
 
 

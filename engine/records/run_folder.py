@@ -81,6 +81,7 @@ class Run:
         self._identity = identity
         self._events: Events | None = None
         self._seen: Mapping[str, Any] = {}
+        self._split: Mapping[str, Any] = {}
         self._lock: RunLock | None = None
         self._ids = {self.id}  # by which its files may know it
         if not rerun:
@@ -184,7 +185,7 @@ class Run:
         seen: the digests of all images that train or choose the weights, for the checkpoint; None: nobody knows.
         Raises UserError when the folder can't be written to or another process is at it.
         """
-        self._seen = checkpoint.seen_images(seen)
+        self._seen, self._split = checkpoint.seen_images(seen), split
         with self._locked():
             interrupted = self.interrupted
             self.record = {} if self.rerun else self._read()
@@ -193,6 +194,9 @@ class Run:
             if self.interrupted != interrupted:
                 raise UserError("another process has just been at this run: the same command again goes on from there")
             if not self.interrupted:
+                if not self.rerun and (self.folder / HISTORY).exists():
+                    lost = f"{CHECKPOINT} is" if self.record else f"{RECORD} and {CHECKPOINT} are"
+                    say(f"note       {self.folder} holds epochs of this run, but its {lost} gone: it begins anew")
                 self._remove(*FILES, *(path.name for path in self.folder.glob(EVENTS)))
             # what a kill left of a file that was being written
             self._remove(*(path.name for path in self.folder.glob(".*.tmp")))
@@ -203,7 +207,7 @@ class Run:
             self.record = {"schema": SCHEMA, "run": self.id, "status": "running", "error": None, "finished": None}
             self.record |= description
             self.record |= {key: earlier[key] for key in ("started", "resumed", "environment", "sweep", "lr")}
-            self._write(lambda: write_json(self.folder / SPLIT, split))
+            self._write_split()
             self._write_record()
             try:
                 yield
@@ -285,6 +289,7 @@ class Run:
         self._keep_history(state.history)
         self._write(lambda: self._save_predictions(outcome))
         self._write(lambda: self._save_errors(outcome))
+        self._write_split()  # what befell it since the beginning would have its digest in the record
         selection, test, costs = results(self.record, state, self._as_written(outcome))
         self.record |= {"selection": selection, "test": test}
         self.record["costs"] |= costs
@@ -318,6 +323,9 @@ class Run:
     def _write_record(self) -> None:
         summed = {**self.record, "checksum": checksum_of(self.record)}
         self._write(lambda: write_json(self.folder / RECORD, summed))
+
+    def _write_split(self) -> None:
+        self._write(lambda: write_json(self.folder / SPLIT, self._split))
 
     def _keep_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write it as a table and, where they are asked for or there are some already, as events."""

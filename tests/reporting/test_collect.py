@@ -194,6 +194,15 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     }
 
 
+def test_a_record_that_is_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    synthetic.make(tmp_path, datasets=["ucmerced"], backbones=["swin"], seeds=1)
+    (tmp_path / "dtd").mkdir()
+    (tmp_path / "dtd" / "record.json").symlink_to("not fetched")
+    found = collect(tmp_path)
+    assert len(found.entries) == 1
+    assert found.skipped == [{"path": "dtd/record.json", "reason": "a link to a file that is not there"}]
+
+
 def test_control_characters_are_replaced(tmp_path: Path) -> None:
     record = synthetic.record("ucmerced", "swin")
     record["dataset"]["classes"][0] = "a\x00\x1b\x9b\n\u202eb"

@@ -525,6 +525,33 @@ def test_overwrite_replaces_an_earlier_split_and_nothing_else(run: Run, tmp_path
     assert "my notes.txt" in files_in(out)
 
 
+@pytest.mark.parametrize("link", ["copy", "hard", "soft"])
+def test_overwrite_takes_no_file_that_was_added_to_a_part_or_changed_there(run: Run, tmp_path: Path, link: str) -> None:
+    fill(tmp_path / "in", cat=5, dog=5)
+    assert run("--link", link).code == 0
+    (tmp_path / "out" / "train" / ".DS_Store").touch()
+    assert run("--link", link, "--overwrite").code == 0
+
+    image = next((tmp_path / "out" / "train" / "cat").iterdir())
+    image.write_bytes(b"cropped")  # of a link, the input is what has changed
+    refused = run("--link", link, "--overwrite", "--random_state", "1")
+    assert refused.code == (2 if link == "copy" else 0)
+    if link == "copy":
+        refused.refused("did not make", f"train/cat/{image.name}")
+        assert image.read_bytes() == b"cropped"
+        shutil.rmtree(tmp_path / "out")
+        assert run("--link", link).code == 0
+
+    for added in ("train/cat/mine.png", "test/dog/notes/of mine.txt"):
+        path = tmp_path / "out" / added
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+        run("--link", link, "--overwrite").refused("did not make", added)
+        assert path.read_text() == "mine"
+        path.unlink()
+    assert run("--link", link, "--overwrite").code == 0
+
+
 @pytest.mark.parametrize("left", ["@eaDir/split.json@SynoEAStream", ".DS_Store", "Thumbs.db", "._train"])
 def test_what_a_system_leaves_in_the_output_is_no_obstacle(left: str, run: Run, tmp_path: Path) -> None:
     fill(tmp_path / "in", cat=5, dog=5)

@@ -70,11 +70,12 @@ def test_no_memory_is_taken_for_what_files_claim(tmp_path: Path) -> None:
         {"parameter": nn.Parameter(torch.ones(2)), "complex": torch.zeros(1, dtype=torch.complex64)},
         {"device": torch.device("cpu"), "dtype": torch.float32, "size": torch.Size((1, 2)), "bytes": b"\x00\xff"},
         {"milestones": Counter({3: 1}), "names": {"a", "b"}, "number": 2**70, "text": "ä\U0001f600", "complex": 1j},
+        {"by threshold": {0.5: 1, 1e17: 2}},
         {"unsigned": torch.ones(3, dtype=torch.uint16), "eight": torch.ones(3).to(torch.float8_e5m2)},
         {"optimizer": torch.optim.AdamW([nn.Parameter(torch.ones(2))], fused=False).state_dict()},
         [[number % 7 for number in range(200)] for _ in range(200)],
     ],
-    ids=["views", "shared", "parameter", "values", "containers", "new dtypes", "optimizer", "confusion matrix"],
+    ids=["views", "shared", "parameter", "values", "sets", "fractions", "new dtypes", "optimizer", "confusion matrix"],
 )
 def test_what_pytorch_writes_is_loaded(content: Any, older: bool, tmp_path: Path) -> None:
     if older and "unsigned" in content:

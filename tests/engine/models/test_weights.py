@@ -77,7 +77,7 @@ def load(path: Path, model: nn.Module | None = None) -> nn.Module:
 
 def assert_same(found: nn.Module, expected: dict[str, torch.Tensor], but: Collection[str] = ()) -> None:
     state = found.state_dict()
-    assert state.keys() == expected.keys()
+    assert state.keys() == expected.keys() | set(but)
     for key in state.keys() - set(but):
         assert torch.equal(state[key], expected[key]), key
 
@@ -387,6 +387,37 @@ def test_a_file_from_before_batches_were_counted(save: Save) -> None:
     assert counts
     model = load(save({key: value for key, value in state.items() if key not in counts}))
     assert_same(model, state, but=counts)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_file_that_was_converted_as_a_whole(dtype: torch.dtype, save: Save) -> None:
+    state = tiny().state_dict()
+    counts = [key for key in state if key.endswith("num_batches_tracked")]
+    for key in counts:
+        state[key] = torch.tensor(450_000.3)  # beyond what float16 has
+    converted = {key: value.to(dtype) for key, value in state.items()}
+    expected = {key: value.float() for key, value in converted.items()}
+    assert_same(load(save(converted)), expected, but=counts)
+
+
+@pytest.mark.parametrize(
+    ("index", "right"),
+    [
+        (torch.arange(169).half(), True),
+        (torch.arange(169).bfloat16(), True),
+        (torch.arange(169).bfloat16() * 3, False),  # some are others by now
+        (torch.arange(169).float() * 0.99, False),
+    ],
+)
+def test_whole_numbers_that_were_converted(index: torch.Tensor, right: bool, save: Save) -> None:
+    model = toy.tiny()
+    model.register_buffer("index", torch.zeros(169, dtype=torch.int64))
+    path = save(model.state_dict() | {"index": index})
+    if right:
+        assert_same(load(path, model), {"index": torch.arange(169)}, but=toy.tiny().state_dict())
+    else:
+        with pytest.raises(UserError, match=r"index is of torch\..*, in which its whole numbers can't be told"):
+            load(path, model)
 
 
 def test_weights_of_another_architecture_are_told_in_a_few_words(save: Save) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from engine.files import digest
 from engine.records.checkpoint import record_in
 from engine.records.run_lock import RunLock
 from engine.records.schema import RecordError, read_record
+from engine.training import loop
 from tests.conftest import Command, only_run
 from tests.engine.records.kept import content
 from tests.engine.records.test_resume import QUICK, cut_off_before_test, outcome
@@ -72,6 +74,36 @@ def test_a_kill_between_two_renames_loses_nothing(command: Command, tmp_path: Pa
     assert command(QUICK) == 0
     assert content(run_of(tmp_path) / "record.json")["resumed"]
     assert outcome(tmp_path / "runs") == expected
+
+
+@pytest.mark.parametrize("lost", [["checkpoint.pt", "checkpoint.previous.pt"], ["checkpoint.pt", "record.json"]])
+def test_epochs_that_are_trained_again_since_nothing_is_left_of_them_are_not_silently_so(
+    command: Command, tmp_path: Path, capsys: Any, expected: dict[str, Any], lost: list[str]
+) -> None:
+    if "record.json" in lost:
+        assert command(QUICK) == 0
+    else:
+        cut_off_before_test(command)
+    for name in lost:
+        (run_of(tmp_path) / name).unlink()
+    capsys.readouterr()
+    assert command(QUICK) == 0
+    said = capsys.readouterr().out
+    (note,) = (line for line in said.splitlines() if line.startswith("note "))
+    assert "holds epochs of this run" in note
+    assert all(name in note for name in lost if "previous" not in name)
+    assert outcome(tmp_path / "runs") == expected
+
+
+def test_both_saves_that_are_damaged_are_named(command: Command, tmp_path: Path, capsys: Any) -> None:
+    cut_off_before_test(command)
+    paths = [run_of(tmp_path) / name for name in ("checkpoint.pt", "checkpoint.previous.pt")]
+    for path in paths:
+        halved(path)
+    assert command(QUICK) == 2
+    said = capsys.readouterr().err
+    assert all(f"{path.relative_to(tmp_path)} can't be read" in said for path in paths)
+    assert said.rstrip().endswith("Start the run over with --rerun.")
 
 
 RECORD_HARMS: list[Harm] = [Path.unlink, zeroed, halved, instead(lambda path: path.symlink_to("gone")), *HARMS[3:]]
@@ -187,6 +219,24 @@ def test_a_damaged_file_beside_a_finished_record_is_named(
     path.unlink()  # whoever has no room may remove what he does not need
     assert command(QUICK) == 0
     assert "note" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("harm", [zeroed, Path.unlink])
+def test_a_split_that_was_damaged_while_the_run_lasted_is_not_what_the_record_seals(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: Harm
+) -> None:
+    def harmed(*given: Any) -> Any:
+        path = run_of(tmp_path) / "split.json"
+        kept.append(path.read_bytes())
+        harm(path)
+        return loop.predict(*given)
+
+    kept: list[bytes] = []
+    monkeypatch.setattr("engine.run.predict", harmed)
+    assert command(QUICK) == 0
+    path = run_of(tmp_path) / "split.json"
+    assert [path.read_bytes()] == kept
+    assert content(path.with_name("record.json"))["files"]["split.json"] == digest(path)
 
 
 def test_the_metrics_are_those_of_the_predictions_as_they_are_read_again(
