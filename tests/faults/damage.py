@@ -156,7 +156,7 @@ class Scene:
 def interrupted(world: World, its: Undisturbed) -> None:
     """A run that was killed after its second epoch was saved."""
     steps = [row for row in its.ended.steps if row[0] != "read"]
-    saves = [at for at, (step, path) in enumerate(steps, 1) if step == "rename" and "checkpoint.pt" in path]
+    saves = [at for at, (step, path) in enumerate(steps, 1) if step == "rename" and "/.checkpoint.pt." in path]
     ended = world.run(its.program.words, Fault("SIGKILL", saves[1] + 1))
     assert ended.code == -9, ended.said
 
