@@ -78,7 +78,8 @@ def test_the_checkpoint_of_an_unfinished_run_that_does_not_say_of_which(
 ) -> None:
     """As earlier versions saved it."""
     model = torch.load(trained, weights_only=True)["model"]
-    torch.save({**dict.fromkeys(["state", "best", "optimizer", "scaler", "random"], {}), "model": model}, "old.pt")
+    rest: dict[str, Any] = {name: {} for name in ("state", "best", "optimizer", "scaler", "random")}
+    torch.save({"model": model, **rest}, "old.pt")
     assert command(f"own {QUICK} --weights old.pt --out second", folder.DATASET) == 2
     assert "old.pt: an unfinished run saved this, and it does not say which images" in capsys.readouterr().err
 
