@@ -75,6 +75,7 @@ NONE = Weights("none", None, None)
 # in a checkpoint: the digests of the images that its weights have seen; the record, while the run lasts
 SEEN, UNFINISHED = "seen", "unfinished"
 RUN = {"schema", "run"}  # what a finished run's checkpoint has, and another program's hardly
+SNAPSHOT = {"state", "model", "best", "optimizer", "scaler", "random"}  # likewise, that of a run that lasts
 DIGEST_BYTES = 16
 
 
@@ -116,7 +117,14 @@ def _of_file(path: Path) -> Weights:
         raise UserError(f"--weights {path}: the file can't be read ({problem.strerror}).") from problem
     content = _load(path)
     weights = Weights(f"file:{path.name}:{sha256[:12]}", path, sha256)
-    if not isinstance(content, dict) or not (UNFINISHED in content or content.keys() >= RUN):
+    if not isinstance(content, dict):
+        return weights
+    if UNFINISHED not in content and not content.keys() >= RUN:
+        if content.keys() >= SNAPSHOT:
+            raise UserError(
+                f"--weights {path}: an unfinished run saved this, and it does not say which images its weights have "
+                "seen.\nLet that run end, by its own command, and give the checkpoint.pt that it leaves."
+            )
         return weights
     try:
         return _of_run(weights, content)

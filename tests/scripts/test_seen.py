@@ -73,6 +73,17 @@ def test_the_checkpoint_of_an_unfinished_run(
     assert weights_run(Path("second"))["run"] == unfinished.parent.name
 
 
+def test_the_checkpoint_of_an_unfinished_run_that_does_not_say_of_which(
+    command: Command, trained: Path, capsys: Any
+) -> None:
+    """As earlier versions saved it."""
+    model = torch.load(trained, weights_only=True)["model"]
+    rest: dict[str, Any] = {name: {} for name in ("state", "best", "optimizer", "scaler", "random")}
+    torch.save({"model": model, **rest}, "old.pt")
+    assert command(f"own {QUICK} --weights old.pt --out second", folder.DATASET) == 2
+    assert "old.pt: an unfinished run saved this, and it does not say which images" in capsys.readouterr().err
+
+
 def test_what_the_weights_before_the_weights_saw(command: Command, trained: Path, capsys: Any) -> None:
     tree(Path("other"), "cat", "dog", "boat", "car", images=8)
     for name in ("cat", "dog"):
