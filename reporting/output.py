@@ -5,15 +5,18 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from engine.errors import UserError, disk_errors_explained
 from engine.files import atomic
+from reporting.files import read_start
 
 PATIENCE_SECONDS = 10.0  # with another report that is at the same folder
 MOMENT_SECONDS = 0.05
+PAGE = "report.html"
+MARK, HEAD_BYTES = b"<title>Which backbone? ", 65536  # at the beginning of the page
 
 
 def write_report(out: Path, files: Mapping[str, str]) -> None:
@@ -27,15 +30,31 @@ def write_report(out: Path, files: Mapping[str, str]) -> None:
         for name in files:
             if (out / name).is_dir():
                 raise UserError(f"{out / name} is a folder, where the report has a file. --out chooses another folder.")
+        _require_own(out, files)
         with _alone(out) as alone, ExitStack() as stack:
             if alone:
                 for left in (path for name in files for path in out.glob(f".{name}.*.tmp")):  # by a kill
                     left.unlink(missing_ok=True)
-            for name, text in files.items():
+            # what is entered last takes its place first: the page, by which the others are known to be a report's
+            for name, text in sorted(files.items(), key=lambda each: each[0] == PAGE):
                 file = stack.enter_context(atomic(out / name))
                 file.write(text.encode())
                 file.flush()
                 os.fsync(file.fileno())
+
+
+def _require_own(out: Path, names: Iterable[str]) -> None:
+    """Raise UserError where a file of such a name is none that a report wrote."""
+    try:
+        own = MARK in read_start(out / PAGE, HEAD_BYTES)
+    except (OSError, ValueError):
+        own = False
+    strange = [name for name in names if (out / name).exists()]
+    if strange and not own:
+        raise UserError(
+            f"{out} holds {', '.join(strange)}, but no page of an earlier report: they may be your own. Move them away; "
+            "or --out chooses another folder."
+        )
 
 
 @contextmanager

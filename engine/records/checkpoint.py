@@ -109,7 +109,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         raise
     except Exception as problem:  # whatever the bytes lead torch.load to
         # what PyTorch says of a file is a page long
-        raise DamagedError(type(problem).__name__) from problem
+        raise DamagedError(f"it is cut short, or no checkpoint: {type(problem).__name__}") from problem
     return saved
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from torch import nn
 
 from engine.console import say
-from engine.errors import RunError, UserError
+from engine.errors import RunError, UserError, reason_of
 from engine.files import DAMAGED_ARRAYS, atomic, digest, set_aside, write_json, write_text
 from engine.paths import without_home
 from engine.records import checkpoint
@@ -364,10 +364,12 @@ class Run:
         try:
             return action()
         except (OSError, RuntimeError) as problem:  # torch.save finds some things wrong itself
-            what = f"the record can't be written to {self.folder}: {problem}. What was saved before is whole"
-            if isinstance(problem, OSError) and problem.errno in FULL:
-                raise RunError(f"{what}: make room, and the same command goes on from there.") from problem
-            raise RunError(f"{what}: once that is mended, the same command goes on from there.") from problem
+            reason = reason_of(problem) if isinstance(problem, OSError) else problem
+            full = isinstance(problem, OSError) and problem.errno in FULL
+            raise RunError(
+                f"the record can't be written to {self.folder}: {reason}. What was saved before is whole: "
+                f"{'make room, and' if full else 'once that is mended,'} the same command goes on from there."
+            ) from problem
 
 
 def _earlier(siblings: Path, name: str, identity: Mapping[str, Any]) -> Path | None:

@@ -21,7 +21,7 @@ NAMES = ("report.html", "results.csv", "results.md", "results.tex")
 
 
 def files(generation: str) -> dict[str, str]:
-    return {name: f"{generation} of {name}\n" * 1000 for name in NAMES}
+    return {name: f"{generation} of {name} <title>Which backbone? \n" * 1000 for name in NAMES}
 
 
 def generations(out: Path) -> list[str]:
@@ -140,6 +140,8 @@ def test_a_folder_in_the_place_of_a_file(tmp_path: Path) -> None:
 
 def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
+    write_report(tmp_path, files("old"))
+    (tmp_path / "results.csv").unlink()
     (tmp_path / "results.csv").symlink_to(tmp_path / "mine.txt")
     write_report(tmp_path, files("new"))
     assert (tmp_path / "mine.txt").read_text() == "mine"
@@ -174,3 +176,19 @@ def test_output_that_cannot_be_written_is_said_in_a_line(tmp_path: Path) -> None
     assert (printed.returncode, printed.stderr.count("\n")) == (3, 1)
     assert printed.stderr.startswith("error: the output can't be written: [Errno 28]")
     assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_what_no_report_wrote_is_not_replaced(tmp_path: Path) -> None:
+    """A user's own results, in a folder that is taken for the report's by mistake."""
+    page = "<!doctype html>\n<title>Which backbone? DTD</title>"
+    files = {"report.html": page, "results.csv": "new"}
+    (tmp_path / "results.csv").write_text("mine")
+    for own in ("", "<title>My page</title>"):
+        if own:
+            (tmp_path / "report.html").write_text(own)
+        with pytest.raises(UserError, match=r"results\.csv, but no page of an earlier report"):
+            write_report(tmp_path, files)
+        assert (tmp_path / "results.csv").read_text() == "mine"
+    (tmp_path / "report.html").write_text(page)
+    write_report(tmp_path, files)
+    assert (tmp_path / "results.csv").read_text() == "new"

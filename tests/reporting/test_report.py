@@ -44,7 +44,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     def render(made: dict[str, Any]) -> str:
         rendered.append(made)
-        return "<!doctype html>"
+        return "<!doctype html><title>Which backbone? "
 
     module = types.ModuleType("reporting.render")
     module.render = render  # type: ignore[attr-defined]

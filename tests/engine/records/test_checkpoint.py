@@ -28,7 +28,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["state", *NEEDED])
 def test_what_is_needed_to_go_on(tmp_path: Path, name: str) -> None:
     write_checkpoint(tmp_path, {key: value for key, value in unfinished().items() if key != name})
-    with pytest.raises(UserError, match=r"(?s)checkpoint\.pt can't be read, .*\(KeyError\)\..*--rerun"):
+    with pytest.raises(UserError, match=r"(?s)checkpoint\.pt can't be read, .*KeyError\)\..*--rerun"):
         read_checkpoint(tmp_path, ())
 
 

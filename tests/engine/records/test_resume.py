@@ -156,12 +156,12 @@ def failing(problem: BaseException, path: Path, previous: Path | None = None) ->
     ("problem", "code", "says"),
     [
         (KeyboardInterrupt(), 130, "error: interrupted"),
-        (OSError(errno.ENOSPC, "No space left on device"), 3, r"No space left on device\. .*: make room, and the same"),
-        (OSError(errno.EIO, "Input/output error"), 3, r"Input/output error\. .*: once that is mended, the same"),
+        (OSError(errno.ENOSPC, "No space left on device"), 3, r"no space left on device\. .*: make room, and the same"),
+        (OSError(errno.EIO, "Input/output error"), 3, r"input/output error\. .*: once that is mended, the same"),
         (
             OSError(errno.EROFS, "Read-only file system"),
             3,
-            r"Read-only file system\. .*: once that is mended, the same",
+            r"read-only file system\. .*: once that is mended, the same",
         ),
     ],
     ids=["interrupted", "full", "broken", "read-only"],
