@@ -52,7 +52,7 @@ def _require_own(out: Path, names: Iterable[str]) -> None:
     strange = [name for name in names if (out / name).exists()]
     if strange and not own:
         raise UserError(
-            f"{out} holds {', '.join(strange)}, but no page of an earlier report: they may be your own. Move them away; "
+            f"{out} holds {', '.join(strange)}, but no page of an earlier report: they may be yours. Move them away; "
             "or --out chooses another folder."
         )
 
