@@ -41,7 +41,7 @@ from grids.cells import (
 from grids.devices import device_name, find_slots
 from grids.estimate import Speeds, total
 from grids.faults import message_of
-from grids.ledger import Standing, all_records, by_key, clear_heartbeats, grid_folder, make_folder, standing, start_over
+from grids.ledger import Standing, all_records, by_key, clear_leftovers, grid_folder, make_folder, standing, start_over
 from grids.running import Grid
 from grids.view import choose_view
 
@@ -150,7 +150,7 @@ def run(options: argparse.Namespace) -> int:
     grid = Grid(cells, standings, speeds, slots, retry_failed, options.stall_minutes)
     with made(places), choose_view() as view, signals_to(grid):
         grid.run(view)
-    clear_heartbeats(cells[0].config.out)
+    clear_leftovers(cells[0].config.out)
     say(*summary_lines(cells, grid.standings, options.rerun), go_on=True)
     words = Counter(grid.standings[cell.id].status for cell in cells)
     if words["done"] == len(cells):

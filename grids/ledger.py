@@ -235,11 +235,17 @@ def take(cell: Cell) -> int | None:
     return _locked(grid_folder(cell.config.out) / f"{cell.id}.lock")
 
 
-def clear_heartbeats(out: Path) -> None:
-    """Remove the signs of life of cells that nobody is at: processes that were killed with their grid left them."""
-    for path in grid_folder(out).glob(f"*{HEARTBEAT}*"):
+def clear_leftovers(out: Path) -> None:
+    """Remove what killed grids, and the processes that were killed with them, left of cells that nobody is at.
+
+    That is signs of life, and failures that were being written.
+    """
+    folder = grid_folder(out)
+    left = {path: path.name.partition(HEARTBEAT)[0] for path in folder.glob(f"*{HEARTBEAT}*")}
+    left |= {path: path.name[1:].partition(".json.")[0] for path in folder.glob(".*.json.*.tmp")}
+    for path, cell in left.items():
         with suppress(OSError):
-            lock = _locked(path.with_name(f"{path.name.partition(HEARTBEAT)[0]}.lock"))
+            lock = _locked(path.with_name(f"{cell}.lock"))
             if lock is not None:
                 try:
                     path.unlink()

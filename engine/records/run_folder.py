@@ -364,11 +364,15 @@ class Run:
         try:
             return action()
         except (OSError, RuntimeError) as problem:  # torch.save finds some things wrong itself
-            reason = reason_of(problem) if isinstance(problem, OSError) else problem
-            full = isinstance(problem, OSError) and problem.errno in FULL
+            place, reason, number = self.folder, f"{problem}", 0
+            if isinstance(problem, OSError):
+                place = problem.filename2 or problem.filename or place
+                reason, number = reason_of(problem), problem.errno or 0
+            if number == errno.EISDIR:
+                raise UserError(f"{place} is a folder, where the run has a file. Remove it.") from problem
             raise RunError(
-                f"the record can't be written to {self.folder}: {reason}. What was saved before is whole: "
-                f"{'make room, and' if full else 'once that is mended,'} the same command goes on from there."
+                f"the record can't be written to {place}: {reason}. What was saved before is whole: "
+                f"{'make room, and' if number in FULL else 'once that is mended,'} the same command goes on from there."
             ) from problem
 
 

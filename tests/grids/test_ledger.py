@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from grids.images import split_of
 from grids.ledger import (
     all_records,
     by_key,
+    clear_leftovers,
     failure_now,
     grid_folder,
     keep_failure,
@@ -180,3 +182,16 @@ def test_a_cell_is_taken_once() -> None:
     again = take(cell)
     assert again is not None
     os.close(again)
+
+
+def test_what_killed_grids_left_is_removed_but_for_cells_that_somebody_is_at(tmp_path: Path) -> None:
+    folder = tmp_path / "grid"
+    folder.mkdir()
+    names = [name.format(cell) for cell in ("dead", "alive") for name in (".{}.json.12.tmp", "{}.heartbeat", "{}.json")]
+    for name in names:
+        (folder / name).touch()
+    with (folder / "alive.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        clear_leftovers(tmp_path)
+    left = {path.name for path in folder.iterdir() if path.suffix != ".lock"}
+    assert left == {"dead.json", ".alive.json.12.tmp", "alive.heartbeat", "alive.json"}

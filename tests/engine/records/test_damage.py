@@ -350,3 +350,15 @@ def test_a_file_system_without_locks_is_named(
     monkeypatch.setattr("filelock.FileLock.acquire", refuse)
     assert command(f"{QUICK} --no-cache") == 2
     assert "No locks available. --out chooses another folder." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["history.csv", "split.json"])
+def test_a_folder_in_the_place_of_a_file_is_named(command: Command, tmp_path: Path, capsys: Any, name: str) -> None:
+    cut_off_before_test(command)
+    path = run_of(tmp_path) / name
+    path.unlink()
+    path.mkdir()
+    assert command(QUICK) == 2
+    assert f"{path.relative_to(tmp_path)} is a folder, where the run has a file. Remove it." in capsys.readouterr().err
+    path.rmdir()
+    assert command(QUICK) == 0
