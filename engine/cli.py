@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import textwrap
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -73,6 +74,7 @@ def run_command(command: Callable[[], int | None], interrupted: str = "") -> int
     interrupted: what is said after Ctrl-C, a scheduler's polite end, or when whoever read the output is gone.
     """
     steady_streams()
+    sys.unraisablehook = _interrupt_again
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGINT) is end_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -100,6 +102,16 @@ def run_command(command: Callable[[], int | None], interrupted: str = "") -> int
         # last, so that it comes first: before what packages do as the process ends
         atexit.unregister(_end_undisturbed)
         atexit.register(_end_undisturbed)
+
+
+def _interrupt_again(found: sys.UnraisableHookArgs) -> None:
+    """Where Ctrl-C comes while an object is deleted, Python would show it and go on as if there had been none."""
+    if isinstance(found.exc_value, KeyboardInterrupt):
+        again = threading.Timer(0.05, signal.pthread_kill, [threading.get_ident(), signal.SIGINT])
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(found)
 
 
 def _end_undisturbed() -> None:

@@ -220,7 +220,7 @@ def _replacing(output: Path, overwrite: bool) -> Iterator[Path]:
     removed by the next run on the same computer.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    _clean_up(output)
+    _clean_up(output, overwrite)
     base = f".{_short(output.name)}.{platform.node()}.{os.getpid()}"
     partial, old = output.with_name(f"{base}.partial"), output.with_name(f"{base}.old")
     partial.mkdir()
@@ -250,10 +250,10 @@ def _short(name: str) -> str:
     return name if len(os.fsencode(name)) <= 100 else hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
 
 
-def _clean_up(output: Path) -> None:
+def _clean_up(output: Path, overwrite: bool) -> None:
     """Remove what killed runs on this computer left beside `output`; another computer's may still be at work.
 
-    UserError: a kill came between the two renames, so the old output had to be put back.
+    Where a kill came between the two renames, the old output is put back: a UserError, unless it may be replaced.
     """
     ours = re.compile(rf"{re.escape(f'.{_short(output.name)}.{platform.node()}')}\.(\d+)\.(partial|old)")
     for entry in list(output.parent.iterdir()):
@@ -262,6 +262,8 @@ def _clean_up(output: Path) -> None:
             continue
         if match[2] == "old" and not output.exists():
             entry.rename(output)
+            if overwrite:  # it was looked at before it was set aside
+                continue
             raise UserError(
                 f"{output} had been set aside by a run that was killed, and is now back. Expected nothing there:"
                 " choose another output, or add --overwrite to replace it."

@@ -192,3 +192,19 @@ def test_what_a_disk_refuses_is_no_fault_of_the_program(
     said = capsys.readouterr().err
     assert says in said
     assert ("give the same command again" in said) == (number == errno.EIO)
+
+
+def test_an_interruption_while_an_object_is_deleted_is_one() -> None:
+    program = (
+        "import signal, sys, time\n"
+        "from engine.cli import run_command\n"
+        "class Held:\n"
+        "    def __del__(self):\n"
+        "        signal.raise_signal(signal.SIGTERM)\n"
+        "def work():\n"
+        "    Held()\n"
+        "    time.sleep(60)\n"
+        "sys.exit(run_command(work, 'interrupted.'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "error: interrupted.\n")

@@ -129,7 +129,7 @@ def room(case: int, random: Random, alone: dict[str, Undisturbed], folder: Path)
         ended = world.run(its.program.words)
         verdict.judge(ended, (0, 2, 3))
         if ended.code in (2, 3) and not explains(ended):
-            verdict.add("other", f"does not say that the disk is full: {ended.problems[-300:]}")
+            verdict.add("other", f"does not say that the disk is full: {ended.said[-300:]}")
         assert mount(world.place, f"remount,size={1 << 30}")
         again(verdict, world, its, ended)
     finally:
@@ -150,7 +150,7 @@ def taken(folder: Path) -> int:
 
 def explains(ended: Ended) -> bool:
     """Whether it says that there is no room."""
-    said = ended.problems.lower()
+    said = ended.said.lower()  # what befell a cell, a grid says beside its results
     return any(
         words in said
         for words in ("no space left", "quota", "disk is full", "disk was full", "make room", "free some space")

@@ -733,6 +733,20 @@ def test_kill_leaves_the_old_output_and_the_next_run_cleans_up(run: Run, tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
+def test_the_command_that_was_killed_between_the_two_renames_ends_well_when_it_is_given_again(
+    run: Run, tmp_path: Path
+) -> None:
+    fill(tmp_path / "in", cat=5, dog=5)
+    assert run("--random_state", "7").code == 0
+    base = f".out.{platform.node()}.{finished_process()}"
+    (tmp_path / "out").rename(tmp_path / f"{base}.old")
+    (tmp_path / f"{base}.partial").mkdir()
+    assert run("--overwrite").code == 0
+    assert run(output=tmp_path / "other").code == 0
+    assert files_in(tmp_path / "out") == files_in(tmp_path / "other")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "other", "out"]
+
+
 def test_kill_between_the_two_renames(run: Run, tmp_path: Path) -> None:
     fill(tmp_path / "in", cat=5, dog=5)
     assert run("--random_state", "7").code == 0
