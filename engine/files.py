@@ -30,6 +30,7 @@ DAMAGED_ARRAYS = (
     *(OSError, KeyError, IndexError, TypeError, ValueError, ArithmeticError, EOFError, MemoryError, RuntimeError),
     *(SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
+SMALL_BYTES = 16 << 20  # of a state file, unless whoever reads it says more
 LEFT_SECONDS = 60.0  # after which a temporary file that no process of this machine writes is nobody's
 WAIT_SECONDS = 5.0  # between two signs of life of a process that waits
 
@@ -67,18 +68,21 @@ def _remove_left(path: Path) -> None:
             process = entry.name.removesuffix(".tmp").rpartition(".")[2]
             # another machine, or container, may be at one whose process is not here
             old = entry.stat().st_mtime < time.time() - LEFT_SECONDS
-            if old and process.isdecimal() and not _runs(int(process)):
+            if old and process.isdecimal() and not is_running(int(process)):
                 entry.unlink(missing_ok=True)
 
 
-def _runs(process: int) -> bool:
-    """Whether there is a process of that number on this machine."""
+def is_running(process: int) -> bool:
+    """Whether another process of this machine has this number; where that can't be asked, True."""
+    if process == os.getpid():
+        return False
+    if os.name != "posix":
+        return True
     try:
-        os.kill(process, 0)
+        with suppress(PermissionError):  # it runs, for another user
+            os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:
-        pass
     return True
 
 
@@ -134,6 +138,23 @@ def digest(path: Path, algorithm: str = "sha256") -> str:
     return hasher.hexdigest()
 
 
+def json_digest(content: Any) -> str:
+    """The sha256 of what JSON says, however it is indented and in whatever order its keys are.
+
+    Raises ValueError for NaN and infinity, which JSON can't say, and RecursionError.
+    """
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def is_sealed(content: Any, stated: Any) -> bool:
+    """Whether `stated` is the json_digest() of `content`, which was read from a file; what has none is not."""
+    try:
+        return bool(stated == json_digest(content))
+    except (ValueError, RecursionError):  # a number too large for a float, say, which is never written
+        return False
+
+
 class DamagedError(ValueError):
     """The bytes of a file are not those that were written; the message says where."""
 
@@ -170,9 +191,6 @@ def check_output(out: Path) -> None:
         raise UserError(f"--out {out}: {above} is a file. Expected a folder, or a name not yet taken.")
     if not out.exists() and not writable(above):
         raise UserError(f"--out {out}: no permission to write in {above}. Choose a folder elsewhere.")
-
-
-SMALL_BYTES = 16 << 20  # of a state file, unless whoever reads it says more
 
 
 def open_regular(path: Path, append: bool = False) -> BinaryIO:

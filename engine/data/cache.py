@@ -26,7 +26,7 @@ from engine.data.kept_pixels import KeptPixels
 from engine.data.lazy_images import LazyImages
 from engine.data.part import HDF5Image, Part, Pixels, PixelSource, RawSplits, Reference
 from engine.errors import RunError, UserError, counted, disk_errors_explained, listed, one_line
-from engine.files import DamagedError, atomic, locked
+from engine.files import DamagedError, atomic, is_sealed, json_digest, locked
 
 MOST_RETRIED = 100  # of the images that could not be read
 CHECKED_AT_ONCE = 8  # pieces of the pixels, at most: a disk gives no more to more threads
@@ -298,7 +298,8 @@ class Cache:
             "checksums": [outcome.checksum if outcome.digest else empty for outcome in outcomes],
         }
         with atomic(self._path.with_suffix(".json")) as file:
-            file.write(json.dumps(manifest | {"sha256": _sha256(manifest)}).encode())
+            # ASCII, since a path need not be Unicode
+            file.write(json.dumps(manifest | {"sha256": json_digest(manifest)}).encode())
 
     def _make_room(self) -> None:
         """Remove what was made of other files, or left by a killed process, and see that the disk has room."""
@@ -321,15 +322,10 @@ class Cache:
         return written.getvalue()
 
 
-def _sha256(content: Any) -> str:
-    # ASCII, since a path need not be Unicode
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
 def _without_checksum(manifest: dict[str, Any]) -> dict[str, Any]:
     """What is in a manifest beside its checksum. ValueError: that is of another. KeyError: there is none."""
     checksum = manifest.pop("sha256")
-    if checksum != _sha256(manifest):
+    if not is_sealed(manifest, checksum):
         raise ValueError("another checksum")
     return manifest
 

@@ -5,14 +5,12 @@ program sets the second one. A copy, on another disk or by rsync, has others, an
 has no checksum of its own that fits, and is not believed at all.
 """
 
-import hashlib
-import json
 import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from engine.files import digest, read_json, write_json
+from engine.files import digest, is_sealed, json_digest, read_json, write_json
 
 NAME = ".checksums.json"
 FORMAT = 2  # 1: nothing but "files", whose entries have no inode and no ctime_ns
@@ -65,7 +63,7 @@ def parse(content: Any) -> dict[str, Entry]:
     files = content.get("files") if "format" in content else content
     if not isinstance(files, dict) or content.get("format", 1) not in (1, FORMAT):
         return {}
-    if "format" in content and content.get("sha256") != own_checksum(files):
+    if "format" in content and not is_sealed(files, content.get("sha256")):
         return {}
     return {
         name: entry
@@ -84,11 +82,6 @@ def _identity(path: Path) -> dict[str, int]:
     }
 
 
-def own_checksum(content: Any) -> str:
-    """The sha256 by which a file of JSON knows that its content is whole, in whatever order its keys are."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def _load(folder: Path) -> dict[str, Entry]:
     try:
         return parse(read_json(folder / NAME))
@@ -98,4 +91,4 @@ def _load(folder: Path) -> dict[str, Entry]:
 
 def _keep(folder: Path, files: dict[str, Entry]) -> None:
     with suppress(OSError, ValueError):  # a folder, or names, that can't be written: computed again next time
-        write_json(folder / NAME, {"format": FORMAT, "files": files, "sha256": own_checksum(files)})
+        write_json(folder / NAME, {"format": FORMAT, "files": files, "sha256": json_digest(files)})

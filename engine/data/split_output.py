@@ -7,17 +7,16 @@ import platform
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from engine.data.checksums import own_checksum
 from engine.data.file_kinds import is_notes_of_system
 from engine.data.splits import split_hash
 from engine.errors import UserError, listed
-from engine.files import read_json, write_json
+from engine.files import is_running, is_sealed, json_digest, read_json, write_json
 from engine.paths import nearest_existing, writable
 
 SPLIT_FILE = "split.json"
@@ -129,7 +128,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     if content["format"] != FORMAT:
         raise ValueError(f"its format is {content['format']!r}, and this version reads {FORMAT}")
     signed = content.get("sha256")
-    if signed is not None and signed != own_checksum({key: value for key, value in content.items() if key != "sha256"}):
+    if signed is not None and not is_sealed({key: value for key, value in content.items() if key != "sha256"}, signed):
         raise ValueError("it does not have the checksum that it states")
     try:
         _check_listing(content)
@@ -184,7 +183,7 @@ def write(
         # disable=None: no bar where there is no terminal
         for original, target in tqdm(pairs, unit=" images", disable=None):
             _place(original, target, link)
-        write_json(folder / SPLIT_FILE, {**record, "sha256": own_checksum(record)})
+        write_json(folder / SPLIT_FILE, {**record, "sha256": json_digest(record)})
 
 
 def _place(original: Path, target: Path, link: str) -> None:
@@ -258,7 +257,7 @@ def _clean_up(output: Path, overwrite: bool) -> None:
     ours = re.compile(rf"{re.escape(f'.{_short(output.name)}.{platform.node()}')}\.(\d+)\.(partial|old)")
     for entry in list(output.parent.iterdir()):
         match = ours.fullmatch(entry.name)
-        if match is None or _is_running(int(match[1])):
+        if match is None or is_running(int(match[1])):
             continue
         if match[2] == "old" and not output.exists():
             entry.rename(output)
@@ -269,17 +268,3 @@ def _clean_up(output: Path, overwrite: bool) -> None:
                 " choose another output, or add --overwrite to replace it."
             )
         shutil.rmtree(entry, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    """Whether another process has this number; where that can't be asked, True."""
-    if process == os.getpid():
-        return False
-    if os.name != "posix":
-        return True
-    try:
-        with suppress(PermissionError):  # it runs, for another user
-            os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    return True

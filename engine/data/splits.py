@@ -1,7 +1,5 @@
 """Which image goes where: classes split by name, hold-outs that keep a patient on one side, and a split's hash."""
 
-import hashlib
-import json
 import math
 from bisect import bisect_left
 from collections import Counter
@@ -12,6 +10,7 @@ import numpy.typing as npt
 
 from engine.data.names import nfc
 from engine.errors import UserError, counted
+from engine.files import json_digest
 
 Indices = npt.NDArray[np.int64]
 Budget = int | float | None  # training images of each class, or a share of them; None: all
@@ -240,4 +239,4 @@ def split_hash(parts: Mapping[str, Sequence[tuple[str, int]]], fingerprint: str 
     """
     named = {part: sorted((name, int(label)) for name, label in pairs) for part, pairs in parts.items()}
     content = {"fingerprint": fingerprint, "parts": named}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return json_digest(content)

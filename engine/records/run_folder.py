@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
-import hashlib
 import io
-import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +18,7 @@ from torch import nn
 
 from engine.console import say
 from engine.errors import RunError, UserError, reason_of
-from engine.files import DAMAGED_ARRAYS, atomic, digest, set_aside, write_json, write_text
+from engine.files import DAMAGED_ARRAYS, atomic, digest, json_digest, set_aside, write_json, write_text
 from engine.paths import without_home
 from engine.records import checkpoint
 from engine.records.describe import Outcome, results, worst_errors
@@ -40,7 +38,6 @@ from engine.records.schema import (
     OtherSchemaError,
     RecordError,
     as_record,
-    checksum_of,
     now,
     read_record,
 )
@@ -69,8 +66,7 @@ class Run:
     def __init__(self, out: Path, identity: Mapping[str, Any], rerun: bool = False, tensorboard: bool = False) -> None:
         asked = identity["asked"]
         name = f"{asked.get('protocol', 'honest')}-seed{asked.get('seed', 0)}"
-        canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
-        new = f"{name}-{hashlib.sha256(canonical.encode()).hexdigest()[:10]}"
+        new = f"{name}-{json_digest(identity)[:10]}"
         siblings = out / identity["dataset"] / asked["model"]
         self.folder = siblings / new
         if not self.folder.exists():
@@ -321,7 +317,7 @@ class Run:
         return {name: digest(self.folder / name) for name in names if (self.folder / name).exists()}
 
     def _write_record(self) -> None:
-        summed = {**self.record, "checksum": checksum_of(self.record)}
+        summed = {**self.record, "checksum": json_digest(self.record)}
         self._write(lambda: write_json(self.folder / RECORD, summed))
 
     def _write_split(self) -> None:

@@ -6,7 +6,6 @@ COSTS say.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import sys
@@ -19,7 +18,7 @@ from typing import Any, Literal, TypedDict, get_args
 from engine.cli import run_command
 from engine.data.declaration import Protocol
 from engine.errors import reason_of
-from engine.files import read_json
+from engine.files import is_sealed, read_json
 from engine.records.metrics import METRICS
 from engine.training.recipe import RECIPES, default_epochs
 
@@ -238,7 +237,8 @@ def as_record(content: Any) -> Record:
         raise RecordError("no record of this project")
     if content["schema"] not in range(OLDEST, SCHEMA + 1):
         raise OtherSchemaError(f"has schema {content['schema']}; this version reads {OLDEST} to {SCHEMA}")
-    if "checksum" in content and not _is_as_written(content):
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    if "checksum" in content and not is_sealed(rest, content["checksum"]):
         raise RecordError("a damaged record: something in it was changed after it was written (its checksum differs)")
     needed = NEEDED + (NEEDED_OF_DONE if content.get("status") == "done" else ())
     if lacking := [name for name in needed if content.get(name) is None]:
@@ -253,23 +253,6 @@ def as_record(content: Any) -> Record:
     if damage := _damage_within(record):
         raise RecordError(f"a damaged record: {damage}")
     return record
-
-
-def _is_as_written(content: Mapping[str, Any]) -> bool:
-    try:
-        return bool(content["checksum"] == checksum_of(content))
-    except (ValueError, RecursionError):  # a number too large for a float, which is never written
-        return False
-
-
-def checksum_of(content: Mapping[str, Any]) -> str:
-    """The sha256 of what a record says, however it is indented, without the checksum itself.
-
-    Raises ValueError for NaN and infinity, which JSON can't say, and RecursionError.
-    """
-    rest = {name: value for name, value in content.items() if name != "checksum"}
-    canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _damage(content: Mapping[str, Any]) -> str:
