@@ -419,6 +419,12 @@ COVERED = """() => {
 }"""
 
 
+REDRAWN = """(before) => {
+    const [box, drawing] = ["#plot-cost", "#plot-cost .main-svg"].map((part) => document.querySelector(part).clientWidth);
+    return drawing === box && drawing !== before;
+}"""
+
+
 @pytest.mark.parametrize("wide", [390, 1280])
 @pytest.mark.parametrize("crowd", ["eleven as they are", "twelve at one place", "long names"])
 def test_no_name_covers_another_in_the_plot_of_costs(opens: Opens, crowd: str, wide: int) -> None:
@@ -433,12 +439,13 @@ def test_no_name_covers_another_in_the_plot_of_costs(opens: Opens, crowd: str, w
     page = opens(render(report), viewport={"width": wide, "height": 800})
     drawn(page, "cost")
     assert page.evaluate(COVERED) == [12, []]
+    before = page.evaluate("document.querySelector('#plot-cost .main-svg').clientWidth")
     page.set_viewport_size({"width": 1280 + 390 - wide, "height": 800})
-    page.wait_for_function(f"document.querySelector('#plot-cost .main-svg').clientWidth !== {wide}")
+    page.wait_for_function(REDRAWN, arg=before)
     deadline = time.monotonic() + 20
-    while page.evaluate(COVERED)[1] and time.monotonic() < deadline:  # names are placed a moment later
-        page.wait_for_timeout(50)
-    assert page.evaluate(COVERED) == [12, []]
+    while (covered := page.evaluate(COVERED)) != [12, []] and time.monotonic() < deadline:
+        page.wait_for_timeout(50)  # names are placed a moment later
+    assert covered == [12, []]
 
 
 def test_nothing_is_missing_on_paper_that_is_printed_at_once(opens: Opens) -> None:
