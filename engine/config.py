@@ -28,13 +28,14 @@ WHAT, SETTING, MACHINE, PLACE = "what", "setting", "machine", "place"
 ENUM_MEMBER = re.compile(r"[A-Z][A-Z0-9_]+")  # how torchvision names the members of its enums of weights
 
 
-def flag(*names: str, role: str, default: Any = None, words: str = "", **options: Any) -> Any:
+def flag(*names: str, role: str, default: Any = None, words: str = "", own: bool = False, **options: Any) -> Any:
     """A Config field that is a flag called `names`; `options` go to argparse.
 
     role: WHAT, SETTING, MACHINE or PLACE. words: how a report says a setting's value, as in "batches of {}"; else it
-    says the flag and the value. A default that depends on the dataset or on another flag is found by parse().
+    says the flag and the value. own: only for images of the user's own. A default that depends on the dataset or on
+    another flag is found by parse().
     """
-    metadata = {"names": names, "role": role, "words": words, "options": options}
+    metadata = {"names": names, "role": role, "words": words, "own": own, "options": options}
     return field(default=default, metadata=metadata)
 
 
@@ -382,6 +383,8 @@ def _parser(dataset: Dataset | Choice, known: Mapping[str, Backbone]) -> Parser:
         options["help"] = options["help"].format(default=f.default, **words)
         if f.name == "data_dir" and positional:
             continue  # the images' folder has been named already
+        if f.metadata["own"] and not shown.own:
+            continue
         parser.add_argument(*f.metadata["names"], **options)
     return parser
 
