@@ -26,7 +26,7 @@ MAKES_NUMBERS = (
     "engine/models/structure.py",
     "engine/models/weights.py",
     "engine/training",
-    "engine/records/metrics.py",
+    "engine/metrics.py",
 )
 
 

@@ -157,8 +157,26 @@ class Config:
         words="patience {}",
         type=whole(1),
         metavar="N",
-        help="a stage ends when N epochs in a row bring no better top-1 on val "
+        help="a stage ends when N epochs in a row bring no better top-1 (or what --select says) on val "
         f"(default: {by_recipe(lambda spec: str(spec.patience or ''))})",
+    )
+    class_weights: str = flag(
+        "--class-weights",
+        role=SETTING,
+        default="none",
+        words="class weights {}",
+        choices=["none", "balanced"],
+        help="balanced: in the loss, an image counts the more the fewer its class has to train on, so that all classes "
+        "count the same; none (default): each image counts the same",
+    )
+    select: str = flag(
+        "--select",
+        role=SETTING,
+        default="top1",
+        words="epoch chosen by {}",
+        choices=["top1", "balanced_accuracy", "macro_f1"],
+        help="the metric on val that chooses the epoch, ends stages and chooses among learning rates (default: "
+        "{default})",
     )
     lr_sweep: bool = switch(
         "--lr-sweep",

@@ -79,21 +79,25 @@ def _silence(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def epoch_columns(part: str) -> str:
-    """The heads of epoch_line()'s columns; `part` chooses the epoch: "val", or "test" under the `paper` protocol."""
-    loss, top1 = f"{part} loss", f"{part} top-1"
-    return f" epoch  stage   train loss  {loss:>10}  {top1:>11}     best  images/s   compute   wait  seconds  saved"
+def epoch_columns(part: str, metric: str) -> str:
+    """The heads of epoch_line()'s columns.
+
+    `part` chooses the epoch ("val", or "test" under the `paper` protocol), by the `metric` of that label.
+    """
+    loss, name = f"{part} loss", metric.partition(" ")[0]
+    score = f"{part} {name}" if len(f"{part} {name}") <= 12 else name
+    return f" epoch  stage   train loss  {loss:>10} {score:>12}     best  images/s   compute   wait  seconds  saved"
 
 
-def epoch_line(row: Mapping[str, Any], part: str, saved: float | None) -> str:
-    """A row of the history under epoch_columns(); `*` marks a new best epoch.
+def epoch_line(row: Mapping[str, Any], part: str, select: str, saved: float | None) -> str:
+    """A row of the history under epoch_columns(), with the metric called `select`; `*` marks a new best epoch.
 
     saved: the seconds that saving took; None: not saved.
     """
     mark = "*" if row["best_epoch"] == row["epoch"] else " "
     return (
         f"{row['epoch']:>6}  {row['stage']:<6} {row['train_loss']:>11.4f}  {row[f'{part}_loss']:>10.4f} "
-        f"{row[f'{part}_top1']:>12.2%}{mark} {row['best_top1']:>7.2%} {row['images_per_second']:>9,.1f} "
+        f"{row[f'{part}_{select}']:>12.2%}{mark} {row[f'best_{select}']:>7.2%} {row['images_per_second']:>9,.1f} "
         f"{row['compute_images_per_second']:>9,.1f} "
         f"{row['data_wait_share']:>6.1%} {row['seconds']:>8.1f} " + ("     -" if saved is None else f"{saved:>6.1f}")
     )

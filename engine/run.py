@@ -36,7 +36,7 @@ from engine.training.findings import TuningRequest, promise_of
 from engine.training.loop import fit, predict
 from engine.training.lr_sweep import best_lr
 from engine.training.plan import Plan, choose_plan, keep_plan
-from engine.training.recipe import RECIPES, Recipe, default_epochs, make_recipe
+from engine.training.recipe import RECIPES, Recipe, balanced_weights, default_epochs, make_recipe
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
 
     batch_size = usable_batch_size(config.batch_size, data.train_images, trains_batch_norm(trainee.model))
     recipe = resolve_recipe(config, backbone, ceil(data.train_images / batch_size))
+    recipe = replace(recipe, select=config.select, class_weights=class_weights(config, data.splits))
 
     run = Run(config.out, identity(config, data, trainee, recipe, batch_size), config.rerun, config.tensorboard)
     other_code = other_code_lines(run.record, code_of(dataset.read, backbone.source))
@@ -158,6 +159,11 @@ def resolve_recipe(config: Config, backbone: Backbone, steps: int) -> Recipe:
     lr = config.lr or RECIPES[config.recipe].lr or backbone.lr
     epochs = config.epochs or default_epochs(config.recipe, steps)
     return make_recipe(config.recipe, lr, epochs, config.patience, config.seed)
+
+
+def class_weights(config: Config, splits: Splits) -> tuple[float, ...] | None:
+    """What an image of each class counts in the loss; None: one."""
+    return balanced_weights(splits.train.labels, len(splits.classes)) if config.class_weights == "balanced" else None
 
 
 def identity(config: Config, data: Data, trainee: Trainee, recipe: Recipe, batch_size: int) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.config import asked_settings, in_words
+from engine.metrics import METRICS, Metric
 from engine.paths import without_home
 from engine.records.identity import codes_of, saw_test_images
-from engine.records.metrics import METRICS, Metric
 from engine.records.printed import seen_in_words
 from engine.records.schema import COSTS, ERRORS, HISTORY, PREDICTIONS, Cost, RecordError, Status, read_record
 from reporting.fields import LONGEST_PATH, number, option, shortened, text, whole

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from engine.files import DAMAGED_ARRAYS, read_small
-from engine.records.metrics import Predictions
+from engine.metrics import Predictions
 from engine.records.schema import ERRORS, PREDICTIONS
 from reporting.entry import Entry
 from reporting.fields import clean, shortened

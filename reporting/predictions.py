@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.files import read_small
-from engine.records.metrics import METRICS, Predictions
+from engine.metrics import METRICS, Predictions
 from engine.records.schema import PREDICTIONS
 from reporting.entry import Entry
 from reporting.fields import clean

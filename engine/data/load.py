@@ -254,7 +254,7 @@ def class_notes(splits: Splits, protocol: Protocol) -> list[str]:
         notes.append(
             f"imbalance: {counted(int(counts[most]), 'training image')} of {splits.classes[most]}, "
             f"{counts[least]:,} of {splits.classes[least]}. Top-1 says little of small classes: see balanced accuracy "
-            "and recall"
+            "and recall (--class-weights balanced trains, --select balanced_accuracy chooses by all alike)"
         )
     return notes
 

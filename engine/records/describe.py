@@ -17,10 +17,10 @@ from engine.data.batches import Batches
 from engine.data.declaration import Dataset
 from engine.data.images import DECODER, resize
 from engine.data.part import PARTS, Part, RawSplits, Splits
+from engine.metrics import Labels, Logits, Predictions, evaluate
 from engine.models.backbone import Backbone
 from engine.models.weights import Weights
 from engine.paths import without_home
-from engine.records.metrics import Labels, Logits, Predictions, evaluate
 from engine.training.plan import Plan
 from engine.training.recipe import Recipe
 from engine.training.state import State
@@ -94,6 +94,7 @@ def describe_training(config: Config, recipe: Recipe, train: Batches, plan: Plan
         "sweep": None,
         "seed": config.seed,
         "batch_size": train.batch_size,
+        "class_weights": recipe.class_weights and list(recipe.class_weights),
         "normalisation": {"mean": list(train.mean), "std": list(train.std)},
         "config": config.settings(),
         "plan": asdict(plan),
@@ -114,12 +115,15 @@ def results(
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """A finished run's `selection`, `test` and further `costs`."""
     best = state.history[state.best_epoch - 1]
+    part = "test" if record["protocol"] == "paper" else "val"
     selection = {
-        "part": "test" if record["protocol"] == "paper" else "val",
-        "top1": state.best_score,
+        "part": part,
+        "top1": best[f"{part}_top1"],
         "epoch": state.best_epoch,
         "stage": best["stage"],
     }
+    if state.select != "top1":
+        selection |= {state.select: state.best_score}
     median = {key: statistics.median(row[key] for row in state.history) for key in outcome.speed}
     # of features, rows a second would tell nothing of the images
     train = state.speed_of_features or median

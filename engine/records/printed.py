@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from engine.errors import agreeing, counted
+from engine.metrics import METRICS
 from engine.records.identity import other_codes, saw_test_images
-from engine.records.metrics import METRICS
 
 RECORD_LINE = "record     "  # what comes before the folder of a run
 # the parts of the code that a record has hashes of
 CODE = {"engine": "engine/", "script": "the dataset's script", "backbone": "what builds the model"}
 MOST_DIFFERENCES = 5  # that are printed
+IMBALANCE = 20  # times as many test images as another class has: top-1 is then no measure of all classes
 
 
 def head_lines(description: Mapping[str, Any], recipe: str, folder: Path | None, resumed: bool) -> list[str]:
@@ -22,6 +24,9 @@ def head_lines(description: Mapping[str, Any], recipe: str, folder: Path | None,
     config = description["config"]
     honest = description["protocol"] == "honest"
     tuned = "all layers" if config["tune"] == "full" else "the head only"
+    weighted = ", classes weighted to count the same" if description.get("class_weights") else ""
+    select = config.get("select", "top1")
+    by = "" if select == "top1" else f" by {METRICS[select].label}"
     batches = f"{description['batch_size']}"
     if description["batch_size"] < config["batch_size"]:
         batches += f" instead of {config['batch_size']} (there are no more images)"
@@ -30,10 +35,10 @@ def head_lines(description: Mapping[str, Any], recipe: str, folder: Path | None,
         f"{costs['macs'] / 1e9:.2f} GMACs at {config['size'][0]}x{config['size'][1]}",
         f"recipe     {description['recipe']}: {recipe}",
         f"training   {tuned}, batches of {batches}, learning rate {description['lr']:g}, "
-        f"augmentation {config['augment']}, seed {description['seed']}",
-        "protocol   honest: val, held out of train, chooses the epoch; test is scored once"
+        f"augmentation {config['augment']}{weighted}, seed {description['seed']}",
+        f"protocol   honest: val, held out of train, chooses the epoch{by}; test is scored once"
         if honest
-        else "protocol   paper: test chooses the epoch, which flatters",
+        else f"protocol   paper: test chooses the epoch{by}, which flatters",
     ]
     if saw_test_images(description):
         lines.insert(1, f"note       {seen_in_words(description)}: the result will flatter, and no report ranks it")
@@ -96,6 +101,15 @@ def _data_lines(dataset: Mapping[str, Any]) -> list[str]:
     return lines + [f"note       {note}" for note in dataset["notes"]]
 
 
+def imbalance(test: Mapping[str, Any]) -> float:
+    """How many times the test images of its smallest class the largest one has, of those that have any."""
+    images: Counter[int] = Counter()
+    confusion = test.get("confusion") or {"true": [], "images": []}
+    for label, count in zip(confusion["true"], confusion["images"], strict=True):
+        images[label] += count
+    return max(images.values(), default=1) / min(images.values(), default=1)
+
+
 def result_line(record: Mapping[str, Any]) -> str:
     """The result in one line, with whatever limits what it means."""
     test = record["test"]
@@ -105,6 +119,8 @@ def result_line(record: Mapping[str, Any]) -> str:
         limits.append("optimistic: test chose the epoch")
     if record["dataset"]["partial"]:
         limits.append("partial data: not to be compared")
+    if (times := imbalance(test)) > IMBALANCE:
+        limits.append(f"a class has {times:,.0f} times the test images of another: judge by balanced accuracy")
     recall = test.get("per_class_recall") or []
     if untested := sum(value is None for value in recall):
         limits.append(f"{untested:,} of {counted(len(recall), 'class')} {agreeing(untested, 'have')} no test image")

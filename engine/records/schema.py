@@ -19,7 +19,7 @@ from engine.cli import run_command
 from engine.data.declaration import Protocol
 from engine.errors import reason_of
 from engine.files import is_sealed, read_json
-from engine.records.metrics import METRICS
+from engine.metrics import METRICS
 from engine.training.recipe import RECIPES, default_epochs
 
 SCHEMA = 2  # raised when a field of record.json changes its meaning
@@ -183,6 +183,7 @@ class Record(TypedDict, total=False):
     sweep: list[dict[str, Any]] | None
     seed: int
     batch_size: int
+    class_weights: list[float] | None
     decoder: int
     normalisation: dict[str, list[float]]
     config: dict[str, Any]

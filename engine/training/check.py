@@ -29,7 +29,8 @@ def check(model: nn.Module, train: Batches, val: Batches, recipe: Recipe, plan: 
     """
     say(f"ok: data: {len(train.part):,} train and {counted(len(val.part), f'{val.name} image')}")
     train, val = _first_batch(train), _first_batch(val)
-    step = Step(model, recipe.optimizer(recipe.stages[0], model), plan, len(train.part))
+    optimizer = recipe.optimizer(recipe.stages[0], model)
+    step = Step(model, optimizer, plan, len(train.part), recipe.class_weights)
     loss, _ = train_epoch(model, train, step, recipe, State())
     say(f"ok: one step of training on {counted(len(train.part), 'image')} (loss {loss:.4f})")
     before, _ = predict(model, val, plan)

@@ -17,6 +17,7 @@ from engine.data.batches import Batches, Resident
 from engine.device import free_memory, random_state, set_random_state
 from engine.errors import DivergedError, out_of_memory
 from engine.heartbeat import stop_asked_for
+from engine.metrics import METRICS, Predictions
 from engine.models.structure import set_train_mode, trains_batch_norm
 from engine.training.meters import Clock, energy_joules
 from engine.training.plan import Plan
@@ -46,10 +47,10 @@ def fit(
 ) -> State:
     """Train `model` in place as `recipe` says and leave it with the weights of its best epoch.
 
-    The best epoch is that with the highest top-1 on `val`: the validation part, or, under the `paper` protocol, the
-    test part. Of several such it is the first or the last, as the recipe says. All is saved in `run` as often as Saver
-    has it; an interrupted run continues from there as if it had never stopped. Raises RunError when the loss is not
-    finite.
+    The best epoch is that with the highest top-1, or other metric that the recipe names, on `val`: the validation part,
+    or, under the `paper` protocol, the test part. Of several such it is the first or the last, as the recipe says. All
+    is saved in `run` as often as Saver has it; an interrupted run continues from there as if it had never stopped.
+    Raises RunError when the loss is not finite.
 
     After the first epoch, when the device holds what training needs, images are held there too, as far as Resident
     does. Where memory runs out, it goes on from what was saved: without them, or else with the same batches in halved
@@ -112,10 +113,12 @@ class _Fitting:
         """fit(), as far as memory goes: from what was saved last, or from the weights `untrained`."""
         recipe, part = self.recipe, self.images.val.name
         saved = self.run.snapshot()
-        state, best = resumed(saved, self.model, part, len(recipe.stages)) if saved else (State(), untrained)
+        state, best = State(select=recipe.select), untrained
+        if saved:
+            state, best = resumed(saved, self.model, part, len(recipe.stages))
         energy = energy_joules(self.plan.device)
         if state.stage < len(recipe.stages):
-            say(epoch_columns(part))
+            say(epoch_columns(part, METRICS[recipe.select].label))
         for stage in recipe.stages[state.stage :]:
             step = self._step(stage)
             if saved:
@@ -141,7 +144,8 @@ class _Fitting:
         layer, batch_size = self.images.train.layer, self.images.train.batch_size
         # the last layer alone needs none of these
         plan = replace(self.plan, compiled=False, graphed=False, micro_batch=None) if layer else self.plan
-        return Step(self.model.get_submodule(layer), self.recipe.optimizer(stage, self.model), plan, batch_size)
+        optimizer = self.recipe.optimizer(stage, self.model)
+        return Step(self.model.get_submodule(layer), optimizer, plan, batch_size, self.recipe.class_weights)
 
     def _epoch(self, stage: Stage, step: Step, state: State) -> tuple[bool, float | None]:
         """The epoch after `state`, which takes it in. Whether it is the best so far, and its steady images/s."""
@@ -152,7 +156,11 @@ class _Fitting:
         top1, val_loss = score(logits, val.part.labels)
         row = {"stage": stage.name, "lr": step.lr, "train_loss": loss}
         row |= {f"{val.name}_loss": val_loss, f"{val.name}_top1": top1}
-        better = state.record_epoch(row | speed, top1, self.recipe.spec.latest_of_equals)
+        chosen = top1
+        if state.select != "top1":
+            chosen = METRICS[state.select].compute(Predictions(logits, val.part.labels)) or 0.0
+            row |= {f"{val.name}_{state.select}": chosen}
+        better = state.record_epoch(row | speed, chosen, self.recipe.spec.latest_of_equals)
         return better, None if train.layer else clock.steady_images_per_second
 
     def _save(self, state: State, best: StateDict, step: Step) -> None:
@@ -160,7 +168,7 @@ class _Fitting:
         stop = self.run.resumable and stop_asked_for()
         is_last = state.stage == len(self.recipe.stages) - 1 and _has_ended(state, self.recipe)
         took = self.saver.save(state, lambda: take_snapshot(state, self.model, best, step), must=stop or is_last)
-        say(epoch_line(state.history[-1], self.images.val.name, took))
+        say(epoch_line(state.history[-1], self.images.val.name, self.recipe.select, took))
         if stop:
             raise KeyboardInterrupt
 

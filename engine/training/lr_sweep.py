@@ -66,12 +66,12 @@ def trial_epochs(epochs: int | None) -> int:
 def best_lr(
     model: nn.Module, train: Batches, val: Batches, recipe: Recipe, plan: Plan, run: SweepLog
 ) -> tuple[float, Plan]:
-    """The learning rate with the highest top-1 on `val`, of equals that with the lower loss; and the plan to go on by.
+    """The learning rate of the best epoch on `val`, of equals that with the lower loss; and the plan to go on by.
 
-    Each trial is the recipe with a quarter of its epochs, from the weights that `model` has, and keeps afterwards; so
-    do the random numbers. What came of each, and what it took, is kept in `run`; where memory ran out, the plan is
-    one of smaller micro-batches. Under the `paper` protocol `val` is the test part. RunError: every learning rate
-    diverged.
+    The best epoch is that of the highest top-1, or other metric that the recipe names. Each trial is the recipe with a
+    quarter of its epochs, from the weights that `model` has, and keeps afterwards; so do the random numbers. What came
+    of each, and what it took, is kept in `run`; where memory ran out, the plan is one of smaller micro-batches. Under
+    the `paper` protocol `val` is the test part. RunError: every learning rate diverged.
     """
     rows = list(run.sweep)
     untrained = copy_of(model)
@@ -92,16 +92,16 @@ def best_lr(
         if stop_asked_for():
             raise KeyboardInterrupt
     set_random_state(random, plan.device)
-    return _choose(rows, val.name, run), plan
+    return _choose(rows, val.name, recipe.select, run), plan
 
 
 def _try(model: nn.Module, train: Batches, val: Batches, recipe: Recipe, trial: _Trial) -> Row:
     """What comes of one learning rate, that of `recipe`."""
-    row: Row = {"lr": recipe.lr, "top1": None, "loss": None}
+    row: Row = {"lr": recipe.lr, "top1": None, "loss": None} | {recipe.select: None}
     try:
         state = fit(model, train, val, recipe, trial.plan, trial)
         best = state.history[state.best_epoch - 1]
-        row |= {"top1": best[f"{val.name}_top1"], "loss": best[f"{val.name}_loss"]}
+        row |= {name: best[f"{val.name}_{name}"] for name in ("top1", "loss", recipe.select)}
     except DivergedError as problem:
         say(f"sweep      {problem}")
     history = trial.state["history"] if trial.state else []
@@ -111,13 +111,13 @@ def _try(model: nn.Module, train: Batches, val: Batches, recipe: Recipe, trial: 
     return row
 
 
-def _choose(rows: Sequence[Row], part: str, run: SweepLog) -> float:
-    learnt = [row for row in rows if row["top1"] is not None]
+def _choose(rows: Sequence[Row], part: str, select: str, run: SweepLog) -> float:
+    learnt = [row for row in rows if row[select] is not None]
     if not learnt:
         tried = ", ".join(f"{row['lr']:g}" for row in rows)
         raise RunError(f"--lr-sweep: the loss became infinite at every learning rate ({tried}). Try a lower --lr.")
-    chosen = max(learnt, key=lambda row: (row["top1"], -row["loss"]))
+    chosen = max(learnt, key=lambda row: (row[select], -row["loss"]))
     run.keep_sweep(rows, chosen["lr"])
-    each = ", ".join(f"{row['lr']:g} " + ("diverged" if row["top1"] is None else f"{row['top1']:.2%}") for row in rows)
+    each = ", ".join(f"{row['lr']:g} " + ("diverged" if row[select] is None else f"{row[select]:.2%}") for row in rows)
     say(f"sweep      learning rate {chosen['lr']:g} is best on {part}: {each}")
     return float(chosen["lr"])

@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from engine.errors import counted
 
 if TYPE_CHECKING:
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Group = dict[str, Any]  # of parameters, as torch's optimizers take them
-
+Labels = npt.NDArray[np.int64]
 
 DEFAULT = "adamw-sgd"
 
@@ -78,6 +81,10 @@ class Recipe:
     epochs: int | None  # of a stage: at most, or, where patience does not end it, exactly
     patience: int | None
     seed: int = 0
+    select: str = "top1"  # the metric whose highest value on val makes an epoch the best
+    # what an image of each class counts in the loss, where the training images of all together count as many as they
+    # are; None: each counts one
+    class_weights: tuple[float, ...] | None = None
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -182,6 +189,18 @@ RECIPES: dict[str, RecipeSpec] = {
 def make_recipe(name: str, lr: float, epochs: int | None, patience: int | None, seed: int = 0) -> Recipe:
     """The recipe called `name`, as one run follows it."""
     return Recipe(RECIPES[name], lr, epochs, patience, seed)
+
+
+def balanced_weights(labels: Labels, classes: int) -> tuple[float, ...]:
+    """What an image of each of the `classes` counts, so that every class counts the same: inverse to its frequency.
+
+    labels: (N,), those of the training images. A class of n of them has the weight N / (C n), C being the number of
+    classes that have any; one that has none, 0. So the mean over the images is 1. King & Zeng 2001, "Logistic
+    regression in rare events data", section 4.1; scikit-learn's "balanced".
+    """
+    counts = np.bincount(labels, minlength=classes)
+    present = np.count_nonzero(counts)
+    return tuple(len(labels) / (present * count) if count else 0.0 for count in counts.tolist())
 
 
 def default_epochs(name: str, steps: int) -> int | None:

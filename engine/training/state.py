@@ -19,7 +19,7 @@ class State:
     epochs: int = 0  # finished, in all stages together
     stage_epochs: int = 0  # finished in this stage
     epochs_without_gain: int = 0  # of this stage, in a row
-    best_score: float = -1.0  # top-1 on the part that chooses the epoch, 0 to 1
+    best_score: float = -1.0  # of the metric `select` on the part that chooses the epoch, 0 to 1
     best_epoch: int = 0  # counted from 1 through all stages
     peak_memory_mib: float | None = None
     energy_joules: float | None = None
@@ -27,6 +27,7 @@ class State:
     save_seconds: float | None = 0.0  # likewise
     speed_of_features: dict[str, float] | None = None  # that of the one pass of images, where features are trained on
     history: list[dict[str, Any]] = field(default_factory=list)  # a row an epoch
+    select: str = "top1"  # the metric that chooses the epoch
 
     @classmethod
     def restored(cls, saved: Mapping[str, Any], part: str) -> State:
@@ -52,8 +53,9 @@ class State:
             return f"the counts of epochs are {counts}"
         if self.epochs != len(self.history) or [row["epoch"] for row in self.history] != [*range(1, self.epochs + 1)]:
             return f"{self.epochs} epochs have a history of {len(self.history)}"
-        last = self.history[-1] if self.history else {"best_top1": -1.0, "best_epoch": 0}
-        if (self.best_score, self.best_epoch) != (last["best_top1"], last["best_epoch"]):
+        best = f"best_{self.select}"
+        last = self.history[-1] if self.history else {best: -1.0, "best_epoch": 0}
+        if (self.best_score, self.best_epoch) != (last[best], last["best_epoch"]):
             return f"the best epoch is {self.best_epoch}, of {self.best_score}, but not so in the history"
         if self.history and not 0 <= self.best_score <= 1:
             return f"the best score is {self.best_score}"
@@ -67,7 +69,7 @@ class State:
         better = score > self.best_score or (score == self.best_score and latest_of_equals)
         if better:
             self.best_score, self.best_epoch, self.epochs_without_gain = score, self.epochs, 0
-        best = {"best_top1": self.best_score, "best_epoch": self.best_epoch}
+        best = {f"best_{self.select}": self.best_score, "best_epoch": self.best_epoch}
         self.history.append({"epoch": self.epochs, **row, **best})
         return better
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 
@@ -15,7 +15,7 @@ from engine.training.plan import Forward, Plan
 
 
 class Step:
-    """Steps of `optimizer` on batches of `batch_size` images.
+    """Steps of `optimizer` on batches of `batch_size` images, which count as `class_weights` (Recipe's) says.
 
     Where memory does not hold a whole batch, its gradient is added up over micro-batches: the same step, but for batch
     normalisation, whose statistics are then those of each micro-batch. They are nearly equal, and one image larger than
@@ -25,12 +25,20 @@ class Step:
     epoch goes through the model as it is.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan, batch_size: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        plan: Plan,
+        batch_size: int,
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
         self.optimizer, self.plan, self.batch_size = optimizer, plan, batch_size
         self.scaler = plan.gradient_scaler()
         self.most = min(plan.micro_batch or batch_size, batch_size)
         self.forward = plan.forward(model, len(torch.empty(batch_size).tensor_split(self._pieces(batch_size))[0]))
         self._graph = GraphedGradient(model) if plan.graphed else None
+        self._weights = None if class_weights is None else torch.tensor(class_weights, device=plan.device)
 
     @property
     def graphed(self) -> bool:
@@ -53,7 +61,8 @@ class Step:
 
         The gradient is scaled as the scaler says.
         """
-        gradient = partial(_add_gradient, self.forward, self.plan, self.scaler, self._pieces(len(labels)))
+        pieces = self._pieces(len(labels))
+        gradient = partial(_add_gradient, self.forward, self.plan, self.scaler, self._weights, pieces)
         if len(labels) == self.batch_size:
             return self._graph.add(gradient, images, labels, self.scaler) if self._graph else gradient(images, labels)
         with _no_search() if self.plan.device == "cuda" else nullcontext():
@@ -75,16 +84,33 @@ class Step:
 
 
 def _add_gradient(
-    forward: Forward, plan: Plan, scaler: torch.amp.GradScaler, pieces: int, images: torch.Tensor, labels: torch.Tensor
+    forward: Forward,
+    plan: Plan,
+    scaler: torch.amp.GradScaler,
+    weights: torch.Tensor | None,
+    pieces: int,
+    images: torch.Tensor,
+    labels: torch.Tensor,
 ) -> torch.Tensor:
     """Step.add_gradient(), in so many pieces, one launch after another."""
     total = torch.zeros((), device=images.device)
     for some, their_labels in zip(images.tensor_split(pieces), labels.tensor_split(pieces), strict=True):
         with plan.autocast():
-            loss = cross_entropy(forward(some), their_labels, reduction="sum") / len(labels)
+            loss = summed_loss(forward(some), their_labels, weights) / len(labels)
         scaler.scale(loss).backward()
         total += loss.detach()
     return total
+
+
+def summed_loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """The cross-entropy (nats) of logits (B, C) and labels (B,), each image's times its class's weight (C,), added up.
+
+    PyTorch's own weighted mean is over the weights of a batch, so that an image counts more where the others are of
+    frequent classes, and micro-batches would not add up to the batch.
+    """
+    if weights is None:
+        return cross_entropy(logits, labels, reduction="sum")
+    return (cross_entropy(logits, labels, reduction="none") * weights[labels]).sum()
 
 
 @contextmanager

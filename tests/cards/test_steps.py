@@ -61,12 +61,13 @@ def test_no_step_makes_the_host_wait(name: str, precision: str) -> None:
     side = max(32, BACKBONES[name].smallest)
     images = torch.rand(8, 3, side, side, device="cuda").contiguous(memory_format=plan.memory_format)
     labels = torch.arange(8, device="cuda")
-    for micro_batch in (None, 4):
+    for micro_batch, weights in ((None, None), (4, None), (4, [0.5, 1.5] * 5)):
         step = Step(
             model,
             recipe.optimizer(recipe.stages[0], model),
             Plan("cuda", "", precision, "", micro_batch=micro_batch),
             8,
+            weights,
         )
         step(images, labels)
         with no_waiting():

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ import torch
 from torchvision.models import VisionTransformer
 
 import common
-from common import Dataset, RawSplits, ReadOptions
+from common import Dataset, Part, RawSplits, ReadOptions
+from engine.config import asked_settings
+from engine.metrics import evaluate
 from engine.records.identity import codes_of
-from engine.records.metrics import evaluate
 from engine.records.schema import json_schema
 from engine.training.loop import fit, predict
 from engine.training.plan import Plan
@@ -357,6 +359,60 @@ def test_paper_trains_on_all_and_chooses_on_test(command: Command, tmp_path: Pat
     assert {"test_loss", "test_top1"} < set(columns)
     assert not any(column.startswith("val_") for column in columns)
     assert record["normalisation"] == {"mean": [0.4, 0.4, 0.4], "std": [0.2, 0.2, 0.2]}
+
+
+def unequal() -> Dataset:
+    """60 dark images to train on, 6 of the middle, 3 light ones; 42 of test, 2 and 2."""
+
+    def of(counts: Sequence[int], seed: int, name: str) -> Part:
+        labels = np.repeat(np.arange(3), counts)
+        pixels = 60 * labels[:, None, None, None] + np.random.default_rng(seed).integers(0, 120, (len(labels), 8, 8, 3))
+        return Part(pixels.clip(0, 255).astype(np.uint8), labels, [f"{name}/{i}" for i in range(len(labels))])
+
+    def read(_: ReadOptions) -> RawSplits:
+        return RawSplits(toy.CLASSES, of((60, 6, 3), 1, "train"), of((42, 2, 2), 2, "test"))
+
+    return replace(toy.dataset(69, 46), read=read)
+
+
+def test_classes_that_count_the_same_and_an_epoch_that_balanced_accuracy_chose(
+    command: Command, tmp_path: Path, capsys: Any
+) -> None:
+    line = "-model tiny -bs 16 --weights none --plan off --epochs 3"
+    assert command(f"{line} --out plain", unequal()) == 0
+    assert "a class has 21 times the test images of another: judge by balanced accuracy" in capsys.readouterr().out
+    settings = "--class-weights balanced --select balanced_accuracy"
+    assert command(f"{line} {settings} --out own", unequal()) == 0
+    out = capsys.readouterr().out
+    assert "classes weighted to count the same, seed 0" in out
+    assert "chooses the epoch by balanced accuracy; test is scored once" in out
+    assert "val balanced     best" in out
+    record, plain = record_of(only_run(tmp_path / "own")), record_of(only_run(tmp_path / "plain"))
+    assert (asked_settings(plain["config"]).keys() | {"class_weights", "select"}) == asked_settings(
+        record["config"]
+    ).keys()
+    assert (plain["class_weights"], plain["selection"].keys()) == (None, {"part", "top1", "epoch", "stage"})
+    train = json.loads((only_run(tmp_path / "own") / "split.json").read_text())["parts"]["train"]
+    images = np.bincount([label for _, label in train])
+    assert record["class_weights"] == pytest.approx((len(train) / (3 * images)).tolist())
+    with (only_run(tmp_path / "own") / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    scores = [float(row["val_balanced_accuracy"]) for row in rows]
+    assert record["selection"]["epoch"] == 1 + scores.index(max(scores))
+    assert record["selection"]["balanced_accuracy"] == max(scores)
+    assert record["selection"]["top1"] == float(rows[record["selection"]["epoch"] - 1]["val_top1"])
+    assert all(float(row["best_balanced_accuracy"]) == max(scores[: n + 1]) for n, row in enumerate(rows))
+    jsonschema.validate(record, json_schema())
+
+
+def test_a_sweep_chooses_by_what_chooses_the_epoch(command: Command, tmp_path: Path, capsys: Any) -> None:
+    line = "-model tiny -bs 16 --weights none --plan off --recipe cosine --epochs 4 --lr-sweep --select macro_f1"
+    assert command(line, unequal()) == 0
+    record = record_of(only_run(tmp_path / "runs"))
+    best = max(record["sweep"], key=lambda row: (row["macro_f1"], -row["loss"]))
+    assert record["lr"] == best["lr"]
+    assert f"learning rate {best['lr']:g} is best on val: " in capsys.readouterr().out
+    jsonschema.validate(record, json_schema())
 
 
 def test_a_broken_dataset_declaration_is_a_fault_of_the_program(command: Command, capsys: Any) -> None:

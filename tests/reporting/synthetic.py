@@ -20,7 +20,7 @@ from common import BACKBONES, Dataset
 from datasets import DATASETS, PUBLISHED
 from engine.config import FLAGS
 from engine.files import digest
-from engine.records.metrics import evaluate
+from engine.metrics import evaluate
 from engine.records.schema import SCHEMA
 
 Record = dict[str, Any]

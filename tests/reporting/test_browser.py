@@ -420,7 +420,8 @@ COVERED = """() => {
 
 
 REDRAWN = """(before) => {
-    const [box, drawing] = ["#plot-cost", "#plot-cost .main-svg"].map((part) => document.querySelector(part).clientWidth);
+    const widthOf = (part) => document.querySelector(part).clientWidth;
+    const [box, drawing] = ["#plot-cost", "#plot-cost .main-svg"].map(widthOf);
     return drawing === box && drawing !== before;
 }"""
 

@@ -19,7 +19,7 @@ import pytest
 
 import report
 from datasets import PUBLISHED
-from engine.records.metrics import METRICS
+from engine.metrics import METRICS
 from engine.records.schema import COSTS, Cost
 from reporting import cells
 from reporting.build import build

@@ -100,7 +100,7 @@ def test_a_small_class_beside_a_large_one_is_told(tmp_path: Path, command: Comma
     assert command(f"pets {QUICK}", folder.DATASET) == 0
     assert record(tmp_path / "runs")["dataset"]["notes"] == [
         "imbalance: 20 training images of cow, 2 of cat. Top-1 says little of small classes: see balanced accuracy "
-        "and recall"
+        "and recall (--class-weights balanced trains, --select balanced_accuracy chooses by all alike)"
     ]
 
 

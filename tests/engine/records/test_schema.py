@@ -14,9 +14,9 @@ import jsonschema
 import pytest
 
 import engine.run
+from engine.metrics import METRICS
 from engine.paths import PROJECT
 from engine.records.identity import identity_of, matches
-from engine.records.metrics import METRICS
 from engine.records.schema import (
     COSTS,
     LARGEST_BYTES,

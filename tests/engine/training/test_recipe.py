@@ -11,7 +11,7 @@ import torch
 from engine.config import parse
 from engine.models.structure import freeze_body
 from engine.run import resolve_recipe
-from engine.training.recipe import RECIPES, WARM_UP, Recipe, cosine, decay_groups, default_epochs
+from engine.training.recipe import RECIPES, WARM_UP, Recipe, balanced_weights, cosine, decay_groups, default_epochs
 from tests import toy
 from tests.conftest import Command, only_run
 
@@ -172,3 +172,15 @@ def test_flags_that_do_not_go_together(
     assert command(f"-model tiny --weights none {flags}") == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_balanced_weights_are_inverse_to_frequency() -> None:
+    """As scikit-learn's, so that the mean over images is 1; a class without training images plays no part."""
+    from sklearn.utils.class_weight import compute_class_weight
+
+    labels = np.repeat([0, 1, 3], [60, 5, 11])
+    weights = balanced_weights(labels, 4)
+    expected = compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=labels)
+    assert [weights[label] for label in (0, 1, 3)] == pytest.approx(expected.tolist())
+    assert weights[2] == 0
+    assert np.array(weights)[labels].mean() == pytest.approx(1)

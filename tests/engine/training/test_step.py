@@ -33,14 +33,16 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 5))
 
 
-def gradients(plan: Plan, images: int, batch_size: int) -> tuple[torch.Tensor, list[int], torch.Tensor]:
+def gradients(
+    plan: Plan, images: int, batch_size: int, class_weights: list[float] | None = None
+) -> tuple[torch.Tensor, list[int], torch.Tensor]:
     """The gradient of the toy network's step on so many images, the sizes of its forward passes, and its loss."""
     model = network()
     sizes: list[int] = []
     model.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
     random = torch.Generator().manual_seed(1)
     batch = torch.randn(images, 3, 8, 8, generator=random), torch.arange(images) % 5
-    step = Step(model, torch.optim.SGD(model.parameters(), 0.1), plan, batch_size)
+    step = Step(model, torch.optim.SGD(model.parameters(), 0.1), plan, batch_size, class_weights)
     loss = step.add_gradient(*batch)
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]), sizes, loss
 
@@ -66,6 +68,28 @@ def test_micro_batches_add_up_to_the_gradient_of_the_batch(images: int, micro: i
     assert seen == sizes
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(loss, whole)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_image_counts_as_the_weight_of_its_class_says(precision: str) -> None:
+    """A class of weight 2 is as if each of its images were there twice, one of weight 0 as if it were not; so is a
+    batch in micro-batches, which PyTorch's own weighted mean would not add up to."""
+    plan = Plan("cpu", "", precision, "")
+    weights = [2.0, 1.0, 0.0, 1.0, 1.0]
+    found, _, loss = gradients(plan, 10, 32, weights)
+    again, sizes, loss_again = gradients(replace(plan, micro_batch=3), 10, 32, weights)
+    assert sizes == [3, 3, 2, 2]
+    model = network()
+    random = torch.Generator().manual_seed(1)
+    images, labels = torch.randn(10, 3, 8, 8, generator=random), torch.arange(10) % 5
+    doubled = torch.tensor([index for index, label in enumerate(labels.tolist()) for _ in range(int(weights[label]))])
+    with plan.autocast():
+        expected = torch.nn.functional.cross_entropy(model(images[doubled]), labels[doubled], reduction="sum") / 10
+    expected.backward()
+    by_hand = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    rtol, atol = (1e-4, 1e-6) if precision == "fp32" else (0.05, 0.01)
+    for result, wanted in ((found, by_hand), (again, by_hand), (loss, expected.detach()), (loss_again, loss)):
+        torch.testing.assert_close(result, wanted, rtol=rtol, atol=atol)
 
 
 def test_a_step_moves_the_weights_and_leaves_no_gradient() -> None:
