@@ -204,23 +204,32 @@ def read_split(root: Path, names: list[str]) -> tuple[dict[str, str], tuple[str,
         if split is None:
             return {}, ()
         files = Counter(nfc(f"{part}/{name}") for part, images in split["files"].items() for name in images)
+        known, regex = split["groups"] or {}, split["options"]["group_regex"]
         # images that came later are grouped by the same rule
-        pattern = None if split["groups"] is None else re.compile(nfc(split["options"]["group_regex"]))
-        if pattern and any(group_of(name, pattern) != group for name, group in split["groups"].items()):
+        pattern = None if regex is None else re.compile(nfc(regex))
+        if pattern and any(group_of(name, pattern) != group for name, group in known.items()):
             raise ValueError("its groups are not those of its option group_regex")
+        if not all(isinstance(group, str) for group in known.values()):
+            raise ValueError("it has groups that are no text")
     except (ValueError, TypeError, re.error) as error:
         raise UserError(
             f"{path} is not as split.py wrote it: {str(error)[:300]}. Run split.py again; or remove it, if the folders "
             "are as you want them, which ungroups the images."
         ) from error
     missing = tuple(sorted(files - Counter(map(nfc, names))))
-    if pattern is None:
+    if not known:
         return {}, missing
-    groups = {name: group_of(name, pattern) for name in names}
+    if pattern:
+        why = f"the regular expression that split.py was given, {pattern.pattern!r}, does not match their names"
+        groups = {name: group_of(name, pattern) for name in names}
+    else:
+        why = "the file of labels that split.py was given does not list them"
+        listed_as = {nfc(name): group for name, group in known.items()}
+        groups = {name: listed_as.get(nfc(name.partition("/")[2])) for name in names}
     if lost := [name for name, group in groups.items() if group is None]:
         raise UserError(
-            f"{counted(len(lost), 'image', 'have')} no group: the regular expression that split.py was given, "
-            f"{pattern.pattern!r}, does not match their names:{listed(lost)}\nRename or remove them, or split again."
+            f"{counted(len(lost), 'image', 'have')} no group: {why}:{listed(lost)}\nRename or remove them, or split "
+            "again."
         )
     return {name: group for name, group in groups.items() if group is not None}, missing
 

@@ -64,6 +64,9 @@ def list_labelled(root: Path, path: Path, allow_partial: bool) -> Labelled:
         lack = f"{counted(len(lost), 'class', 'have')} no image that can be used: {', '.join(map(one_line, lost[:9]))}"
         _refuse(allow_partial, f"{path}: {lack}", "Add images")
         differences.append(lack)
+    if len(classes) < 2:
+        has = f"a single label, {one_line(*classes)}" if classes else "no image with a label"
+        raise UserError(f"{path} has {has}, of what is in {root}. Expected two labels or more.")
     return Labelled(
         classes,
         listing.sizes,
