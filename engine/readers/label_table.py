@@ -100,7 +100,7 @@ def read_label_table(path: Path, known: Callable[[str], bool]) -> LabelTable:
     if "file" not in columns:
         if not (suffix_of(first[0]) in {*IMAGE_SUFFIXES, *PLUGINS} or known(first[0])):
             raise _unclear(path, first, "which of its columns has the names of files")
-        columns, first = _unnamed(path, lines), [f"column {number + 1}" for number in range(len(first))]
+        columns, first = _unnamed(path, lines), [str(number + 1) for number in range(len(first))]
     else:
         lines = lines[1:]
         if not lines:

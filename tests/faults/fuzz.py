@@ -172,7 +172,7 @@ READERS: dict[str, tuple[Reader, str, str]] = {
 PLAN = b'{"precision": "fp32", "layout": "NCHW", "micro_batch": null, "memory": null, "reason": "x", "step_seconds": 1}'
 OF_MEMORY = {
     "plan": PLAN,
-    "labels": b"image_id,label,split,group\na1,cat,train,g1\nb1.jpg,\"dog, wolf\",test,g2\n",
+    "labels": b'image_id,label,split,group\na1,cat,train,g1\nb1.jpg,"dog, wolf",test,g2\n',
     "checksums": b'{"a.zip": {"checksum": "md5:0", "size": 1, "time": 2, "own": [1, "x", null]}}',
 }
 NEEDED = {name: PROGRAMS[name] for name in ("digits", "split")}
