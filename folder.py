@@ -5,8 +5,10 @@
 DIR is one of
     DIR/train/<class>/..., DIR/test/<class>/... and, if you like, DIR/val/<class>/...   (what split.py makes)
     DIR/<class>/...                        0.2 of each class is held out for testing, names sorted, seed 42
-The classes are the folders. Where DIR has a val/ (valid/, validation/), it chooses the epoch; else a tenth of the
-training images is held out for that. Groups that split.py kept together stay together.
+    DIR/..., with --labels labels.csv      the file says what is in each image (file,label[,split][,group])
+The classes are the folders, or the labels in the file. Where DIR has a val/ (valid/, validation/), it chooses the
+epoch; else a tenth of the training images is held out for that. Groups that split.py kept together, or that the file
+has, stay together.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from common import Choice, Dataset, RawSplits, ReadOptions, main
@@ -35,6 +38,8 @@ from engine.readers.class_folders import (
     list_classes,
     split_listed,
 )
+from engine.readers.label_file import read_labelled
+from engine.readers.label_table import require_label_file
 from engine.readers.layout import layout_notes
 
 VALIDATION = ("val", "valid", "validation")
@@ -43,11 +48,13 @@ TEST_SIZE = 0.2
 MOST_LETTERS = 40  # of the folder's name, in names that are made of it: file systems take 255 bytes
 
 
-def read(options: ReadOptions) -> RawSplits:
-    """Both layouts; the classes are sorted by name."""
+def read(options: ReadOptions, labels: Path | None = None) -> RawSplits:
+    """Both layouts, or images that the file `labels` labels; the classes are sorted by name."""
     root = options.folder
     require_folder(root)
     try:
+        if labels is not None:
+            return read_labelled(options, labels, TEST_SIZE)
         parts = find_parts(root)
         if not parts:
             return split_here(root, options.allow_partial)
@@ -197,23 +204,32 @@ def read_split(root: Path, names: list[str]) -> tuple[dict[str, str], tuple[str,
         if split is None:
             return {}, ()
         files = Counter(nfc(f"{part}/{name}") for part, images in split["files"].items() for name in images)
+        known, regex = split["groups"] or {}, split["options"]["group_regex"]
         # images that came later are grouped by the same rule
-        pattern = None if split["groups"] is None else re.compile(nfc(split["options"]["group_regex"]))
-        if pattern and any(group_of(name, pattern) != group for name, group in split["groups"].items()):
+        pattern = None if regex is None else re.compile(nfc(regex))
+        if pattern and any(group_of(name, pattern) != group for name, group in known.items()):
             raise ValueError("its groups are not those of its option group_regex")
+        if not all(isinstance(group, str) for group in known.values()):
+            raise ValueError("it has groups that are no text")
     except (ValueError, TypeError, re.error) as error:
         raise UserError(
             f"{path} is not as split.py wrote it: {str(error)[:300]}. Run split.py again; or remove it, if the folders "
             "are as you want them, which ungroups the images."
         ) from error
     missing = tuple(sorted(files - Counter(map(nfc, names))))
-    if pattern is None:
+    if not known:
         return {}, missing
-    groups = {name: group_of(name, pattern) for name in names}
+    if pattern:
+        why = f"the regular expression that split.py was given, {pattern.pattern!r}, does not match their names"
+        groups = {name: group_of(name, pattern) for name in names}
+    else:
+        why = "the file of labels that split.py was given does not list them"
+        listed_as = {nfc(name): group for name, group in known.items()}
+        groups = {name: listed_as.get(nfc(name.partition("/")[2])) for name in names}
     if lost := [name for name, group in groups.items() if group is None]:
         raise UserError(
-            f"{counted(len(lost), 'image', 'have')} no group: the regular expression that split.py was given, "
-            f"{pattern.pattern!r}, does not match their names:{listed(lost)}\nRename or remove them, or split again."
+            f"{counted(len(lost), 'image', 'have')} no group: {why}:{listed(lost)}\nRename or remove them, or split "
+            "again."
         )
     return {name: group for name, group in groups.items() if group is not None}, missing
 
@@ -237,13 +253,26 @@ def existing(root: Path) -> Dataset:
     return dataset(root)
 
 
-def dataset(root: Path) -> Dataset:
-    """The declaration of what lies in `root`; nobody but its owner knows the counts."""
+def labelled(root: Path, labels: Path) -> Dataset:
+    """The declaration of the images in `root` that a file labels. Raises UserError where there is no such file."""
+    require_label_file(labels)
+    return dataset(root, labels)
+
+
+def dataset(root: Path, labels: Path | None = None) -> Dataset:
+    """The declaration of what lies in `root`; nobody but its owner knows the counts.
+
+    With `labels`, a file that says what is in each image, it is another dataset than without, or by another file.
+    """
     name = nfc(root.resolve().name)
+    key, shown = in_key(name, MOST_LETTERS) or "root", one_line(name) or str(root)
+    if labels is not None:
+        key = f"{key[: MOST_LETTERS // 2]}-{in_key(nfc(labels.stem), MOST_LETTERS // 2)}"
+        shown += f" ({one_line(nfc(labels.name))})"
     return Dataset(
-        key="folder-" + (re.sub(r"[^\w.-]+", "_", name)[:MOST_LETTERS] or "root"),
+        key=f"folder-{key}",
         script="folder",
-        name=one_line(name) or str(root),
+        name=shown,
         version="1",
         domain="own",
         classes=0,
@@ -253,19 +282,29 @@ def dataset(root: Path) -> Dataset:
         augment="trivial",
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
-        read=read,
+        read=read if labels is None else partial(read, labels=labels),
         split="the folder's own",
         licence="your own",
         citation="",
         page="",
         recipe="cosine",  # the better one where it was measured: docs/recipes.md
         own_folder=root.resolve(),
+        labelled=partial(labelled, root) if labels is None else None,
     )
+
+
+def in_key(name: str, most: int) -> str:
+    """The name as it can be a part of a folder's, of at most so many letters."""
+    return re.sub(r"[^\w.-]+", "_", name)[:most]
 
 
 DATASET = Choice(
     "DIR",
-    {"type": folder, "help": "train/, test/ and perhaps val/ with class folders in each; or class folders alone"},
+    {
+        "type": folder,
+        "help": "train/, test/ and perhaps val/ with class folders in each; class folders alone; or images in any "
+        "folders, with --labels",
+    },
     existing,
     example=dataset(Path("/DIR")),
 )

@@ -3,10 +3,12 @@ r"""Split class folders into train/, test/ and, if you like, val/ folders.
     python split.py --input_dir IN --output_dir OUT --test_size 0.2
     python split.py --input_dir IN --output_dir OUT --test_size 0.2 --val_size 0.1 --random_state 42
     python split.py --input_dir IN --output_dir OUT --group_regex "^(patient\d+)_" --dry_run
+    python split.py --input_dir IN --labels labels.csv --output_dir OUT
 
 IN holds one folder per class: IN/cat/1.jpg, IN/dog/2.jpg. OUT gets the same class folders in OUT/train and
 OUT/test, and OUT/split.json, which lists every image and its part. Every class is split alone, and its held-out
-part is rounded up. The same names and options give the same split on every computer. IN stays as it is.
+part is rounded up. The same names and options give the same split on every computer. IN stays as it is. With
+--labels, a CSV file says what is in each image (file,label[,group]), in whatever folders of IN they lie.
 """
 
 import argparse
@@ -14,17 +16,21 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.cli import Help, Parser, folder, run_command
 from engine.console import say
-from engine.data.names import nfc
+from engine.data.file_kinds import is_helper_folder
+from engine.data.names import loose, nfc
 from engine.data.split_output import FORMAT, SPLIT_FILE, check_apart, check_output, write
-from engine.data.splits import divide_groups, fewest_names, split_hash, split_names
+from engine.data.splits import fewest_names, split_groups, split_hash, split_names
 from engine.errors import UserError, counted, disk_errors_explained, listed, one_line
+from engine.paths import why_no_name
 from engine.readers.class_folders import Listing, alike, by_kind, check_unused, group_of, list_classes
+from engine.readers.label_file import Labelled, list_labelled
 from engine.readers.layout import layout_notes
 
 
@@ -38,6 +44,13 @@ def parser() -> Parser:
     )
     add = command_line.add_argument
     add("--input_dir", required=True, type=folder, metavar="IN", help="one folder per class, with images at any depth")
+    add(
+        "--labels",
+        type=folder,
+        metavar="FILE",
+        help="a CSV file that labels the images, in place of class folders: columns file, label and, if you like, group"
+        " (what must stay together)",
+    )
     add("--output_dir", required=True, type=folder, metavar="OUT", help="a new or empty folder")
     add("--test_size", type=float, default=0.2, metavar="X", help="share of each class for test/ (default: 0.2)")
     add("--val_size", type=float, default=0.0, metavar="X", help="share of each class for val/ (default: no val/)")
@@ -85,10 +98,9 @@ def split(options: argparse.Namespace) -> None:
     check_sizes(options)
     source, output = check_places(options)
     say(f"Reading {one_line(str(source))}", go_on=True)
-    listing = list_classes(source)
-    check_unused(source, [listing], options.allow_partial)
-    check_apart(source, output, listing.sizes)
-    groups = None if options.group_regex is None else find_groups(listing, options.group_regex)
+    images = class_folders(source, options) if options.labels is None else labelled_images(source, options)
+    listing, groups = images.listing, images.groups
+    check_apart(source, output, images.originals.values())
     parts = split_by_class(listing, options) if groups is None else split_by_group(listing, groups, options)
 
     say(table(listing, parts), go_on=True)
@@ -104,14 +116,15 @@ def split(options: argparse.Namespace) -> None:
         say(f"Left out, as other programs left them: {by_kind(listing.foreign)}", go_on=True)
     if listing.beside:
         say(f"Left out, beside images of the same name: {by_kind(listing.beside)}", go_on=True)
-    for note in alike(listing.classes) + layout_notes(listing.classes):
+    for note in images.notes:
         say(note, go_on=True)
     if options.dry_run:
         say("Dry run: nothing written", go_on=True)
         return
 
     say(f"Writing {one_line(str(output))} (--link {options.link})", go_on=True)
-    write(source, output, parts, options.link, record(listing, parts, groups, options), options.overwrite)
+    originals = {name: source / path for name, path in images.originals.items()}
+    write(originals, output, parts, options.link, record(images, parts, options), options.overwrite)
     counts = ", ".join(f"{len(names):,} {part}" for part, names in parts.items())
     listed_in = one_line(str(output / SPLIT_FILE))
     say(f"Split {counted(len(listing.sizes), 'image')} into {counts}; listed in {listed_in}", go_on=True)
@@ -141,6 +154,82 @@ def check_places(options: argparse.Namespace) -> tuple[Path, Path]:
         raise UserError(f"--input_dir {options.input_dir} {wrong}. Expected a folder with one folder per class in it.")
     check_output(source, output, options.overwrite)
     return source, output
+
+
+@dataclass(frozen=True)
+class Images:
+    """What is split."""
+
+    listing: Listing  # by what they will be called: "class/image.png"
+    originals: Mapping[str, str]  # that name -> the path below the input folder
+    groups: dict[str, str] | None  # that name -> what must stay together; None: each image alone
+    notes: list[str]
+    labels: dict[str, Any] | None = None  # what is recorded of the file of labels, if there is one
+
+
+def class_folders(source: Path, options: argparse.Namespace) -> Images:
+    """The images of the class folders in `source`. UserError: as list_classes(), check_unused() and find_groups()."""
+    listing = list_classes(source)
+    check_unused(source, [listing], options.allow_partial)
+    groups = None if options.group_regex is None else find_groups(listing, options.group_regex)
+    originals = {name: name for name in listing.sizes}
+    return Images(listing, originals, groups, alike(listing.classes) + layout_notes(listing.classes))
+
+
+def labelled_images(source: Path, options: argparse.Namespace) -> Images:
+    """The images below `source` that a file labels, called as in class folders.
+
+    UserError: as list_labelled(); no folder can have a label's name; or the file says more than is asked for.
+    """
+    found = list_labelled(source, options.labels, options.allow_partial)
+    check_labels(found, options)
+    # by their own names, unless two of a class have the same
+    names = [f"{label}/{loose(name.rpartition('/')[2])}" for label, own in found.classes.items() for name in own]
+    whole = len(set(names)) < len(names)
+    called = {
+        name: f"{label}/{name if whole else name.rpartition('/')[2]}"
+        for label, own in found.classes.items()
+        for name in own
+    }
+    listing = Listing(
+        {label: sorted(called[name] for name in own) for label, own in found.classes.items()},
+        {called[name]: size for name, size in found.sizes.items()},
+    )
+    groups = None if found.groups is None else {called[name]: group for name, group in found.groups.items()}
+    if options.group_regex is not None:
+        groups = find_groups(listing, options.group_regex)
+    labels = {"file": options.labels.name, "sha256": found.table.sha256, "group": found.table.group or None}
+    missing = [f"{counted(len(found.missing), 'listed file')} not there: left out"] if found.missing else []
+    originals = {new: name for name, new in called.items()}
+    return Images(listing, originals, groups, [*missing, *found.differences, *found.notes], labels)
+
+
+def check_labels(found: Labelled, options: argparse.Namespace) -> None:
+    """UserError unless the labels can be folders' names, and the file leaves the split to split.py."""
+    if found.table.split:
+        raise UserError(
+            f"{options.labels} has parts, in its column {one_line(found.table.split)}: folder.py {options.input_dir} "
+            f"--labels {options.labels} takes them as they are. To split anew, remove or rename that column."
+        )
+    if found.groups is not None and options.group_regex is not None:
+        raise UserError(
+            f"{options.labels} has groups, in its column {one_line(found.table.group)}, and --group_regex makes others."
+            " Leave out --group_regex, or rename that column."
+        )
+    unfit = [
+        label
+        for label in found.classes
+        if re.search(r"[/\\]|^\.", label)
+        or is_helper_folder(label)
+        or len(os.fsencode(label)) > 255
+        or why_no_name(label)
+    ]
+    if unfit:
+        raise UserError(
+            f"{options.labels} has labels that can't be the names of class folders ({len(unfit):,}):{listed(unfit)}\n"
+            "Expected names without slashes, that begin with no dot. Rename these, or let folder.py take the file as it"
+            f" is: folder.py {options.input_dir} --labels {options.labels}"
+        )
 
 
 def split_by_class(listing: Listing, options: argparse.Namespace) -> dict[str, list[str]]:
@@ -182,34 +271,10 @@ def find_groups(listing: Listing, regex: str) -> dict[str, str]:
 
 def split_by_group(listing: Listing, groups: dict[str, str], options: argparse.Namespace) -> dict[str, list[str]]:
     """Part -> image names, no group in two parts. UserError: a part gets no image of some class."""
-    import numpy as np
-
     shares = {"train": 1 - options.test_size - options.val_size, "val": options.val_size, "test": options.test_size}
     if not options.val_size:
         del shares["val"]
-    names = [name for images in listing.classes.values() for name in images]
-    labels = np.array([label for label, images in enumerate(listing.classes.values()) for _ in images])
-    chosen = divide_groups(
-        labels, [groups[name] for name in names], list(shares.values()), options.random_state
-    ).tolist()
-    parts: dict[str, list[str]] = {part: [] for part in shares}
-    for name, index in zip(names, chosen, strict=True):
-        parts[list(shares)[index]].append(name)
-
-    counts = count(listing, parts)
-    gaps = []
-    for name, images in listing.classes.items():
-        missing = [part for part in parts if not counts[part][name]]
-        if missing:
-            own = len({groups[image] for image in images})
-            gaps.append(f"{name}: none in {' and '.join(missing)}; {counted(own, 'group')} in all")
-    if gaps:
-        raise UserError(
-            f"A class does not reach every part, since no group may be in two ({len(gaps):,}):{listed(gaps)}\n"
-            f"Expected at least {len(parts)} groups in every class. Add images of other groups, group by something"
-            " finer, or ask for fewer parts."
-        )
-    return parts
+    return split_groups(listing.classes, groups, shares, options.random_state)
 
 
 def count(listing: Listing, parts: dict[str, list[str]]) -> dict[str, dict[str, int]]:
@@ -229,21 +294,20 @@ def table(listing: Listing, parts: dict[str, list[str]]) -> str:
     return "\n".join(row[0].ljust(width) + "".join(cell.rjust(10) for cell in row[1:]) for row in rows)
 
 
-def record(
-    listing: Listing, parts: dict[str, list[str]], groups: dict[str, str] | None, options: argparse.Namespace
-) -> dict[str, Any]:
+def record(images: Images, parts: dict[str, list[str]], options: argparse.Namespace) -> dict[str, Any]:
     """What split.json says: under "files" stand part -> image -> bytes."""
+    listing = images.listing
     labels = {name: label for label, name in enumerate(listing.classes)}
     labelled = {part: [(name, labels[name.partition("/")[0]]) for name in names] for part, names in parts.items()}
-    chosen = ("test_size", "val_size", "random_state", "group_regex", "link")
+    chosen = {name: getattr(options, name) for name in ("test_size", "val_size", "random_state", "group_regex", "link")}
     return {
         "format": FORMAT,
         "hash": split_hash(labelled),
-        "options": {name: getattr(options, name) for name in chosen},
+        "options": chosen if images.labels is None else {**chosen, "labels": images.labels},
         "classes": list(listing.classes),
         "counts": count(listing, parts),
         "files": {part: {name: listing.sizes[name] for name in sorted(names)} for part, names in parts.items()},
-        "groups": groups,
+        "groups": images.groups,
     }
 
 

@@ -231,6 +231,15 @@ class Config:
         help="the folder that holds the dataset's archive or extracted folder, or a folder with it in {script}/, as "
         "grid.py and datasets.py take it (default: {data_dir})",
     )
+    labels: Path | None = flag(
+        "--labels",
+        role=PLACE,
+        own=True,
+        type=folder,
+        metavar="FILE",
+        help="a CSV file that labels the images, which may then lie in any folders: columns file, label and, if you "
+        "like, split (train, val, test) and group (what must stay on one side, such as a patient)",
+    )
     cache_dir: Path = flag(
         "--cache-dir",
         role=PLACE,
@@ -339,6 +348,7 @@ def parse(
     if choice:
         dataset = choice.dataset(given.pop(choice.argument.lstrip("-").replace("-", "_")))
     assert isinstance(dataset, Dataset)
+    dataset = _labelled(dataset, given.get("labels"))
     values: dict[str, Any] = {name: f.default for name, f in FLAGS.items()}
     values |= {"size": dataset.size, "augment": dataset.augment, "recipe": dataset.recipe or DEFAULT}
     values |= {"data_dir": usual_place(dataset), **given}
@@ -353,6 +363,7 @@ def parse(
         values |= {"plan": "off"}
     if values["shots"] and values["fraction"]:
         raise UserError("--shots and --fraction both say how many training images there are. Give one of them.")
+    values["labels"] = values["labels"] and values["labels"].absolute()
     values["cache_dir"] = values["cache_dir"] or cache_folder(values["data_dir"])
     values["model"] = find_backbone(values["model"], known)
     if len(values["size"]) > 2:
@@ -372,6 +383,15 @@ def parse(
                 "another folder, or give --out and --cache-dir folders elsewhere."
             )
     return dataset, Config(**values)
+
+
+def _labelled(dataset: Dataset, labels: Path | None) -> Dataset:
+    """The dataset, labelled by the file where one is given."""
+    if labels is None:
+        return dataset
+    if dataset.labelled is None:
+        raise UserError(f"--labels {labels}: {dataset.script_name}.py has labels of its own. Leave the flag out.")
+    return dataset.labelled(labels)
 
 
 def _parser(dataset: Dataset | Choice, known: Mapping[str, Backbone]) -> Parser:

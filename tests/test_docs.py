@@ -66,6 +66,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             for number in range(12):
                 pixels = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / name / label / f"{number}.png")
+    rows = []
+    for number in range(24):
+        pixels = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        (folder / "photos").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(folder / "photos" / f"{number:02}.jpg")
+        rows.append(f"{number:02},{('whippet', 'beagle')[number % 2]},{number // 4}")
+    (folder / "labels.csv").write_text("\n".join(["image_id,breed,patient_id", *rows]))
     torch.save(toy.tiny().state_dict(), folder / "tiny.pth")
     weights = common.WeightsFile("tiny", (folder / "tiny.pth").as_uri())
     (folder / "mine.py").write_text("from common import main\nfrom digits import DATASET\n")

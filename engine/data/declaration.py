@@ -74,6 +74,7 @@ class Dataset:
     published: bool = False  # a row of the published table
     subjects: str = ""  # what other datasets share with it that show the same patients; "": none do
     own_folder: Path | None = None  # where the images lie, if they are the user's own
+    labelled: Callable[[Path], Dataset] | None = None  # the same images, labelled by that file; None: they can't be
 
     def __post_init__(self) -> None:
         unsigned = [url for file in self.files if not file.checksum for url in file.urls]

@@ -146,7 +146,8 @@ def _check_listing(content: Mapping[str, Any]) -> None:
     if split_hash(parts) != content["hash"]:
         raise ValueError("its hash is that of other files")
     groups, regex = content["groups"], content["options"]["group_regex"]
-    if (groups is None) != (regex is None):
+    column = (content["options"].get("labels") or {}).get("group")  # of the file of labels
+    if (groups is None) != (regex is None and column is None):
         raise ValueError(f"it has {'no ' if groups is None else ''}groups, but the option group_regex {regex!r}")
     if groups is not None and groups.keys() != {name for names in parts.values() for name, _ in names}:
         raise ValueError("it has groups of other files")
@@ -165,19 +166,20 @@ def check_apart(source: Path, output: Path, names: Iterable[str]) -> None:
 
 
 def write(
-    source: Path,
+    originals: Mapping[str, Path],
     output: Path,
     parts: Mapping[str, Sequence[str]],
     link: str,
     record: Mapping[str, Any],
     overwrite: bool,
 ) -> None:
-    """Make `output`, all of it or nothing: part/class/image for the images of `source`, and `record` as split.json.
+    """Make `output`, all of it or nothing: part/class/image for those of `parts`, `record` as split.json.
 
+    originals: "class/image" -> where it lies.
     link: "copy", "soft" or "hard". UserError: the disk can't hold such links.
     """
     with _replacing(output, overwrite) as folder:
-        pairs = [(source / name, folder / part / name) for part, names in parts.items() for name in names]
+        pairs = [(originals[name], folder / part / name) for part, names in parts.items() for name in names]
         for parent in {target.parent for _, target in pairs}:
             parent.mkdir(parents=True, exist_ok=True)
         # disable=None: no bar where there is no terminal

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.data.names import nfc
-from engine.errors import UserError, counted
+from engine.errors import UserError, counted, listed
 from engine.files import json_digest
 
 Indices = npt.NDArray[np.int64]
@@ -188,6 +188,36 @@ def divide_groups(labels: Indices, groups: Sequence[str], shares: Sequence[float
         if not missing.any() and np.abs(counts - targets).max() < 1:
             break
     return np.array([best[1][group_index[group]] for group in groups], dtype=np.int64)
+
+
+def split_groups(
+    classes: Mapping[str, Sequence[str]], groups: Mapping[str, str], shares: Mapping[str, float], seed: int
+) -> dict[str, list[str]]:
+    """Part -> the names of its images, by divide_groups(), no group in two parts.
+
+    classes: class -> names. groups: name -> group. shares: part -> what it should get of every class, "train" first.
+    UserError: a part gets no image of some class.
+    """
+    names = [name for images in classes.values() for name in images]
+    labels = np.array([label for label, images in enumerate(classes.values()) for _ in images], dtype=np.int64)
+    chosen = divide_groups(labels, [groups[name] for name in names], list(shares.values()), seed)
+    parts: dict[str, list[str]] = {part: [] for part in shares}
+    for name, index in zip(names, chosen.tolist(), strict=True):
+        parts[list(shares)[index]].append(name)
+    part_of = {name: part for part, inside in parts.items() for name in inside}
+    gaps = []
+    for label, images in classes.items():
+        there = {part_of[name] for name in images}
+        if missing := [part for part in parts if part not in there]:
+            own = len({groups[name] for name in images})
+            gaps.append(f"{label}: none in {' and '.join(missing)}; {counted(own, 'group')} in all")
+    if gaps:
+        raise UserError(
+            f"A class does not reach every part, since no group may be in two ({len(gaps):,}):{listed(gaps)}\n"
+            f"Expected at least {len(parts)} groups in every class. Add images of other groups, group by something"
+            " finer, or ask for fewer parts."
+        )
+    return parts
 
 
 def _deal(

@@ -57,11 +57,7 @@ def list_classes(
     walk = _Walk(root, allow_twins, skip)
     while walk.pending:
         walk.enter(walk.pending.pop())
-    if walk.unreadable:
-        raise UserError(
-            f"Unusable in {root} ({len(walk.unreadable):,}):{listed(sorted(walk.unreadable))}\n"
-            "Expected readable files and folders with UTF-8 names. Repair or remove these."
-        )
+    walk.require_usable()
     listing = walk.close()
     for image in sorted(listing.sizes):
         listing.classes[image.partition("/")[0]].append(image)
@@ -143,6 +139,14 @@ class _Walk:
                 )
             self.listing.sizes[name] = status.st_size
 
+    def require_usable(self) -> None:
+        """Raise UserError where something can't be read, with all of it."""
+        if self.unreadable:
+            raise UserError(
+                f"Unusable in {self.root} ({len(self.unreadable):,}):{listed(sorted(self.unreadable))}\n"
+                "Expected readable files and folders with UTF-8 names. Repair or remove these."
+            )
+
     def close(self) -> Listing:
         """The listing, once everything was looked at."""
         stems = {stem_of(name) for name in self.listing.sizes}
@@ -154,6 +158,30 @@ class _Walk:
                 self.listing.unused[suffix] += 1
                 self.listing.remedies |= {remedy} if remedy else set()
         return self.listing
+
+
+class Files(_Walk):
+    """The files below a folder, of which a list says which are used, and what is in each."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, False, ())
+        self.entries: dict[str, os.DirEntry[str]] = {}  # by their paths below the root
+        while self.pending:
+            self.enter(self.pending.pop())
+        self.require_usable()
+
+    def _look_at_file(self, entry: os.DirEntry[str], folder: str, name: str) -> None:
+        self.entries[name] = entry
+
+    def chosen(self, names: Iterable[str]) -> Listing:
+        """A listing without classes of the files `names`, each of which is opened. UserError: one can't be used."""
+        for name in sorted(names):
+            before = len(self.listing.sizes) + len(self._unused) + len(self.unreadable)
+            super()._look_at_file(self.entries[name], ".", name)
+            if len(self.listing.sizes) + len(self._unused) + len(self.unreadable) == before:
+                self.unreadable.append(f"{name}: no image")
+        self.require_usable()
+        return self.close()
 
 
 class _Head:

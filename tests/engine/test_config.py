@@ -93,7 +93,7 @@ def test_help_lists_every_flag_with_a_word_on_it(capsys: pytest.CaptureFixture[s
     text = capsys.readouterr().out
     for field in fields(Config):
         for name in field.metadata["names"]:
-            assert name in text
+            assert (name in text) is not field.metadata["own"]
         assert field.metadata["options"]["help"]
     assert not any(f"{{{word}}}" in text for word in ("backbones", "size", "augment", "data_dir"))
 

@@ -91,6 +91,13 @@ def rows(path: Path) -> object:
     return read_csv(path, "patientId")
 
 
+def labels(path: Path) -> object:
+    """A user's file of labels."""
+    from engine.readers.label_table import read_label_table
+
+    return read_label_table(path, lambda text: text.endswith("1"))
+
+
 def json_list(path: Path) -> object:
     """A list as JSON."""
     from engine.readers.annotations import read_json
@@ -152,6 +159,7 @@ READERS: dict[str, tuple[Reader, str, str]] = {
     "dicom": (image, "x.dcm", "rsna .dcm"),
     "lines": (lines, "list.txt", "cub200 .txt"),
     "rows": (rows, "list.csv", "rsna .csv"),
+    "labels": (labels, "labels.csv", ""),
     "json_list": (json_list, "list.json", "food101 .json"),
     "matlab": (matlab, "list.mat", "flowers102 .mat"),
     "pickled": (pickled, "data_batch_1", "cifar10 _1"),
@@ -164,6 +172,7 @@ READERS: dict[str, tuple[Reader, str, str]] = {
 PLAN = b'{"precision": "fp32", "layout": "NCHW", "micro_batch": null, "memory": null, "reason": "x", "step_seconds": 1}'
 OF_MEMORY = {
     "plan": PLAN,
+    "labels": b'image_id,label,split,group\na1,cat,train,g1\nb1.jpg,"dog, wolf",test,g2\n',
     "checksums": b'{"a.zip": {"checksum": "md5:0", "size": 1, "time": 2, "own": [1, "x", null]}}',
 }
 NEEDED = {name: PROGRAMS[name] for name in ("digits", "split")}
@@ -314,6 +323,7 @@ def main() -> None:
             "engine.models.tensor_file",
             "engine.readers.annotations",
             "engine.readers.cifar",
+            "engine.readers.label_table",
             "engine.training.findings",
         ):
             importlib.import_module(module)
