@@ -14,7 +14,7 @@ import numpy.typing as npt
 from engine.config import asked_settings, in_words
 from engine.paths import without_home
 from engine.records.identity import codes_of, saw_test_images
-from engine.records.metrics import METRICS, Metric
+from engine.records.metrics import METRICS, Metric, of_confusion
 from engine.records.printed import seen_in_words
 from engine.records.schema import COSTS, ERRORS, HISTORY, PREDICTIONS, Cost, RecordError, Status, read_record
 from reporting.fields import LONGEST_PATH, number, option, shortened, text, whole
@@ -306,7 +306,7 @@ def _results(test: Mapping[str, Any], costs: Mapping[str, Any], version: Version
     places, counts = _confusion(test["confusion"], classes)
     if counts.sum() != version.test_images:
         raise ValueError(f"{counts.sum():,} images in the confusion matrix of {version.test_images:,} test images")
-    counted, recalls = _counted(places, counts, classes)
+    counted, recalls = of_confusion(*np.divmod(places, classes), counts, classes)
     if not np.allclose(recall, recalls, rtol=0, atol=ROUNDING, equal_nan=True):
         raise ValueError("the recalls are not those of the confusion matrix")
     for name, value in counted.items():
@@ -314,26 +314,6 @@ def _results(test: Mapping[str, Any], costs: Mapping[str, Any], version: Version
             raise ValueError(f"{METRICS[name].label} is {values[name]:.4f}, but {value:.4f} by the confusion matrix")
     known = {name: number(costs[name]) for name in reported_costs() if costs.get(name) is not None}
     return Results(values, known, recall.astype(np.float32), places, counts)
-
-
-def _counted(
-    places: npt.NDArray[np.int32], counts: npt.NDArray[np.int32], classes: int
-) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
-    """Those metrics that follow from the confusion matrix, and the recall of each class, NaN without test images."""
-    true, predicted = np.divmod(places, classes)
-    of_class, named = (np.bincount(part, counts, classes) for part in (true, predicted))
-    right = np.bincount(true, counts * (true == predicted), classes)
-    present = np.flatnonzero(of_class)
-    if not len(present):
-        raise ValueError("a confusion matrix without images")
-    recalls = np.full(classes, np.nan)
-    recalls[present] = right[present] / of_class[present]
-    values = {
-        "top1": float(right.sum() / of_class.sum()),
-        "balanced_accuracy": float(recalls[present].mean()),
-        "macro_f1": float((2 * right[present] / (of_class + named)[present]).mean()),
-    }
-    return values, recalls
 
 
 def _confusion(confusion: Mapping[str, Any], classes: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
