@@ -306,7 +306,7 @@ def _results(test: Mapping[str, Any], costs: Mapping[str, Any], version: Version
     places, counts = _confusion(test["confusion"], classes)
     if counts.sum() != version.test_images:
         raise ValueError(f"{counts.sum():,} images in the confusion matrix of {version.test_images:,} test images")
-    counted, recalls = of_confusion(*np.divmod(places, classes), counts, classes)
+    counted, recalls = of_confusion(places, counts, classes)
     if not np.allclose(recall, recalls, rtol=0, atol=ROUNDING, equal_nan=True):
         raise ValueError("the recalls are not those of the confusion matrix")
     for name, value in counted.items():

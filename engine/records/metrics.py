@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 Logits = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.int64]
+Whole = npt.NDArray[np.signedinteger[Any]]
 
 BINS = 15  # of the expected calibration error
 MEANS_OF_FOLDS = ("auroc", "ece")  # that pooled() does not give as all images together would have them
@@ -207,13 +208,13 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def of_confusion(
-    true: Labels, predicted: Labels, images: Labels, classes: int
-) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
+def of_confusion(places: Whole, images: Whole, classes: int) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
     """Those metrics that follow from a confusion matrix, and the recall of each class, NaN without test images.
 
-    true, predicted, images: (M,), the entries of the matrix that are not 0. Raises ValueError: there are none.
+    places: (M,), row * classes + column of what is not 0, once or several times, to be added up. images: (M,), what
+    stands there. Raises ValueError: nothing.
     """
+    true, predicted = np.divmod(places, classes)
     of_class, named = (np.bincount(part, images, classes) for part in (true, predicted))
     right = np.bincount(true, images * (true == predicted), classes)
     present = np.flatnonzero(of_class)

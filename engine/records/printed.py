@@ -117,11 +117,14 @@ def pooled_line(records: Sequence[Mapping[str, Any]]) -> str:
     """The result of all folds together, in one line like that of a run."""
     tests = [record["test"] for record in records]
     images, classes = [test["images"] for test in tests], len(records[0]["dataset"]["classes"])
-    matrix = (np.concatenate([test["confusion"][of] for test in tests]) for of in ("true", "predicted", "images"))
-    counts, recalls = of_confusion(*(of.astype(np.int64) for of in matrix), classes)
+    true, predicted, counts = (
+        np.array([number for test in tests for number in test["confusion"][of]], dtype=np.int64)
+        for of in ("true", "predicted", "images")
+    )
+    counted_metrics, recalls = of_confusion(true * classes + predicted, counts, classes)
     what = f"{len(records)} folds, {sum(images):,} images, each tested once"
     of_classes = [None if math.isnan(recall) else recall for recall in recalls.tolist()]
-    return _result_line(records, what, pooled(tests, images) | counts, of_classes)
+    return _result_line(records, what, pooled(tests, images) | counted_metrics, of_classes)
 
 
 def _result_line(
