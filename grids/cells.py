@@ -159,8 +159,8 @@ def _cell(chosen: Chosen, budget: str, arguments: Sequence[str], data_dir: Path 
     for f in FLAGS.values():
         if f.metadata["own"] and not dataset.own and (name := f.metadata["names"][-1]) in arguments:
             raise UserError(
-                f"{name} is for images of your own, folder:DIR, and {dataset.key} has a split of its own. Leave it out, "
-                "or give your images a grid of theirs."
+                f"{name} is for images of your own, folder:DIR, and {dataset.key} has a split of its own. Leave it "
+                "out, or give your images a grid of theirs."
             )
     if data_dir is not None and not dataset.own_folder:  # a folder of one's own has been named already
         arguments = [*arguments, "--data-dir", str(place_among(dataset, data_dir))]
