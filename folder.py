@@ -57,7 +57,7 @@ def read(options: ReadOptions, labels: Path | None = None) -> RawSplits:
             return read_labelled(options, labels, TEST_SIZE)
         parts = find_parts(root)
         if not parts:
-            return split_here(root, options.allow_partial)
+            return split_here(root, options)
         return read_parts(root, parts, options)
     except OSError as error:
         raise UserError(f"{error.filename or root} can't be read: {reason_of(error)}. Make it readable.") from error
@@ -90,10 +90,10 @@ def find_parts(root: Path) -> list[str]:
     return parts
 
 
-def split_here(root: Path, allow_partial: bool) -> RawSplits:
+def split_here(root: Path, options: ReadOptions) -> RawSplits:
     """Class folders alone: a part of each is held out for testing."""
     listing = list_classes(root)
-    differences, notes = check_unused(root, [listing], allow_partial)
+    differences, notes = check_unused(root, [listing], options.allow_partial)
     small = [f"{name}: {len(images):,}" for name, images in listing.classes.items() if len(images) < 2]
     if small:
         raise UserError(
@@ -101,9 +101,10 @@ def split_here(root: Path, allow_partial: bool) -> RawSplits:
             "or more in each class. Add images, or remove the class."
         )
     raw = split_listed(root, by_composed_name(listing.classes), TEST_SIZE)
-    note = f"no test/ folder: {TEST_SIZE:.0%} of each class was held out for testing (names sorted, seed 42)"
+    how = [f"no test/ folder: {TEST_SIZE:.0%} of each class was held out for testing (names sorted, seed 42)"]
     notes += [*alike(raw.classes), *layout_notes(listing.classes)]
-    return replace(raw, differences=tuple(differences), notes=(note, *loose_notes({"": listing}), *notes))
+    notes = [*([] if options.folds else how), *loose_notes({"": listing}), *notes]
+    return replace(raw, differences=tuple(differences), notes=tuple(notes))
 
 
 def loose_notes(listings: Mapping[str, Listing]) -> list[str]:
@@ -131,6 +132,8 @@ def read_parts(root: Path, order: list[str], options: ReadOptions) -> RawSplits:
     notes = [
         f"{one_line(name)}/ is none of the parts and is not used" for name in folders_in(root) if name not in order
     ]
+    if options.folds:
+        notes.append(f"folds: the images of {', '.join(f'{part}/' for part in order)} are taken together")
     notes += loose_notes(listings) + unused + alike(classes)
     notes += [f"{part}/: {note}" for part, listing in listings.items() for note in layout_notes(listing.classes)]
     val = next((parts[part] for part in VALIDATION if part in parts), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ Tune = Literal["full", "linear"]
 # only runs of the same settings. A MACHINE flag changes numbers as much as another machine does. A PLACE changes none.
 WHAT, SETTING, MACHINE, PLACE = "what", "setting", "machine", "place"
 
+MOST_FOLDS = 20
 ENUM_MEMBER = re.compile(r"[A-Z][A-Z0-9_]+")  # how torchvision names the members of its enums of weights
 
 
@@ -102,6 +103,24 @@ class Config:
         type=share,
         metavar="F",
         help="train, and choose the epoch, on this share of each class, such as 0.1",
+    )
+    folds: int | None = flag(
+        "--folds",
+        role=SETTING,
+        words="{} folds",
+        own=True,
+        type=whole(2, MOST_FOLDS),
+        metavar="K",
+        help="cross-validation: divide all images into K folds, by class and group, and make K runs one after another, "
+        "each of which is tested on one fold and trained on the others",
+    )
+    fold: int | None = flag(
+        "--fold",
+        role=WHAT,
+        own=True,
+        type=whole(1, MOST_FOLDS),
+        metavar="I",
+        help="of --folds, the run that is tested on fold I alone",
     )
     protocol: Protocol = flag(
         "--protocol",
@@ -282,6 +301,13 @@ class Config:
         """Training images of each class, or a share of them; None: all."""
         return self.shots or self.fraction
 
+    @property
+    def runs(self) -> list[Config]:
+        """A Config for each run that the command asks for: one, or of all folds one each."""
+        if self.folds is None or self.fold is not None:
+            return [self]
+        return [replace(self, fold=fold) for fold in range(1, self.folds + 1)]
+
     def settings(self) -> dict[str, Any]:
         """Every field, JSON-ready, for others to read; paths are absolute, or begin with ~ for the user's home."""
         values = {f.name: getattr(self, f.name) for f in fields(self)} | {"size": list(self.size)}
@@ -364,6 +390,7 @@ def parse(
     if values["shots"] and values["fraction"]:
         raise UserError("--shots and --fraction both say how many training images there are. Give one of them.")
     values["labels"] = values["labels"] and values["labels"].absolute()
+    _check_folds(values["folds"], values["fold"], values["protocol"])
     values["cache_dir"] = values["cache_dir"] or cache_folder(values["data_dir"])
     values["model"] = find_backbone(values["model"], known)
     if len(values["size"]) > 2:
@@ -392,6 +419,18 @@ def _labelled(dataset: Dataset, labels: Path | None) -> Dataset:
     if dataset.labelled is None:
         raise UserError(f"--labels {labels}: {dataset.script_name}.py has labels of its own. Leave the flag out.")
     return dataset.labelled(labels)
+
+
+def _check_folds(folds: int | None, fold: int | None, protocol: str) -> None:
+    if fold is not None and folds is None:
+        raise UserError(f"--fold {fold} needs --folds: of how many?")
+    if fold is not None and folds is not None and fold > folds:
+        raise UserError(f"--fold {fold} of --folds {folds}. Expected a number from 1 to {folds}.")
+    if folds is not None and protocol == "paper":
+        raise UserError(
+            "--folds can't be used with --protocol paper: each fold would choose the epoch that it is tested at, and "
+            "the result of all of them would flatter. Leave one of them out."
+        )
 
 
 def _parser(dataset: Dataset | Choice, known: Mapping[str, Backbone]) -> Parser:

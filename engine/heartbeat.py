@@ -42,7 +42,7 @@ def device_is_shared() -> bool:
 
 
 def seeds_to_come() -> int:
-    """How many runs that differ in their seed alone are to come, this one included, as far as anybody has said."""
+    """How many runs that differ in seed or fold alone are to come, this one included, as far as anybody has said."""
     number = os.environ.get(SEEDS, "")
     return max(1, int(number)) if number.isdecimal() and len(number) < 10 else 1
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,8 +13,10 @@ import numpy.typing as npt
 
 Logits = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.int64]
+Whole = npt.NDArray[np.signedinteger[Any]]
 
 BINS = 15  # of the expected calibration error
+MEANS_OF_FOLDS = ("auroc", "ece")  # that pooled() does not give as all images together would have them
 
 
 class Predictions:
@@ -204,6 +206,44 @@ METRICS: dict[str, Metric] = {
         higher_is_better=False,
     ),
 }
+
+
+def of_confusion(places: Whole, images: Whole, classes: int) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
+    """Those metrics that follow from a confusion matrix, and the recall of each class, NaN without test images.
+
+    places: (M,), row * classes + column of what is not 0, once or several times, to be added up. images: (M,), what
+    stands there. Raises ValueError: nothing.
+    """
+    true, predicted = np.divmod(places, classes)
+    of_class, named = (np.bincount(part, images, classes) for part in (true, predicted))
+    right = np.bincount(true, images * (true == predicted), classes)
+    present = np.flatnonzero(of_class)
+    if not len(present):
+        raise ValueError("a confusion matrix without images")
+    recalls = np.full(classes, np.nan)
+    recalls[present] = right[present] / of_class[present]
+    values = {
+        "top1": float(right.sum() / of_class.sum()),
+        "balanced_accuracy": float(recalls[present].mean()),
+        "macro_f1": float((2 * right[present] / (of_class + named)[present]).mean()),
+    }
+    return values, recalls
+
+
+def pooled(values: Sequence[Mapping[str, float | None]], images: Sequence[int]) -> dict[str, float]:
+    """The mean of each metric over test parts, weighted by their images; one that a part lacks is absent.
+
+    Of top-1 and NLL, means over images, it is that of all images together; of AUROC and ECE it is the mean alone, since
+    scores of different models are in no common order (Forman & Scholz 2010, "Apples-to-apples in cross-validation
+    studies", ACM SIGKDD Explorations 12, 49-57). What follows from counts, such as macro-F1, is of_confusion()'s of the
+    sum of all matrices, likewise.
+    """
+    columns = {name: [value for of in values if (value := of.get(name)) is not None] for name in METRICS}
+    return {
+        name: float(np.average(column, weights=images))
+        for name, column in columns.items()
+        if len(column) == len(values)
+    }
 
 
 def evaluate(logits: Logits, labels: Labels) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""fine_tune(): one run of a dataset's script, from its flags to a finished record."""
+"""fine_tune(): what a command of a dataset's script asks for, from its flags to a finished record, or one a fold."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -15,6 +16,7 @@ from engine.config import Config
 from engine.console import say
 from engine.data.batches import Batches, usable_batch_size
 from engine.data.declaration import Dataset
+from engine.data.folds import fold_of
 from engine.data.images import DECODER
 from engine.data.load import DecodeOptions, decode, divide, read
 from engine.data.part import RawSplits, Splits
@@ -27,7 +29,15 @@ from engine.models.structure import freeze_body, macs, trains_batch_norm
 from engine.models.weights import Weights, build, find_weights
 from engine.records.describe import Outcome, describe_data, describe_model, describe_training
 from engine.records.identity import asked_beyond_result
-from engine.records.printed import RECORD_LINE, head_lines, other_code_lines, result_line, strange_lines
+from engine.records.printed import (
+    RECORD_LINE,
+    fold_words,
+    head_lines,
+    other_code_lines,
+    pooled_line,
+    result_line,
+    strange_lines,
+)
 from engine.records.run_folder import Run
 from engine.training.autotune import fastest_plan, with_threads_of_now
 from engine.training.check import check
@@ -91,7 +101,15 @@ class Setup:
 
 
 def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
-    """Do what one command asks for: finish a run, or print the record of one that an earlier command finished.
+    """Do what one command asks for: one run, or one for each fold, and then the result of all of these together."""
+    runs = config.runs[:1] if config.check else config.runs
+    records = [one_run(dataset, each, backbone) for each in runs]
+    if len(records) > 1:
+        say(pooled_line(records), go_on=True)
+
+
+def one_run(dataset: Dataset, config: Config, backbone: Backbone) -> Mapping[str, Any]:
+    """Finish a run, or print the record of one that an earlier command finished; returns the record.
 
     First the data, then the model and its recipe, then the run. What can be refused is refused before the images are
     decoded, which may take an hour.
@@ -111,7 +129,7 @@ def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
     if run.done and not config.check:
         strange = strange_lines(run.folder, run.strange_files)
         say(f"{RECORD_LINE}{run.folder}", *strange, *other_code, result_line(run.record), go_on=True)
-        return
+        return run.record
     if run.interrupted:
         plan = keep_plan(run.record["plan"], config.precision)
     train = make_batches(config, data, trainee.weights, batch_size, plan)
@@ -127,11 +145,15 @@ def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
         with run.writing(description, listing, seen_after(trainee.weights, data.splits)):
             train_and_test(setup, run)
         say(f"{RECORD_LINE}{run.folder}", result_line(run.record), go_on=True)
+    return run.record
 
 
 def list_images(dataset: Dataset, config: Config) -> Data:
     """Which images there are, and in which part of the split; none of them is decoded yet."""
-    raw = read(dataset, config.data_dir, config.allow_partial, config.protocol, fetch=not config.check)
+    fetch = not config.check
+    raw = read(dataset, config.data_dir, config.allow_partial, config.protocol, fetch, config.folds)
+    if config.folds and config.fold:
+        raw = fold_of(raw, config.folds, config.fold)
     return Data(dataset, raw, divide(raw, config.protocol, config.seed, config.budget))
 
 
@@ -253,7 +275,7 @@ def train_and_test(setup: Setup, run: Run) -> None:
     if not run.interrupted:
         other = run.other_seed(plan.device_name) if config.plan == "measure" else None
         if other:
-            plan = plan.like(Plan(**other["plan"]), other["seed"])
+            plan = plan.like(Plan(**other["plan"]), other["seed"], fold_words(other["config"]))
             plan = with_threads_of_now(plan, model, setup.train, setup.trainee.backbone.head)
         else:
             plan = fastest_plan(plan, model, setup.train, setup.tuning_request)

@@ -26,6 +26,7 @@ from engine.data.place import place_among
 from engine.errors import UserError
 from engine.models.backbone import WEIGHTS
 from engine.paths import PROJECT
+from engine.records.printed import fold_words
 
 OWN = {"model", "seed", "shots", "fraction", "data_dir", "rerun"}  # the flags that grid.py has in a form of its own
 NOT_FOR_GRIDS = {"check"}
@@ -60,18 +61,20 @@ class Cell:
         place = f"{self.dataset.own_folder or ''}{self.config.labels or ''}"
         digest = hashlib.sha256(f"{self.key}{place}".encode()).hexdigest()[:8]
         budget = self.budget.replace(" ", "")
-        return f"{self.dataset.key}-{self.config.model}-seed{self.config.seed}-{budget}-{digest}"
+        fold = f"-fold{self.config.fold}of{self.config.folds}" if self.config.folds else ""
+        return f"{self.dataset.key}-{self.config.model}-seed{self.config.seed}{fold}-{budget}-{digest}"
 
     @cached_property
     def but_for_seed(self) -> tuple[str, str, Config]:
-        """The same for all cells that differ in their seed alone."""
-        return self.place, self.budget, replace(self.config, seed=0)
+        """The same for all cells that differ in their seed, or their fold, alone."""
+        return self.place, self.budget, replace(self.config, seed=0, fold=None)
 
     @property
     def title(self) -> str:
         """What people read."""
+        fold = f", {words}" if (words := fold_words(vars(self.config))) else ""
         budget = "" if self.budget == "all" else f", {self.budget}"
-        return f"{self.dataset_name} {self.config.model}, seed {self.config.seed}{budget}"
+        return f"{self.dataset_name} {self.config.model}, seed {self.config.seed}{fold}{budget}"
 
     @property
     def dataset_name(self) -> str:
@@ -138,13 +141,27 @@ def make_cells(
             for each in chosen:
                 for model in models:
                     own = ["-model", model, "--seed", str(seed), *([] if name == "all" else [f"--{name}", number])]
-                    cell = _cell(each, f"{name} {number}".strip(), [*own, *flags], data_dir)
-                    cells.setdefault(cell.id, replace(cell, one_of_name=keys[cell.dataset.key] == 1))
+                    for cell in _folds(_cell(each, f"{name} {number}".strip(), [*own, *flags], data_dir)):
+                        cells.setdefault(cell.id, replace(cell, one_of_name=keys[cell.dataset.key] == 1))
     return list(cells.values())
+
+
+def _folds(cell: Cell) -> list[Cell]:
+    """The cell, or one for each fold that its command asks for."""
+    runs = cell.config.runs
+    if len(runs) == 1:
+        return [cell]
+    return [replace(cell, config=run, command=(*cell.command, "--fold", str(run.fold))) for run in runs]
 
 
 def _cell(chosen: Chosen, budget: str, arguments: Sequence[str], data_dir: Path | None) -> Cell:
     dataset = chosen.dataset
+    for f in FLAGS.values():
+        if f.metadata["own"] and not dataset.own and (name := f.metadata["names"][-1]) in arguments:
+            raise UserError(
+                f"{name} is for images of your own, folder:DIR, and {dataset.key} has a split of its own. Leave it "
+                "out, or give your images a grid of theirs."
+            )
     if data_dir is not None and not dataset.own_folder:  # a folder of one's own has been named already
         arguments = [*arguments, "--data-dir", str(place_among(dataset, data_dir))]
     strange = {f.metadata["names"][-1] for f in FLAGS.values() if f.metadata["own"] and not dataset.own}

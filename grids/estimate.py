@@ -24,7 +24,7 @@ class Estimate:
     """How long a cell will take."""
 
     seconds: float
-    basis: str  # "seeds" or "speeds"
+    basis: str  # "seeds", "folds" or "speeds"
 
 
 class Speeds:
@@ -56,7 +56,7 @@ class Speeds:
             evaluated = dataset["counts"]["val"] * costs["epochs"] + dataset["counts"]["test"]
             alone = costs["train_seconds"] + evaluated / rates[1]
             seconds = float(alone) if record["resumed"] else max(_wall(record), 1.0)
-            self._seconds[_without_seed(dataset["key"], dataset["version"], config)].append(seconds)
+            self._seconds[_but_for_seed(dataset["key"], dataset["version"], config)].append(seconds)
         except (KeyError, TypeError, ValueError, ZeroDivisionError):  # of another version
             return
 
@@ -74,8 +74,8 @@ class Speeds:
 
     def _estimate(self, cell: Cell) -> Estimate | None:
         config = vars(cell.config)
-        if seconds := self._seconds.get(_without_seed(cell.dataset.key, cell.dataset.version, config)):
-            return Estimate(statistics.median(seconds), "seeds")
+        if seconds := self._seconds.get(_but_for_seed(cell.dataset.key, cell.dataset.version, config)):
+            return Estimate(statistics.median(seconds), "folds" if cell.config.folds else "seeds")
         counts, rates = self._counts_of(cell), self._rates.get(_model(config))
         if counts is None or not rates:
             return None
@@ -117,13 +117,14 @@ class Speeds:
         return epochs
 
 
-def _without_seed(dataset: str, version: str, config: Mapping[str, Any]) -> str:
-    return key_of(dataset, version, {**config, "seed": 0})
+def _but_for_seed(dataset: str, version: str, config: Mapping[str, Any]) -> str:
+    return key_of(dataset, version, {**config, "seed": 0, "fold": None})
 
 
 def _about(dataset: str, config: Mapping[str, Any]) -> tuple[Any, ...]:
     """What a part's size depends on."""
-    return (dataset, config["protocol"], config.get("shots"), config.get("fraction"), config["allow_partial"])
+    budget = (config.get("shots"), config.get("fraction"))
+    return (dataset, config["protocol"], *budget, config.get("folds"), config["allow_partial"])
 
 
 def _model(config: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -147,7 +148,7 @@ def total(estimates: Iterable[Estimate | None], at_once: int) -> str:
     if not known:
         return "not measured yet" if given else "nothing"
     words = []
-    for basis, what in {"seeds": "other seeds", "speeds": "recorded speeds"}.items():
+    for basis, what in {"seeds": "other seeds", "folds": "other folds", "speeds": "recorded speeds"}.items():
         if count := sum(estimate.basis == basis for estimate in known):
             words.append(f"{count:,} from {what}")
     if unknown := len(given) - len(known):

@@ -9,6 +9,7 @@ from pathlib import Path
 from common import Dataset
 from engine.data.cache import Decoded, NotDecodedError
 from engine.data.declaration import Protocol
+from engine.data.folds import fold_of
 from engine.data.load import DecodeOptions, divide, images_of, read, with_pixels
 from engine.data.part import RawSplits
 from engine.data.splits import Budget
@@ -28,6 +29,7 @@ class _Source:
     size: tuple[int, int]
     protocol: Protocol
     allow_partial: bool
+    folds: int | None
 
     def options(self, budget: Budget) -> DecodeOptions:
         """How its images would be decoded, where they are not yet."""
@@ -49,8 +51,9 @@ def split_of(cell: Cell) -> str | None:
         dataset.cached_size or config.size,
         config.protocol,
         config.allow_partial,
+        config.folds,
     )
-    return _split(source, config.seed, config.budget)
+    return _split(source, config.seed, config.budget, config.fold)
 
 
 def forget() -> None:
@@ -60,12 +63,14 @@ def forget() -> None:
 
 
 @cache
-def _split(source: _Source, seed: int, budget: Budget) -> str | None:
+def _split(source: _Source, seed: int, budget: Budget, fold: int | None) -> str | None:
     known = _decoded(source)
     if known is None:
         return None
     raw, images = known
     try:
+        if source.folds and fold:
+            raw = fold_of(raw, source.folds, fold)
         splits = divide(raw, source.protocol, seed, budget)
         return with_pixels(source.dataset, raw, splits, images, source.options(budget))[1].hash
     except UserError:  # what is wrong, the script will say
@@ -74,9 +79,9 @@ def _split(source: _Source, seed: int, budget: Budget) -> str | None:
 
 @cache
 def _decoded(source: _Source) -> tuple[RawSplits, Decoded | None] | None:
-    """What is read of the files, and their pixels, which all seeds and budgets share; None: there are none."""
+    """What is read of the files, and their pixels, which all seeds, budgets and folds share; None: there are none."""
     try:
-        raw = read(source.dataset, source.data_dir, source.allow_partial, source.protocol, fetch=False)
+        raw = read(source.dataset, source.data_dir, source.allow_partial, source.protocol, False, source.folds)
         return raw, images_of(source.dataset, raw, source.options(None))
     except (UserError, NotDecodedError, OSError):
         return None

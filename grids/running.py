@@ -127,7 +127,7 @@ class Grid:
         return True
 
     def _seeds_to_come(self, cell: Cell) -> int:
-        """How many cells are left, this one included, that differ from it in their seed alone."""
+        """How many cells are left, this one included, that differ from it in their seed, or fold, alone."""
         return sum(each.but_for_seed == cell.but_for_seed for each in (cell, *self._to_do, *self._elsewhere))
 
     def _settled_already(self, cell: Cell, view: View) -> bool:

@@ -104,12 +104,13 @@ def _budget(group: ComparableGroup, budget: Budget, shown: ShownCells, models: l
     scopes = ("overall", *in_order({*DOMAINS, *group.domains}, DOMAINS))
     several = Counter(len(cell["seeds"]) for cell in shown.values())
     seeds = max(several, key=lambda seeds: (several[seeds], seeds))
+    enough = [cell["enough"] for cell in shown.values()]
     return {
         "name": str(budget),
         "words": budget_words(budget),
         "seeds": seeds,  # of most cells
-        "ties": seeds >= FEWEST_SEEDS,  # whether any can be claimed
-        "short": min(several) < FEWEST_SEEDS,  # whether there are cells of which nothing is claimed
+        "ties": seeds >= FEWEST_SEEDS or all(enough),  # whether any can be claimed
+        "short": not all(enough),  # whether there are cells of which nothing is claimed
         "unpaired": [group.examples[key].name for d, key in enumerate(group.datasets) if _unpaired(shown, d)],
         "captions": {metric: _caption(metric, seeds, len(several) > 1, budget) for metric in reported_metrics()},
         "averages": averages(group, shown),

@@ -26,7 +26,7 @@ from reporting.words import Shown, capital, metric_text, number_text, three_digi
 
 # of a metric: that of each seed, their mean, the ends of its 95 % interval over seeds, the longer side of that
 PARTS = ("values", "mean", "low", "high", "half")
-MOST_CURVES = 5  # seeds of a cell
+MOST_CURVES = 5  # trainings of a cell
 # of a history: today's, that of the paper protocol, schema 1's
 SCORE_COLUMNS = ("val_top1", "test_top1", "select_top1")
 LARGEST_HISTORY = 4 * MIB  # some 20,000 epochs
@@ -64,7 +64,7 @@ def shown(
     provenances: dict[str, tuple[int, dict[str, Any]]] = {}
     for key, (budget, d, b) in sorted(places.items(), key=lambda item: item[1]):
         cell = group.cells[key]
-        provenance = _provenance(cell.runs)
+        provenance = _provenance(cell.trainings)
         index = provenances.setdefault(repr(provenance), (len(provenances), provenance))[0]
         numbers = {"d": d, "b": b, "budget": budget} | _numbers(cell) | {"provenance": index}
         cells.append(numbers | _files(cell, budget, limits, skipped, no_curve) | _matrix(cell, limits.confusions))
@@ -102,7 +102,9 @@ def _numbers(cell: Repeats) -> dict[str, Any]:
     metrics = {name: _spread(cell, name, metric.most) for name, metric in reported_metrics().items()}
     return {
         "seeds": [entry.seed for entry in cell.runs],
-        "runs": [entry.run for entry in cell.runs],
+        "folds": len(cell.runs[0].folds) or None,  # of each seed
+        "enough": cell.enough,
+        "runs": [entry.run for entry in cell.trainings],
         **{part: {name: metric[part] for name, metric in metrics.items() if part in metric} for part in PARTS},
         "of_test": _of_test(cell),
         "costs": {
@@ -174,9 +176,9 @@ def _files(
     curves: list[tuple[list[float], list[float]]] = []
     errors = None
     if limits.all_curves or budget == 0:
-        curves = [_history(entry, skipped, no_curve) for entry in cell.runs[:MOST_CURVES]]
+        curves = [_history(entry, skipped, no_curve) for entry in cell.trainings[:MOST_CURVES]]
     if limits.thumbnails and budget == 0:
-        for entry in cell.runs:
+        for entry in cell.trainings:
             try:
                 errors = worst_errors(entry, side_pixels(limits.pictures))
             except ValueError as problem:

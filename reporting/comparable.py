@@ -13,9 +13,12 @@ import numpy as np
 from common import BACKBONES
 from datasets import DATASETS, PUBLISHED
 from engine.config import in_words
+from engine.metrics import MEANS_OF_FOLDS, METRICS
 from engine.training.recipe import RECIPES
 from reporting.entry import ALL_IMAGES, Budget, Entry, Setting, Version, one_budget_each
+from reporting.folds import pool
 from reporting.same_data import told_apart, without_common_code
+from reporting.statistics import FEWEST_SEEDS
 from reporting.words import capital
 
 Apart = list[dict[str, str]]  # run, reason
@@ -32,6 +35,23 @@ class Repeats:
     backbone: str
     budget: Budget
     runs: tuple[Entry, ...]
+
+    @property
+    def trainings(self) -> list[Entry]:
+        """The runs of all seeds, and of all folds of each."""
+        return [training for entry in self.runs for training in entry.trainings]
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are enough trainings for a claim: seeds, or folds."""
+        return max(len(self.runs), len(self.runs[0].folds)) >= FEWEST_SEEDS
+
+    def by_fold(self) -> list[float]:
+        """The mean top-1 over seeds on each fold."""
+        columns = zip(*(entry.folds for entry in self.runs), strict=True)
+        return [
+            float(np.mean([entry.results.values["top1"] for entry in column if entry.results])) for column in columns
+        ]
 
     def scores(self, metric: str = "top1") -> dict[int, float]:
         """Return the metric of each seed whose record says it."""
@@ -123,7 +143,7 @@ def divide(entries: Iterable[Entry]) -> tuple[list[ComparableGroup], Apart]:
             apart.append({"run": entry.run, "reason": reason})
         else:
             rankable.append(entry)
-    for entry in without_common_code(told_apart(rankable)):
+    for entry in without_common_code(told_apart(pool(rankable, apart))):
         by_setting[entry.setting].append(entry)
     groups = []
     for setting, members in by_setting.items():
@@ -270,7 +290,24 @@ def notes(group: ComparableGroup) -> list[str]:
     of_records = {f"{entry.name}: {note}": None for entry in group.entries for note in entry.notes}
     more = len(of_records) - MOST_NOTES
     rest = [f"and {more:,} more notes, in the records"] if more > 0 else []
-    return [*map(capital, (*warnings(group.setting), *_precisions(group))), *list(of_records)[:MOST_NOTES], *rest]
+    return [
+        *map(capital, (*warnings(group.setting), *_folds(group), *_precisions(group))),
+        *list(of_records)[:MOST_NOTES],
+        *rest,
+    ]
+
+
+def _folds(group: ComparableGroup) -> list[str]:
+    """A note on what the numbers of a cross-validation are."""
+    if not any(entry.folds for entry in group.entries):
+        return []
+    means = " and ".join(METRICS[name].label for name in MEANS_OF_FOLDS)
+    return [
+        "each image was tested once, by the training that it had no part in. Metrics are of all images together, but "
+        f"{means} means over folds; costs are of one training, the mean over folds. With fewer than {FEWEST_SEEDS} "
+        f"seeds, but {FEWEST_SEEDS} folds or more, a difference is claimed where a t test over folds, corrected for "
+        "the images that they share (Nadeau and Bengio 2003), and the exact one over images support it"
+    ]
 
 
 def _precisions(group: ComparableGroup) -> list[str]:
@@ -278,7 +315,7 @@ def _precisions(group: ComparableGroup) -> list[str]:
     mixed = [
         f"{cell.runs[0].name} {cell.backbone} ({' and '.join(sorted(precisions))})"
         for cell in group.cells.values()
-        if len(precisions := {entry.provenance.precision for entry in cell.runs}) > 1
+        if len(precisions := {entry.provenance.precision for entry in cell.trainings}) > 1
     ]
     if not mixed:
         return []

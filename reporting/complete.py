@@ -10,7 +10,7 @@ import numpy as np
 
 from reporting.comparable import ComparableGroup, Repeats
 from reporting.entry import Budget
-from reporting.statistics import FEWEST_DATASETS, FEWEST_SEEDS, FEWEST_SIGNS, Numbers
+from reporting.statistics import FEWEST_DATASETS, FEWEST_SIGNS, Numbers
 from reporting.words import listed
 
 
@@ -53,8 +53,8 @@ class CompleteBlock:
 
     @cached_property
     def short(self) -> dict[tuple[str, str], int]:
-        """The cells that have too few seeds -> how many they have."""
-        return {key: len(cell.runs) for key, cell in self.cells.items() if len(cell.runs) < FEWEST_SEEDS}
+        """The cells that have too few seeds, and folds -> how many seeds they have."""
+        return {key: len(cell.runs) for key, cell in self.cells.items() if not cell.enough}
 
 
 def complete_block(group: ComparableGroup, budget: Budget, datasets: Sequence[str]) -> CompleteBlock:

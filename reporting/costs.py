@@ -100,7 +100,7 @@ def _compared(
             for name, cost in reported_costs().items()
             if cost.better
         },
-        "machines": sorted({run.provenance.hardware for key in keys for run in group.cells[key].runs}),
+        "machines": sorted({run.provenance.hardware for key in keys for run in group.cells[key].trainings}),
     }
 
 

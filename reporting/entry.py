@@ -11,8 +11,8 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from engine.config import asked_settings, in_words
-from engine.metrics import METRICS, Metric
+from engine.config import MOST_FOLDS, asked_settings, in_words
+from engine.metrics import METRICS, Metric, of_confusion
 from engine.paths import without_home
 from engine.records.identity import codes_of, saw_test_images
 from engine.records.printed import seen_in_words
@@ -23,7 +23,7 @@ FILES = (HISTORY, PREDICTIONS, ERRORS)  # of a run, that a report reads
 ROUNDING = 1e-6
 # what a record can say and a report still shows
 MOST_CLASSES, MOST_TEST_IMAGES = 40_000, 2_000_000  # so many pairs of classes, int32 can number
-MOST_NOTES, MOST_FLAGS, MOST_PACKAGES, MOST_CODES = 20, 100, 100, 20
+MOST_NOTES, MOST_FLAGS, MOST_PACKAGES, MOST_CODES, MOST_WORDS = 20, 100, 100, 20, 200
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,17 @@ class Budget:
 
 
 ALL_IMAGES = Budget()
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Which part of a cross-validation a run is."""
+
+    number: int
+    of: int
+    division: str  # a hash of the images and labels of every fold
+    budget: Budget  # that was asked for: it can come to all images of one fold, and not of another
+    command: tuple[str, ...]  # that made the run; () where its record does not say
 
 
 @dataclass(frozen=True)
@@ -94,7 +105,7 @@ class Results:
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """What a report keeps of one record."""
+    """What a report keeps of one record; or of those of all folds, pooled as reporting/folds.py does."""
 
     run: str  # its folder, from the folder of all runs
     folder: Path
@@ -123,6 +134,13 @@ class Entry:
     split: str = ""  # its hash
     selected: tuple[int, float] | None = None  # the epoch that was chosen, and its top-1; None: not done
     files: Mapping[str, str] = field(default_factory=dict)  # sha256 of the run's files, by name; older records lack it
+    fold: Fold | None = None
+    folds: tuple[Entry, ...] = ()  # of which it was pooled, in their order
+
+    @property
+    def trainings(self) -> tuple[Entry, ...]:
+        """The runs that it is of: itself, or one a fold."""
+        return self.folds or (self,)
 
 
 def reported_metrics() -> dict[str, Metric]:
@@ -185,8 +203,20 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
         taken=shared.setdefault(taken, taken),
         split=text(dataset["split"]),
         selected=_selected(record["selection"]) if status == "done" else None,
+        fold=_fold(record),
         files={name: text(digest) for name, digest in dict(record.get("files") or {}).items() if name in FILES},
     )
+
+
+def _fold(record: Mapping[str, Any]) -> Fold | None:
+    config, command = record["config"], record["environment"].get("command") or []
+    if config.get("folds") is None:
+        return None
+    of, number = whole(config["folds"]), whole(config["fold"])
+    if not 1 <= number <= of <= MOST_FOLDS:
+        raise ValueError(f"fold {number:,} of {of:,}")
+    words = tuple(text(word, LONGEST_PATH) for word in command) if len(command) <= MOST_WORDS else ()
+    return Fold(number, of, text(record["dataset"]["division"]), _asked_budget(config), words)
 
 
 def _selected(selection: Mapping[str, Any]) -> tuple[int, float]:
@@ -197,6 +227,10 @@ def _budget(dataset: Mapping[str, Any], config: Mapping[str, Any]) -> Budget:
     """What was asked for, unless it left no image out."""
     if "taken" in dataset and dataset["taken"] is None:
         return ALL_IMAGES
+    return _asked_budget(config)
+
+
+def _asked_budget(config: Mapping[str, Any]) -> Budget:
     return Budget(_maybe(whole, config.get("shots")), _maybe(number, config.get("fraction")))
 
 
@@ -306,7 +340,7 @@ def _results(test: Mapping[str, Any], costs: Mapping[str, Any], version: Version
     places, counts = _confusion(test["confusion"], classes)
     if counts.sum() != version.test_images:
         raise ValueError(f"{counts.sum():,} images in the confusion matrix of {version.test_images:,} test images")
-    counted, recalls = _counted(places, counts, classes)
+    counted, recalls = of_confusion(places, counts, classes)
     if not np.allclose(recall, recalls, rtol=0, atol=ROUNDING, equal_nan=True):
         raise ValueError("the recalls are not those of the confusion matrix")
     for name, value in counted.items():
@@ -314,26 +348,6 @@ def _results(test: Mapping[str, Any], costs: Mapping[str, Any], version: Version
             raise ValueError(f"{METRICS[name].label} is {values[name]:.4f}, but {value:.4f} by the confusion matrix")
     known = {name: number(costs[name]) for name in reported_costs() if costs.get(name) is not None}
     return Results(values, known, recall.astype(np.float32), places, counts)
-
-
-def _counted(
-    places: npt.NDArray[np.int32], counts: npt.NDArray[np.int32], classes: int
-) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
-    """Those metrics that follow from the confusion matrix, and the recall of each class, NaN without test images."""
-    true, predicted = np.divmod(places, classes)
-    of_class, named = (np.bincount(part, counts, classes) for part in (true, predicted))
-    right = np.bincount(true, counts * (true == predicted), classes)
-    present = np.flatnonzero(of_class)
-    if not len(present):
-        raise ValueError("a confusion matrix without images")
-    recalls = np.full(classes, np.nan)
-    recalls[present] = right[present] / of_class[present]
-    values = {
-        "top1": float(right.sum() / of_class.sum()),
-        "balanced_accuracy": float(recalls[present].mean()),
-        "macro_f1": float((2 * right[present] / (of_class + named)[present]).mean()),
-    }
-    return values, recalls
 
 
 def _confusion(confusion: Mapping[str, Any], classes: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:

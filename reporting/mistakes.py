@@ -63,7 +63,7 @@ def worst_errors(entry: Entry, side: int) -> dict[str, Any] | None:
         return {
             "sprite": f"data:image/webp;base64,{_row(tiles, wide, high)}",
             "tile": [wide, high],
-            "of": entry.seed,
+            "of": f"{entry.seed}, fold {entry.fold.number} of {entry.fold.of}" if entry.fold else entry.seed,
             "tiles": [
                 {"true": true, "predicted": predicted, "confidence": round(sure, 4), "name": shortened(str(name))}
                 for true, predicted, sure, name in shown

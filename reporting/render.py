@@ -121,7 +121,7 @@ def _packed(report: Mapping[str, Any]) -> tuple[dict[str, Any], list[str | dict[
         cells: list[dict[str, Any]] = []
         for cell in group["cells"]:
             at_first = group is report["groups"][0] and cell["budget"] == 0 and cell["d"] == first
-            slim = {key: cell[key] for key in ("d", "b", "budget", "seeds", "provenance")}
+            slim = {key: cell[key] for key in ("d", "b", "budget", "seeds", "folds", "provenance")}
             slim["parts"] = parts(cell, group["budgets"][cell["budget"]]["seeds"])
             curves = {key: cell[key] for key in CURVES}
             slim["curves"] = pack(curves, at_first) if any(curves.values()) else None

@@ -4,7 +4,7 @@ Journal of Machine Learning Research 7, 1-30."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -95,6 +95,18 @@ def over_seeds(a: Scores, b: Scores) -> Spread:
     return together(*parts)
 
 
+def over_folds(a: Sequence[float], b: Sequence[float]) -> Spread:
+    """How far the difference of two means over the same K folds varies with both training and test images.
+
+    The trainings share most of their images, so the variance of the mean is not the folds' s^2 / K, but corrected:
+    (1 / K + test images / training images) s^2, with K - 1 degrees of freedom; of K folds, the ratio is 1 / (K - 1).
+    Nadeau & Bengio 2003, "Inference for the generalization error", Machine Learning 52, 239-281.
+    """
+    differences = np.subtract(a, b)
+    folds = len(differences)
+    return Spread(float(np.var(differences, ddof=1)) * (1 / folds + 1 / (folds - 1)), folds - 1)
+
+
 def together(*parts: Spread) -> Spread:
     """Independent variances added up; degrees of freedom by Satterthwaite 1946, Biometrics Bulletin 2, 110-114."""
     variance = math.fsum(part.variance for part in parts)
@@ -177,12 +189,12 @@ class Difference:
 
 
 def marks(
-    scores: Mapping[str, Scores], compare: Callable[[str, str], Difference]
+    scores: Mapping[str, Scores], compare: Callable[[str, str], Difference], by_folds: Collection[str] = ()
 ) -> tuple[dict[str, str], dict[str, Difference]]:
     """Backbone -> "best" (the highest mean), "tied" (not significantly below it) or "", for one dataset; and the tests.
 
     `compare` gives how the best and another differ, as the second part has it by the other's name. A tie is claimed
-    only where both have three seeds; nothing is best where it is alone.
+    only where both have three seeds, or are `by_folds`; nothing is best where it is alone.
     """
     unmarked = dict.fromkeys(scores, "")
     if len(scores) < 2:
@@ -191,9 +203,8 @@ def marks(
     highest = max(means.values())
     best = [name for name, mean in means.items() if highest - mean < EQUAL]
     first = max(best, key=lambda name: len(scores[name]))
-    others = [
-        name for name in scores if name not in best and min(len(scores[name]), len(scores[first])) >= FEWEST_SEEDS
-    ]
+    enough = {name for name, values in scores.items() if len(values) >= FEWEST_SEEDS}.union(by_folds)
+    others = [name for name in scores if name not in best and {name, first} <= enough]
     tests = {name: compare(first, name) for name in others}
     corrected = holm([test.p for test in tests.values()])
     tied = [name for name, p in zip(others, corrected, strict=True) if p >= LEVEL]

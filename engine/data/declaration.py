@@ -34,6 +34,7 @@ class ReadOptions:
     folder: Path  # where the extracted files lie
     allow_partial: bool = False  # accept files that are missing or are not the published ones
     protocol: Protocol = "honest"  # "paper" counts where the published split is another one
+    folds: int | None = None  # that all images are divided into afterwards, whatever part they are in
 
 
 @dataclass(frozen=True)

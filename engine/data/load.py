@@ -13,9 +13,10 @@ import numpy as np
 from engine.data.cache import Decoded, decode_all
 from engine.data.declaration import Dataset, Protocol, ReadOptions
 from engine.data.download import obtain
+from engine.data.folds import copies_between, division
 from engine.data.images import digest
 from engine.data.locate import seen_checksums
-from engine.data.overlap import contradictions, copies_of_test, require_separate, separate
+from engine.data.overlap import contradictions, copies_of_test, refuse_copies, require_separate, separate
 from engine.data.part import Part, RawSplits, Splits
 from engine.data.place import how_to_get_again, placed, present, require_place
 from engine.data.splits import Budget, few_of_each, hold_out, taken
@@ -31,9 +32,17 @@ LACKS = {  # what it means for a class to have no image in a part
 }
 
 
-def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: Protocol, fetch: bool = True) -> RawSplits:
+def read(
+    dataset: Dataset,
+    data_dir: Path,
+    allow_partial: bool,
+    protocol: Protocol,
+    fetch: bool = True,
+    folds: int | None = None,
+) -> RawSplits:
     """What the dataset's files hold; `differences` are all those from the declaration (none, unless `allow_partial`).
 
+    With `folds`, its parts are those of the files all the same: fold_of() divides them anew.
     Raises UserError when the files are missing (and, unless `fetch`, when they have yet to be downloaded or
     extracted), unreadable, or not all there.
     """
@@ -46,7 +55,7 @@ def read(dataset: Dataset, data_dir: Path, allow_partial: bool, protocol: Protoc
             "fetches and extracts it first."
         )
     folder = dataset.own_folder or obtain(dataset, data_dir)
-    raw = read_files(dataset, data_dir, ReadOptions(folder, allow_partial, protocol))
+    raw = read_files(dataset, data_dir, ReadOptions(folder, allow_partial, protocol, folds))
     if len(raw.classes) < 2:  # before counts, which say less
         raise UserError(
             f"{dataset.name} in {folder} has {counted(len(raw.classes), 'class')}; it takes at least 2 classes."
@@ -210,6 +219,8 @@ def with_pixels(
             unread = [f"{name} can't be read: {reason}" for name, reason in images.bad.items()]
             total = f"{counted(len(unread), 'image')} left out: {'it' if len(unread) == 1 else 'they'} can't be read"
             raw = replace(raw, differences=(*raw.differences, total, *unread))
+        if raw.fold_of:
+            raw = _with_division(raw, images, dataset.own and not options.allow_partial)
     whole = with_digests(splits)
     splits, notes = separate(whole, options.protocol, dataset.own, options.allow_partial)
     # refused but for --allow-partial
@@ -219,6 +230,17 @@ def with_pixels(
         raw = replace(raw, notes=(*raw.notes, *notes))
     cautions = [*budget_notes(raw, options.budget), *contradictions(whole), *class_notes(splits, options.protocol)]
     return replace(raw, notes=(*raw.notes, *cautions)), splits
+
+
+def _with_division(raw: RawSplits, images: Decoded, whole: bool) -> RawSplits:
+    """`raw`, whose folds are decoded, with their digest. UserError: copies are in two folds, which `whole` data refuse.
+
+    All folds are looked at, before the first of them is trained: what is removed then would divide all anew.
+    """
+    decoded = replace(raw, train=images.part(raw.train), test=images.part(raw.test))
+    if whole:
+        refuse_copies(copies_between(decoded), "with the same pixels as one in another fold", "honest")
+    return replace(raw, division=division(decoded))
 
 
 def budget_notes(raw: RawSplits, budget: Budget) -> list[str]:

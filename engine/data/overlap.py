@@ -59,7 +59,9 @@ def separate(splits: Splits, protocol: Protocol, own: bool, allow_partial: bool)
     defined by, and a note says how much of test is in train. Raises UserError.
     """
     if own and not allow_partial:
-        _refuse_copies(copies_of_test(splits, protocol), "pixels", protocol)
+        refuse_copies(
+            copies_of_test(splits, protocol), "outside the test part with the same pixels as a test image", protocol
+        )
     if protocol == "paper":
         leaked = find_overlap(splits.test, splits.train)
         return splits, [_leak(leaked, len(splits.test))] if len(leaked) else []
@@ -97,16 +99,18 @@ def require_separate(splits: Splits, protocol: Protocol, own: bool, allow_partia
     """Raise what separate() raises, as far as it can be known before anything is decoded: of files and of groups."""
     separate(splits, protocol, own, allow_partial)
     if own and not allow_partial:
-        _refuse_copies(files_of_test(splits, protocol), "content", protocol)
+        refuse_copies(
+            files_of_test(splits, protocol), "outside the test part with the same content as a test image", protocol
+        )
 
 
-def _refuse_copies(pairs: list[str], same: str, protocol: Protocol) -> None:
+def refuse_copies(pairs: list[str], what: str, protocol: Protocol) -> None:
+    """Raise UserError if there are `pairs`, as copies_of_test() has them; `what` says what their first images are."""
     if pairs:
         otherwise = "leave these out of training" if protocol == "honest" else "train on these as well"
         raise UserError(
-            f"{counted(len(pairs), 'image')} outside the test part with the same {same} as a test image, so the result "
-            f"would flatter:{listed(pairs)}\nRemove one of each two, or {otherwise} with --allow-partial: the record "
-            "is then marked partial."
+            f"{counted(len(pairs), 'image')} {what}, so the result would flatter:{listed(pairs)}\nRemove one of each "
+            f"two, or {otherwise} with --allow-partial: the record is then marked partial."
         )
 
 

@@ -124,6 +124,8 @@ class RawSplits:
     missing: tuple[str, ...] = ()  # images that the dataset's own lists name and that are not there
     differences: tuple[str, ...] = ()  # other ways in which this is not the published data, beside counts
     notes: tuple[str, ...] = ()  # what whoever reads the result should know of the data as they were split
+    fold_of: Mapping[str, int] = field(default_factory=dict)  # the fold of each image, by name; empty: not divided so
+    division: str = ""  # digest of all pixels and labels by fold, once they are decoded
 
 
 @dataclass(frozen=True)

@@ -35,16 +35,16 @@ def split_names(
     """
     from sklearn.model_selection import train_test_split  # a second that `--help` does not need
 
-    train, held = train_test_split(_in_order(names), test_size=test_size + val_size, random_state=random_state)
+    train, held = train_test_split(in_order(names), test_size=test_size + val_size, random_state=random_state)
     if not val_size:
-        return {"train": _in_order(train), "test": _in_order(held)}
+        return {"train": in_order(train), "test": in_order(held)}
     share = test_size / (test_size + val_size)
     val, test = train_test_split(held, test_size=share, random_state=random_state)
-    return {"train": _in_order(train), "val": _in_order(val), "test": _in_order(test)}
+    return {"train": in_order(train), "val": in_order(val), "test": in_order(test)}
 
 
-def _in_order(names: Sequence[str]) -> list[str]:
-    """Sorted, alike on disks that keep accented letters as one character and as two."""
+def in_order(names: Sequence[str]) -> list[str]:
+    """The names sorted, alike on disks that keep accented letters as one character and as two."""
     return sorted(names, key=lambda name: (nfc(name), name))
 
 

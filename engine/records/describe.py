@@ -54,6 +54,7 @@ def describe_data(
             "checksums": dict(raw.checksums),
             "split": splits.hash,
             "test_part": splits.test.fingerprint,
+            "division": raw.division or None,
             "place": without_home(str(dataset.own_folder or data_dir.absolute())),
         },
         "decoder": DECODER,

@@ -21,10 +21,10 @@ def matches_identity(own: Mapping[str, Any], identity: Mapping[str, Any]) -> boo
 
 
 def is_other_seed(record: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
-    """Whether `record` is of the run with that identity but for the seed, and with it the split."""
+    """Whether `record` is of the run with that identity but for the seed or the fold, and with it the split."""
 
     def without_seed(identity: Mapping[str, Any]) -> dict[str, Any]:
-        asked = {name: value for name, value in identity["asked"].items() if name != "seed"}
+        asked = {name: value for name, value in identity["asked"].items() if name not in ("seed", "fold")}
         return {name: value for name, value in identity.items() if name != "split"} | {"asked": asked}
 
     return matches_identity(without_seed(identity_of(record)), without_seed(identity))

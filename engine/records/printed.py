@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from engine.errors import agreeing, counted
-from engine.metrics import METRICS
+from engine.metrics import MEANS_OF_FOLDS, METRICS, of_confusion, pooled
 from engine.records.identity import other_codes, saw_test_images
 
 RECORD_LINE = "record     "  # what comes before the folder of a run
@@ -64,7 +67,8 @@ def _counts_line(description: Mapping[str, Any]) -> str:
         parts = f"train {counts['train']:,}, val {counts['val']:,}, {test}"
     else:
         parts = f"{train} ({counts['train']:,} to train + {counts['val']:,} val{few}), {test}"
-    return f"{dataset['name']}: {parts}, {counted(len(dataset['classes']), 'class')}"
+    fold = f", {words}" if (words := fold_words(config)) else ""
+    return f"{dataset['name']}{fold}: {parts}, {counted(len(dataset['classes']), 'class')}"
 
 
 def other_code_lines(record: Mapping[str, Any], code: Mapping[str, str]) -> list[str]:
@@ -101,36 +105,69 @@ def _data_lines(dataset: Mapping[str, Any]) -> list[str]:
     return lines + [f"note       {note}" for note in dataset["notes"]]
 
 
-def imbalance(test: Mapping[str, Any]) -> float:
+def imbalance(tests: Iterable[Mapping[str, Any]]) -> float:
     """How many times the test images of its smallest class the largest one has, of those that have any."""
     images: Counter[int] = Counter()
-    confusion = test.get("confusion") or {"true": [], "images": []}
-    for label, count in zip(confusion["true"], confusion["images"], strict=True):
-        images[label] += count
+    for test in tests:
+        confusion = test.get("confusion") or {"true": [], "images": []}
+        for label, count in zip(confusion["true"], confusion["images"], strict=True):
+            images[label] += count
     return max(images.values(), default=1) / min(images.values(), default=1)
+
+
+def fold_words(config: Mapping[str, Any]) -> str:
+    """Which fold a run is of, by its flags: "fold 2 of 5"; "" without folds."""
+    return f"fold {config['fold']} of {config['folds']}" if config.get("folds") else ""
 
 
 def result_line(record: Mapping[str, Any]) -> str:
     """The result in one line, with whatever limits what it means."""
     test = record["test"]
-    numbers = [metric.text(test[name]) for name, metric in METRICS.items() if test.get(name) is not None]
+    fold = fold_words(record["config"])
+    what = f"{f'{fold}, ' if fold else ''}{test['images']:,} test images"
+    return _result_line([record], what, test, test.get("per_class_recall") or [])
+
+
+def pooled_line(records: Sequence[Mapping[str, Any]]) -> str:
+    """The result of all folds together, in one line like that of a run."""
+    tests = [record["test"] for record in records]
+    images, classes = [test["images"] for test in tests], len(records[0]["dataset"]["classes"])
+    true, predicted, counts = (
+        np.array([number for test in tests for number in test["confusion"][of]], dtype=np.int64)
+        for of in ("true", "predicted", "images")
+    )
+    counted_metrics, recalls = of_confusion(true * classes + predicted, counts, classes)
+    what = f"{len(records)} folds, {sum(images):,} images, each tested once"
+    of_classes = [None if math.isnan(recall) else recall for recall in recalls.tolist()]
+    return _result_line(records, what, pooled(tests, images) | counted_metrics, of_classes)
+
+
+def _result_line(
+    records: Sequence[Mapping[str, Any]],
+    what: str,
+    values: Mapping[str, float | None],
+    recall: Sequence[float | None],
+) -> str:
+    record = records[0]
+    known = {name: value for name in METRICS if (value := values.get(name)) is not None}
     limits = []
+    if len(records) > 1 and (means := [METRICS[name].label for name in MEANS_OF_FOLDS if name in known]):
+        limits.append(f"{' and '.join(means)}: mean over folds")
     if record["protocol"] == "paper":
         limits.append("optimistic: test chose the epoch")
-    if record["dataset"]["partial"]:
+    if any(each["dataset"]["partial"] for each in records):
         limits.append("partial data: not to be compared")
-    if (times := imbalance(test)) > IMBALANCE:
+    if (times := imbalance(each["test"] for each in records)) > IMBALANCE:
         limits.append(f"a class has {times:,.0f} times the test images of another: judge by balanced accuracy")
-    recall = test.get("per_class_recall") or []
     if untested := sum(value is None for value in recall):
         limits.append(f"{untested:,} of {counted(len(recall), 'class')} {agreeing(untested, 'have')} no test image")
     earlier = record["backbone"]["weights_run"]
-    if saw_test_images(record):
-        limits.append(seen_in_words(record))
+    if seen := next((each for each in records if saw_test_images(each)), None):
+        limits.append(seen_in_words(seen))
     if "none" in (record["backbone"]["weights"], earlier and earlier["weights"]):
         limits.append("not pretrained")
     return (
-        f"{record['backbone']['name']} on {record['dataset']['name']}, {test['images']:,} test images: "
-        + ", ".join(numbers)
+        f"{record['backbone']['name']} on {record['dataset']['name']}, {what}: "
+        + ", ".join(METRICS[name].text(value) for name, value in known.items())
         + (f" [{'; '.join(limits)}]" if limits else "")
     )

@@ -66,6 +66,7 @@ class Run:
     def __init__(self, out: Path, identity: Mapping[str, Any], rerun: bool = False, tensorboard: bool = False) -> None:
         asked = identity["asked"]
         name = f"{asked.get('protocol', 'honest')}-seed{asked.get('seed', 0)}"
+        name += f"-fold{asked['fold']}of{asked['folds']}" if "folds" in asked else ""
         new = f"{name}-{json_digest(identity)[:10]}"
         siblings = out / identity["dataset"] / asked["model"]
         self.folder = siblings / new
@@ -238,7 +239,7 @@ class Run:
                 raise UserError(f"{self.folder / name} can't be removed: {problem.strerror}. Remove it.") from problem
 
     def other_seed(self, device_name: str) -> Mapping[str, Any] | None:
-        """The record of the first run that differs in its seed alone and was trained on such a device, if there is one.
+        """The record of the first run that differs in its seed or fold alone and was trained on such a device, if any.
 
         One that has finished an epoch: by then its plan has been chosen. Its plan is one that can be followed.
         """

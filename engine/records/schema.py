@@ -141,7 +141,8 @@ class DatasetRecord(TypedDict):
     counts: dict[str, int]
     checksums: dict[str, str]
     split: str
-    test_part: str  # these two not in records from before they were added
+    test_part: str  # these three not in records from before they were added
+    division: str | None
     place: str
 
 

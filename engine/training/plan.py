@@ -42,8 +42,8 @@ class Plan:
     not_deterministic: list[str] | None = None
     images_per_second: float | None = None  # of training steps, as measured when the plan was made; None: not measured
 
-    def like(self, other: Plan, seed: int) -> Plan:
-        """This plan in the form of another seed's, so that the spread of their results is of seeds alone.
+    def like(self, other: Plan, seed: int, fold: str = "") -> Plan:
+        """This plan in the form of another seed's or fold's, so that the spread of their results is of these alone.
 
         The number of threads is what the machine has to give now, and the precision that which was asked for, if any.
         """
@@ -56,7 +56,7 @@ class Plan:
             micro_batch=other.micro_batch,
             memory=(other.memory or "").partition(", from epoch")[0] or None,
             images_per_second=other.images_per_second,
-            reason=f"as seed {seed} was trained",
+            reason=f"as seed {seed}{f', {fold},' if fold else ''} was trained",
         )
 
     @property

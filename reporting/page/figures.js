@@ -136,8 +136,10 @@ function renderLearning() {
     : [];
   byId("learning-caption").textContent =
     `${kind === "loss" ? "Training loss" : `Top-1 on ${group.selection}, which chooses the epoch`}, by epoch, ` +
-    (each ? "a line a seed." : "mean over seeds, as far as all of them ran.") +
-    (cells.some((cell) => cell.seeds.length > report.most_curves) ? ` The first ${report.most_curves} seeds.` : "");
+    (each ? "a line a run." : "mean over runs, as far as all of them ran.") +
+    (cells.some((cell) => cell.seeds.length * (cell.folds ?? 1) > report.most_curves)
+      ? ` The first ${report.most_curves} runs.`
+      : "");
   const lines = (curves) => {
     const data = cells.flatMap((cell, index) => learningTraces(cell, curves[index][kind], kind === "curve", each));
     if (!data.length) return "These runs kept no history.";
@@ -161,14 +163,20 @@ function renderLearning() {
 function learningTraces(cell, curves, percent, each) {
   const { name } = state.group.backbones[cell.b];
   const { colour, dash, symbol } = style(name);
-  const runs = curves.map((run, index) => ({ run, seed: cell.seeds[index] })).filter(({ run }) => run.length);
+  const folds = cell.folds ?? 1;
+  const runs = curves
+    .map((run, index) => ({
+      run,
+      which: `seed ${cell.seeds[Math.floor(index / folds)]}${cell.folds ? `, fold ${(index % folds) + 1}` : ""}`,
+    }))
+    .filter(({ run }) => run.length);
   if (!runs.length) return [];
   const common = Math.min(...runs.map(({ run }) => run.length));
   const mean = Array.from(
     { length: common },
     (_, epoch) => runs.reduce((sum, { run }) => sum + run[epoch], 0) / runs.length,
   );
-  return (each ? runs : [{ run: mean }]).map(({ run, seed }, index) => ({
+  return (each ? runs : [{ run: mean }]).map(({ run, which }, index) => ({
     type: "scatter",
     mode: run.length > 1 ? "lines+markers" : "markers",
     name: plain(fitted(name, 200)),
@@ -180,6 +188,6 @@ function learningTraces(cell, curves, percent, each) {
     line: { color: colour, dash, width: each ? 1.2 : 2 },
     // a marker now and then: enough to tell lines apart without their colours
     marker: { symbol, size: 7, color: colour, line: { width: 1.5, color: colour }, maxdisplayed: 8 },
-    hovertemplate: `${plain(name)}${each ? `, seed ${seed}` : ""}<br>epoch %{x}: %{y:.${percent ? 2 : 4}f}<extra></extra>`,
+    hovertemplate: `${plain(name)}${each ? `, ${which}` : ""}<br>epoch %{x}: %{y:.${percent ? 2 : 4}f}<extra></extra>`,
   }));
 }
