@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from engine.cli import importing, run_command
 from engine.config import parse
+from engine.console import say
 from engine.data.declaration import Choice, Dataset, File, ReadOptions
 from engine.data.part import HDF5Image, Part, RawSplits
 from engine.heartbeat import install_stop_handler
@@ -128,11 +129,18 @@ def main(dataset: Dataset | Choice, arguments: Sequence[str] | None = None) -> N
     def command() -> None:
         install_stop_handler()
         chosen, config = parse(dataset, BACKBONES, arguments)
-        # PyTorch takes seconds to import: neither `--help` nor a mistake in the command should wait for it
-        with importing():
-            from engine.run import fine_tune
+        if own_check := config.check and chosen.own:
+            from engine.data.inspection import check_images, ready_line
 
-        fine_tune(chosen, config, BACKBONES[config.model])
+            check_images(chosen, config.data_dir, config.seed, config.decode_options(chosen))
+        if config.model:
+            # PyTorch takes seconds to import: neither `--help` nor a mistake in the command should wait for it
+            with importing():
+                from engine.run import fine_tune
+
+            fine_tune(chosen, config, BACKBONES[config.model])
+        if own_check:
+            say(ready_line(chosen.script_name, sys.argv[1:] if arguments is None else arguments, config.model))
 
     goes_on = "interrupted. Without --rerun, the same command goes on from the last epoch that it saved, if any."
     sys.exit(run_command(command, goes_on))

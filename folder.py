@@ -25,13 +25,24 @@ from common import Choice, Dataset, RawSplits, ReadOptions, main
 from engine.cli import folder
 from engine.data.names import composed, loose, nfc, told_apart
 from engine.data.split_output import SPLIT_FILE, read_record
-from engine.errors import UserError, agreeing, counted, listed, one_line, reason_of
+from engine.errors import (
+    LevelError,
+    Refuse,
+    UserError,
+    agreeing,
+    counted,
+    listed,
+    one_line,
+    reason_of,
+    refusing,
+)
 from engine.readers.class_folders import (
     Listing,
     alike,
     by_composed_name,
     check_unused,
     class_part,
+    folder_of_folders,
     folders_in,
     group_of,
     helpers_in,
@@ -56,9 +67,11 @@ def read(options: ReadOptions, labels: Path | None = None) -> RawSplits:
         if labels is not None:
             return read_labelled(options, labels, TEST_SIZE)
         parts = find_parts(root)
-        if not parts:
-            return split_here(root, options)
-        return read_parts(root, parts, options)
+        require_level(root, parts)
+        return read_parts(root, parts, options) if parts else split_here(root, options)
+    except LevelError as error:
+        command = f"python folder.py {shlex.quote(str(error.inside))} --check"
+        raise LevelError(f"{error}\n  {command}", error.inside) from error
     except OSError as error:
         raise UserError(f"{error.filename or root} can't be read: {reason_of(error)}. Make it readable.") from error
 
@@ -69,9 +82,15 @@ def find_parts(root: Path) -> list[str]:
     parts = [name for name in ("train", "test", *VALIDATION) if name in there]
     near = [name for name in there if name not in parts and name.lower() in NEARLY]
     if near and (parts or len(near) == len(there)):
+        spelled = {name: name.lower().removesuffix("ing") for name in near}
+        moves = [
+            shlex.join(["mv", "-n", str(root / name), str(root / right)])
+            for name, right in spelled.items()
+            if right not in there
+        ]
         raise UserError(
             f"{root} has {', '.join(near)}. Expected train/, test/ and perhaps val/, spelled so: rename these, or, if "
-            "they are classes, put them into a folder with all the other classes."
+            f"they are classes, put them into a folder with all the other classes.{listed(moves)}"
         )
     if not set(parts) & {"train", "test"}:
         return []
@@ -90,15 +109,50 @@ def find_parts(root: Path) -> list[str]:
     return parts
 
 
+def require_level(root: Path, parts: Sequence[str]) -> None:
+    """Raise UserError where what is looked for, the parts or the class folders in each, lies a level below."""
+    if not parts:
+        folders = {name: folder_of_folders(root / name) for name in folders_in(root)}
+        holding = [place for place in folders.values() if place and has_parts(place)]
+        if holding and len(holding) < len(folders):
+            raise LevelError(
+                f"{root} has no parts, but {' and '.join(map(str, holding))} {agreeing(len(holding), 'have')}: train/ "
+                f"and test/ lie in there. Give that folder.",
+                holding[0],
+            )
+        return
+    inner = {part: folders_in(root / part) for part in parts}
+    single = {part: names[0] for part, names in inner.items() if len(names) == 1 and folders_in(root / part / names[0])}
+    if len(single) == len(parts) or "train" in single:
+        moves = [
+            f"mv -n {shlex.quote(f'{root}/{part}/{name}')}/* {shlex.quote(f'{root}/{part}/')} && "
+            f"rmdir {shlex.quote(f'{root}/{part}/{name}')}"
+            for part, name in single.items()
+        ]
+        raise UserError(
+            f"{' and '.join(f'{part}/' for part in single)} of {root} {agreeing(len(single), 'have')} a single folder, "
+            f"{' and '.join(sorted(set(single.values())))}, which has the class folders in it. Expected these in the "
+            f"part itself, as in {root}/train/cat/1.jpg. To move them one level up:{listed(moves)}"
+        )
+
+
+def has_parts(place: Path) -> bool:
+    """Whether a folder has train/ and test/ in it, or what people call so."""
+    names = {name.lower() for name in folders_in(place)}
+    return bool(names & {"train", "training"}) and len(names & set(NEARLY)) > 1
+
+
 def split_here(root: Path, options: ReadOptions) -> RawSplits:
     """Class folders alone: a part of each is held out for testing."""
-    listing = list_classes(root)
-    differences, notes = check_unused(root, [listing], options.allow_partial)
-    small = [f"{name}: {len(images):,}" for name, images in listing.classes.items() if len(images) < 2]
+    listing = list_classes(root, refuse=options.refuse)
+    differences, notes = check_unused(root, [listing], options.allow_partial, options.refuse)
+    small = [f"{name}: {len(images):,}" for name, images in listing.classes.items() if len(images) == 1]
     if small:
-        raise UserError(
-            f"Too few images to hold any out for testing ({counted(len(small), 'class')}):{listed(small)}\nExpected 2 "
-            "or more in each class. Add images, or remove the class."
+        options.refuse(
+            UserError(
+                f"Too few images to hold any out for testing ({counted(len(small), 'class')}):{listed(small)}\n"
+                "Expected 2 or more in each class. Add images, or remove the class."
+            )
         )
     raw = split_listed(root, by_composed_name(listing.classes), TEST_SIZE)
     how = [f"no test/ folder: {TEST_SIZE:.0%} of each class was held out for testing (names sorted, seed 42)"]
@@ -119,14 +173,22 @@ def loose_notes(listings: Mapping[str, Listing]) -> list[str]:
 
 def read_parts(root: Path, order: list[str], options: ReadOptions) -> RawSplits:
     """The parts, each with a folder for every class."""
-    names = {part: composed(folders_in(root / part), root / part).keys() for part in order}
-    require_classes(root, names)
-    listings = {part: list_classes(root / part) for part in order}
-    differences, unused = check_unused(root, [*listings.values(), helpers_in(root)], options.allow_partial)
+    names = {}
+    for part in order:
+        with refusing(options.refuse):
+            composed(folders_in(root / part), root / part)
+        names[part] = {nfc(name) for name in folders_in(root / part)}
+    require_classes(root, names, options.refuse)
+    listings = {part: list_classes(root / part, refuse=options.refuse, part=True) for part in order}
+    whole = [*listings.values(), helpers_in(root)]
+    differences, unused = check_unused(root, whole, options.allow_partial, options.refuse)
     images_of = {part: by_composed_name(listing.classes) for part, listing in listings.items()}
-    classes = tuple(sorted(images_of["train"]))
+    classes = tuple(sorted(set().union(*images_of.values())))
     parts = {part: class_part(root, part, classes, images) for part, images in images_of.items()}
-    groups, missing = read_split(root, [name for part in parts.values() for name in part.names])
+    groups: dict[str, str] = {}
+    missing: tuple[str, ...] = ()
+    with refusing(options.refuse):
+        groups, missing = read_split(root, [name for part in parts.values() for name in part.names])
     if groups:
         parts = {key: replace(part, groups=[groups[name] for name in part.names]) for key, part in parts.items()}
     notes = [
@@ -150,8 +212,8 @@ def read_parts(root: Path, order: list[str], options: ReadOptions) -> RawSplits:
     )
 
 
-def require_classes(root: Path, names: Mapping[str, Collection[str]]) -> None:
-    """Raise UserError unless every part of `names`, which go by their composed names, has the same classes."""
+def require_classes(root: Path, names: Mapping[str, Collection[str]], refuse: Refuse) -> None:
+    """Refuse parts that have not the same classes: `names` has theirs, composed. UserError: a part has none."""
     train = set(names["train"])
     for part, found in names.items():
         if len(train) > 1 and not train & set(found) and len(found) < 2:  # Kaggle's are in test/, or in test/test/
@@ -164,9 +226,11 @@ def require_classes(root: Path, names: Mapping[str, Collection[str]]) -> None:
         for part, found in differing.items()
         for name in sorted(found)
     ]:
-        raise UserError(
-            f"The classes of {root} differ between its parts:{listed(lines)}\nExpected the same in each. Rename or add "
-            "what is missing; or put all images of a class into one folder and let split.py divide them."
+        refuse(
+            UserError(
+                f"The classes of {root} differ between its parts:{listed(lines)}\nExpected the same in each. Rename or "
+                "add what is missing; or put all images of a class into one folder and let split.py divide them."
+            )
         )
     if len(train) == 1:
         raise UserError(f"{root} has a single class, {train.pop()}. Expected two or more: add a class folder.")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from engine.cli import Parser, at_home, folder, nearest, positive, share, whole
 from engine.data.declaration import Choice, Dataset, Protocol
@@ -18,6 +18,9 @@ from engine.files import check_output
 from engine.models.backbone import WEIGHTS, Backbone
 from engine.paths import cache_folder, with_home, without_home
 from engine.training.recipe import DEFAULT, RECIPES, RecipeSpec
+
+if TYPE_CHECKING:
+    from engine.data.load import DecodeOptions
 
 Tune = Literal["full", "linear"]
 
@@ -292,7 +295,8 @@ class Config:
         "--check",
         role=PLACE,
         help="only tell whether the run would work: all images are decoded, and kept for the run as the run does, "
-        "then one step of training, validation, saving, loading. Nothing is fetched, and no record is left",
+        "then one step of training, validation, saving, loading. Nothing is fetched, and no record is left. Of "
+        "images of your own, all that is to be mended is named at once, also without -model",
     )
     rerun: bool = switch("--rerun", role=PLACE, help="start over, even where a finished run lies")
 
@@ -307,6 +311,13 @@ class Config:
         if self.folds is None or self.fold is not None:
             return [self]
         return [replace(self, fold=fold) for fold in range(1, self.folds + 1)]
+
+    def decode_options(self, dataset: Dataset) -> DecodeOptions:
+        """How the dataset's images become pixels."""
+        from engine.data.load import DecodeOptions  # with all that reads images, which `--help` does not need
+
+        size, cache_dir = dataset.cached_size or self.size, None if self.no_cache else self.cache_dir
+        return DecodeOptions(size, cache_dir, self.protocol, self.allow_partial, self.budget)
 
     def settings(self) -> dict[str, Any]:
         """Every field, JSON-ready, for others to read; paths are absolute, or begin with ~ for the user's home."""
@@ -392,11 +403,18 @@ def parse(
     values["labels"] = values["labels"] and values["labels"].absolute()
     _check_folds(values["folds"], values["fold"], values["protocol"])
     values["cache_dir"] = values["cache_dir"] or cache_folder(values["data_dir"])
-    values["model"] = find_backbone(values["model"], known)
+    if model := values["model"]:
+        model = find_backbone(model, known)
+    elif not (dataset.own and values["check"]):
+        raise UserError(
+            f"the following arguments are required: -model/--model. See python {dataset.script_name}.py --help"
+        )
+    values["model"] = model or ""
     if len(values["size"]) > 2:
         raise UserError(f"--size takes a height and a width, but {len(values['size'])} numbers were given.")
     values["size"] = (values["size"][0], values["size"][-1])
-    known[values["model"]].require_size(values["model"], values["size"])
+    if model:
+        known[model].require_size(model, values["size"])
     check_weights(values["weights"])
     if values["weights"] not in WEIGHTS and Path(values["weights"]).is_file():
         values["weights"] = str(Path(values["weights"]).absolute())
@@ -458,6 +476,8 @@ def _parser(dataset: Dataset | Choice, known: Mapping[str, Backbone]) -> Parser:
     for f in FLAGS.values():
         options = dict(f.metadata["options"], dest=f.name, default=argparse.SUPPRESS)
         options["help"] = options["help"].format(default=f.default, **words)
+        if f.name == "model" and shown.own:
+            options["required"] = False  # a check of the images alone needs none: parse() asks for it
         if f.name == "data_dir" and positional:
             continue  # the images' folder has been named already
         if f.metadata["own"] and not shown.own:

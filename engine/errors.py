@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -28,6 +28,31 @@ class UserError(Exception):
     """The user can mend it. The message says what was found, what was expected and how to fix it. Exit code 2."""
 
     exit_code = 2
+
+
+Refuse = Callable[[UserError], None]  # what becomes of something that is wrong
+
+
+def raised(problem: UserError) -> None:
+    """Raise it: what a run does with the first thing that it refuses, where a check collects them all and goes on."""
+    raise problem
+
+
+@contextmanager
+def refusing(refuse: Refuse) -> Iterator[None]:
+    """Let `refuse` have the UserError that is raised inside, of what need not be done to go on."""
+    try:
+        yield
+    except UserError as problem:
+        refuse(problem)
+
+
+class LevelError(UserError):
+    """The folder holds no classes, but a folder inside it does, or may. Whoever knows the command adds it."""
+
+    def __init__(self, message: str, inside: Path) -> None:
+        super().__init__(message)
+        self.inside = inside
 
 
 class NotWholeError(UserError):

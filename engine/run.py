@@ -18,7 +18,7 @@ from engine.data.batches import Batches, usable_batch_size
 from engine.data.declaration import Dataset
 from engine.data.folds import fold_of
 from engine.data.images import DECODER
-from engine.data.load import DecodeOptions, decode, divide, read
+from engine.data.load import decode, divide, read
 from engine.data.part import RawSplits, Splits
 from engine.data.splits import taken
 from engine.device import not_deterministic, prepare
@@ -171,9 +171,7 @@ def make_model(config: Config, backbone: Backbone, listed: Data) -> Trainee:
 def decode_images(listed: Data, config: Config) -> Data:
     """The images as pixels."""
     dataset, splits = listed.dataset, listed.splits
-    size, cache_dir = dataset.cached_size or config.size, None if config.no_cache else config.cache_dir
-    options = DecodeOptions(size, cache_dir, config.protocol, config.allow_partial, config.budget)
-    return Data(dataset, *decode(dataset, listed.raw, splits, options))
+    return Data(dataset, *decode(dataset, listed.raw, splits, config.decode_options(dataset)))
 
 
 def resolve_recipe(config: Config, backbone: Backbone, steps: int) -> Recipe:

@@ -25,7 +25,7 @@ from engine.data.images import DECODER, KEPT, has_remedy
 from engine.data.kept_pixels import KeptPixels
 from engine.data.lazy_images import LazyImages
 from engine.data.part import HDF5Image, Part, Pixels, PixelSource, RawSplits, Reference
-from engine.errors import RunError, UserError, counted, disk_errors_explained, listed, one_line
+from engine.errors import Refuse, RunError, UserError, counted, disk_errors_explained, listed, one_line, raised
 from engine.files import DamagedError, atomic, is_sealed, json_digest, locked
 
 MOST_RETRIED = 100  # of the images that could not be read
@@ -61,6 +61,7 @@ def decode_all(
     folder: Path | None,
     allow_unreadable: bool,
     kept_only: bool = False,
+    refuse: Refuse = raised,
 ) -> Decoded | None:
     """Every image that the parts of `raw` refer to, at `size`, from the cache in `folder`, which is made if need
     be; None where the parts have their pixels already. Without a `folder`, every image is looked at, but its pixels
@@ -72,8 +73,9 @@ def decode_all(
     once: the second waits. With `kept_only`, nothing is decoded or written: NotDecodedError, where there is no such
     cache.
 
-    UserError: images that can't be read, all of them named (unless `allow_unreadable`), a folder that can't be
-    written in, or too little room on the disk. RunError: the disk became full, or a process that decodes died.
+    UserError: a folder that can't be written in, or too little room on the disk. `refuse` has that of images that can't
+    be read, all of them named (unless `allow_unreadable`). RunError: the disk became full, or a process that decodes
+    died.
     """
     images = _images(raw)
     if not images.references:
@@ -94,10 +96,12 @@ def decode_all(
     )
     if bad and not allow_unreadable:
         lines = [f"{name}: {reason}" for name, reason in bad]
-        raise UserError(
-            f"{len(bad):,} of {counted(len(outcomes), 'image')} can't be read:{listed(lines, len(lines))}\n"
-            f"{_what_to_do([reason for _, reason in bad])}, or leave them out with --allow-partial: the record is then "
-            "marked partial."
+        refuse(
+            UserError(
+                f"{len(bad):,} of {counted(len(outcomes), 'image')} can't be read:{listed(lines, len(lines))}\n"
+                f"{_what_to_do([reason for _, reason in bad])}, or leave them out with --allow-partial: the record is "
+                "then marked partial."
+            )
         )
     row_of = {reference: row for row, reference in enumerate(images.references)}
     odd = Counter(outcome.oddity for outcome in outcomes if outcome.oddity)

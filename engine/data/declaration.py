@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine.data.part import RawSplits
+from engine.errors import Refuse, raised
 
 Protocol = Literal["honest", "paper"]
 
@@ -35,6 +36,7 @@ class ReadOptions:
     allow_partial: bool = False  # accept files that are missing or are not the published ones
     protocol: Protocol = "honest"  # "paper" counts where the published split is another one
     folds: int | None = None  # that all images are divided into afterwards, whatever part they are in
+    refuse: Refuse = raised  # what becomes of all that is wrong with images of the user's own
 
 
 @dataclass(frozen=True)

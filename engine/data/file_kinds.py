@@ -72,10 +72,10 @@ class Plugin(NamedTuple):
     @property
     def remedy(self) -> str:
         """What the user is told who lacks it."""
-        return f"{self.format} is read by a package: pip install {self.package}"
+        return f"{self.format} is read by a package: pip install {self.package} (or save it as JPEG)"
 
 
-HEIF = Plugin("HEIF", "pillow_heif", "pillow-heif")
+HEIF = Plugin("HEIC (HEIF)", "pillow_heif", "pillow-heif")
 JPEG_XL = Plugin("JPEG XL", "pillow_jxl", "pillow-jxl-plugin")
 PLUGINS = {".heic": HEIF, ".heif": HEIF, ".hif": HEIF, ".jxl": JPEG_XL}
 

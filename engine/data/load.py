@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from engine.data.overlap import contradictions, copies_of_test, refuse_copies, r
 from engine.data.part import Part, RawSplits, Splits
 from engine.data.place import how_to_get_again, placed, present, require_place
 from engine.data.splits import Budget, few_of_each, hold_out, taken
-from engine.errors import NotWholeError, UserError, agreeing, counted, listed
+from engine.errors import NotWholeError, Refuse, UserError, agreeing, counted, listed, raised
 
 MOST_CLASSES = 12  # that are named when their images are not all there
 HELD_OUT = 0.1  # of the training images, under the `honest` protocol
@@ -39,12 +40,13 @@ def read(
     protocol: Protocol,
     fetch: bool = True,
     folds: int | None = None,
+    refuse: Refuse = raised,
 ) -> RawSplits:
     """What the dataset's files hold; `differences` are all those from the declaration (none, unless `allow_partial`).
 
     With `folds`, its parts are those of the files all the same: fold_of() divides them anew.
     Raises UserError when the files are missing (and, unless `fetch`, when they have yet to be downloaded or
-    extracted), unreadable, or not all there.
+    extracted), unreadable, or not all there; `refuse` has what can be said of the user's own images beside that.
     """
     if not fetch and not present(dataset, data_dir):
         require_place(dataset, data_dir)
@@ -55,7 +57,7 @@ def read(
             "fetches and extracts it first."
         )
     folder = dataset.own_folder or obtain(dataset, data_dir)
-    raw = read_files(dataset, data_dir, ReadOptions(folder, allow_partial, protocol, folds))
+    raw = read_files(dataset, data_dir, ReadOptions(folder, allow_partial, protocol, folds, refuse))
     if len(raw.classes) < 2:  # before counts, which say less
         raise UserError(
             f"{dataset.name} in {folder} has {counted(len(raw.classes), 'class')}; it takes at least 2 classes."
@@ -70,9 +72,11 @@ def read(
         else:
             problem = "the published dataset"
             remedy = how_to_get_again(dataset, data_dir, folder)
-        raise UserError(
-            f"{dataset.name} in {folder} is not {problem}:{listed(differing)}\n{remedy}, or train on what there is "
-            "with --allow-partial: the record is then marked partial."
+        refuse(
+            UserError(
+                f"{dataset.name} in {folder} is not {problem}:{listed(differing)}\n{remedy}, or train on what there is "
+                "with --allow-partial: the record is then marked partial."
+            )
         )
     for name, part in (("train", raw.train), ("test", raw.test)):
         _check_part(part, f"{dataset.name} in {folder}: the {name} part", len(raw.classes))
@@ -186,6 +190,7 @@ class DecodeOptions:
     allow_partial: bool
     budget: Budget = None
     kept_only: bool = False  # only what the cache has: NotDecodedError where it lacks the images as they are now
+    refuse: Refuse = raised  # what becomes of images that can't be read, or are in two parts
 
 
 def decode(dataset: Dataset, raw: RawSplits, splits: Splits, options: DecodeOptions) -> tuple[RawSplits, Splits]:
@@ -202,7 +207,8 @@ def images_of(dataset: Dataset, raw: RawSplits, options: DecodeOptions) -> Decod
     key = dataset.key
     if dataset.own:  # folders of the same name do not share a cache
         key += "-" + hashlib.sha256(os.fsencode(str(dataset.own_folder))).hexdigest()[:8]
-    return decode_all(raw, key, options.size, options.cache_dir, options.allow_partial, options.kept_only)
+    partial, kept_only = options.allow_partial, options.kept_only
+    return decode_all(raw, key, options.size, options.cache_dir, partial, kept_only, options.refuse)
 
 
 def with_pixels(
@@ -222,13 +228,14 @@ def with_pixels(
         if raw.fold_of:
             raw = _with_division(raw, images, dataset.own and not options.allow_partial)
     whole = with_digests(splits)
-    splits, notes = separate(whole, options.protocol, dataset.own, options.allow_partial)
+    splits, notes = separate(whole, options.protocol, dataset.own, options.allow_partial, options.refuse)
     # refused but for --allow-partial
-    if dataset.own and options.allow_partial and copies_of_test(whole, options.protocol):
+    if dataset.own and copies_of_test(whole, options.protocol):
         raw = replace(raw, differences=(*raw.differences, *notes))
     else:
         raw = replace(raw, notes=(*raw.notes, *notes))
-    cautions = [*budget_notes(raw, options.budget), *contradictions(whole), *class_notes(splits, options.protocol)]
+    of_classes = class_notes(splits, options.protocol)
+    cautions = [*budget_notes(raw, options.budget), *contradiction_notes(contradictions(whole)), *of_classes]
     return replace(raw, notes=(*raw.notes, *cautions)), splits
 
 
@@ -241,6 +248,11 @@ def _with_division(raw: RawSplits, images: Decoded, whole: bool) -> RawSplits:
     if whole:
         refuse_copies(copies_between(decoded), "with the same pixels as one in another fold", "honest")
     return replace(raw, division=division(decoded))
+
+
+def contradiction_notes(pairs: Sequence[str]) -> list[str]:
+    """A note, if there are images with the same pixels and different labels: no model can tell both right."""
+    return [f"{counted(len(pairs), 'image')} of the same pixels under different classes"] if pairs else []
 
 
 def budget_notes(raw: RawSplits, budget: Budget) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.data.declaration import Protocol
 from engine.data.part import Part, Splits
-from engine.errors import UserError, counted, listed
+from engine.errors import Refuse, UserError, counted, listed, raised, refusing
 from engine.files import digest as digest_file
 
 File = tuple[str, Path, Hashable]  # an image's name, where it lies, and what is known of its content
@@ -50,35 +50,41 @@ def find_overlap(part: Part, other: Part) -> Overlap:
     return Overlap(tuple(files), tuple(copies), tuple(of_groups))
 
 
-def separate(splits: Splits, protocol: Protocol, own: bool, allow_partial: bool) -> tuple[Splits, list[str]]:
+def separate(
+    splits: Splits, protocol: Protocol, own: bool, allow_partial: bool, refuse: Refuse = raised
+) -> tuple[Splits, list[str]]:
     """The parts with nothing of one in another, and notes on what that took.
 
     Under the `honest` protocol, images are left out of training whose pixels are those of a test image, as some
     published splits have them; `own` data, which their owner can mend, are refused instead, unless `allow_partial`.
     The same image, or the same group, in two parts is always refused. The `paper` protocol keeps the split that it is
-    defined by, and a note says how much of test is in train. Raises UserError.
+    defined by, and a note says how much of test is in train. `refuse` has the UserErrors of all that; one is raised
+    where nothing would be left of a part.
     """
     if own and not allow_partial:
-        refuse_copies(
-            copies_of_test(splits, protocol), "outside the test part with the same pixels as a test image", protocol
-        )
+        with refusing(refuse):
+            refuse_copies(
+                copies_of_test(splits, protocol), "outside the test part with the same pixels as a test image", protocol
+            )
     if protocol == "paper":
         leaked = find_overlap(splits.test, splits.train)
         return splits, [_leak(leaked, len(splits.test))] if len(leaked) else []
-    return _separate_honestly(splits)
+    return _separate_honestly(splits, refuse)
 
 
-def _separate_honestly(splits: Splits) -> tuple[Splits, list[str]]:
+def _separate_honestly(splits: Splits, refuse: Refuse) -> tuple[Splits, list[str]]:
     in_test = {
         "training": find_overlap(splits.train, splits.test),
         "validation": find_overlap(splits.val, splits.test),
     }
     for part, overlap in in_test.items():
-        _refuse(overlap, part, "test")
+        with refusing(refuse):
+            _refuse(overlap, part, "test")
     train = _without(splits.train, in_test["training"].copies)
     val = _without(splits.val, in_test["validation"].copies)
     in_train = find_overlap(val, train)
-    _refuse(in_train, "validation", "training")
+    with refusing(refuse):
+        _refuse(in_train, "validation", "training")
     val = _without(val, in_train.copies)
     for part, images in (("training", train), ("validation", val)):
         if not len(images):
@@ -173,14 +179,25 @@ def _others(splits: Splits, protocol: Protocol) -> list[Part]:
     return [splits.train] if protocol == "paper" else [splits.train, splits.val]
 
 
+def same_pixels(parts: Iterable[Part]) -> list[list[tuple[str, int]]]:
+    """The images, (name, label) each, that have the same pixels, in groups of two or more names; none, before they are
+    decoded."""
+    found: dict[str, dict[tuple[str, int], None]] = {}
+    for part in parts:
+        for digest, image in zip(part.own_digests, part.labelled_names, strict=True):
+            found.setdefault(digest, {})[image] = None
+    return [list(images) for digest, images in found.items() if digest and len(images) > 1]
+
+
 def contradictions(splits: Splits) -> list[str]:
-    """A note, if there are images with the same pixels and different labels: no model can tell both right."""
-    labels: dict[str, set[int]] = {}
-    for part in splits:
-        for digest, label in zip(part.own_digests, part.labels.tolist(), strict=True):
-            labels.setdefault(digest, set()).add(label)
-    count = sum(len(own) > 1 for digest, own in labels.items() if digest)
-    return [f"{counted(count, 'image')} of the same pixels under different classes"] if count else []
+    """ "<image> (<class>) = <image> (<other class>)", for the images of the same pixels and different labels."""
+    found = []
+    for images in same_pixels(splits):
+        first = {label: name for name, label in reversed(images)}
+        if len(first) > 1:
+            shown = [f"{name} ({splits.classes[label]})" for label, name in sorted(first.items())]
+            found.append(" = ".join(shown))
+    return found
 
 
 def _refuse(overlap: Overlap, part: str, other: str) -> None:

@@ -22,11 +22,14 @@ from engine.data.file_kinds import (
 from engine.data.names import composed, nfc
 from engine.data.part import Part, RawSplits
 from engine.data.splits import fewest_names, split_names
-from engine.errors import UserError, listed, one_line
+from engine.data.twins import near_twins
+from engine.errors import LevelError, Refuse, UserError, listed, one_line, raised, refusing
 from engine.paths import why_no_name
 from engine.readers.layout import is_kind_of_file, is_part, stem_of
 
 MOST_UNUSED = 0.01  # of the files that look like images
+LAYOUT = "Expected one folder per class: {root}/cat/1.jpg, {root}/dog/2.jpg, ..."
+MOST_LEVELS = 8  # that are gone down in search of class folders: a link can lead back up
 
 
 @dataclass
@@ -45,23 +48,33 @@ class Listing:
 
 
 def list_classes(
-    root: Path, allow_empty: bool = False, allow_twins: bool = False, skip: Collection[str] = ()
+    root: Path,
+    allow_empty: bool = False,
+    allow_twins: bool = False,
+    skip: Collection[str] = (),
+    refuse: Refuse = raised,
+    part: bool = False,
 ) -> Listing:
     """Find the images of every class folder in `root`, at any depth, but for the class folders in `skip`.
 
     Every image is opened, so that all that can't be read is known before anything is made of them.
 
-    UserError: something can't be read, a folder is reached twice, or a file (unless `allow_twins`), no class folder, a
-    class folder without images (unless `allow_empty`).
+    UserError: no class folders. `refuse` has the UserErrors of what can do without what is wrong: something can't be
+    read, a folder is reached twice, or a file (unless `allow_twins`), a class folder is without images (unless
+    `allow_empty`). A `part` can have a single class: whoever has all parts compares them.
     """
     walk = _Walk(root, allow_twins, skip)
     while walk.pending:
-        walk.enter(walk.pending.pop())
-    walk.require_usable()
+        with refusing(refuse):
+            walk.enter(walk.pending.pop())
+    with refusing(refuse):
+        walk.require_usable()
     listing = walk.close()
     for image in sorted(listing.sizes):
         listing.classes[image.partition("/")[0]].append(image)
-    _check_classes(root, listing, allow_empty)
+    _check_classes(root, listing, allow_empty, refuse)
+    if not part:
+        _check_level(root, listing)
     return listing
 
 
@@ -91,6 +104,7 @@ class _Walk:
         # on both sides of the split
         first = self._folders.setdefault((status.st_dev, status.st_ino), folder)
         if first != folder:
+            self.listing.classes.pop(folder, None)
             raise UserError(
                 f"{self.root / folder} and {self.root / first} are the same folder, so its images would be split twice."
                 " Expected every folder once: remove the link."
@@ -240,12 +254,13 @@ def _problem(entry: os.DirEntry[str], head: _Head, other: bool) -> str | None:
     return None
 
 
-def _check_classes(root: Path, listing: Listing, allow_empty: bool) -> None:
-    layout = f"Expected one folder per class: {root}/cat/1.jpg, {root}/dog/2.jpg, ..."
+def _check_classes(root: Path, listing: Listing, allow_empty: bool, refuse: Refuse) -> None:
+    layout = LAYOUT.format(root=root)
     if not listing.classes:
         found = f"{listing.loose:,} images but no class folders" if listing.loose else "no class folders"
         raise UserError(f"Found {found} in {root}. {layout} Move each image into a folder named after its class.")
-    composed(listing.classes, root)
+    with refusing(refuse):
+        composed(listing.classes, root)
     if len(listing.classes) > 1 and all(map(is_kind_of_file, listing.classes)):
         raise UserError(
             f"Found {', '.join(listing.classes)} in {root}, which are called after what is in them and not after "
@@ -254,17 +269,24 @@ def _check_classes(root: Path, listing: Listing, allow_empty: bool) -> None:
         )
     empty = [name for name, images in listing.classes.items() if not images]
     if empty and not allow_empty:
-        raise UserError(
-            f"Found no images in {len(empty):,} of the {len(listing.classes):,} class folders of {root}:"
-            f"{listed(empty)}\nExpected images ({' '.join(sorted(IMAGE_SUFFIXES))}) in each."
-            f"{_reminder(listing)} Add them or remove the folders."
+        refuse(
+            UserError(
+                f"Found no images in {len(empty):,} of the {len(listing.classes):,} class folders of {root}:"
+                f"{listed(empty)}\nExpected images ({' '.join(sorted(IMAGE_SUFFIXES))}) in each."
+                f"{_reminder(listing)} Add them or remove the folders."
+            )
         )
+
+
+def _check_level(root: Path, listing: Listing) -> None:
+    """Raise UserError where the folders are no classes: a single one, or parts."""
+    layout = LAYOUT.format(root=root)
     if len(listing.classes) == 1:
         only = root / next(iter(listing.classes))
-        raise UserError(
-            f"Found a single class folder in {root}: {only.name}. {layout}"
-            f" If the classes are the folders inside {only.name}, give that: {only}"
-        )
+        message = f"Found a single class folder in {root}: {only.name}. {layout}"
+        if inside := folder_of_folders(only):
+            raise LevelError(f"{message} If the classes are the folders inside {only.name}, give {inside}", inside)
+        raise UserError(f"{message} Add a folder for each other class.")
     if all(map(is_part, listing.classes)):
         raise UserError(
             f"Found the folders {', '.join(listing.classes)} in {root}: it looks split already. {layout}"
@@ -283,11 +305,13 @@ def by_kind(kinds: Mapping[str, int]) -> str:
     return ", ".join(f"{number:,} {one_line(kind)}" for kind, number in sorted(kinds.items()))
 
 
-def check_unused(root: Path, listings: Iterable[Listing], allow_partial: bool) -> tuple[list[str], list[str]]:
+def check_unused(
+    root: Path, listings: Iterable[Listing], allow_partial: bool, refuse: Refuse = raised
+) -> tuple[list[str], list[str]]:
     """What is said of the files below `root` that are not used: what makes the data partial, and what is but noted.
 
-    UserError (unless `allow_partial`): more than MOST_UNUSED of what looks like images, or a single placeholder of
-    an image that lies elsewhere.
+    `refuse` has the UserError (unless `allow_partial`) of more than MOST_UNUSED of what looks like images, or of a
+    single placeholder of an image that lies elsewhere.
     """
     whole = Listing()
     used = 0
@@ -300,17 +324,20 @@ def check_unused(root: Path, listings: Iterable[Listing], allow_partial: bool) -
         whole.remedies |= listing.remedies
     differences, notes, unused = [], [], whole.unused.total()
     said = f"not used, but like images: {by_kind(whole.unused)}"
+    remedies = "".join(f" {remedy}." for remedy in sorted(whole.remedies))
     if unused > MOST_UNUSED * (used + unused) or whole.unused["as placeholder"]:
-        if not allow_partial:
-            raise UserError(
-                f"Of {used + unused:,} files in {root} that look like images, {unused:,} would not be used: "
-                f"{by_kind(whole.unused)}.{''.join(f' {remedy}.' for remedy in sorted(whole.remedies))} Expected "
-                "formats that are read: convert these (to PNG, say), move them elsewhere, or go on without them with "
-                "--allow-partial."
+        if allow_partial:
+            differences.append(said)
+        else:
+            refuse(
+                UserError(
+                    f"Of {used + unused:,} files in {root} that look like images, {unused:,} would not be used: "
+                    f"{by_kind(whole.unused)}.{remedies} Expected formats that are read: convert these (to PNG, say), "
+                    "move them elsewhere, or go on without them with --allow-partial."
+                )
             )
-        differences.append(said)
     elif unused:
-        notes.append(said)
+        notes.append(f"{said}.{remedies} Others can be converted (to PNG, say)" if remedies else said)
     if whole.beside:
         notes.append(f"not used, beside images of the same name: {by_kind(whole.beside)}")
     if kinds := {kind: number for kind, number in whole.ignored.items() if kind != "hidden"}:
@@ -326,6 +353,16 @@ def folders_in(place: Path) -> list[str]:
     return sorted(name for name in names if not is_helper_folder(name))
 
 
+def folder_of_folders(place: Path) -> Path | None:
+    """The first folder, from `place` down, that has several in it, where single ones lead to it; None: none has."""
+    for _ in range(MOST_LEVELS):
+        inside = folders_in(place)
+        if len(inside) != 1:
+            return place if inside else None
+        place /= inside[0]
+    return None
+
+
 def helpers_in(place: Path) -> Listing:
     """A listing of nothing but the folders in `place` that programs made for themselves."""
     names = [f"{entry.name}/" for entry in place.iterdir() if entry.is_dir() and is_helper_folder(entry.name)]
@@ -333,14 +370,10 @@ def helpers_in(place: Path) -> Listing:
 
 
 def alike(classes: Iterable[str]) -> list[str]:
-    """A note for names of classes that differ in nothing but capitals, spaces around them, or how they are encoded."""
-    same: dict[str, list[str]] = {}
-    for name in classes:
-        same.setdefault(nfc(name).casefold().strip(), []).append(name)
+    """A note for the names of classes that are perhaps meant to be the same: see near_twins()."""
     return [
-        f"{' and '.join(map(repr, sorted(names)))} are taken for different classes"
-        for names in same.values()
-        if len(names) > 1
+        f"{' and '.join(map(repr, names))} are taken for different classes: if they are not, give them one name"
+        for names in near_twins(classes)
     ]
 
 
@@ -379,7 +412,10 @@ def with_notes(raw: RawSplits, folder: Path, listings: Mapping[str, Listing], al
 
 def by_composed_name(classes: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """Class -> images, where each class has the name by which classes of several folders are compared."""
-    return {nfc(name): images for name, images in classes.items()}
+    merged: dict[str, list[str]] = {}
+    for name, images in classes.items():  # a check goes on where two folders have such a name
+        merged.setdefault(nfc(name), []).extend(images)
+    return merged
 
 
 def class_part(root: Path, folder: str, classes: Sequence[str], images: Mapping[str, Sequence[str]]) -> Part:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from engine.data.file_kinds import IMAGE_SUFFIXES, PLUGINS, suffix_of
 from engine.errors import agreeing, counted, one_line
@@ -43,12 +43,23 @@ def stem_of(name: str) -> str:
 def layout_notes(classes: Mapping[str, Sequence[str]]) -> list[str]:
     """What is said of the images of class folders, class -> "class/sub/image.png", that are perhaps not meant so."""
     notes = []
-    inside = {frozenset(_folders(images)) for images in classes.values()}
-    if len(classes) > 1 and len(inside) == 1 and len(same := min(inside)) > 1:
-        shown = ", ".join(map(one_line, sorted(same)[:3])) + (", ..." if len(same) > 3 else "")
+    inside = [_folders(classes[name]) for name in sorted(classes)]
+    same = sorted(set.intersection(*inside) if inside else ())
+    if len(classes) > 1 and len(same) > 1 and not any("" in folders for folders in inside):
+        shown = ", ".join(map(one_line, same[:3])) + (", ..." if len(same) > 3 else "")
+        found = f"every class folder has the same {len(same):,} folders in it ({shown})"
+        first = one_line(min(classes))
+        if all(map(is_part, same)):
+            notes.append(
+                f"{found}, which are taken together and split anew: if they are parts, these come first, as in "
+                f"DIR/{same[0]}/{first}"
+            )
+        else:
+            notes.append(f"{found}: if these are the classes, give a folder that holds each once, such as DIR/{first}")
+    elif len(classes) > 1 and all(_are_words(folders) for folders in inside):
         notes.append(
-            f"every class folder has the same {len(same):,} folders in it ({shown}): if these are the classes, give a "
-            "folder that holds each once"
+            f"all images lie in folders inside the class folders, {sum(map(len, inside)):,} in all (such as "
+            f"{one_line(f'{min(classes)}/{min(inside[0])}')}): if these are the classes, move them one level up"
         )
     names = [name for images in classes.values() for name in images]
     stems = [stem_of(name) for name in names]
@@ -72,6 +83,11 @@ def layout_notes(classes: Mapping[str, Sequence[str]]) -> list[str]:
 def _folders(images: Iterable[str]) -> set[str]:
     """The folders in a class folder in which its images lie; "" for the class folder itself."""
     return {name.split("/")[1] if name.count("/") > 1 else "" for name in images}
+
+
+def _are_words(folders: Collection[str]) -> bool:
+    """Whether there are several, called as classes are: those of patients, days and cameras have numbers."""
+    return len(folders) > 1 and not any(name == "" or re.search(r"\d", name) for name in folders)
 
 
 def _source(pattern: re.Pattern[str], stem: str) -> str | None:

@@ -737,8 +737,11 @@ def test_heif_is_read_where_its_package_is_installed(name: str, decoded: Callabl
 @pytest.mark.parametrize(
     ("data", "line"),
     [
-        (heif(COLOURS), "HEIF is read by a package: pip install pillow-heif"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL is read by a package: pip install pillow-jxl-plugin"),
+        (heif(COLOURS), "HEIC (HEIF) is read by a package: pip install pillow-heif (or save it as JPEG)"),
+        (
+            b"\0\0\0\x0cJXL \r\n\x87\n",
+            "JPEG XL is read by a package: pip install pillow-jxl-plugin (or save it as JPEG)",
+        ),
     ],
 )
 def test_a_package_for_pillow_that_is_missing(

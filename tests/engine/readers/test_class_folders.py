@@ -109,7 +109,10 @@ def test_the_package_that_would_read_them_is_named(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     classes(tmp_path, "cat", "dog")
     fill(tmp_path, "cat/x.heic", content=b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
-    with pytest.raises(UserError, match=r"1 \.heic\. HEIF is read by a package: pip install pillow-heif\. "):
+    with pytest.raises(
+        UserError,
+        match=r"1 \.heic\. HEIC \(HEIF\) is read by a package: pip install pillow-heif \(or save it as JPEG\)\. ",
+    ):
         check_unused(tmp_path, [list_classes(tmp_path)], False)
     fill(tmp_path, "cow/x.heic", content=b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     with pytest.raises(UserError, match=r"(?s)no images in 1 .*cow.*pip install pillow-heif"):
