@@ -403,18 +403,19 @@ def parse(
     values["labels"] = values["labels"] and values["labels"].absolute()
     _check_folds(values["folds"], values["fold"], values["protocol"])
     values["cache_dir"] = values["cache_dir"] or cache_folder(values["data_dir"])
-    if model := values["model"]:
-        model = find_backbone(model, known)
+    if values["model"] is not None:
+        values["model"] = find_backbone(values["model"], known)
     elif not (dataset.own and values["check"]):
         raise UserError(
             f"the following arguments are required: -model/--model. See python {dataset.script_name}.py --help"
         )
-    values["model"] = model or ""
     if len(values["size"]) > 2:
         raise UserError(f"--size takes a height and a width, but {len(values['size'])} numbers were given.")
     values["size"] = (values["size"][0], values["size"][-1])
-    if model:
-        known[model].require_size(model, values["size"])
+    if values["model"] is None:
+        values["model"] = ""
+    else:
+        known[values["model"]].require_size(values["model"], values["size"])
     check_weights(values["weights"])
     if values["weights"] not in WEIGHTS and Path(values["weights"]).is_file():
         values["weights"] = str(Path(values["weights"]).absolute())

@@ -164,12 +164,6 @@ def _cell(chosen: Chosen, budget: str, arguments: Sequence[str], data_dir: Path 
             )
     if data_dir is not None and not dataset.own_folder:  # a folder of one's own has been named already
         arguments = [*arguments, "--data-dir", str(place_among(dataset, data_dir))]
-    strange = {f.metadata["names"][-1] for f in FLAGS.values() if f.metadata["own"] and not dataset.own}
-    if given := sorted(strange.intersection(arguments)):
-        raise UserError(
-            f"{given[0]} is for images of your own, which {dataset.name} is not. Leave it out, or give folder:DIR a "
-            "grid of its own."
-        )
     dataset, config = parse(dataset, BACKBONES, arguments)
     which = [str(dataset.own_folder)] if dataset.own_folder else dataset.flags.split()
     return Cell(dataset, config, budget, (str(chosen.script), *which, *arguments))

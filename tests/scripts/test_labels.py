@@ -134,7 +134,9 @@ def test_a_grid_of_labelled_images(photos: Path, command: Command, capsys: pytes
     assert standing_now(grids_own[0]).status == "done"
     assert grids_own[0].id == cell.id
     assert grid.main(shlex.split(f"--datasets folder:photos digits --labels labels.csv {line} --dry-run")) == 2
-    assert "--labels is for images of your own, which Digits is not." in capsys.readouterr().err
+    assert (
+        "--labels is for images of your own, folder:DIR, and digits has a split of its own." in capsys.readouterr().err
+    )
 
 
 def test_class_folders_of_labelled_images(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

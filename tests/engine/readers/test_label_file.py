@@ -156,7 +156,7 @@ def test_labels_of_every_kind(photos: Path) -> None:
     lines = ["file,label", *(f"{name},{[*apart, 'x', 'X'][index % 4]}" for index, name in enumerate(NAMES))]
     found = read(photos, *lines)
     assert found.classes == ("X", "x", "é")
-    assert "'X' and 'x' are taken for different classes" in found.notes
+    assert "'X' and 'x' are taken for different classes: if they are not, give them one name" in found.notes
     numbers = ["10", "9", "1", "0"]
     lines = ["file,label", *(f"{name},{numbers[index % 4]}" for index, name in enumerate(NAMES))]
     assert read(photos, *lines).classes == ("0", "1", "9", "10")
@@ -290,7 +290,10 @@ def test_listed_files_that_can_not_be_used(photos: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     fill(photos, "x.heic", content=b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     refused(
-        photos, [*pets(), "x,cat"], "1 .heic. HEIF is read by a package: pip install pillow-heif.", "--allow-partial"
+        photos,
+        [*pets(), "x,cat"],
+        "1 .heic. HEIC (HEIF) is read by a package: pip install pillow-heif (or save it as JPEG).",
+        "--allow-partial",
     )
     found = read(photos, *pets(), "x,cow", allow_partial=True)
     assert labels_of(found) == EXPECTED
