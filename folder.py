@@ -322,7 +322,7 @@ def existing(root: Path) -> Dataset:
 
 def labelled(root: Path, labels: Path) -> Dataset:
     """The declaration of the images in `root` that a file labels. Raises UserError where there is no such file."""
-    require_label_file(labels)
+    require_label_file(labels, root)
     return dataset(root, labels)
 
 

@@ -31,6 +31,7 @@ from engine.errors import UserError, counted, disk_errors_explained, listed, one
 from engine.paths import why_no_name
 from engine.readers.class_folders import Listing, alike, by_kind, check_unused, group_of, list_classes
 from engine.readers.label_file import Labelled, list_labelled
+from engine.readers.label_table import require_label_file
 from engine.readers.layout import layout_notes
 
 
@@ -181,6 +182,7 @@ def labelled_images(source: Path, options: argparse.Namespace) -> Images:
 
     UserError: as list_labelled(); no folder can have a label's name; or the file says more than is asked for.
     """
+    require_label_file(options.labels, options.input_dir)
     found = list_labelled(source, options.labels, options.allow_partial)
     check_labels(found, options)
     # by their own names, unless two of a class have the same

@@ -258,7 +258,10 @@ def _check_classes(root: Path, listing: Listing, allow_empty: bool, refuse: Refu
     layout = LAYOUT.format(root=root)
     if not listing.classes:
         found = f"{listing.loose:,} images but no class folders" if listing.loose else "no class folders"
-        raise UserError(f"Found {found} in {root}. {layout} Move each image into a folder named after its class.")
+        raise UserError(
+            f"Found {found} in {root}. {layout} Move each image into a folder named after its class; or let folder.py "
+            "--labels take a CSV file that says what is in each."
+        )
     with refusing(refuse):
         composed(listing.classes, root)
     if len(listing.classes) > 1 and all(map(is_kind_of_file, listing.classes)):

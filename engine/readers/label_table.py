@@ -129,11 +129,13 @@ def read_label_table(path: Path, known: Callable[[str], bool]) -> LabelTable:
     return LabelTable(rows, names.get("split", ""), names.get("group", ""), tuple(first[i] for i in rest), digest)
 
 
-def require_label_file(path: Path) -> None:
-    """Raise UserError where `path` is no file."""
+def require_label_file(path: Path, images: Path | None = None) -> None:
+    """Raise UserError where `path` is no file; it may be one below the folder `images`."""
     if path.is_file():
         return
     wrong = "does not exist"
+    if images and (images / path).is_file():
+        wrong += f", but {images / path} does"
     if path.is_dir():
         wrong = "is a folder"
     elif path.exists():

@@ -102,9 +102,11 @@ def test_a_group_is_in_one_part(command: Command, photos: Path) -> None:
 def test_what_is_wrong_is_told_before_anything_is_done(
     command: Command, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (photos / "mine.csv").touch()
     for labels, says in {
         "photos": "--labels photos is a folder. Expected a CSV file",
-        "none.csv": "--labels none.csv does not exist",
+        "none.csv": "--labels none.csv does not exist. Expected",
+        "mine.csv": "--labels mine.csv does not exist, but photos/mine.csv does. Expected",
         "''": "the path is empty",
     }.items():
         assert command(f"photos --labels {labels} {QUICK}", folder.DATASET) == 2
