@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from engine.config import asked_settings, in_words
+from engine.config import FLAGS, asked, asked_settings, in_words
 from engine.paths import without_home
 from engine.records.identity import codes_of, saw_test_images
 from engine.records.metrics import METRICS, Metric
@@ -24,6 +24,8 @@ ROUNDING = 1e-6
 # what a record can say and a report still shows
 MOST_CLASSES, MOST_TEST_IMAGES = 40_000, 2_000_000  # so many pairs of classes, int32 can number
 MOST_NOTES, MOST_FLAGS, MOST_PACKAGES, MOST_CODES = 20, 100, 100, 20
+# flags that a command names beside those that asked() does: their default is the dataset's, or they are places
+BY_DATASET, PLACES = ("recipe", "size", "augment"), ("data_dir", "cache_dir", "no_cache", "tensorboard", "allow_partial")
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,8 @@ class Entry:
     split: str = ""  # its hash
     selected: tuple[int, float] | None = None  # the epoch that was chosen, and its top-1; None: not done
     files: Mapping[str, str] = field(default_factory=dict)  # sha256 of the run's files, by name; older records lack it
+    given: tuple[tuple[str, Any], ...] = ()  # the flags of its command but for backbone and seed, as commands.py needs them
+    script: str = ""  # the name of the dataset's script; "": the record lacks it
 
 
 def reported_metrics() -> dict[str, Metric]:
@@ -158,6 +162,7 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
         raise ValueError(f"status is {status!r:.40}")
     version, setting = _version(record, shared), _setting(record)
     taken = _maybe(lambda several: tuple(whole(one) for one in several), dataset.get("taken"))
+    given, command = _given(config), record["environment"].get("command") or [""]
     return Entry(
         run=run,
         folder=folder,
@@ -186,6 +191,18 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
         split=text(dataset["split"]),
         selected=_selected(record["selection"]) if status == "done" else None,
         files={name: text(digest) for name, digest in dict(record.get("files") or {}).items() if name in FILES},
+        given=shared.setdefault(given, given),
+        script=text(command[0]),
+    )
+
+
+def _given(config: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """The flags of the run's command, as far as grid.py and the scripts have them today."""
+    beyond = asked(config)
+    names = [name for name in FLAGS if name in beyond or name in BY_DATASET or (name in PLACES and config.get(name))]
+    values = {name: config[name] for name in names if name in config and name not in ("model", "seed")}
+    return tuple(
+        (name, text(value, LONGEST_PATH) if isinstance(value, str) else option(value)) for name, value in values.items()
     )
 
 
