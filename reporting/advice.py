@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypedDict
 
@@ -87,7 +87,8 @@ def unfinished(entries: Iterable[Entry], failed: Iterable[Mapping[str, str]]) ->
             budget = line.get("budget", "all")
             kind, _, number = budget.partition(" ")
             budget = {"shots": f"{number} shots", "fraction": f"{number} of train"}.get(kind, "all")
-            found.append(Unfinished(line["dataset"], "", line["model"], int(seed), budget, line["reason"]))
+            reason = " ".join(line["reason"].split())
+            found.append(Unfinished(line["dataset"], "", line["model"], int(seed), budget, reason))
     return found
 
 
@@ -216,33 +217,29 @@ def share(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def advise(
-    group: ComparableGroup, budget: Budget, ranking: Mapping[str, Any], begun: Sequence[Unfinished]
-) -> Advice:
+def advise(group: ComparableGroup, budget: Budget, ranking: Mapping[str, Any], begun: Sequence[Unfinished]) -> Advice:
     """What to say of a group's runs with one budget; `ranking` is that of all its datasets."""
-    ran = [key for key in group.datasets if any((key, name, budget) in group.cells for name in group.backbones)]
-    answers = {key: _of_dataset(group, budget, key, begun) for key in ran}
-    if len(ran) == 1:
-        return answers[ran[0]]
-    own = [key for key in ran if group.examples[key].domain == OWN][:MOST_OWN]
+    ran: dict[str, dict[str, Repeats]] = {}
+    for (key, name, of), cell in group.cells.items():
+        if of == budget:
+            ran.setdefault(key, {})[name] = cell
+    found = {key: OneDataset(ran[key]) for key in group.datasets if key in ran}
+    lacking = {key: _lacking(each, group, str(budget), begun) for key, each in found.items()}
+    if len(found) == 1:
+        (key,) = found
+        return _of_dataset(found[key], group, lacking[key])
+    own = [key for key in found if group.examples[key].domain == OWN][:MOST_OWN]
+    alone = {key: _of_dataset(found[key], group, [])["headline"] for key in own}
     return {
         "headline": ranking["plain"],
-        "more": [f"{group.examples[key].name} alone: {answers[key]['headline']}" for key in own],
+        "more": [f"{group.examples[key].name} alone: {headline}" for key, headline in alone.items()],
         "open": not ranking["enough"],
         "taken": None,
-        "commands": [answer["commands"][0] for answer in answers.values() if _short(answer)][:MOST_COMMANDS],
+        "commands": [command for several in lacking.values() for command in several][:MOST_COMMANDS],
     }
 
 
-def _short(answer: Advice) -> bool:
-    return bool(answer["commands"]) and answer["commands"][0]["why"].startswith("What is missing")
-
-
-def _of_dataset(group: ComparableGroup, budget: Budget, key: str, begun: Sequence[Unfinished]) -> Advice:
-    found = OneDataset(
-        {name: group.cells[key, name, budget] for name in group.backbones if (key, name, budget) in group.cells}
-    )
-    lacking = _lacking(found, group, str(budget), begun)
+def _of_dataset(found: OneDataset, group: ComparableGroup, lacking: Sequence[Command]) -> Advice:
     if not found.good:
         headline, more, best = _guesses(found, group)
     elif len(found.cells) == 1:
@@ -254,12 +251,13 @@ def _of_dataset(group: ComparableGroup, budget: Budget, key: str, begun: Sequenc
     else:
         headline, more, best = _too_close(found)
     taken = _taken(found.cells[best]) if best else None
+    further = _next(found, group, best, taken)
     return {
         "headline": headline,
         "more": [*more, *_beside_chance(found)],
         "open": not best or bool(found.short) or len(found.cells) == 1,
         "taken": taken,
-        "commands": [*lacking, *_next(found, group, best, taken)],
+        "commands": [*lacking, *further] if best else [*further, *lacking],
     }
 
 
@@ -306,7 +304,8 @@ def _winner(found: OneDataset) -> tuple[str, list[str], str]:
         ahead = [f"Behind by more than chance gives: {listed(found.below)}."] if found.below else []
     else:
         rest = others[0] if len(others) == 1 else "every other"
-        ahead = [f"It is ahead of {rest} by more than chance gives; next is {others[0]}, {share(found.means[others[0]])}."]
+        second = f"{others[0]}, {share(found.means[others[0]])}"
+        ahead = [f"It is ahead of {rest} by more than chance gives; next is {second}."]
     return f"Take {best}: {found.result(best)}.", [*_speed(found, best), *ahead, _of_test(found, best)], best
 
 
@@ -326,7 +325,7 @@ def _too_close(found: OneDataset) -> tuple[str, list[str], str]:
         *([f"Behind by more than chance gives: {listed(found.below)}."] if found.below else []),
         _of_test(found, best),
     ]
-    return f"Too close to tell: {named} are within what chance gives. {take}", more, best
+    return f"Too close to tell: {named} differ by no more than chance gives. {take}", more, best
 
 
 def _points(difference: float) -> str:
@@ -344,16 +343,16 @@ def _speed(found: OneDataset, best: str, so_far: str = "") -> list[str]:
     if not name:
         return []
     maybe = ", which chance alone can give" if not so_far and name in found.even else so_far
-    return [
-        f"If speed matters, take {name}: {found.times(name, best)}{_lost(found.means[best] - found.means[name])}{maybe}."
-    ]
+    lost = _lost(found.means[best] - found.means[name])
+    return [f"If speed matters, take {name}: {found.times(name, best)}{lost}{maybe}."]
 
 
 def _of_test(found: OneDataset, name: str) -> str:
     """How far the number holds for other images."""
     low, high = wilson(found.means[name], found.images) or (0.0, 1.0)
     ends = f"{100 * low:.0f} to {100 * high:.0f} %"
-    return f"Of other images of the kind, {name} may get {ends} right: {counted(found.images, 'test image')} say no more."
+    images = counted(found.images, "test image", "say")
+    return f"Of other images of the kind, {name} may get {ends} right: {images} no more."
 
 
 def _beside_chance(found: OneDataset) -> list[str]:
@@ -387,6 +386,11 @@ def _taken(cell: Repeats) -> Taken:
     return {"backbone": cell.backbone, "path": commands.checkpoint(best) if there else "", "why": why}
 
 
+def _command(why: str, command: str) -> list[Command]:
+    """The command, if there is one."""
+    return [{"why": why, "command": command}] if command else []
+
+
 def _next(found: OneDataset, group: ComparableGroup, best: str, taken: Taken | None) -> list[Command]:
     """What is worth running where nothing is missing."""
     example, weights = found.cells[found.ordered[0]].runs[-1], group.setting.weights
@@ -394,22 +398,21 @@ def _next(found: OneDataset, group: ComparableGroup, best: str, taken: Taken | N
     lines: list[Command] = []
     if weights == "none":
         command = commands.grid(example, found.ordered, seeds, without=("weights",))
-        lines.append({"why": "The same from pretrained weights, which need far fewer images", "command": command})
+        lines += _command("The same from pretrained weights, which need far fewer images", command)
     others = [name for name, of in BACKBONES.items() if of.published and name not in found.cells]
     if not best:
-        check = commands.check(example)
-        return [*lines, {"why": "A look at the images", "command": check}] if check else lines
+        return lines + _command("A look at the images", commands.check(example))
     if others and weights == "imagenet":
         which = f"the other {len(others)} backbones" if len(others) > 1 else f"the other backbone, {others[0]}"
-        lines.append({"why": f"To compare {which} as well", "command": commands.grid(example, others, seeds)})
+        lines += _command(f"To compare {which} as well", commands.grid(example, others, seeds))
     if not found.short and len(found.even) > 1 and min(len(found.cells[name].runs) for name in found.even) < MORE_SEEDS:
         more = sorted({*seeds, *range(MORE_SEEDS)})[: max(MORE_SEEDS, len(seeds))]
         why = f"To tell closer ones apart, {MORE_SEEDS} trainings each; more test images would do it, too"
-        lines.append({"why": why, "command": commands.grid(example, found.even, more)})
+        lines += _command(why, commands.grid(example, found.even, more))
     if taken and taken["path"]:
         run = next(run for run in found.cells[best].runs if commands.checkpoint(run) == taken["path"])
         why = "To train the recommended network on from what it has learned"
-        lines.append({"why": why, "command": commands.from_checkpoint(run)})
+        lines += _command(why, commands.from_checkpoint(run))
     return lines
 
 
@@ -446,15 +449,14 @@ def _lacking(found: OneDataset, group: ComparableGroup, budget: str, begun: Sequ
     parts += [f"and {len(reasons) - 1} more failed"] if len(reasons) > 1 else []
     why = f"What is missing, {counted(runs, 'run')} ({'; '.join(parts)})"
     more = ["--retry-failed"] if reasons else []
-    return [{"why": why, "command": commands.grid(example, models, seeds, *more)}]
+    return _command(why, commands.grid(example, models, seeds, *more))
 
 
 def _is_of(each: Unfinished, example: Entry, group: ComparableGroup) -> bool:
     """Whether a run is one of those of the example's dataset and group, as far as is known of it."""
     if each.entry is None:
         return example.version.key.partition(" ")[0] == each.dataset
-    setting = each.entry.setting
-    if any(getattr(setting, part) != getattr(group.setting, part) for part in ("protocol", "recipe", "weights", "flags")):
+    if replace(each.entry.setting, code="") != replace(group.setting, code=""):
         return False
     return each.dataset == example.version.key or bool(each.place and each.place == example.place)
 
@@ -475,5 +477,5 @@ def unranked(begun: Sequence[Unfinished]) -> list[Command]:
         why += f" ({reasons[0][:LONGEST_REASON]})" if reasons else ""
         more = ["--retry-failed"] if reasons else []
         command = commands.grid(example, models, {each.seed for each in several}, *more)
-        lines.append({"why": why, "command": command})
+        lines += _command(why, command)
     return lines[:MOST_COMMANDS]

@@ -63,7 +63,8 @@ def _winner(block: CompleteBlock, average: Mapping[str, float], tests: Friedman,
     them = "them" if equal else "it"
     lead = listed(first)
     head = f"{equal}best average rank over {_datasets(block)}, {average[best]:.2f} among {len(names)} backbones"
-    close = f"Too close to tell: over {_datasets(block)}, {lead} {'are' if equal else 'is'} ahead by no more than chance"
+    are = "are" if equal else "is"
+    close = f"Too close to tell: over {_datasets(block)}, {lead} {are} ahead by no more than chance"
     if tests.p_f >= LEVEL:
         return (
             f"{close} gives.",
@@ -163,8 +164,9 @@ def answer_from_means(
     unpaired = [block.name(d) for d, (_, tests) in tested.items() if any(test.unpaired for test in tests.values())]
     how = [f"{unpaired_words(unpaired)}."] if unpaired else []
     evidence = [*by_dataset, f"Significance at {LEVEL}: {TESTS_OF_MEANS}.", *how, *_about(block)]
-    plain = f"{listed(first)} {'is' if len(first) == 1 else 'are'} the best on average over {_datasets(block)} so far, {value}"
-    plain += f"; whether that holds on others takes {counted(block.fewest, 'dataset')}."
+    plain = f"Take {listed(first).replace(' and ', ' or ')}: the best on average over {_datasets(block)}, {value}"
+    plain += f"; {listed(tied)} may be as good, by chance" if tied else ""
+    plain += f"; whether that holds on others takes {counted(block.fewest, 'dataset')} to tell."
     answer = f"{head}{rest}." if is_alone(block, scope) else f"{head}{rest}. {few}"
     return {"plain": plain, "answer": answer, "evidence": evidence, "tests": []}
 
@@ -226,8 +228,12 @@ def answer_without_evidence(block: CompleteBlock, scope: str, budget: Budget, or
     if len(ordered) > 1 and block.datasets:
         first = _highest(block.means, ordered)
         if len(first) < len(ordered):
-            so_far = f"So far, take {listed(first).replace(' and ', ' or ')}: the best on average over {_datasets(block)}"
-            plain = f"{so_far}, {block.means[first[0]]:.2%}; that may be chance, and {FEWEST_SEEDS} trainings of each tell."
+            so_far = (
+                f"So far, take {listed(first).replace(' and ', ' or ')}: the best on average over {_datasets(block)}"
+            )
+            plain = (
+                f"{so_far}, {block.means[first[0]]:.2%}; that may be chance, and {FEWEST_SEEDS} trainings of each tell."
+            )
         has = (
             "has the highest"
             if len(first) == 1

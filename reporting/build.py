@@ -141,7 +141,7 @@ def _caption(name: str, seeds: int, differ: bool, budget: Budget) -> str:
     what = f"Test {metric.label}{' in %' if metric.percent else ''}"
     what += " (of the test images, how many are named right)" if name == "top1" else ""
     what += "" if metric.higher_is_better else " (lower is better)"
-    mean = f"mean over {counted(seeds, 'seed')} (trainings from different random starts) ± half the 95 % interval over them"
+    mean = f"mean over {counted(seeds, 'seed')} (random starts) ± half the 95 % interval over seeds"
     mean = "one seed: no interval over seeds" if seeds == 1 else mean
     of_test = ", in brackets the 95 % interval of the test part, for its number of images" if name == "top1" else ""
     others = ", other numbers of seeds as n" if differ else ""

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from common import BACKBONES
 from datasets import DATASETS
 from engine.cli import at_home, folder
 from engine.config import FLAGS
@@ -24,15 +25,21 @@ UNKNOWN = "DIR"  # for a folder that an older record does not name
 def grid(entry: Entry, models: Sequence[str], seeds: Collection[int], *more: str, without: Collection[str] = ()) -> str:
     """The command that runs every one of `models` with every one of `seeds`, all else as the run of `entry` was.
 
-    `more` are further words of it; `without` the flags, by the names of Config's fields, that are left out.
+    `more` are further words of it; `without` the flags, by the names of Config's fields, that are left out. "" where
+    none of the backbones is known here.
     """
+    models = [name for name in models if name in BACKBONES]
+    if not models:
+        return ""
     dataset = _dataset(entry)
-    words = ["--datasets", dataset, "--models", *map(shlex.quote, models), "--seeds", *_ranges(seeds)]
+    words = ["--datasets", dataset, "--models", *models, "--seeds", *_ranges(seeds)]
     return " ".join(["python", _script("grid.py"), *words, *_flags(entry, without), *more])
 
 
 def from_checkpoint(entry: Entry) -> str:
-    """The command that trains on, with the run's own images and settings, from what it learned."""
+    """The command that trains on, with the run's own images and settings, from what it learned; "" as above."""
+    if entry.backbone not in BACKBONES:
+        return ""
     place = _dataset(entry)
     script, _, which = place.partition(":")
     if script == "folder":
@@ -40,7 +47,7 @@ def from_checkpoint(entry: Entry) -> str:
     elif entry.version.key in DATASETS:
         declared = DATASETS[entry.version.key]
         script, which = f"{declared.script_name}.py", declared.flags
-    words = [_script(script), which, "-model", shlex.quote(entry.backbone), *_flags(entry, ("weights",))]
+    words = [_script(script), which, "-model", entry.backbone, *_flags(entry, ("weights",))]
     return " ".join(["python", *filter(None, words), "--weights", checkpoint(entry)])
 
 

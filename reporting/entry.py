@@ -25,7 +25,8 @@ ROUNDING = 1e-6
 MOST_CLASSES, MOST_TEST_IMAGES = 40_000, 2_000_000  # so many pairs of classes, int32 can number
 MOST_NOTES, MOST_FLAGS, MOST_PACKAGES, MOST_CODES = 20, 100, 100, 20
 # flags that a command names beside those that asked() does: their default is the dataset's, or they are places
-BY_DATASET, PLACES = ("recipe", "size", "augment"), ("data_dir", "cache_dir", "no_cache", "tensorboard", "allow_partial")
+BY_DATASET = ("recipe", "size", "augment")
+PLACES = ("data_dir", "cache_dir", "no_cache", "tensorboard", "allow_partial")
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,9 @@ class Entry:
     split: str = ""  # its hash
     selected: tuple[int, float] | None = None  # the epoch that was chosen, and its top-1; None: not done
     files: Mapping[str, str] = field(default_factory=dict)  # sha256 of the run's files, by name; older records lack it
-    given: tuple[tuple[str, Any], ...] = ()  # the flags of its command but for backbone and seed, as commands.py needs them
+    given: tuple[
+        tuple[str, Any], ...
+    ] = ()  # the flags of its command but for backbone and seed, as commands.py needs them
     script: str = ""  # the name of the dataset's script; "": the record lacks it
 
 

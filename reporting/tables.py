@@ -90,8 +90,7 @@ def _markdown_advice(advice: Mapping[str, Any]) -> list[str]:
     if (taken := advice["taken"]) and taken["path"]:
         lines += [f"- Trained {_plain(taken['backbone'])}, {_plain(taken['why'])}: {_plain(taken['path'])}"]
     for each in advice["commands"]:
-        fence = max(["``", *re.findall("`+", each["command"])], key=len) + "`"
-        lines += ["", f"{_plain(each['why'])}:", "", fence, each["command"], fence]
+        lines += ["", f"{_plain(each['why'])}:", "", f"    {each['command']}"]
     return lines
 
 
@@ -141,7 +140,7 @@ def latex_text(report: Shown) -> str:
             caption = f"{capital(group['title'])}; {budget['words']}. {LEGEND} {unpaired_note(budget)}"
             lines += [
                 "",
-                f"% {' '.join(budget['advice']['headline'].split())}",
+                f"% {latex(budget['advice']['headline'])}",
                 r"\begin{table*}",
                 r"\centering",
                 rf"\caption{{{latex(caption)}}}",

@@ -420,7 +420,8 @@ COVERED = """() => {
 
 
 REDRAWN = """(before) => {
-    const [box, drawing] = ["#plot-cost", "#plot-cost .main-svg"].map((part) => document.querySelector(part).clientWidth);
+    const width = (part) => document.querySelector(part).clientWidth;
+    const [box, drawing] = ["#plot-cost", "#plot-cost .main-svg"].map(width);
     return drawing === box && drawing !== before;
 }"""
 
