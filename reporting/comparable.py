@@ -117,8 +117,8 @@ def in_order(names: Iterable[str], order: Iterable[str]) -> list[str]:
 def divide(entries: Iterable[Entry]) -> tuple[list[ComparableGroup], Apart]:
     """The groups and the records that are in none or may not be ranked.
 
-    Pretrained weights come before those that earlier runs began from random ones, and random ones last; of these, the
-    honest protocol before the other, and the group with most cells first.
+    Pretrained weights come before random ones, and before those of earlier runs; of these, the honest protocol before
+    the other, and the group with most cells first.
     """
     apart: Apart = []
     by_setting: dict[Setting, list[Entry]] = defaultdict(list)
@@ -145,7 +145,9 @@ def divide(entries: Iterable[Entry]) -> tuple[list[ComparableGroup], Apart]:
 def _place(group: ComparableGroup) -> tuple[Any, ...]:
     """By which groups are sorted; see divide()."""
     setting = group.setting
-    weights = {"imagenet": 0, "none": 3}.get(setting.weights, 2 if setting.weights.startswith("checkpoint") else 1)
+    of_run = setting.weights.startswith("checkpoint")
+    random = setting.weights == "none" or (of_run and setting.weights.endswith("from random weights)"))
+    weights = 3 if random else 0 if setting.weights == "imagenet" else 2 if of_run else 1
     return weights, setting.protocol != "honest", -len(group.cells), title(setting), repr(setting)
 
 
