@@ -122,11 +122,30 @@ def lines(report: dict[str, Any], out: Path) -> list[str]:
     for group in report["groups"][:1]:
         said.append(f"compared   {shortened(group['title'])}: {counted(len(group['cells']), 'cell')}")
         said += [f"caution    {warning}" for warning in group["warnings"]]
-        said.append(f"answer     {group['budgets'][0]['rankings']['overall']['answer']}")
+        said += advice_lines(group["budgets"][0])
     if len(report["groups"]) > 1:
         more = counted(len(report["groups"]) - 1, "more group")
         said.append(f"           {more} of runs in the report, each ranked by itself")
+    if not report["groups"]:
+        said += ["answer     none yet: no run is finished that can be compared", *command_lines(report["unranked"])]
     return [*said, f"report     {out / 'report.html'}"]
+
+
+def advice_lines(budget: dict[str, Any]) -> list[str]:
+    """What to take, in plain words, and what to run next."""
+    advice, ranking = budget["advice"], budget["rankings"]["overall"]
+    lines = [advice["headline"], *advice["more"]]
+    if len(ranking["asked"]) > 1:
+        lines.append(ranking["answer"])
+    said = [f"{'' if place else 'answer':11}{line}" for place, line in enumerate(lines)]
+    if (taken := advice["taken"]) and taken["path"]:
+        said += [f"weights    {taken['path']}", f"           {taken['why']}"]
+    return [*said, *command_lines(advice["commands"])]
+
+
+def command_lines(commands: list[dict[str, str]]) -> list[str]:
+    """Commands, each below what it is for."""
+    return [line for each in commands for line in (f"next       {each['why']}:", f"           {each['command']}")]
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ from reporting.words import OWN, budget_words, data_words, listed, p_text
 
 
 class Answer(TypedDict):
-    """Sentences: the answer, what it rests on, and what the tests of ranks say."""
+    """Sentences: the answer, in plain words and as the tests have it; what it rests on; what those of ranks say."""
 
+    plain: str
     answer: str
     evidence: list[str]
     tests: list[str]
@@ -47,10 +48,12 @@ def answer_from_rank_tests(
     if cliques:
         together = "; ".join(listed(clique, len(clique)) for clique in cliques)
         said.append(f"Not distinguishable from each other: {together}.")
-    return {"answer": _winner(block, average, tests, difference), "evidence": evidence, "tests": said}
+    plain, answer = _winner(block, average, tests, difference)
+    return {"plain": plain, "answer": answer, "evidence": evidence, "tests": said}
 
 
-def _winner(block: CompleteBlock, average: Mapping[str, float], tests: Friedman, difference: float) -> str:
+def _winner(block: CompleteBlock, average: Mapping[str, float], tests: Friedman, difference: float) -> tuple[str, str]:
+    """The answer in plain words, and as the tests have it."""
     names = _by_rank(block, average)
     best = names[0]
     first = [name for name in names if average[name] - average[best] < EQUAL]
@@ -60,18 +63,25 @@ def _winner(block: CompleteBlock, average: Mapping[str, float], tests: Friedman,
     them = "them" if equal else "it"
     lead = listed(first)
     head = f"{equal}best average rank over {_datasets(block)}, {average[best]:.2f} among {len(names)} backbones"
+    are = "are" if equal else "is"
+    close = f"Too close to tell: over {_datasets(block)}, {lead} {are} ahead by no more than chance"
     if tests.p_f >= LEVEL:
         return (
+            f"{close} gives.",
             f"No winner: over {_datasets(block)}, the average ranks of {len(names)} backbones do not differ "
-            f"significantly ({p_text(tests.p_f)}). {lead} {'share' if equal else 'has'} the best, {average[best]:.2f}."
+            f"significantly ({p_text(tests.p_f)}). {lead} {'share' if equal else 'has'} the best, {average[best]:.2f}.",
         )
+    take = f"Take {lead.replace(' and ', ' or ')}: the best over {_datasets(block)}"
     if not even:
-        return f"{lead}: {head}, significantly better than every other."
+        return f"{take}, by more than chance gives.", f"{lead}: {head}, significantly better than every other."
     if len(even) == len(others):
-        return f"{lead}: {head}, but no other can be told apart from {them}."
+        return f"{close} gives.", f"{lead}: {head}, but no other can be told apart from {them}."
     worse = len(others) - len(even)
     rest = "the other one is" if worse == 1 else f"the other {worse} are"
-    return f"{lead}: {head}. {listed(even)} can't be told apart from {them}; {rest} significantly worse."
+    return (
+        f"{take}; {listed(even)} {'comes' if len(even) == 1 else 'come'} so close that chance may be all.",
+        f"{lead}: {head}. {listed(even)} can't be told apart from {them}; {rest} significantly worse.",
+    )
 
 
 def _friedman_sentence(block: CompleteBlock, tests: Friedman) -> str:
@@ -90,14 +100,16 @@ def answer_from_signed_ranks(block: CompleteBlock, average: Mapping[str, float],
     test = f"{p_text(p)} by Wilcoxon's signed-rank test over {_datasets(block)}"
     if differing < FEWEST_SIGNS:
         test += f", of which only {differing} {'differs' if differing == 1 else 'differ'}: {_least(differing)}"
+    plain = f"Too close to tell: over {_datasets(block)}, {best} and {other} differ by no more than chance gives."
     if not differing:
         answer = f"No winner: {best} and {other} are equal on each of {_datasets(block)}."
     elif p < LEVEL:
+        plain = f"Take {best}: better than {other} over {_datasets(block)}, by more than chance gives."
         answer = f"{best}: significantly better than {other} ({test})."
     else:
         answer = f"No winner: {best} and {other} can't be told apart ({test})."
     evidence = [_ranks_sentence(average, [best, other]), _mean_sentence(block, block.backbones), *_about(block)]
-    return {"answer": answer, "evidence": evidence, "tests": [f"{best} against {other}: {test}."]}
+    return {"plain": plain, "answer": answer, "evidence": evidence, "tests": [f"{best} against {other}: {test}."]}
 
 
 def _least(differing: int) -> str:
@@ -152,7 +164,11 @@ def answer_from_means(
     unpaired = [block.name(d) for d, (_, tests) in tested.items() if any(test.unpaired for test in tests.values())]
     how = [f"{unpaired_words(unpaired)}."] if unpaired else []
     evidence = [*by_dataset, f"Significance at {LEVEL}: {TESTS_OF_MEANS}.", *how, *_about(block)]
-    return {"answer": f"{head}{rest}. {few}", "evidence": evidence, "tests": []}
+    plain = f"Take {listed(first).replace(' and ', ' or ')}: the best on average over {_datasets(block)}, {value}"
+    plain += f"; {listed(tied)} may be as good, by chance" if tied else ""
+    plain += f"; whether that holds on others takes {counted(block.fewest, 'dataset')} to tell."
+    answer = f"{head}{rest}." if is_alone(block, scope) else f"{head}{rest}. {few}"
+    return {"plain": plain, "answer": answer, "evidence": evidence, "tests": []}
 
 
 def _each(others: Sequence[str]) -> str:
@@ -208,9 +224,16 @@ def answer_without_evidence(block: CompleteBlock, scope: str, budget: Budget, or
         of_all = "" if len(block.short) == len(block.cells) else f" of {len(block.cells)}"
         have = "has" if len(block.short) == 1 else "have"
         reason = f"{all_of}{of_all} cells {have} fewer than {FEWEST_SEEDS} seeds"
-    evidence = []
+    evidence, plain = [], f"Nothing can be said yet: {reason}."
     if len(ordered) > 1 and block.datasets:
         first = _highest(block.means, ordered)
+        if len(first) < len(ordered):
+            so_far = (
+                f"So far, take {listed(first).replace(' and ', ' or ')}: the best on average over {_datasets(block)}"
+            )
+            plain = (
+                f"{so_far}, {block.means[first[0]]:.2%}; that may be chance, and {FEWEST_SEEDS} trainings of each tell."
+            )
         has = (
             "has the highest"
             if len(first) == 1
@@ -221,14 +244,24 @@ def answer_without_evidence(block: CompleteBlock, scope: str, budget: Budget, or
         so_far = f"So far, without a claim: {listed(first)} {has} mean top-1 over {_datasets(block)}"
         evidence.append(f"{so_far}, {block.means[first[0]]:.2%}.")
     about = _about(block) if block.datasets else []
-    return {"answer": f"Not enough evidence: {reason}.", "evidence": [*evidence, *about], "tests": []}
+    return {
+        "plain": plain,
+        "answer": f"Not enough evidence: {reason}.",
+        "evidence": [*evidence, *about],
+        "tests": [],
+    }
+
+
+def is_alone(block: CompleteBlock, scope: str) -> bool:
+    """Whether there is a single dataset, such that ranks over several are not the question."""
+    return scope == "overall" and len(block.asked) == 1
 
 
 def missing(block: CompleteBlock, scope: str, kind: str, cliques: bool) -> list[str]:
     """List what it would take to say more, in numbers; `cliques`: whether some backbones can't be told apart."""
     lines = []
     if not block.asked:
-        known = [dataset.key for dataset in PUBLISHED if scope in ("overall", dataset.domain)]
+        known = [dataset.name for dataset in PUBLISHED if scope in ("overall", dataset.domain)]
         which = f" ({listed(known)})" if known else ""
         lines.append(f"{FEWEST_SEEDS} seeds of at least two backbones on a dataset{which}")
     elif len(block.backbones) < 2:
@@ -241,7 +274,7 @@ def missing(block: CompleteBlock, scope: str, kind: str, cliques: bool) -> list[
         cells = [f"{block.cells[key].dataset_name}/{key[1]} has {seeds}" for key, seeds in short.items()]
         lines.append(f"{counted(runs, 'more run')} for {FEWEST_SEEDS} seeds in every cell: {listed(cells)}")
     lacking = block.fewest - len(block.independent)
-    if block.datasets and len(block.backbones) > 1 and lacking > 0:
+    if block.datasets and len(block.backbones) > 1 and lacking > 0 and not is_alone(block, scope):
         which = (
             "the rank test of two backbones, which takes" if block.fewest == FEWEST_SIGNS else "rank tests, which take"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 
 from engine.environment import git_commit
 from engine.errors import counted
-from reporting import cells, comparable, published, ranking
+from reporting import advice, cells, comparable, published, ranking
+from reporting.advice import Unfinished
 from reporting.collect import Collected
 from reporting.comparable import DOMAINS, ComparableGroup, in_order
 from reporting.costs import ShownCells, averages, costs
@@ -39,6 +41,7 @@ def build(collected: Collected, runs: Path, thumbnails: bool = True) -> dict[str
     )
     skipped = [*collected.skipped, *verified.skipped]
     no_curve: list[dict[str, str]] = []
+    begun = advice.unfinished(verified.entries, collected.failed)
     return {
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "runs": clean(str(runs)),
@@ -56,7 +59,8 @@ def build(collected: Collected, runs: Path, thumbnails: bool = True) -> dict[str
         # of a claim; "pair": datasets of one about two backbones
         "fewest": {"seeds": FEWEST_SEEDS, "datasets": FEWEST_DATASETS, "pair": FEWEST_SIGNS},
         "most_curves": cells.MOST_CURVES,
-        "groups": [_group(group, limits, skipped, no_curve) for group in groups],
+        "groups": [_group(group, limits, skipped, no_curve, begun) for group in groups],
+        "unranked": advice.unranked(begun),  # the commands of what is not finished, where there is no group
         "unfit": [line["run"] for line in verified.unfit],  # those of `apart` that their own files contradict
         "apart": sorted([*apart, *verified.unfit], key=lambda line: line["run"]),
         "skipped": sorted({line["path"]: line for line in reversed(skipped)}.values(), key=lambda line: line["path"]),
@@ -66,7 +70,11 @@ def build(collected: Collected, runs: Path, thumbnails: bool = True) -> dict[str
 
 
 def _group(
-    group: ComparableGroup, limits: cells.Limits, skipped: list[dict[str, str]], no_curve: list[dict[str, str]]
+    group: ComparableGroup,
+    limits: cells.Limits,
+    skipped: list[dict[str, str]],
+    no_curve: list[dict[str, str]],
+    begun: Sequence[Unfinished],
 ) -> dict[str, Any]:
     setting = group.setting
     paper = setting.protocol == "paper"
@@ -75,7 +83,7 @@ def _group(
     budgets = []
     for index, budget in enumerate(group.budgets):
         of_budget = {(cell["d"], cell["b"]): cell for cell in shown if cell["budget"] == index}
-        budgets.append(_budget(group, budget, of_budget, models))
+        budgets.append(_budget(group, budget, of_budget, models, begun))
     return {
         "id": comparable.identity(setting),
         "title": comparable.title(setting),
@@ -99,12 +107,19 @@ def _group(
     }
 
 
-def _budget(group: ComparableGroup, budget: Budget, shown: ShownCells, models: list[dict[str, Any]]) -> dict[str, Any]:
+def _budget(
+    group: ComparableGroup,
+    budget: Budget,
+    shown: ShownCells,
+    models: list[dict[str, Any]],
+    begun: Sequence[Unfinished],
+) -> dict[str, Any]:
     """What is said of a group's runs with one budget."""
     scopes = ("overall", *in_order({*DOMAINS, *group.domains}, DOMAINS))
     several = Counter(len(cell["seeds"]) for cell in shown.values())
     seeds = max(several, key=lambda seeds: (several[seeds], seeds))
     enough = [cell["enough"] for cell in shown.values()]
+    rankings = {scope: ranking.ranking(group, budget, scope) for scope in scopes}
     return {
         "name": str(budget),
         "words": budget_words(budget),
@@ -114,7 +129,8 @@ def _budget(group: ComparableGroup, budget: Budget, shown: ShownCells, models: l
         "unpaired": [group.examples[key].name for d, key in enumerate(group.datasets) if _unpaired(shown, d)],
         "captions": {metric: _caption(metric, seeds, len(several) > 1, budget) for metric in reported_metrics()},
         "averages": averages(group, shown),
-        "rankings": {scope: ranking.ranking(group, budget, scope) for scope in scopes},
+        "rankings": rankings,
+        "advice": advice.advise(group, budget, rankings["overall"], begun),
         "costs": costs(group, budget, shown, models),
         "pairs": ranking.pairs(group, budget),
     }
@@ -124,8 +140,9 @@ def _caption(name: str, seeds: int, differ: bool, budget: Budget) -> str:
     """Return the caption of the accuracy table; `differ`: whether some cells have other numbers of seeds."""
     metric = reported_metrics()[name]
     what = f"Test {metric.label}{' in %' if metric.percent else ''}"
+    what += " (of the test images, how many are named right)" if name == "top1" else ""
     what += "" if metric.higher_is_better else " (lower is better)"
-    mean = f"mean over {counted(seeds, 'seed')} ± half the 95 % interval over seeds"
+    mean = f"mean over {counted(seeds, 'seed')} (random starts) ± half the 95 % interval over seeds"
     mean = "one seed: no interval over seeds" if seeds == 1 else mean
     of_test = ", in brackets the 95 % interval of the test part, for its number of images" if name == "top1" else ""
     others = ", other numbers of seeds as n" if differ else ""

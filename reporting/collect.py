@@ -31,7 +31,7 @@ class Collected:
 
     entries: list[Entry] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)  # path, reason
-    failed: list[dict[str, str]] = field(default_factory=list)  # cell, reason, tail
+    failed: list[dict[str, str]] = field(default_factory=list)  # cell, reason, tail; what it was of, where it says so
 
 
 def collect(runs: Path, ignore: Path | None = None) -> Collected:
@@ -121,6 +121,8 @@ def _read_failures(folder: Path, files: list[str], collected: Collected) -> None
             text = "\n".join(map(str, tail)) if isinstance(tail, list) else str(tail)
             reason = shortened(str(content["reason"]), lines=True)
             collected.failed.append({"cell": cell, "reason": reason, "tail": clean(text[-LONGEST_TAIL:], lines=True)})
+            named = [name for name in ("dataset", "model", "seed", "budget") if content.get(name) is not None]
+            collected.failed[-1] |= {name: shortened(str(content[name])) for name in named}
 
 
 def _name(path: Path, runs: Path) -> str:

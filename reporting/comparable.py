@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -60,8 +61,8 @@ class Repeats:
 
     @property
     def dataset_name(self) -> str:
-        """What sentences call its dataset: by its key, if that is a published one's."""
-        return self.dataset if self.runs[0].published else self.runs[0].name
+        """What sentences call its dataset."""
+        return self.runs[0].name
 
     def mean(self) -> float:
         """Return the mean top-1 over seeds."""
@@ -134,7 +135,11 @@ def in_order(names: Iterable[str], order: Iterable[str]) -> list[str]:
 
 
 def divide(entries: Iterable[Entry]) -> tuple[list[ComparableGroup], Apart]:
-    """The groups, that with most cells first, and the records that are in none or may not be ranked."""
+    """The groups and the records that are in none or may not be ranked.
+
+    Pretrained weights come before random ones, and before those of earlier runs; of these, the honest protocol before
+    the other, and the group with most cells first.
+    """
     apart: Apart = []
     by_setting: dict[Setting, list[Entry]] = defaultdict(list)
     rankable = []
@@ -153,10 +158,17 @@ def divide(entries: Iterable[Entry]) -> tuple[list[ComparableGroup], Apart]:
             cells[entry.version.key, entry.backbone, entry.budget].append(entry)
         repeats = {key: Repeats(*key, tuple(sorted(runs, key=lambda run: run.seed))) for key, runs in cells.items()}
         groups.append(ComparableGroup(setting, repeats))
-    groups.sort(
-        key=lambda group: (-len(group.cells), group.setting.protocol, title(group.setting), repr(group.setting))
-    )
+    groups.sort(key=_place)
     return groups, sorted(apart, key=lambda line: line["run"])
+
+
+def _place(group: ComparableGroup) -> tuple[Any, ...]:
+    """By which groups are sorted; see divide()."""
+    setting = group.setting
+    of_run = setting.weights.startswith("checkpoint")
+    random = setting.weights == "none" or (of_run and setting.weights.endswith("from random weights)"))
+    weights = 3 if random else 0 if setting.weights == "imagenet" else 2 if of_run else 1
+    return weights, setting.protocol != "honest", -len(group.cells), title(setting), repr(setting)
 
 
 def not_to_be_ranked(entry: Entry) -> str | None:
@@ -184,7 +196,8 @@ def _one_version(entries: Sequence[Entry], apart: Apart) -> list[Entry]:
             if version == best:
                 kept += members
             else:
-                reason = f"another version of {best.key} than the one compared: {_differences(version, best)}"
+                name = several[best][0].name
+                reason = f"another version of {name} than the one compared: {_differences(version, best)}"
                 apart += [{"run": entry.run, "reason": reason} for entry in members]
     return kept
 

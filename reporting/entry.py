@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from engine.config import MOST_FOLDS, asked_settings, in_words
+from engine.config import FLAGS, MOST_FOLDS, asked, asked_settings, in_words
 from engine.metrics import METRICS, Metric, of_confusion
 from engine.paths import without_home
 from engine.records.identity import codes_of, saw_test_images
@@ -24,6 +24,9 @@ ROUNDING = 1e-6
 # what a record can say and a report still shows
 MOST_CLASSES, MOST_TEST_IMAGES = 40_000, 2_000_000  # so many pairs of classes, int32 can number
 MOST_NOTES, MOST_FLAGS, MOST_PACKAGES, MOST_CODES, MOST_WORDS = 20, 100, 100, 20, 200
+# flags that a command names beside those that asked() does: their default is the dataset's, or they are places
+BY_DATASET = ("recipe", "size", "augment")
+PLACES = ("labels", "data_dir", "cache_dir", "no_cache", "tensorboard", "allow_partial")
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,8 @@ class Entry:
     split: str = ""  # its hash
     selected: tuple[int, float] | None = None  # the epoch that was chosen, and its top-1; None: not done
     files: Mapping[str, str] = field(default_factory=dict)  # sha256 of the run's files, by name; older records lack it
+    given: tuple[tuple[str, Any], ...] = ()  # its command's flags, but for backbone, seed and fold
+    script: str = ""  # the name of the dataset's script; "": the record lacks it
     fold: Fold | None = None
     folds: tuple[Entry, ...] = ()  # of which it was pooled, in their order
 
@@ -176,6 +181,7 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
         raise ValueError(f"status is {status!r:.40}")
     version, setting = _version(record, shared), _setting(record)
     taken = _maybe(lambda several: tuple(whole(one) for one in several), dataset.get("taken"))
+    given, command = _given(config), record["environment"].get("command") or [""]
     return Entry(
         run=run,
         folder=folder,
@@ -205,6 +211,18 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
         selected=_selected(record["selection"]) if status == "done" else None,
         fold=_fold(record),
         files={name: text(digest) for name, digest in dict(record.get("files") or {}).items() if name in FILES},
+        given=shared.setdefault(given, given),
+        script=text(command[0]),
+    )
+
+
+def _given(config: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """The flags of the run's command, as far as grid.py and the scripts have them today."""
+    beyond = asked(config)
+    names = [name for name in FLAGS if name in beyond or name in BY_DATASET or (name in PLACES and config.get(name))]
+    values = {name: config[name] for name in names if name in config and name not in ("model", "seed", "fold")}
+    return tuple(
+        (name, text(value, LONGEST_PATH) if isinstance(value, str) else option(value)) for name, value in values.items()
     )
 
 

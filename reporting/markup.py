@@ -9,19 +9,35 @@ from html import escape
 from engine.errors import agreeing, counted
 from reporting.answers import unpaired_words
 from reporting.cells import parts
-from reporting.statistics import FEWEST_DATASETS, FEWEST_SEEDS, FEWEST_SIGNS, LEVEL, TESTS_OF_MEANS
+from reporting.statistics import FEWEST_DATASETS, FEWEST_SEEDS, FEWEST_SIGNS, LEVEL
 from reporting.words import Shown, capital
 
 ABSENT = '<span class="absent">\N{EN DASH}</span>'
 SURER = "What would make it surer:"
+HOW_SURE = "How sure is this?"
+# for those who do not compare networks every day: what the evidence and the tables call things
+GLOSSARY = {
+    "backbone": "a network that has learned to see on other images, and whose last layer is made anew for these",
+    "seed": "the number that a random start is made from; trainings with different seeds show how much is luck",
+    "top-1": "the share of test images of which the class named first is the right one",
+    "train, val, test": "the images that are learned from; those that choose the epoch; those that are counted here, "
+    "which had no part in either (under the paper protocol, test chooses the epoch)",
+    "95 % interval": "where the number would lie 19 times of 20, had other seeds, or other test images, been drawn",
+    "significantly": f"by more than chance gives more often than {LEVEL:g} of the times",
+    "Holm-corrected": "made stricter, since of many comparisons some would come out by luck",
+    "t test, Welch, exact test": "ways to compute how often chance alone gives such a difference",
+    "rank tests (Friedman, Nemenyi)": "the same, of the places that backbones take on many datasets",
+    "cell": "one backbone on one dataset, all its seeds",
+    "recipe, protocol": "how the network is trained; which images choose the epoch (docs/protocols.md)",
+}
 # page.js hides those that do not hold of what is chosen
 LEGEND = (
     '<p class="legend"><span><b>Bold</b>: best mean of the dataset</span> '
-    f'<span id="legend-tied"><u>underlined</u>: not significantly below it at {LEVEL} ({TESTS_OF_MEANS})</span> '
-    f'<span id="legend-few" hidden>Of cells under {FEWEST_SEEDS} seeds nothing is claimed, marked or not.</span> '
+    '<span id="legend-tied"><u>underlined</u>: too close to it to tell</span> '
+    f'<span id="legend-few" hidden>Under {FEWEST_SEEDS} seeds nothing is claimed, marked or not.</span> '
     '<span id="legend-unpaired" hidden>{unpaired}</span> '
     '<span id="legend-no-ties" hidden>Ties are claimed for top-1 only.</span> '
-    '<span class="on-screen needs-script">Choose a cell to see it in detail.</span> '
+    '<span class="on-screen needs-script">Choose a number to see it in detail.</span> '
     '<span id="legend-average" hidden>Average: over the datasets shown, only where all are there.</span> '
     '<span id="legend-hidden" hidden>Marks are among all backbones, hidden ones too.</span></p>'
 )
@@ -51,21 +67,53 @@ def no_answer(report: Shown) -> str:
         f"{len(report['apart']):,} {agreeing(len(report['apart']), 'are')} listed apart below, with the reason."
     )
     missing = _missing("What is missing:", [line])
-    return f'<p class="answer open">Not enough evidence: no record can be ranked.</p>{missing}'
+    head = '<p class="answer open">No answer yet: no run is finished that can be compared.</p>'
+    return f"{head}{missing}{_commands(report['unranked'])}"
 
 
 def answer(group: Shown, budget: int) -> str:
-    """The answers of a comparable group and a budget, for all data and for each domain."""
+    """The answers of a comparable group and a budget, in plain words, and for all data and for each domain."""
     words, rankings = group["budgets"][budget]["words"], group["budgets"][budget]["rankings"]
-    text = f'<p class="group">{escape(capital(group["title"]))}. {escape(capital(words))}.</p>'
-    text += "".join(f'<p class="warning">{escape(capital(warning))}.</p>' for warning in group["warnings"])
-    text += _finding(rankings["overall"], "answer")
+    text = _advice(group["budgets"][budget]["advice"], group["warnings"])
+    of_group = f'<p class="group">{escape(capital(group["title"]))}. {escape(capital(words))}.</p>'
+    if len(rankings["overall"]["asked"]) < 2:  # what others would say of ranks is no answer to whoever has one dataset
+        folded = of_group + _finding(rankings["overall"], "tested-answer") + _glossary()
+        return f'{text}<details class="sure"><summary>{HOW_SURE}</summary>{folded}</details>'
+    text += of_group + _finding(rankings["overall"], "tested-answer")
     domains = "".join(
         f'<section class="{"domain" if rankings[domain]["enough"] else "domain open"}">'
         f"<h2>{escape(capital(domain))}</h2>{_finding(rankings[domain], 'domain-answer')}</section>"
         for domain in group["answered"][1:]
     )
-    return f'{text}<div class="domains">{domains}</div>'
+    words = f'<details class="sure"><summary>What the words mean</summary>{_glossary()}</details>'
+    return f'{text}<div class="domains">{domains}</div>{words}'
+
+
+def _advice(advice: Shown, warnings: Iterable[str]) -> str:
+    """What to take, in plain words, where it lies, and what to run next."""
+    said = escape(advice["headline"])
+    if split := re.match(r"(.+?[^.]\.) (Take .+)$", advice["headline"], re.DOTALL):
+        said = f'{escape(split[1])}<span class="rest"> {escape(split[2])}</span>'
+    text = f'<p class="answer{" open" if advice["open"] else ""}">{said}</p>'
+    text += "".join(f'<p class="warning">{escape(capital(warning))}.</p>' for warning in warnings)
+    text += f'<ul class="plain">{_items(advice["more"])}</ul>' if advice["more"] else ""
+    taken = advice["taken"]
+    if taken and taken["path"]:
+        head = f"The trained {escape(taken['backbone'])}"
+        text += f'<div class="next"><p>{head}: {escape(taken["why"])}</p><pre>{escape(taken["path"])}</pre></div>'
+    return text + _commands(advice["commands"])
+
+
+def _commands(commands: Iterable[Shown]) -> str:
+    return "".join(
+        f'<div class="next"><p>{escape(each["why"])}:</p><pre>{escape(each["command"])}</pre></div>'
+        for each in commands
+    )
+
+
+def _glossary() -> str:
+    words = "".join(f"<dt>{escape(word)}</dt><dd>{escape(capital(means))}.</dd>" for word, means in GLOSSARY.items())
+    return f'<dl class="glossary">{words}</dl>'
 
 
 def _finding(ranking: Shown, name: str) -> str:
@@ -77,7 +125,7 @@ def _finding(ranking: Shown, name: str) -> str:
     evidence = f'<ul class="evidence">{_items(ranking["evidence"])}</ul>' if ranking["evidence"] else ""
     missing = _missing(SURER if enough else "What is missing:", ranking["missing"])
     text = f'<p class="{name if enough else name + " open"}">{said}</p>'
-    if name == "answer":
+    if name != "domain-answer":
         return text + evidence + missing
     # of a domain with an answer, what it rests on comes on request
     folded = evidence + (missing if enough else "")

@@ -42,6 +42,7 @@ def ranking(group: ComparableGroup, budget: Budget, scope: str) -> dict[str, Any
         "kind": kind,
         "enough": kind == "tested",
         "backbones": ordered,
+        "asked": block.asked,
         "datasets": block.datasets,
         "independent": len(block.independent),
         "left_out": block.left_out,

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy import special, stats
 
 LEVEL = 0.05
+Z = float(stats.norm.ppf(1 - LEVEL / 2))  # the normal distribution's 97.5 % point
 FEWEST_SEEDS = 3
 FEWEST_DATASETS = 5
 # of a two-sided test of signs, and of signed ranks, whose p over n differences is 2 / 2^n at least: 0.0625 with five
@@ -47,9 +48,8 @@ def wilson(share: float, images: int) -> tuple[float, float] | None:
     """
     if images < 1:
         return None
-    z = float(stats.norm.ppf(1 - LEVEL / 2))
-    middle, scale = share + z * z / (2 * images), 1 + z * z / images
-    half = z * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
+    middle, scale = share + Z * Z / (2 * images), 1 + Z * Z / images
+    half = Z * math.sqrt(share * (1 - share) / images + (Z / (2 * images)) ** 2)
     return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 

@@ -66,6 +66,7 @@ def markdown_text(report: Shown) -> str:
         lines += [f"- {_plain(note)}" for note in [*group["settings"], *group["notes"]]]
         for index, budget in enumerate(group["budgets"]):
             lines += ["", f"### {_plain(capital(budget['words']))}", ""]
+            lines += [*_markdown_advice(budget["advice"]), ""]
             for scope in group["answered"]:
                 lines += _markdown_answer(scope, budget["rankings"][scope])
             lines += ["", *_markdown_table(group, index)]
@@ -82,6 +83,15 @@ def markdown_text(report: Shown) -> str:
             lines += ["", f"## {what}", ""]
             lines += [f"- {_plain(line[where])}: {_plain(line['reason'])}" for line in report[key]]
     return "\n".join(lines) + "\n"
+
+
+def _markdown_advice(advice: Mapping[str, Any]) -> list[str]:
+    lines = [f"**{_plain(advice['headline'])}**", "", *(f"- {_plain(line)}" for line in advice["more"])]
+    if (taken := advice["taken"]) and taken["path"]:
+        lines += [f"- Trained {_plain(taken['backbone'])}, {_plain(taken['why'])}: {_plain(taken['path'])}"]
+    for each in advice["commands"]:
+        lines += ["", f"{_plain(each['why'])}:", "", f"    {each['command']}"]
+    return lines
 
 
 def _markdown_answer(scope: str, ranking: Mapping[str, Any]) -> list[str]:
@@ -130,6 +140,7 @@ def latex_text(report: Shown) -> str:
             caption = f"{capital(group['title'])}; {budget['words']}. {LEGEND} {unpaired_note(budget)}"
             lines += [
                 "",
+                f"% {latex(budget['advice']['headline'])}",
                 r"\begin{table*}",
                 r"\centering",
                 rf"\caption{{{latex(caption)}}}",

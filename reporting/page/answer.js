@@ -15,6 +15,8 @@ function renderAnswer() {
 
 function renderRanks() {
   const { group, budget, hidden } = state;
+  const datasets = new Set(group.cells.filter((cell) => cell.budget === budget).map(({ d }) => d));
+  byId("ranks").hidden = datasets.size < 2; // a rank on one dataset says no more than its accuracy
   const ranking = group.budgets[budget].rankings[scope()];
   const words = [...written("ranks").children].find((part) => part.dataset.scope === scope());
   const diagram = words.querySelector(".diagram");

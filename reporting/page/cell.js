@@ -25,7 +25,7 @@ function renderCell() {
   if (!(detail instanceof Promise)) return show(detail);
   detail.then(show).catch((problem) => {
     byId("cell-summary").replaceChildren(
-      element("p", { class: "note" }, `This browser can't show the cell's details: ${problem.message}`),
+      element("p", { class: "note" }, `This browser can't show the details: ${problem.message}`),
     );
   });
 }

@@ -34,8 +34,8 @@ function renderCost() {
       .filter(({ x }) => present(x));
     if (drawn.length) return costPlot(box, drawn);
     return points.length
-      ? `No record of these cells says its ${report.costs[axis].label}.`
-      : "No backbone has cells to show here.";
+      ? `No record of these runs says its ${report.costs[axis].label}.`
+      : "No backbone has results to show here.";
   });
 }
 

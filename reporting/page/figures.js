@@ -1,6 +1,6 @@
 // The plots over many cells: paired differences, less data, learning curves.
 
-const NO_LINE = "No backbone shown has cells at more than one size on all of the same datasets.";
+const NO_LINE = "No backbone shown was run at more than one size on all of the same datasets.";
 
 function renderPairs() {
   const { group, pair } = state;

@@ -102,7 +102,7 @@ function fillSelects() {
   const all = group.backbones.map(({ name }) => [name, name]);
   fillSelect(
     "group",
-    numbered(report.groups, ({ title, cells }) => `${capital(title)} (${count(cells.length, "cell")})`),
+    numbered(report.groups, ({ title, cells }) => `${capital(title)} (${count(cells.length, "result")})`),
     report.groups.indexOf(group),
   );
   fillSelect(
@@ -122,6 +122,10 @@ function fillSelects() {
   fillSelect("cell-backbone", backbones, state.backbone);
   const curves = { curve: `top-1 on ${group.selection}`, loss: "training loss" };
   fillSelect("learning-curve", Object.entries(curves), state.learningCurve);
+  for (const id of ["group", "budget", "domain"]) {
+    const select = byId(id);
+    select.closest("label").hidden = select.options.length < (id === "domain" ? 3 : 2); // all, and a single one
+  }
   byId("cost-log").checked = state.costLog;
   byId("learning-seeds").checked = state.learningSeeds;
 }

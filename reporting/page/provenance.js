@@ -54,7 +54,7 @@ function renderProvenance() {
       element(
         "summary",
         {},
-        `${count(rows.length, "way")} in which these ${count(group.cells.length, "cell")} were made`,
+        `${count(rows.length, "way")} in which these ${count(group.cells.length, "result")} were made`,
       ),
       sortable("provenance-table", {
         caption: "Weights, versions, hashes and hardware; a row where they differ",
@@ -74,7 +74,7 @@ function provenanceColumns() {
   return [
     { name: "Datasets", head: true, up: true, value: ({ cells }) => span(cells.map(({ d }) => datasets[d].name)) },
     text("Backbones", ({ cells }) => span(cells.map(({ b }) => backbones[b].name))),
-    { name: "Cells", value: ({ cells }) => cells.length },
+    { name: "Results", value: ({ cells }) => cells.length },
     text("Recipe", ({ recipe }) => recipe),
     text("Weights", ({ weights, weights_sha256: sha }) =>
       sha ? `${weights} (sha256 ${sha.split(" and ").map(start).join(" and ")})` : weights,
@@ -118,7 +118,7 @@ function renderApart() {
       ? element(
           "details",
           {},
-          element("summary", {}, `Failed: ${count(failed.length, "cell")}`),
+          element("summary", {}, `Failed: ${count(failed.length, "run")}`),
           failed.map(({ cell, reason, tail }) =>
             element(
               "div",

@@ -117,7 +117,7 @@ function renderAccuracy() {
   const means = averages[scope()]?.[metric];
   legend(means && backbones.some((b) => !present(means[b])));
   if (!datasets.length || !backbones.length) {
-    byId("accuracy-body").replaceChildren(element("p", { class: "note" }, "No cell is left by these filters."));
+    byId("accuracy-body").replaceChildren(element("p", { class: "note" }, "Nothing is left by these filters."));
     return;
   }
   const columns = [

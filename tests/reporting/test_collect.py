@@ -112,7 +112,15 @@ def test_a_mess(tmp_path: Path) -> None:
         "photos": "9 files that are no records",
     }
     assert found.failed == [
-        {"cell": "dtd-regnet-seed0", "reason": "out of memory <b>", "tail": "epoch 1\nerror: out of memory"}
+        {
+            "cell": "dtd-regnet-seed0",
+            "reason": "out of memory <b>",
+            "tail": "epoch 1\nerror: out of memory",
+            "dataset": "dtd",
+            "model": "regnet",
+            "seed": "0",
+            "budget": "all",
+        }
     ]
 
 

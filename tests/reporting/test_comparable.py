@@ -131,7 +131,7 @@ def test_one_version_of_a_dataset_in_a_group(tmp_path: Path, changes: dict[str, 
     two = [synthetic.record("ucmerced", "swin", seed) for seed in (0, 2)]
     (group,), (line,) = divided(tmp_path, *two, changed(9, **changes))
     assert [entry.seed for entry in group.entries] == [0, 2]
-    assert line["reason"] == f"another version of ucmerced than the one compared: {reason}"
+    assert line["reason"] == f"another version of UCMerced than the one compared: {reason}"
 
 
 def test_an_older_record_is_not_said_to_be_of_other_images(tmp_path: Path) -> None:
@@ -180,15 +180,18 @@ def test_budgets_are_cells_of_their_own(tmp_path: Path) -> None:
     assert len(group.cells) == 4
 
 
-def test_the_largest_group_comes_first_and_honest_before_paper(tmp_path: Path) -> None:
+def test_pretrained_groups_come_first_then_honest_ones_then_the_largest(tmp_path: Path) -> None:
     paper = [synthetic.record("ucmerced", name, protocol="paper") for name in ("swin", "resnet")]
     honest = [synthetic.record("ucmerced", name) for name in ("swin", "resnet")]
     linear = [changed(config={"tune": "linear"})]
-    found, _ = divided(tmp_path, *linear, *paper, *honest)
-    assert [(group.setting.protocol, len(group.cells)) for group in found] == [
-        ("honest", 2),
-        ("paper", 2),
-        ("honest", 1),
+    nothing = {"weights": "none", "weights_sha256": None}
+    random = [synthetic.record("ucmerced", name, backbone=nothing) for name in ("swin", "resnet", "regnet")]
+    found, _ = divided(tmp_path, *linear, *paper, *honest, *random)
+    assert [(group.setting.protocol, group.setting.weights, len(group.cells)) for group in found] == [
+        ("honest", "imagenet", 2),
+        ("honest", "imagenet", 1),
+        ("paper", "imagenet", 2),
+        ("honest", "none", 3),
     ]
 
 

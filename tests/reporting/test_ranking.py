@@ -128,8 +128,8 @@ def test_too_few_seeds_in_one_cell(tmp_path: Path) -> None:
     assert found["cliques"] == found["tests"] == []
     assert found["answer"] == "Not enough evidence: 4 of 20 cells have fewer than 3 seeds."
     assert found["missing"] == [
-        "4 more runs for 3 seeds in every cell: rsna/resnet has 2, rsna/convnext has 2, rsna/swin has 2 and "
-        "rsna/mobilenet has 2"
+        "4 more runs for 3 seeds in every cell: RSNA Pneumonia/resnet has 2, RSNA Pneumonia/convnext has 2, RSNA "
+        "Pneumonia/swin has 2 and RSNA Pneumonia/mobilenet has 2"
     ]
     assert "without a claim: convnext has the highest mean top-1" in found["evidence"][0]
 
@@ -144,7 +144,9 @@ def test_four_datasets_are_not_tested(tmp_path: Path) -> None:
     found = ranked(tmp_path, *grid(FIVE[:4]))
     assert (found["kind"], found["enough"], found["tests"], found["svg"]) == ("means", False, [], None)
     assert found["missing"] == ["1 more dataset for rank tests, which take 5"]
-    assert found["answer"].startswith("convnext: best mean top-1 on ucmerced, eurosat, galaxy10 and breakhis_40x, 95.")
+    assert found["answer"].startswith(
+        "convnext: best mean top-1 on UCMerced, EuroSAT, Galaxy10 DECaLS and BreakHis 40x, 95."
+    )
     assert found["answer"].endswith("Too few datasets for rank tests (4 of 5).")
 
 
@@ -158,7 +160,7 @@ def test_a_domain_of_one_dataset_is_answered_by_seeds(tmp_path: Path) -> None:
     found = ranked(tmp_path, *records, scope="texture")
     assert found["kind"] == "means"
     assert found["answer"] == (
-        f"swin: best mean top-1 on dtd, {found['mean']['swin']}%; convnext is not significantly below the best. "
+        f"swin: best mean top-1 on DTD, {found['mean']['swin']}%; convnext is not significantly below the best. "
         "Too few texture datasets for rank tests (1 of 5)."
     )
 
@@ -178,12 +180,12 @@ def test_equal_means_are_said_to_be_equal(tmp_path: Path) -> None:
     levels = {"convnext": 0.5, "swin": 0.5, "mobilenet": 0.2}
     found = ranked(tmp_path, *grid(("dtd",), levels), scope="texture")
     assert found["answer"].startswith(
-        f"convnext and swin are equal, {found['mean']['swin']}%: the best mean top-1 on dtd; mobilenet is "
+        f"convnext and swin are equal, {found['mean']['swin']}%: the best mean top-1 on DTD; mobilenet is "
         "significantly below them. "
     )
-    assert found["evidence"][0].startswith("dtd: best convnext and swin, equal, ")
+    assert found["evidence"][0].startswith("DTD: best convnext and swin, equal, ")
     all_equal = ranked(tmp_path / "two", *grid(("dtd",), {"convnext": 0.5, "swin": 0.5}), scope="texture")
-    assert f"are equal, {found['mean']['swin']}%: their mean top-1 on dtd. Too few" in all_equal["answer"]
+    assert f"are equal, {found['mean']['swin']}%: their mean top-1 on DTD. Too few" in all_equal["answer"]
 
 
 def test_another_backbone_was_run_too_seldom(tmp_path: Path) -> None:
@@ -209,7 +211,7 @@ def test_one_backbone(tmp_path: Path) -> None:
 def test_no_dataset_of_the_domain(tmp_path: Path) -> None:
     found = ranked(tmp_path, *grid(), scope="plant")
     assert found["answer"] == "Not enough evidence: no finished run on plant data."
-    assert found["missing"] == ["3 seeds of at least two backbones on a dataset (plantvillage and plantclef)"]
+    assert found["missing"] == ["3 seeds of at least two backbones on a dataset (PlantVillage and PlantCLEF)"]
     assert (found["backbones"], found["datasets"], found["mean"]) == ([], [], {})
 
 
@@ -217,7 +219,7 @@ def test_no_dataset_that_all_were_run_on(tmp_path: Path) -> None:
     pairs = (("ucmerced", "swin"), ("eurosat", "resnet"))
     found = ranked(tmp_path, *grid(FIVE[:2], {"swin": 0.9, "resnet": 0.8}, without=pairs))
     assert found["answer"] == "Not enough evidence: no dataset on which all of resnet and swin were run."
-    assert found["missing"] == ["dataset ucmerced: no run of swin", "dataset eurosat: no run of resnet"]
+    assert found["missing"] == ["dataset UCMerced: no run of swin", "dataset EuroSAT: no run of resnet"]
 
 
 def test_no_backbone_on_half_of_the_datasets(tmp_path: Path) -> None:
@@ -236,7 +238,7 @@ def test_what_is_left_out_of_a_block(tmp_path: Path) -> None:
     found = ranked(tmp_path, *grid(without=without))
     assert found["left_out"] == [
         {"what": "backbone mobilenet", "why": "no run on 3 of 5 datasets"},
-        {"what": "dataset rsna", "why": "no run of swin"},
+        {"what": "dataset RSNA Pneumonia", "why": "no run of swin"},
     ]
     assert found["datasets"] == list(FIVE[:4])
     assert found["kind"] == "means"  # four datasets are too few
@@ -261,7 +263,7 @@ def test_datasets_of_the_same_subjects_are_one_dataset(tmp_path: Path) -> None:
     assert "Too few datasets for rank tests (2 of 5)" in found["answer"]
     assert "3 more datasets for rank tests, which take 5" in found["missing"]
     same = (
-        "breakhis_40x, breakhis_100x, breakhis_200x and breakhis_400x show the same subjects: their mean counts as one"
+        "BreakHis 40x, BreakHis 100x, BreakHis 200x and BreakHis 400x show the same subjects: their mean counts as one"
     )
     assert f"{same} dataset." in found["evidence"]
     group = group_of(tmp_path, *records)

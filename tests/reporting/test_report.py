@@ -72,7 +72,9 @@ def test_the_four_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], page
     assert (code, error) == (0, "")
     assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
     assert "read       51 records, 3 of them listed apart, 4 skipped, 1 failed" in text
-    assert re.search(r"answer +convnext: best average rank over 5 datasets", text)
+    assert re.search(
+        r"answer +Take convnext: the best over 5 datasets.*\n +convnext: best average rank over 5 datasets", text
+    )
     assert str(out / "report.html") in text
     assert page[0]["records"] == 51
     # again, and over itself: the same, but for the time

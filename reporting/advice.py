@@ -1,0 +1,481 @@
+"""The answer in plain words: what to take, how sure that is, and what to run next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypedDict
+
+from common import BACKBONES
+from engine.errors import counted
+from engine.records.schema import CHECKPOINT
+from reporting import commands, outcomes
+from reporting.chance import Chance, balanced_accuracy, beats_chance, chance_of
+from reporting.comparable import ComparableGroup, Repeats
+from reporting.costs import geometric_mean
+from reporting.entry import Budget, Entry
+from reporting.statistics import EQUAL, FEWEST_SEEDS, wilson
+from reporting.words import OWN, capital, listed
+
+CLOSE = 0.01  # accuracies that differ by no more than this, or by one test image, are as good as each other in practice
+FASTER = 1.5  # times as fast is worth a sentence
+SMALL_LOSS, LARGEST_LOSS = 0.02, 0.1  # of accuracy, for speed
+MORE_SEEDS = 5  # with which tests are paired
+MOST_OWN = 5  # datasets of the user's own that are answered for one by one
+MOST_COMMANDS = 3
+LONGEST_REASON = 200
+
+
+class Command(TypedDict):
+    """A command, and what it is for."""
+
+    why: str
+    command: str
+
+
+class Taken(TypedDict):
+    """The network that was trained of what is recommended."""
+
+    backbone: str
+    path: str  # of its weights, as a command takes it; "": they are not there
+    why: str  # which of several trainings, and by what
+
+
+class Advice(TypedDict):
+    """Sentences for people who train networks to use them."""
+
+    headline: str
+    more: list[str]
+    open: bool  # whether it recommends nothing, or may change with more trainings
+    taken: Taken | None
+    commands: list[Command]
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run that left no result, as far as it is known."""
+
+    dataset: str
+    place: str
+    backbone: str
+    seed: int
+    budget: str
+    failed: str  # why; "": it was interrupted, or is going on
+    entry: Entry | None = None  # of its record, if there is one
+
+
+def unfinished(entries: Iterable[Entry], failed: Iterable[Mapping[str, str]]) -> list[Unfinished]:
+    """What began and did not end well: records that say so, and the cells that grid.py keeps as failed."""
+    found = [
+        Unfinished(
+            entry.version.key,
+            "" if entry.published else entry.place,
+            entry.backbone,
+            entry.seed,
+            str(entry.budget),
+            (entry.error or "failed").split("\n")[0] if entry.status == "failed" else "",
+            entry,
+        )
+        for entry in entries
+        if entry.status != "done"
+    ]
+    for line in failed:
+        seed = line.get("seed", "")
+        if line.get("dataset") and line.get("model") and seed.isascii() and seed.isdigit() and len(seed) < 12:
+            budget = line.get("budget", "all")
+            kind, _, number = budget.partition(" ")
+            budget = {"shots": f"{number} shots", "fraction": f"{number} of train"}.get(kind, "all")
+            reason = " ".join(line["reason"].split())
+            found.append(Unfinished(line["dataset"], "", line["model"], int(seed), budget, reason))
+    return found
+
+
+@dataclass(frozen=True)
+class OneDataset:
+    """The backbones that were run on one dataset with one budget."""
+
+    cells: Mapping[str, Repeats]  # by backbone
+
+    @cached_property
+    def means(self) -> dict[str, float]:
+        """Backbone -> mean top-1, the highest first."""
+        means = {name: cell.mean() for name, cell in self.cells.items()}
+        return dict(sorted(means.items(), key=lambda item: -item[1]))
+
+    @cached_property
+    def ordered(self) -> list[str]:
+        """The backbones, the best first."""
+        return list(self.means)
+
+    @cached_property
+    def images(self) -> int:
+        """Of the test part."""
+        return self.cells[self.ordered[0]].runs[0].version.test_images
+
+    @cached_property
+    def chance(self) -> Chance:
+        """What guessing gives."""
+        return chance_of(self.cells[self.ordered[0]])
+
+    @cached_property
+    def good(self) -> list[str]:
+        """Those that are better than guessing, the best first."""
+        return [name for name in self.ordered if beats_chance(self.cells[name], self.chance)]
+
+    @cached_property
+    def short(self) -> list[str]:
+        """Those that have too few seeds for a claim."""
+        return [name for name, cell in self.cells.items() if len(cell.runs) < FEWEST_SEEDS]
+
+    @cached_property
+    def marks(self) -> dict[str, str]:
+        """Backbone -> "best", "tied" with it, or "", which is below it by more than chance gives."""
+        return outcomes.marks(self.cells)[0]
+
+    @cached_property
+    def even(self) -> list[str]:
+        """Those that can't be told apart from the best, and are better than guessing, the best first."""
+        return [name for name in self.good if self.marks[name]] or self.good[:1]
+
+    @cached_property
+    def below(self) -> list[str]:
+        """Those that are not as good as the best by more than chance gives; only where none is short of seeds."""
+        return [name for name in self.ordered if not self.marks[name]]
+
+    @cached_property
+    def close(self) -> float:
+        """A difference that nobody would pay for: see CLOSE."""
+        return max(CLOSE, 1 / max(1, self.images)) + EQUAL
+
+    @cached_property
+    def speeds(self) -> dict[str, float]:
+        """How fast each backbone is, in what `speed_words` says; empty where that is not known of all."""
+        runs = [entry for cell in self.cells.values() for entry in cell.runs]
+        name = "train_images_per_second"
+        known = {
+            backbone: geometric_mean([entry.results.costs.get(name) for entry in cell.runs if entry.results])
+            for backbone, cell in self.cells.items()
+        }
+        speeds = {backbone: speed for backbone, speed in known.items() if speed is not None}
+        if len(speeds) == len(known) and len({entry.provenance.hardware for entry in runs}) == 1:
+            return speeds
+        return {}
+
+    @cached_property
+    def lightness(self) -> dict[str, float]:
+        """The inverse of what each backbone computes for an image; empty where that is not known of all."""
+        macs = {name: _macs(cell) for name, cell in self.cells.items()}
+        return {name: 1 / value for name, value in macs.items() if value} if all(macs.values()) else {}
+
+    def times(self, fast: str, slow: str) -> str:
+        """How much faster the first is, in words; "" where it is not, or it is not known."""
+        speeds = self.speeds or self.lightness
+        if not speeds or speeds[fast] < FASTER * speeds[slow]:
+            return ""
+        ratio = speeds[fast] / speeds[slow]
+        number = f"{ratio:.1f}" if ratio < 10 else f"{ratio:,.0f}"
+        if self.speeds:
+            return f"{number} times as fast (images/s in training on {self.machine})"
+        return f"{number} times less to compute (GMACs an image)"
+
+    @property
+    def machine(self) -> str:
+        """What the first was trained on."""
+        return self.cells[self.ordered[0]].runs[0].provenance.hardware
+
+    def cheapest(self, names: Sequence[str]) -> str:
+        """The fastest of these, or the first of them where that is not known."""
+        speeds = self.speeds or self.lightness
+        return max(names, key=lambda name: speeds[name]) if speeds else names[0]
+
+    def quick(self, best: str) -> str:
+        """A backbone that is much faster than this one, for little less accuracy; "" where there is none."""
+        losses = {
+            name: self.means[best] - self.means[name]
+            for name in self.good
+            if name != best and self.times(name, best) and 0 <= self.means[best] - self.means[name] <= LARGEST_LOSS
+        }
+        if little := [name for name, loss in losses.items() if loss <= max(SMALL_LOSS, self.close)]:
+            return self.cheapest(little)
+        return min(losses, key=lambda name: losses[name]) if losses else ""
+
+    def result(self, name: str, form: str = "{} ({})") -> str:
+        """What share of the test images it got right, and over how many trainings."""
+        seeds = len(self.cells[name].runs)
+        trainings = "one training" if seeds == 1 else f"average of {seeds} trainings"
+        return form.format(f"{share(self.means[name])} of {counted(self.images, 'test image')} right", trainings)
+
+
+def _macs(cell: Repeats) -> float | None:
+    return geometric_mean([entry.results.costs.get("macs") for entry in cell.runs if entry.results])
+
+
+def share(value: float) -> str:
+    """A share as sentences have it."""
+    return f"{100 * value:.1f} %"
+
+
+def advise(group: ComparableGroup, budget: Budget, ranking: Mapping[str, Any], begun: Sequence[Unfinished]) -> Advice:
+    """What to say of a group's runs with one budget; `ranking` is that of all its datasets."""
+    ran: dict[str, dict[str, Repeats]] = {}
+    for (key, name, of), cell in group.cells.items():
+        if of == budget:
+            ran.setdefault(key, {})[name] = cell
+    found = {key: OneDataset(ran[key]) for key in group.datasets if key in ran}
+    lacking = {key: _lacking(each, group, str(budget), begun) for key, each in found.items()}
+    if len(found) == 1:
+        (key,) = found
+        return _of_dataset(found[key], group, lacking[key])
+    own = [key for key in found if group.examples[key].domain == OWN][:MOST_OWN]
+    alone = {key: _of_dataset(found[key], group, [])["headline"] for key in own}
+    return {
+        "headline": ranking["plain"],
+        "more": [f"{group.examples[key].name} alone: {headline}" for key, headline in alone.items()],
+        "open": not ranking["enough"],
+        "taken": None,
+        "commands": [command for several in lacking.values() for command in several][:MOST_COMMANDS],
+    }
+
+
+def _of_dataset(found: OneDataset, group: ComparableGroup, lacking: Sequence[Command]) -> Advice:
+    if not found.good:
+        headline, more, best = _guesses(found, group)
+    elif len(found.cells) == 1:
+        headline, more, best = _alone(found)
+    elif found.short:
+        headline, more, best = _so_far(found)
+    elif len(found.even) == 1:
+        headline, more, best = _winner(found)
+    else:
+        headline, more, best = _too_close(found)
+    taken = _taken(found.cells[best]) if best else None
+    further = _next(found, group, best, taken)
+    return {
+        "headline": headline,
+        "more": [*more, *_beside_chance(found)],
+        "open": not best or bool(found.short) or len(found.cells) == 1,
+        "taken": taken,
+        "commands": [*lacking, *further] if best else [*further, *lacking],
+    }
+
+
+def _guesses(found: OneDataset, group: ComparableGroup) -> tuple[str, list[str], str]:
+    """Where nothing is better than guessing."""
+    best = found.ordered[0]
+    clearly = "" if found.means[best] <= found.chance.share + EQUAL else "clearly "
+    which = best if len(found.cells) == 1 else f"the best of {len(found.cells)} backbones, {best},"
+    chance = f"{found.chance.words} gives {share(found.chance.share)}"
+    if group.setting.weights == "none":
+        advice = (
+            "These began from random weights, which takes far more images and epochs: begin from pretrained ones, that "
+            "is, leave --weights none out"
+        )
+    else:
+        advice = "What may help: more images, more epochs (--epochs), a larger --size; and a look at the labels"
+    said = f"{'Not ' + clearly if clearly else 'No '}better than guessing: {which} has {found.result(best)}"
+    return f"{said}; {chance}.", [f"{advice}."], ""
+
+
+def _alone(found: OneDataset) -> tuple[str, list[str], str]:
+    (name,) = found.ordered
+    more = ["Which backbone is best can be said once others have been run, too.", _of_test(found, name)]
+    return f"Only {name} has been run so far: {found.result(name)}.", more, name
+
+
+def _so_far(found: OneDataset) -> tuple[str, list[str], str]:
+    """Where some backbone has too few seeds."""
+    first, *others = found.good
+    lead = found.means[first] - found.means[others[0]] if others else 0
+    behind = f", {_points(lead)} ahead of {others[0]}" if others else ""
+    more = [
+        f"That may be chance: {FEWEST_SEEDS} trainings of each backbone, from different random starts, will tell.",
+        *_speed(found, first, " so far"),
+        _of_test(found, first),
+    ]
+    return f"So far, take {first}: {found.result(first)}{behind}.", more, first
+
+
+def _winner(found: OneDataset) -> tuple[str, list[str], str]:
+    (best,) = found.even
+    others = [name for name in found.ordered if name != best]
+    if len(found.below) < len(others):
+        ahead = [f"Behind by more than chance gives: {listed(found.below)}."] if found.below else []
+    else:
+        rest = others[0] if len(others) == 1 else "every other"
+        second = f"{others[0]}, {share(found.means[others[0]])}"
+        ahead = [f"It is ahead of {rest} by more than chance gives; next is {second}."]
+    return f"Take {best}: {found.result(best)}.", [*_speed(found, best), *ahead, _of_test(found, best)], best
+
+
+def _too_close(found: OneDataset) -> tuple[str, list[str], str]:
+    """Where some can't be told apart from the best: the cheapest of those that are as good in practice."""
+    first, *others = found.even
+    near = [name for name in found.even if found.means[first] - found.means[name] <= found.close]
+    best = found.cheapest(near)
+    if times := found.times(best, first):
+        lost = _lost(found.means[first] - found.means[best])
+        take = f"Take {best}, the cheapest of those within {_points(found.close)} of the highest: {times}{lost}."
+    else:
+        best, take = first, f"Take {first}, the highest of them."
+    named = listed([f"{first} ({found.result(first, '{}, {}')})", *others])
+    more = [
+        *_speed(found, best),
+        *([f"Behind by more than chance gives: {listed(found.below)}."] if found.below else []),
+        _of_test(found, best),
+    ]
+    return f"Too close to tell: {named} differ by no more than chance gives. {take}", more, best
+
+
+def _points(difference: float) -> str:
+    text = f"{100 * difference:.1f}".removesuffix(".0")
+    return f"{text} point{'' if text == '1' else 's'}"
+
+
+def _lost(loss: float) -> str:
+    return f", for {_points(loss)} less" if loss >= 0.0005 else ", with the same accuracy"
+
+
+def _speed(found: OneDataset, best: str, so_far: str = "") -> list[str]:
+    """What to take for speed, where that is another."""
+    name = found.quick(best)
+    if not name:
+        return []
+    maybe = ", which chance alone can give" if not so_far and name in found.even else so_far
+    lost = _lost(found.means[best] - found.means[name])
+    return [f"If speed matters, take {name}: {found.times(name, best)}{lost}{maybe}."]
+
+
+def _of_test(found: OneDataset, name: str) -> str:
+    """How far the number holds for other images."""
+    low, high = wilson(found.means[name], found.images) or (0.0, 1.0)
+    ends = f"{100 * low:.0f} to {100 * high:.0f} %"
+    images = counted(found.images, "test image", "say")
+    return f"Of other images of the kind, {name} may get {ends} right: {images} no more."
+
+
+def _beside_chance(found: OneDataset) -> list[str]:
+    """What guessing gives, and who does no better."""
+    if not found.good:
+        return []
+    chance = found.chance
+    lines = [f"{capital(chance.words)} gives {share(chance.share)}."]
+    best = found.good[0]
+    balanced = balanced_accuracy(found.cells[best])
+    if not chance.equal and balanced is not None:
+        lines[0] = lines[0][:-1] + (
+            f"; with every class counted alike (balanced accuracy) {best} has {share(balanced)}, and guessing "
+            f"{share(1 / chance.classes)}."
+        )
+    if idle := [name for name in found.ordered if name not in found.good]:
+        lines.append(f"Not shown to be better than guessing: {listed(idle)}.")
+    return lines
+
+
+def _taken(cell: Repeats) -> Taken:
+    """The training that was best on the images that chose its epoch."""
+    best = max(cell.runs, key=lambda entry: (entry.selected[1] if entry.selected else -math.inf, -entry.seed))
+    there = (best.folder / CHECKPOINT).is_file()
+    part = "test, as the paper protocol has it" if best.setting.protocol == "paper" else "val; test chose nothing"
+    value = f"{share(best.selected[1])} of " if best.selected else ""
+    why = f"its training with seed {best.seed}"
+    if len(cell.runs) > 1:
+        why = f"of its {len(cell.runs)} trainings that with seed {best.seed}"
+        why += f", the best on the images that chose the epoch ({value}{part})"
+    return {"backbone": cell.backbone, "path": commands.checkpoint(best) if there else "", "why": why}
+
+
+def _command(why: str, command: str) -> list[Command]:
+    """The command, if there is one."""
+    return [{"why": why, "command": command}] if command else []
+
+
+def _next(found: OneDataset, group: ComparableGroup, best: str, taken: Taken | None) -> list[Command]:
+    """What is worth running where nothing is missing."""
+    example, weights = found.cells[found.ordered[0]].runs[-1], group.setting.weights
+    seeds = _wanted(found)
+    lines: list[Command] = []
+    if weights == "none":
+        command = commands.grid(example, found.ordered, seeds, without=("weights",))
+        lines += _command("The same from pretrained weights, which need far fewer images", command)
+    others = [name for name, of in BACKBONES.items() if of.published and name not in found.cells]
+    if not best:
+        return lines + _command("A look at the images", commands.check(example))
+    if others and weights == "imagenet":
+        which = f"the other {len(others)} backbones" if len(others) > 1 else f"the other backbone, {others[0]}"
+        lines += _command(f"To compare {which} as well", commands.grid(example, others, seeds))
+    if not found.short and len(found.even) > 1 and min(len(found.cells[name].runs) for name in found.even) < MORE_SEEDS:
+        more = sorted({*seeds, *range(MORE_SEEDS)})[: max(MORE_SEEDS, len(seeds))]
+        why = f"To tell closer ones apart, {MORE_SEEDS} trainings each; more test images would do it, too"
+        lines += _command(why, commands.grid(example, found.even, more))
+    if taken and taken["path"]:
+        run = next(run for run in found.cells[best].runs if commands.checkpoint(run) == taken["path"])
+        why = "To train the recommended network on from what it has learned"
+        lines += _command(why, commands.from_checkpoint(run))
+    return lines
+
+
+def _wanted(found: OneDataset) -> list[int]:
+    """The seeds that every backbone should have: those that some have, and as many more as a claim takes."""
+    used = {entry.seed for cell in found.cells.values() for entry in cell.runs}
+    free = (seed for seed in range(len(used) + FEWEST_SEEDS) if seed not in used)
+    while len(used) < FEWEST_SEEDS:
+        used.add(next(free))
+    return sorted(used)
+
+
+def _lacking(found: OneDataset, group: ComparableGroup, budget: str, begun: Sequence[Unfinished]) -> list[Command]:
+    """The command of the runs without which nothing can be claimed, and of those that did not end well."""
+    example = found.cells[found.ordered[0]].runs[-1]
+    have = {name: {entry.seed for entry in cell.runs} for name, cell in found.cells.items()}
+    wanted = _wanted(found)[:FEWEST_SEEDS]
+    missing = {(name, seed) for name in found.short for seed in wanted if seed not in have[name]}
+    broken = {
+        (each.backbone, each.seed): each.failed
+        for each in begun
+        if each.budget == budget and _is_of(each, example, group) and each.seed not in have.get(each.backbone, ())
+    }
+    missing.update(broken)
+    if not missing:
+        return []
+    names, seeds = {name for name, _ in missing}, {seed for _, seed in missing}
+    models = [*(name for name in group.backbones if name in names), *sorted(names.difference(group.backbones))]
+    runs = sum(seed not in have.get(name, ()) for name in models for seed in seeds)
+    reasons = [f"{name}, seed {seed}, failed: {why}" for (name, seed), why in broken.items() if why]
+    parts = [f"{name} has {len(have[name])} of {FEWEST_SEEDS} trainings" for name in found.short]
+    parts += [f"{len(broken) - len(reasons)} not finished"] if len(broken) > len(reasons) else []
+    parts += [reasons[0][:LONGEST_REASON]] if reasons else []
+    parts += [f"and {len(reasons) - 1} more failed"] if len(reasons) > 1 else []
+    why = f"What is missing, {counted(runs, 'run')} ({'; '.join(parts)})"
+    more = ["--retry-failed"] if reasons else []
+    return _command(why, commands.grid(example, models, seeds, *more))
+
+
+def _is_of(each: Unfinished, example: Entry, group: ComparableGroup) -> bool:
+    """Whether a run is one of those of the example's dataset and group, as far as is known of it."""
+    if each.entry is None:
+        return example.version.key.partition(" ")[0] == each.dataset
+    if replace(each.entry.setting, code="") != replace(group.setting, code=""):
+        return False
+    return each.dataset == example.version.key or bool(each.place and each.place == example.place)
+
+
+def unranked(begun: Sequence[Unfinished]) -> list[Command]:
+    """The commands of what began and did not end well, where there is nothing else."""
+    together: dict[Any, list[Unfinished]] = {}
+    for each in begun:
+        if each.entry is not None:
+            together.setdefault((each.dataset, each.place, each.entry.given), []).append(each)
+    lines: list[Command] = []
+    for several in together.values():
+        example = several[0].entry
+        assert example is not None
+        models = list(dict.fromkeys(each.backbone for each in several))
+        reasons = [each.failed for each in several if each.failed]
+        why = f"{example.name}: {counted(len(several), 'run')} not finished"
+        why += f" ({reasons[0][:LONGEST_REASON]})" if reasons else ""
+        more = ["--retry-failed"] if reasons else []
+        command = commands.grid(example, models, {each.seed for each in several}, *more)
+        lines += _command(why, command)
+    return lines[:MOST_COMMANDS]
