@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
 from engine import INTERRUPTED, end_at_once
 from engine.console import fit_to_show, settle_streams, steady_streams
 from engine.errors import FAILURES, RunError, UserError, out_of_memory, reason_of, surely_out_of_memory
-from engine.paths import why_no_name
+from engine.paths import PROJECT, why_no_name
 
 
 class Help(argparse.HelpFormatter):
@@ -102,6 +103,21 @@ def run_command(command: Callable[[], int | None], interrupted: str = "") -> int
         # last, so that it comes first: before what packages do as the process ends
         atexit.unregister(_end_undisturbed)
         atexit.register(_end_undisturbed)
+
+
+def show_uncaught(kind: type[BaseException], problem: BaseException, trace: TracebackType | None) -> None:
+    """For sys.excepthook: a UserError outside of main(), as of a declaration, ends a script as all others do."""
+    if not isinstance(problem, UserError) or hasattr(sys, "ps1"):  # where somebody types, Python goes on
+        sys.__excepthook__(kind, problem, trace)
+        return
+    raise SystemExit(_complain(f"error: {place_in(trace)}{problem}", problem.exit_code))
+
+
+def place_in(trace: TracebackType | None) -> str:
+    """The last place of a traceback that is not the engine's, as "FILE, line N: "; "" where there is none."""
+    engine = f"{PROJECT / 'engine'}{os.sep}"
+    places = [each for each in traceback.extract_tb(trace) if not each.filename.startswith((engine, "<"))]
+    return f"{places[-1].filename}, line {places[-1].lineno}: " if places else ""
 
 
 def _interrupt_again(found: sys.UnraisableHookArgs) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine.cli import Parser, at_home, folder, nearest, positive, share, whole
-from engine.data.declaration import Choice, Dataset, Protocol
+from engine.data.declaration import AUGMENTS, LARGEST_SIDE, Choice, Dataset, Protocol
 from engine.data.place import place_of, usual_place
 from engine.errors import UserError
 from engine.files import check_output
@@ -140,14 +140,14 @@ class Config:
         "--size",
         role=WHAT,
         nargs="+",
-        type=whole(1, 4096),
+        type=whole(1, LARGEST_SIDE),
         metavar=("H", "W"),
         help="input height and width in pixels; one number means a square (default: {size})",
     )
     augment: str = flag(
         "--augment",
         role=WHAT,
-        choices=["trivial", "none"],
+        choices=list(AUGMENTS),
         help="trivial: TrivialAugmentWide on the training images (default here: {augment})",
     )
     patience: int | None = flag(
@@ -325,6 +325,9 @@ def parse(
     values |= {"size": dataset.size, "augment": dataset.augment, "recipe": dataset.recipe or DEFAULT}
     values |= {"data_dir": usual_place(dataset), **given}
     values["data_dir"] = place_of(dataset, values["data_dir"])
+    if values["recipe"] not in RECIPES:
+        known_ones = ", ".join(RECIPES)
+        raise UserError(f"Dataset {dataset.key!r}: unknown recipe {values['recipe']!r}. Expected one of {known_ones}.")
     recipe = RECIPES[values["recipe"]]
     if "patience" in given and recipe.patience is None:
         raise UserError(f"--patience can't be used with --recipe {values['recipe']}, whose epochs are counted.")
@@ -391,7 +394,8 @@ def _parser(dataset: Dataset | Choice, known: Mapping[str, Backbone]) -> Parser:
 
 def find_backbone(name: str, known: Mapping[str, Backbone]) -> str:
     """The backbone that is meant, by either of its names. Raises UserError, with the nearest, where there is none."""
-    names = {entry.builder_name: own for own, entry in known.items()} | {own: own for own in known}
+    # of several that the same function builds, the first has its name
+    names = {entry.builder_name: own for own, entry in reversed(known.items())} | {own: own for own in known}
     if name not in names:
         raise UserError(f"unknown backbone {name!r}.{nearest(name, names, 0.5)} Known: {', '.join(known)}.")
     return names[name]

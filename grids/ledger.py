@@ -145,7 +145,8 @@ def standing(cell: Cell, records: Iterable[Record]) -> Standing:
     candidates = [record for record in records if _asked_for(record, cell)]
     by_status = {record["status"]: record for record in candidates if _of_these_images(record, cell)}
     found = _standing(cell, by_status)
-    code = code_of(cell.dataset.read, BACKBONES[cell.config.model].source)
+    backbone = BACKBONES[cell.config.model]
+    code = code_of(cell.dataset.read, backbone.source, backbone.arguments)
     other_code = found.record is not None and bool(other_codes(found.record, code))
     return replace(found, other_code=other_code, other_images=not by_status and bool(candidates))
 
@@ -184,9 +185,10 @@ def _asked_for(record: Record, cell: Cell) -> bool:
 def _of_these_images(record: Record, cell: Cell) -> bool:
     """Whether the images that lie there now are known to be those of the record.
 
-    A published dataset that was whole is what its declaration says.
+    A dataset that was whole, and has counts, is what its declaration says.
     """
-    if not cell.dataset.own and not record["dataset"].get("partial"):
+    known = cell.dataset.expected(cell.config.protocol)
+    if known and all(known) and not record["dataset"].get("partial"):
         return True
     split = split_of(cell)
     return split is not None and record["dataset"].get("split") == split

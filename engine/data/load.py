@@ -90,7 +90,7 @@ def differences(dataset: Dataset, raw: RawSplits, protocol: Protocol) -> list[st
     parts = {"train": raw.train, "test": raw.test} if len(expected) == 2 else {"": None}
     for (name, part), published in zip(parts.items(), expected, strict=False):
         images = len(raw.train) + len(raw.test) if part is None else len(part)
-        if images != published:
+        if published and images != published:
             lines.append(f"{counted(images, f'{name} image'.strip())} instead of {published:,}")
     if dataset.classes and len(raw.classes) != dataset.classes:
         lines.append(f"{counted(len(raw.classes), 'class')} instead of {dataset.classes}")

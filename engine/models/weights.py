@@ -24,7 +24,7 @@ from engine.data.part import Part
 from engine.errors import UserError, one_line
 from engine.files import DamagedError, digest
 from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, Backbone, WeightsFile
-from engine.models.structure import replace_head
+from engine.models.structure import linear_layer, replace_head
 from engine.models.tensor_file import require_plausible
 
 # where training programs keep a state dict in their checkpoints; the moving average last, since few evaluate it alone
@@ -180,6 +180,7 @@ def build(backbone: Backbone, name: str, num_classes: int, weights: Weights) -> 
     Raises UserError when the weights don't fit it.
     """
     model = backbone.build()
+    linear_layer(model, backbone.head)
     if weights != NONE:
         load_weights(model, weights, backbone.head, name)
     replace_head(model, backbone.head, num_classes)
