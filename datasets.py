@@ -59,7 +59,7 @@ def load(script: Path) -> Dataset | Choice:
     except UserError as problem:
         raise UserError(f"{place_in(problem.__traceback__)}{problem}") from problem
     except Exception as problem:  # whatever is in a script of the user's own
-        wrong = f"{script} is no dataset's script: {place_in(problem.__traceback__)}{type(problem).__name__}: {problem}"
+        wrong = f"{script} is no dataset's script: {type(problem).__name__}: {problem}"
         raise UserError(f"{wrong}. Expected a DATASET in it, as in digits.py.") from problem
     if not isinstance(declared, Dataset | Choice):
         kind = type(declared).__name__

@@ -9,12 +9,13 @@ import errno
 import math
 import os
 import re
+import shlex
 import signal
 import sys
 import textwrap
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
@@ -63,6 +64,18 @@ class Parser(argparse.ArgumentParser):
             if re.fullmatch(r"--?[A-Za-z]\S*", name) and name not in known:
                 raise UserError(f"unknown flag {name}.{nearest(name, known, 0.6)} See python {self.prog} --help")
         return super().parse_known_args(args, namespace)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does; of words that are too many, it is said whether they are a path that lacks its quotes."""
+        found, extra = self.parse_known_args(args, namespace)
+        self.refuse(extra, sys.argv[1:] if args is None else args)
+        return found
+
+    def refuse(self, extra: Sequence[str], words: Sequence[str]) -> None:
+        """Raise a UserError where there are `extra` words among those of the command line."""
+        if extra:
+            hint = next(filter(None, (without_quotes(words[first:]) for first in range(len(words)))), "")
+            self.error(f"unrecognized arguments: {' '.join(extra)}{hint}")
 
     def error(self, message: str) -> NoReturn:
         """Raise `message` as a UserError that names --help."""
@@ -161,6 +174,20 @@ def _complain(message: str, exit_code: int) -> int:
         with suppress(OSError):  # whoever read it is gone
             print(fit_to_show(message), file=sys.stderr)
     return exit_code
+
+
+def without_quotes(words: Sequence[str]) -> str:
+    """What is said where the first of the words are a path that has blanks and no quotes; "": they are none."""
+    for last in range(len(words), 1, -1):
+        joined = " ".join(words[:last])
+        # behind folder:, and behind the name of a flag
+        places = [joined, joined.partition(":")[2], joined.partition("=")[2]]
+        if any(word.startswith("-") for word in words[1:last]):
+            continue
+        with suppress(OSError, ValueError):  # longer than a path can be
+            if any(place and os.path.lexists(Path(place).expanduser()) for place in places):
+                return f". A path with a space in it must be in quotes: {shlex.quote(joined)}"
+    return ""
 
 
 class Several(argparse.Action):

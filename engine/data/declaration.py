@@ -41,7 +41,7 @@ def declared(kind: type[Declared]) -> type[Declared]:
         given = {*names[: len(values)], *named}
         if missing := [name for name in needed if name not in given]:
             raise UserError(f"{kind.__name__} lacks {', '.join(missing)}. Expected at least {', '.join(needed)}.")
-        init(self, *values, **named)  # type: ignore[misc]
+        init(self, *values, **named)
 
     setattr(kind, "__init__", checked)  # noqa: B010 (mypy takes no assignment)
     return kind
@@ -145,8 +145,9 @@ class Dataset:
         for name, least in (("mean", 0.0), ("std", 1e-6)):
             if getattr(self, name) is not None and not _are_shares(getattr(self, name), least):
                 return (
-                    f"{name} is {getattr(self, name)!r:.60}. Expected three numbers on a scale of 0 to 1, for red, green "
-                    "and blue: of values from 0 to 255, a 255th. Without mean and std, those of the weights are taken."
+                    f"{name} is {getattr(self, name)!r:.60}. Expected three numbers on a scale of 0 to 1, for red, "
+                    "green and blue: of values from 0 to 255, a 255th. Without mean and std, those of the weights are "
+                    "taken."
                 )
         return "" if callable(self.read) else f"read is {self.read!r:.60}. Expected a function that takes ReadOptions."
 

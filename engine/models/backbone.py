@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
 
 BUILDERS = (
-    "Expected what is called without arguments and returns the 1000-class model: a name in torchvision.models, the full "
-    "name of a function or class of your own, or that function, class or functools.partial itself."
+    "Expected what is called without arguments and returns the 1000-class model: a name in torchvision.models, the "
+    "full name of a function or class of your own, or that function, class or functools.partial itself."
 )
 WEIGHTS_OF_ENTRIES = "Expected a name in torchvision.models such as 'ResNet50_Weights.IMAGENET1K_V1', or a WeightsFile."
 WEIGHTS = ("imagenet", "auto", "none")  # what --weights takes beside the name of an enum's member and a file
