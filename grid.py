@@ -166,9 +166,9 @@ def run(options: argparse.Namespace, retry: str) -> int:
     retry_failed = options.retry_failed or options.rerun
     wanted = {key for key, each in standings.items() if to_be_tried(each, retry_failed)}
     say(*dataset_lines(cells, standings, speeds, slots, wanted), go_on=options.dry_run)
-    plan = plan_lines(cells, speeds, slots, wanted)
+    plan = plan_lines(cells, speeds, slots, wanted, kept_lines(standings, wanted, retry))
     notes = [*(f"note       {line}" for line in equal), *remark_lines(standings), *damaged_lines(damaged)]
-    say(*wrapped([*plan, *kept_lines(standings, wanted, retry), *notes]), go_on=options.dry_run)
+    say(*wrapped([*plan, *notes]), go_on=options.dry_run)
     if options.dry_run:
         return 0
     make_folder(cells[0].config.out)
@@ -216,15 +216,16 @@ def dataset_lines(
 
 
 def plan_lines(
-    cells: Sequence[Cell], speeds: Speeds, slots: Sequence[str | None], wanted: Collection[str]
+    cells: Sequence[Cell], speeds: Speeds, slots: Sequence[str | None], wanted: Collection[str], kept: Sequence[str]
 ) -> list[str]:
-    """How many cells there are, where they are run and recorded, and how long the `wanted` take."""
+    """How many cells there are, where they are run and recorded, what is `kept`, and how long the `wanted` take."""
     to_do = [speeds.estimate(cell) for cell in cells if cell.id in wanted]
     at_once = "one at a time" if len(slots) == 1 else f"{len(slots):,} at a time"
     on = f" on {counted(len(set(slots)), 'card')}" if slots[0] is not None else ""
     return [
         f"records    {cells[0].config.out}; failures and logs {grid_folder(cells[0].config.out)}",
         f"cells      {len(cells):,}, {at_once}{on}",
+        *kept,
         f"to do      {len(to_do):,}" + (f", {total(to_do, len(slots))}" if to_do else ""),
     ]
 
