@@ -18,6 +18,7 @@ from engine.records.metrics import METRICS, Metric
 from engine.records.printed import seen_in_words
 from engine.records.schema import COSTS, ERRORS, HISTORY, PREDICTIONS, Cost, RecordError, Status, read_record
 from reporting.fields import LONGEST_PATH, number, option, shortened, text, whole
+from reporting.record_row import row_of
 
 FILES = (HISTORY, PREDICTIONS, ERRORS)  # of a run, that a report reads
 ROUNDING = 1e-6
@@ -123,6 +124,7 @@ class Entry:
     split: str = ""  # its hash
     selected: tuple[int, float] | None = None  # the epoch that was chosen, and its top-1; None: not done
     files: Mapping[str, str] = field(default_factory=dict)  # sha256 of the run's files, by name; older records lack it
+    row: tuple[Any, ...] = ()  # of runs.csv
 
 
 def reported_metrics() -> dict[str, Metric]:
@@ -186,6 +188,7 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
         split=text(dataset["split"]),
         selected=_selected(record["selection"]) if status == "done" else None,
         files={name: text(digest) for name, digest in dict(record.get("files") or {}).items() if name in FILES},
+        row=row_of(record),
     )
 
 
