@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from engine.cli import importing, run_command
+from engine.cli import importing, run_command, show_uncaught
 from engine.config import parse
 from engine.console import say
 from engine.data.declaration import Choice, Dataset, File, ReadOptions
@@ -33,6 +33,8 @@ __all__ = [
     "build_model",
     "main",
 ]
+
+sys.excepthook = show_uncaught  # declarations are made before main() runs
 
 # One entry a backbone: its builder, its pretrained weights, the name of its last linear layer, and what else differs
 # from the usual. An lr of 5e-5 is that of the fine-tuning of ConvNeXt (its TRAINING.md, 512 images a step) and of

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common import BACKBONES, Choice, Dataset
-from engine.cli import Help, Parser, folder, nearest, run_command
+from engine.cli import Help, Parser, folder, nearest, place_in, run_command
 from engine.console import say, table
 from engine.data.declaration import datasets_of
 from engine.data.inventory import look
 from engine.data.locate import wanted
 from engine.data.place import place_among
-from engine.doc_tables import backbone_table, dataset_table, how_it_comes, put_table
+from engine.doc_tables import backbone_table, count_text, dataset_table, how_it_comes, put_table
 from engine.errors import UserError
 from engine.files import write_text
 from engine.paths import PROJECT
@@ -56,6 +56,8 @@ def load(script: Path) -> Dataset | Choice:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         declared = module.DATASET
+    except UserError as problem:
+        raise UserError(f"{place_in(problem.__traceback__)}{problem}") from problem
     except Exception as problem:  # whatever is in a script of the user's own
         wrong = f"{script} is no dataset's script: {type(problem).__name__}: {problem}"
         raise UserError(f"{wrong}. Expected a DATASET in it, as in digits.py.") from problem
@@ -128,7 +130,7 @@ def overview(data_dir: Path) -> str:
     rows = [("dataset", "train", "test", "state", "what to do")]
     for dataset in DATASETS.values():
         state = look(dataset, place_among(dataset, data_dir))
-        counts = (f"{dataset.train_images:,}", f"{dataset.test_images:,}")
+        counts = (count_text(dataset.train_images), count_text(dataset.test_images))
         rows.append((dataset.key, *counts, state.status, state.what_to_do.partition("\n")[0]))
     return table(rows)
 
@@ -137,8 +139,9 @@ def card(dataset: Dataset, data_dir: Path) -> str:
     """All there is to say on one dataset and its state."""
     place = place_among(dataset, data_dir)
     state = look(dataset, place)
+    counts = (dataset.train_images, dataset.test_images, dataset.classes)
     lines = [
-        (dataset.name, f"{dataset.train_images:,} / {dataset.test_images:,} images, {dataset.classes} classes"),
+        (dataset.name, f"{' / '.join(map(count_text, counts[:2]))} images, {count_text(counts[2])} classes"),
         ("domain", dataset.domain),
         ("split", dataset.split),
         ("comes", how_it_comes(dataset)),

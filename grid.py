@@ -4,8 +4,10 @@
     python grid.py --datasets all --dry-run            what there is to do, and how long it takes
 
 Each cell is the dataset's ordinary script in a process of its own: one at a time on each visible card, or one on the
-processor. The same command again skips what is done and goes on with what was interrupted. Failures, with the last
-lines that were printed, and logs are kept in OUT/grid. Several grids with the same --out share the work.
+processor. The same command again skips what is done, goes on with what was interrupted, and tries again what failed by
+a mistake that can be mended (exit code 2: an image that can't be read, weights that are not there). What crashed, hung
+or diverged is kept until --retry-failed. Failures, with the last lines that were printed, and logs are kept in
+OUT/grid. Several grids with the same --out share the work.
 
 Ctrl-C stops after the epochs that are running, Ctrl-C again at once. Exit codes: 0 every cell is done, 2 something to
 mend in the command, 3 some failed, 130 interrupted.
@@ -14,17 +16,18 @@ mend in the command, 3 some failed, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from engine import INTERRUPTED
 from engine.cli import Help, Parser, Several, folder, importing, positive, run_command, whole
-from engine.console import say, table
+from engine.console import say, table, wrapped
 from engine.errors import RunError, counted
 from grids.cells import (
     Cell,
@@ -41,7 +44,19 @@ from grids.cells import (
 from grids.devices import device_name, find_slots
 from grids.estimate import Speeds, total
 from grids.faults import message_of
-from grids.ledger import Standing, all_records, by_key, clear_leftovers, grid_folder, make_folder, standing, start_over
+from grids.images import without_equals
+from grids.ledger import (
+    Standing,
+    all_records,
+    by_key,
+    by_mistake,
+    clear_leftovers,
+    grid_folder,
+    make_folder,
+    standing,
+    start_over,
+    to_be_tried,
+)
 from grids.running import Grid
 from grids.view import choose_view
 
@@ -91,7 +106,7 @@ def parser() -> Parser:
         help="cells with this share of the training images of each class; or all",
     )
     add("--dry-run", action="store_true", help="print the plan and start nothing")
-    add("--retry-failed", action="store_true", help="try cells again that failed")
+    add("--retry-failed", action="store_true", help="try cells again, too, that crashed, hung or diverged")
     add("--rerun", action="store_true", help="start every cell over, even where a finished run lies")
     add(
         "--stall-minutes",
@@ -115,17 +130,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says. Returns the exit code."""
 
     def command() -> int:
+        given = sys.argv[1:] if arguments is None else list(arguments)
         try:
-            return run(parser().parse_args(arguments))
+            return run(parser().parse_args(given), retry_command(given))
         except OSError as problem:
             raise RunError(f"{problem}. What is done is kept; the same command continues.") from problem
 
     return run_command(command)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print the plan, carry it out, sum it up. Returns the exit code."""
-    cells = cells_of(options)
+def retry_command(given: Sequence[str]) -> str:
+    """The command that tries the failed cells of a grid again, by the words that it was given."""
+    left_out = ("--dry-run", "--rerun", "--retry-failed")
+    return "python " + shlex.join([sys.argv[0], *(word for word in given if word not in left_out), "--retry-failed"])
+
+
+def run(options: argparse.Namespace, retry: str) -> int:
+    """Print the plan, carry it out, sum it up. Returns the exit code. `retry` is as retry_command() has it."""
+    cells, equal = without_equals(cells_of(options))
     places = places_to_make(cells, options.data_dir)
     with importing():
         from engine.device import find_device  # PyTorch: not before the command line is known to be right
@@ -142,8 +164,11 @@ def run(options: argparse.Namespace) -> int:
     for record in known:
         speeds.add(record)
     retry_failed = options.retry_failed or options.rerun
-    plan = plan_lines(cells, standings, speeds, slots, retry_failed)
-    say(*plan, *damaged_lines(damaged), go_on=options.dry_run)
+    wanted = {key for key, each in standings.items() if to_be_tried(each, retry_failed)}
+    say(*dataset_lines(cells, standings, speeds, slots, wanted), go_on=options.dry_run)
+    plan = plan_lines(cells, speeds, slots, wanted, kept_lines(standings, wanted, retry))
+    notes = [*(f"note       {line}" for line in equal), *remark_lines(standings), *damaged_lines(damaged)]
+    say(*wrapped([*plan, *notes]), go_on=options.dry_run)
     if options.dry_run:
         return 0
     make_folder(cells[0].config.out)
@@ -151,7 +176,7 @@ def run(options: argparse.Namespace) -> int:
     with made(places), choose_view() as view, signals_to(grid):
         grid.run(view)
     clear_leftovers(cells[0].config.out)
-    say(*summary_lines(cells, grid.standings, options.rerun), go_on=True)
+    say(*wrapped(summary_lines(cells, grid.standings, options.rerun, retry)), go_on=True)
     words = Counter(grid.standings[cell.id].status for cell in cells)
     if words["done"] == len(cells):
         return 0
@@ -169,45 +194,55 @@ def cells_of(options: argparse.Namespace) -> list[Cell]:
     return cells
 
 
-def plan_lines(
+def dataset_lines(
     cells: Sequence[Cell],
-    standings: dict[str, Standing],
+    standings: Mapping[str, Standing],
     speeds: Speeds,
     slots: Sequence[str | None],
-    retry_failed: bool,
+    wanted: Collection[str],
 ) -> list[str]:
-    """What is done and what is not, by dataset, and how long the rest takes."""
+    """A table: what is done and what is not, by dataset. `wanted` are the ids of the cells that are to be run."""
     datasets: dict[str, list[Cell]] = {}
     for cell in cells:
         datasets.setdefault(cell.place, []).append(cell)
-    wanted = ["new", "interrupted", *(["failed"] if retry_failed else [])]
     rows: list[tuple[str, ...]] = [("dataset", "cells", "done", "failed", "interrupted", "to do", "time")]
-    everything = []
     for own in datasets.values():
         words = Counter(standings[cell.id].status for cell in own)
-        to_do = [speeds.estimate(cell) for cell in own if standings[cell.id].status in wanted]
-        everything += to_do
+        to_do = [speeds.estimate(cell) for cell in own if cell.id in wanted]
         counts = [len(own), words["done"], words["failed"], words["interrupted"], len(to_do)]
         time = total(to_do, len(slots)) if to_do else ""
         rows.append((own[0].dataset_name, *(f"{count:,}" for count in counts), time))
-    words = Counter(standings[cell.id].status for cell in cells)
-    failed = f"{words['failed']:,}"
-    if words["failed"]:
-        failed += ", to be tried again" if retry_failed else ", kept as they are: --retry-failed tries them again"
-    places = (
-        f"{len(slots):,} at a time on {counted(len(set(slots)), 'card')}" if slots[0] is not None else "one at a time"
-    )
-    if slots[0] is None and len(slots) > 1:
-        places = f"{len(slots):,} at a time"
+    return table(rows).split("\n")
+
+
+def plan_lines(
+    cells: Sequence[Cell], speeds: Speeds, slots: Sequence[str | None], wanted: Collection[str], kept: Sequence[str]
+) -> list[str]:
+    """How many cells there are, where they are run and recorded, what is `kept`, and how long the `wanted` take."""
+    to_do = [speeds.estimate(cell) for cell in cells if cell.id in wanted]
+    at_once = "one at a time" if len(slots) == 1 else f"{len(slots):,} at a time"
+    on = f" on {counted(len(set(slots)), 'card')}" if slots[0] is not None else ""
     return [
-        *table(rows).split("\n"),
         f"records    {cells[0].config.out}; failures and logs {grid_folder(cells[0].config.out)}",
-        f"cells      {len(cells):,}, {places}",
-        f"done       {words['done']:,}",
-        f"failed     {failed}",
-        f"to do      {len(everything):,}" + (f", {total(everything, len(slots))}" if everything else ""),
-        *remark_lines(standings),
+        f"cells      {len(cells):,}, {at_once}{on}",
+        *kept,
+        f"to do      {len(to_do):,}" + (f", {total(to_do, len(slots))}" if to_do else ""),
     ]
+
+
+def kept_lines(standings: Mapping[str, Standing], wanted: Collection[str], retry: str) -> list[str]:
+    """How many cells are done and failed, and which of these are tried again."""
+    words = Counter(each.status for each in standings.values())
+    lines = [f"done       {words['done']:,}", f"failed     {words['failed']:,}"]
+    again = [each.status for key, each in standings.items() if key in wanted].count("failed")
+    if kept := words["failed"] - again:
+        mended = f"{again:,} of them, which can be mended, to be tried again; " if again else ""
+        what = "kept as it is" if kept == 1 else "kept as they are"
+        lines[-1] += f", {mended}{kept:,} {what}. To try {'it' if kept == 1 else 'them'} again, too:"
+        lines.append(f"           {retry}")
+    elif again:
+        lines[-1] += ", to be tried again"
+    return lines
 
 
 def damaged_lines(damaged: Sequence[str]) -> list[str]:
@@ -229,7 +264,7 @@ def remark_lines(standings: Mapping[str, Standing]) -> list[str]:
     return [f"note       {counted(number, 'cell')} {remark}" for remark, number in remarks.items()]
 
 
-def summary_lines(cells: Sequence[Cell], standings: Mapping[str, Standing], rerun: bool) -> list[str]:
+def summary_lines(cells: Sequence[Cell], standings: Mapping[str, Standing], rerun: bool, retry: str) -> list[str]:
     """How many cells are done, and why others are not: each reason once, with what the user can mend in full."""
     words = Counter(standings[cell.id].status for cell in cells)
     left = words["new"] + words["interrupted"]
@@ -244,8 +279,11 @@ def summary_lines(cells: Sequence[Cell], standings: Mapping[str, Standing], reru
         lines += [f"failed     {failed[0].title}{more}: {first}", *(f"           {line}" for line in message[1:])]
         log = grid_folder(failed[0].config.out) / f"{failed[0].id}.log"
         lines += [f"           log {log}"] if log.exists() else []
-    if reasons:
-        lines.append("--retry-failed tries the failed cells again, once what was wrong is mended")
+    mendable = 0 if rerun else sum(by_mistake(each) for each in standings.values())
+    if mendable:
+        lines.append(f"once that is mended, the same command tries {counted(mendable, 'failed cell')} again")
+    if others := words["failed"] - mendable:
+        lines += [f"to try {counted(others, 'failed cell')} again{' too' if mendable else ''}:", f"           {retry}"]
     if left:
         lines.append("the same command continues" if not rerun else AFTER_RERUN)
     return [*lines, *remark_lines(standings)]

@@ -1,11 +1,11 @@
 """Records -> one HTML page that opens offline, and the tables as CSV, Markdown and LaTeX.
 
-python report.py                       runs/ -> report/report.html, results.csv, results.md, results.tex
+python report.py                       runs/ -> report/report.html, results.csv, results.md, results.tex, runs.csv
 python report.py DIR --out elsewhere   other records, another place
 python report.py --serve               the page on http://127.0.0.1:8000, made anew whenever a record changes
 
 Only what can be compared is ranked: one protocol, recipe, kind of weights and version of each dataset at a time, and
-no partial data. Everything else is listed apart, with the reason.
+no partial data. Everything else is listed apart, with the reason. runs.csv has a row a record, for pandas.
 """
 
 from __future__ import annotations
@@ -95,12 +95,13 @@ def make(runs: Path, out: Path, thumbnails: bool = True) -> dict[str, Any]:
         from reporting.build import build
         from reporting.output import write_report
         from reporting.render import render
-        from reporting.tables import csv_text, latex_text, markdown_text
+        from reporting.tables import csv_text, latex_text, markdown_text, runs_text
 
     report = build(collected, runs, thumbnails)
     files = {
         "report.html": render(report),
         "results.csv": csv_text(report),
+        "runs.csv": runs_text(collected.entries, report),
         "results.md": markdown_text(report),
         "results.tex": latex_text(report),
     }

@@ -9,21 +9,23 @@ import errno
 import math
 import os
 import re
+import shlex
 import signal
 import sys
 import textwrap
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
 from engine import INTERRUPTED, end_at_once
 from engine.console import fit_to_show, settle_streams, steady_streams
 from engine.errors import FAILURES, RunError, UserError, out_of_memory, reason_of, surely_out_of_memory
-from engine.paths import why_no_name
+from engine.paths import PROJECT, why_no_name
 
 
 class Help(argparse.HelpFormatter):
@@ -62,6 +64,18 @@ class Parser(argparse.ArgumentParser):
             if re.fullmatch(r"--?[A-Za-z]\S*", name) and name not in known:
                 raise UserError(f"unknown flag {name}.{nearest(name, known, 0.6)} See python {self.prog} --help")
         return super().parse_known_args(args, namespace)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does; of words that are too many, it is said whether they are a path that lacks its quotes."""
+        found, extra = self.parse_known_args(args, namespace)
+        self.refuse(extra, sys.argv[1:] if args is None else args)
+        return found
+
+    def refuse(self, extra: Sequence[str], words: Sequence[str]) -> None:
+        """Raise a UserError where there are `extra` words among those of the command line."""
+        if extra:
+            hint = next(filter(None, (without_quotes(words[first:]) for first in range(len(words)))), "")
+            self.error(f"unrecognized arguments: {' '.join(extra)}{hint}")
 
     def error(self, message: str) -> NoReturn:
         """Raise `message` as a UserError that names --help."""
@@ -102,6 +116,21 @@ def run_command(command: Callable[[], int | None], interrupted: str = "") -> int
         # last, so that it comes first: before what packages do as the process ends
         atexit.unregister(_end_undisturbed)
         atexit.register(_end_undisturbed)
+
+
+def show_uncaught(kind: type[BaseException], problem: BaseException, trace: TracebackType | None) -> None:
+    """For sys.excepthook: a UserError outside of main(), as of a declaration, ends a script as all others do."""
+    if not isinstance(problem, UserError) or hasattr(sys, "ps1"):  # where somebody types, Python goes on
+        sys.__excepthook__(kind, problem, trace)
+        return
+    raise SystemExit(_complain(f"error: {place_in(trace)}{problem}", problem.exit_code))
+
+
+def place_in(trace: TracebackType | None) -> str:
+    """The last place of a traceback that is not the engine's, as "FILE, line N: "; "" where there is none."""
+    engine = f"{PROJECT / 'engine'}{os.sep}"
+    places = [each for each in traceback.extract_tb(trace) if not each.filename.startswith((engine, "<"))]
+    return f"{places[-1].filename}, line {places[-1].lineno}: " if places else ""
 
 
 def _interrupt_again(found: sys.UnraisableHookArgs) -> None:
@@ -145,6 +174,20 @@ def _complain(message: str, exit_code: int) -> int:
         with suppress(OSError):  # whoever read it is gone
             print(fit_to_show(message), file=sys.stderr)
     return exit_code
+
+
+def without_quotes(words: Sequence[str]) -> str:
+    """What is said where the first of the words are a path that has blanks and no quotes; "": they are none."""
+    for last in range(len(words), 1, -1):
+        joined = " ".join(words[:last])
+        # behind folder:, and behind the name of a flag
+        places = [joined, joined.partition(":")[2], joined.partition("=")[2]]
+        if any(word.startswith("-") for word in words[1:last]):
+            continue
+        with suppress(OSError, ValueError):  # longer than a path can be
+            if any(place and os.path.lexists(Path(place).expanduser()) for place in places):
+                return f". A path with a space in it must be in quotes: {shlex.quote(joined)}"
+    return ""
 
 
 class Several(argparse.Action):

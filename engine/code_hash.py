@@ -6,6 +6,8 @@ import ast
 import hashlib
 import inspect
 import io
+import re
+import sys
 import tokenize
 from collections.abc import Callable, Iterable
 from functools import cache, partial
@@ -15,6 +17,7 @@ from typing import Any
 from engine.paths import PROJECT
 
 DIGITS = 16
+LONGEST_WRITTEN = 200  # letters of an argument
 # From the files to the metrics. What only talks, fetches, or writes records is not among them; nor are other backbones
 # than that of the run, so that one more does not set earlier runs of the others apart.
 MAKES_NUMBERS = (
@@ -30,22 +33,49 @@ MAKES_NUMBERS = (
 )
 
 
-def code_of(read: Callable[..., Any], backbone_source: str) -> dict[str, str]:
+def code_of(read: Callable[..., Any], backbone_source: str, backbone_arguments: str = "") -> dict[str, str]:
     """The hashes of the code that makes a run's numbers.
 
     "engine": what all runs share; "script": the file that holds `read`, the dataset's function; "backbone": that which
-    builds the model, "" for torchvision's, whose version a record has anyway. What is in no file, as a function typed
-    into an interpreter, has the hash of nothing.
+    builds the model, "" for torchvision's, whose version a record has anyway, and the arguments that are bound to it.
+    What is in no file, as a function typed into an interpreter, has the hash of nothing.
     """
-    return {"engine": engine_hash(), "script": _file_hash(file_of(read)), "backbone": _file_hash(backbone_source)}
+    backbone = _file_hash(backbone_source)
+    if backbone_arguments:
+        backbone = hashlib.sha256(f"{backbone}{backbone_arguments}".encode()).hexdigest()[:DIGITS]
+    return {"engine": engine_hash(), "script": _file_hash(file_of(read)), "backbone": backbone}
 
 
-def file_of(function: Callable[..., Any]) -> str:
-    """The file that a function was read from; "" where it is in none."""
-    while isinstance(function, partial):
-        function = function.func
-    code = getattr(inspect.unwrap(function), "__code__", None)
+def file_of(builder: Callable[..., Any]) -> str:
+    """The file that a function, a class, or that of a callable object, was read from; "" where it is in none."""
+    found = behind(builder)
+    if isinstance(found, type):
+        codes = [getattr(inspect.unwrap(each), "__code__", None) for each in vars(found).values() if callable(each)]
+        files = [code.co_filename for code in codes if code and Path(code.co_filename).is_file()]
+        return files[0] if files else str(getattr(sys.modules.get(found.__module__), "__file__", None) or "")
+    code = getattr(found, "__code__", None)
     return code.co_filename if code else ""
+
+
+def behind(builder: Callable[..., Any]) -> Callable[..., Any]:
+    """The function or class that is called in the end: that of a functools.partial, the class of a callable object."""
+    while isinstance(builder, partial):
+        builder = builder.func
+    builder = inspect.unwrap(builder)
+    return builder if isinstance(getattr(builder, "__name__", None), str) else type(builder)
+
+
+def as_written(value: Any) -> str:
+    """How source code names a function, a class or a plain value; a functools.partial with the arguments it binds."""
+    if isinstance(value, partial):
+        bound = [*map(as_written, value.args), *(f"{name}={as_written(each)}" for name, each in value.keywords.items())]
+        return f"{as_written(value.func)}({', '.join(bound)})"
+    name = getattr(value, "__name__", None)
+    if isinstance(name, str):
+        return name
+    text = repr(value)
+    plain = text.isprintable() and len(text) <= LONGEST_WRITTEN and not re.search(r" at 0x[0-9a-fA-F]+", text)
+    return text if plain else type(value).__name__
 
 
 @cache

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.cli import Parser, at_home, folder, nearest, positive, share, whole
-from engine.data.declaration import Choice, Dataset, Protocol
+from engine.data.declaration import AUGMENTS, LARGEST_SIDE, Choice, Dataset, Protocol
 from engine.data.place import place_of, usual_place
 from engine.errors import UserError
 from engine.files import check_output
 from engine.models.backbone import WEIGHTS, Backbone
-from engine.paths import cache_folder, with_home, without_home
+from engine.paths import PROJECT, cache_folder, with_home, without_home
 from engine.training.recipe import DEFAULT, RECIPES, RecipeSpec
 
 if TYPE_CHECKING:
@@ -162,14 +165,14 @@ class Config:
         "--size",
         role=WHAT,
         nargs="+",
-        type=whole(1, 4096),
+        type=whole(1, LARGEST_SIDE),
         metavar=("H", "W"),
         help="input height and width in pixels; one number means a square (default: {size})",
     )
     augment: str = flag(
         "--augment",
         role=WHAT,
-        choices=["trivial", "none"],
+        choices=list(AUGMENTS),
         help="trivial: TrivialAugmentWide on the training images (default here: {augment})",
     )
     patience: int | None = flag(
@@ -381,15 +384,25 @@ def parse(
     unusable arguments and SystemExit(0) after `--help`.
     """
     choice = dataset if isinstance(dataset, Choice) else None
-    given = vars(_parser(dataset, known).parse_args(arguments))
+    words = sys.argv[1:] if arguments is None else arguments
+    parser = _parser(dataset, known)
+    namespace, extra = parser.parse_known_args(words)
+    given = vars(namespace)
+    if several := _several_backbones(words, known, "" if extra else str(given.get(_destination(choice)))):
+        command = grid_command(dataset, several, given, extra)
+        raise UserError(f"-model takes one backbone, not {' and '.join(several)}. grid.py runs several:\n  {command}")
+    parser.refuse(extra, words)
     if choice:
-        dataset = choice.dataset(given.pop(choice.argument.lstrip("-").replace("-", "_")))
+        dataset = choice.dataset(given.pop(_destination(choice)))
     assert isinstance(dataset, Dataset)
     dataset = _labelled(dataset, given.get("labels"))
     values: dict[str, Any] = {name: f.default for name, f in FLAGS.items()}
     values |= {"size": dataset.size, "augment": dataset.augment, "recipe": dataset.recipe or DEFAULT}
     values |= {"data_dir": usual_place(dataset), **given}
     values["data_dir"] = place_of(dataset, values["data_dir"])
+    if values["recipe"] not in RECIPES:
+        known_ones = ", ".join(RECIPES)
+        raise UserError(f"Dataset {dataset.key!r}: unknown recipe {values['recipe']!r}. Expected one of {known_ones}.")
     recipe = RECIPES[values["recipe"]]
     if "patience" in given and recipe.patience is None:
         raise UserError(f"--patience can't be used with --recipe {values['recipe']}, whose epochs are counted.")
@@ -487,9 +500,52 @@ def _parser(dataset: Dataset | Choice, known: Mapping[str, Backbone]) -> Parser:
     return parser
 
 
+def _destination(choice: Choice | None) -> str:
+    return choice.argument.lstrip("-").replace("-", "_") if choice else ""
+
+
+def _several_backbones(words: Sequence[str], known: Mapping[str, Backbone], folder_named: str) -> list[str]:
+    """The backbones behind `-model`, where there is more than one, or "all"; `folder_named` is no backbone."""
+    behind: list[str] = []
+    for number, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name in FLAGS["model"].metadata["names"]:
+            following = takewhile(lambda each: not each.startswith("-"), words[number + 1 :])
+            behind += [value] if equals else [each for each in following if each != folder_named]
+    names = {"all", *known, *(entry.builder_name for entry in known.values())}
+    asked = list(dict.fromkeys(name for word in behind for name in word.split(",") if name in names))
+    return asked if len(asked) > 1 or "all" in asked else []
+
+
+def grid_command(
+    dataset: Dataset | Choice, models: Sequence[str], given: Mapping[str, Any], extra: Sequence[str]
+) -> str:
+    """The command of grid.py that runs a script for several backbones, as its own command line has it otherwise.
+
+    given: its flags, as argparse has them; extra: words that it could not place.
+    """
+    script = Path(sys.argv[0])
+    grid = script.with_name("grid.py") if script.absolute().parent == PROJECT else PROJECT / "grid.py"
+    shown = dataset.example if isinstance(dataset, Choice) else dataset
+    which = shown.script_name if (PROJECT / f"{shown.script_name}.py").is_file() else str(script)
+    if isinstance(dataset, Choice):
+        chosen = given[_destination(dataset)]
+        if dataset.argument.startswith("-"):
+            which += f":{dataset.dataset(chosen).flags.split()[-1]}"
+        else:
+            which += f":{next((word for word in (str(chosen), *extra) if word not in models), 'DIR')}"
+    command = ["python", str(grid), "--datasets", which, "--models", *models]
+    for name, value in given.items():
+        if name in FLAGS and name not in ("model", "check"):
+            values = [] if value is True else value if isinstance(value, list) else [value]
+            command += ["--seeds" if name == "seed" else FLAGS[name].metadata["names"][-1], *map(str, values)]
+    return shlex.join(command)
+
+
 def find_backbone(name: str, known: Mapping[str, Backbone]) -> str:
     """The backbone that is meant, by either of its names. Raises UserError, with the nearest, where there is none."""
-    names = {entry.builder_name: own for own, entry in known.items()} | {own: own for own in known}
+    # of several that the same function builds, the first has its name
+    names = {entry.builder_name: own for own, entry in reversed([*known.items()])} | {own: own for own in known}
     if name not in names:
         raise UserError(f"unknown backbone {name!r}.{nearest(name, names, 0.5)} Known: {', '.join(known)}.")
     return names[name]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -58,6 +60,23 @@ def say(*lines: str, go_on: bool = False) -> None:
 def fit_to_show(text: str) -> str:
     """Lines of text without what a terminal takes for its commands: names of files can hold anything."""
     return "\n".join(map(one_line, text.split("\n")))
+
+
+def wrapped(lines: Iterable[str], indent: int = 11) -> list[str]:
+    """The lines as a terminal has room for them, broken between words; elsewhere, and commands, as they are."""
+    if not sys.stdout.isatty():
+        return list(lines)
+    fill = textwrap.TextWrapper(
+        width=max(indent + 20, shutil.get_terminal_size().columns),
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [
+        row
+        for line in lines
+        for row in ([line] if line.lstrip().startswith("python ") else fill.wrap(one_line(line)) or [""])
+    ]
 
 
 def _formatted(*warning: Any, **named: Any) -> str:

@@ -15,7 +15,7 @@ def dataset_table(datasets: Iterable[Dataset]) -> str:
     rows = [("command", "dataset", "train / test / classes (published)", "honest split", "input", "how it comes")]
     for dataset in datasets:
         command = f"`{dataset.script_name}.py {dataset.flags}".rstrip() + "`"
-        counts = f"{dataset.train_images:,} / {dataset.test_images:,} / {dataset.classes:,}"
+        counts = " / ".join(map(count_text, (dataset.train_images, dataset.test_images, dataset.classes)))
         height, width = dataset.size
         rows.append(
             (
@@ -28,6 +28,11 @@ def dataset_table(datasets: Iterable[Dataset]) -> str:
             )
         )
     return _markdown(rows)
+
+
+def count_text(count: int) -> str:
+    """A count of a declaration, in which 0 stands for one that nobody knows."""
+    return f"{count:,}" if count else "?"
 
 
 def _honest_counts(dataset: Dataset) -> str:
@@ -50,8 +55,10 @@ def backbone_table(backbones: Mapping[str, Backbone]) -> str:
     rows = [("`-model`", "torchvision's name", "weights of `--weights imagenet`", "M parameters", "ImageNet top-1")]
     for name, backbone in backbones.items():
         parameters = sum(parameter.numel() for parameter in backbone.build().parameters())
-        pretrained = backbone.pretrained
-        if isinstance(pretrained, WeightsFile):
+        pretrained = backbone.pretrained if backbone.weights else None
+        if pretrained is None:
+            theirs, weights, top1 = backbone.builder_name, "none", None
+        elif isinstance(pretrained, WeightsFile):
             theirs, weights, top1 = f"(package {name})", pretrained.name, pretrained.top1
         else:
             theirs, weights = backbone.builder_name, str(pretrained)

@@ -125,7 +125,7 @@ def one_run(dataset: Dataset, config: Config, backbone: Backbone) -> Mapping[str
     recipe = replace(recipe, select=config.select, class_weights=class_weights(config, data.splits))
 
     run = Run(config.out, identity(config, data, trainee, recipe, batch_size), config.rerun, config.tensorboard)
-    other_code = other_code_lines(run.record, code_of(dataset.read, backbone.source))
+    other_code = other_code_lines(run.record, code_of(dataset.read, backbone.source, backbone.arguments))
     if run.done and not config.check:
         strange = strange_lines(run.folder, run.strange_files)
         say(f"{RECORD_LINE}{run.folder}", *strange, *other_code, result_line(run.record), go_on=True)
@@ -204,15 +204,16 @@ def identity(config: Config, data: Data, trainee: Trainee, recipe: Recipe, batch
 def make_batches(config: Config, data: Data, weights: Weights, batch_size: int, plan: Plan) -> Batches:
     """The training images as the model takes them; they come from main memory."""
     prepare(plan.device, config.deterministic)
-    # the original normalises by its training set's statistics; pretrained weights expect what they were trained with
-    normalisation = data.dataset if config.protocol == "paper" else weights
+    mean, std = weights.mean, weights.std  # pretrained weights expect what they were trained with
+    if config.protocol == "paper":  # the original normalises by its training set's statistics
+        mean, std = data.dataset.mean or mean, data.dataset.std or std
     return Batches(
         "train",
         data.splits.train,
         batch_size,
         config.size,
-        normalisation.mean,
-        normalisation.std,
+        mean,
+        std,
         plan.device,
         augment=config.augment == "trivial",
     )
@@ -221,13 +222,14 @@ def make_batches(config: Config, data: Data, weights: Weights, batch_size: int, 
 def describe(setup: Setup) -> dict[str, Any]:
     """What the record says of the run before it begins."""
     config, trainee, data = setup.config, setup.trainee, setup.data
+    backbone = trainee.backbone
     few = taken(data.raw.train.labels, len(data.raw.classes), config.budget)
     seen = trainee.weights.seen_of(data.splits.test)
     return {
         **describe_data(data.dataset, data.raw, data.splits, few, config.data_dir),
-        **describe_model(config.model, trainee.backbone, trainee.weights, trainee.model, trainee.macs, seen),
+        **describe_model(config.model, backbone, trainee.weights, trainee.model, trainee.macs, seen),
         **describe_training(config, setup.recipe, setup.train, setup.plan),
-        "environment": environment() | {"code": code_of(data.dataset.read, trainee.backbone.source)},
+        "environment": environment() | {"code": code_of(data.dataset.read, backbone.source, backbone.arguments)},
     }
 
 

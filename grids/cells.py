@@ -17,7 +17,7 @@ from typing import Any
 import datasets
 import folder
 from common import BACKBONES, Dataset
-from engine.cli import at_home, nearest
+from engine.cli import at_home, nearest, without_quotes
 from engine.cli import folder as folder_path
 from engine.config import FLAGS, Config, asked, check_weights, find_backbone, parse
 from engine.data.declaration import datasets_of
@@ -198,8 +198,14 @@ def places_to_make(cells: Sequence[Cell], data_dir: Path | None) -> list[Path]:
 def find_datasets(names: Iterable[str]) -> list[Chosen]:
     """What `--datasets` names: keys, scripts (also by path), one of a script's datasets, folder:DIR, all."""
     by_place: dict[tuple[str, Path | None], Chosen] = {}
-    for name in names:
-        for chosen in _find(name):
+    words = list(names)
+    for number, name in enumerate(words):
+        try:
+            found = _find(name)
+        except UserError as problem:
+            hint = without_quotes(words[number:])
+            raise UserError(f"{str(problem).rstrip('.')}{hint}." if hint else str(problem)) from None
+        for chosen in found:
             # of folders of one name, the images tell whose a record is
             earlier = by_place.setdefault((chosen.dataset.key, chosen.dataset.own_folder), chosen)
             if earlier.script != chosen.script:

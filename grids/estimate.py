@@ -92,7 +92,7 @@ class Speeds:
         if same := self._counts.get(_about(dataset.key, vars(config))):
             return same
         whole = self._counts.get(_about(dataset.key, vars(replace(config, shots=None, fraction=None))))
-        if not whole and (dataset.own or config.allow_partial):
+        if not whole and (not dataset.expected(config.protocol) or config.allow_partial):
             return None
         known = whole or {"available": dataset.train_images, "test": dataset.test_images}
         train, test = float(known["available"]), float(known["test"])

@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from engine.errors import UserError
 from grids.cells import Cell
-from grids.ledger import Failure, failure_now
-
-MENDABLE = UserError.exit_code  # what scripts end with where the user can mend it
+from grids.ledger import MENDABLE, Failure, failure_now
 
 
 @dataclass(frozen=True)

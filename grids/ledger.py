@@ -21,7 +21,8 @@ from engine.records.schema import GRID_FOLDER, RECORD, Record, RecordError, Stat
 from grids.cells import Cell, key_of
 from grids.images import split_of
 
-REASON_LETTERS = 200
+MENDABLE = UserError.exit_code  # what scripts end with where the user can mend it
+REASON_LETTERS = 1000
 LARGEST_FAILURE = 1 << 20  # bytes: 50 lines of 64 KiB together, escaped
 HEARTBEAT = ".heartbeat"  # how the names of the files end that cells leave signs of life in
 
@@ -145,7 +146,8 @@ def standing(cell: Cell, records: Iterable[Record]) -> Standing:
     candidates = [record for record in records if _asked_for(record, cell)]
     by_status = {record["status"]: record for record in candidates if _of_these_images(record, cell)}
     found = _standing(cell, by_status)
-    code = code_of(cell.dataset.read, BACKBONES[cell.config.model].source)
+    backbone = BACKBONES[cell.config.model]
+    code = code_of(cell.dataset.read, backbone.source, backbone.arguments)
     other_code = found.record is not None and bool(other_codes(found.record, code))
     return replace(found, other_code=other_code, other_images=not by_status and bool(candidates))
 
@@ -161,6 +163,21 @@ def _standing(cell: Cell, by_status: Mapping[Status, Record]) -> Standing:
     if failure is not None:
         return Standing("failed", by_status.get("failed"), failure)
     return Standing("interrupted", by_status["running"]) if "running" in by_status else Standing("new")
+
+
+def to_be_tried(found: Standing, retry_failed: bool) -> bool:
+    """Whether such a cell is run: one that failed by what the user can mend always, since looking again takes seconds.
+
+    What crashed, hung or diverged, perhaps after hours, is tried again only if the user says so.
+    """
+    if found.status == "failed":
+        return retry_failed or by_mistake(found)
+    return found.status != "done"
+
+
+def by_mistake(found: Standing) -> bool:
+    """Whether the cell failed by what the user can mend."""
+    return found.failure is not None and found.failure.exit_code == MENDABLE
 
 
 def start_over(found: Standing) -> Standing:
@@ -184,9 +201,10 @@ def _asked_for(record: Record, cell: Cell) -> bool:
 def _of_these_images(record: Record, cell: Cell) -> bool:
     """Whether the images that lie there now are known to be those of the record.
 
-    A published dataset that was whole is what its declaration says.
+    A dataset that was whole, and has counts, is what its declaration says.
     """
-    if not cell.dataset.own and not record["dataset"].get("partial"):
+    known = cell.dataset.expected(cell.config.protocol)
+    if known and all(known) and not record["dataset"].get("partial"):
         return True
     split = split_of(cell)
     return split is not None and record["dataset"].get("split") == split
@@ -268,5 +286,8 @@ def _locked(path: Path) -> int | None:
 
 
 def shortened(text: str, most: int = REASON_LETTERS) -> str:
-    """A message in a line of at most so many letters."""
-    return text if len(text) <= most else f"{text[: most - 3].rstrip()}..."
+    """A message in a line of at most so many letters, cut at the end of a word where there is one."""
+    if len(text) <= most:
+        return text
+    whole = text[: most - 3].rpartition(" ")[0]
+    return f"{(whole or text[: most - 3]).rstrip(' ,;:')}..."

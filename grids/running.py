@@ -27,6 +27,7 @@ from grids.ledger import (
     record_named,
     standing_now,
     take,
+    to_be_tried,
 )
 from grids.view import Progress, View
 from grids.worker import Worker, reason_of, start
@@ -54,8 +55,9 @@ class Grid:
         self._free = list(slots)
         self._slots = len(slots)
         self._shared = len(set(slots)) < len(slots)
-        wanted = {"new", "interrupted"} | ({"failed"} if retry_failed else set())
-        self._to_do = deque(cell for cell in cells if standings[cell.id].status in wanted)
+        self._to_do = deque(cell for cell in cells if to_be_tried(standings[cell.id], retry_failed))
+        self._left = {cell.id for cell in self._to_do}  # those that have not come to an end
+        self._undecided = {key for key, its in standings.items() if its.other_images}
         self._elsewhere: deque[Cell] = deque()
         self._looked = 0.0  # when elsewhere was last looked at
         self._running: list[Worker] = []
@@ -141,7 +143,9 @@ class Grid:
         if done or (kept and not kept.retried and kept != self._at_start[cell.id]):
             self._note(cell, found)
             what = kept.reason if kept and found.status == "failed" else result_of(found)
-            view.ended(cell, found.status, f"{what} (by another grid)", self._progress())
+            # a record that was there at the start, of images that have been decoded since
+            whose = "by an earlier run" if done and cell.id in self._undecided else "by another process"
+            view.ended(cell, found.status, f"{what} ({whose})", self._progress())
             return True
         for fault in self._faults:
             if fault.concerns(cell):
@@ -187,6 +191,7 @@ class Grid:
 
     def _note(self, cell: Cell, found: Standing) -> None:
         self.standings[cell.id] = found
+        self._left.discard(cell.id)
         if found.record:
             self.speeds.add(found.record)
         self._estimate()
@@ -209,7 +214,7 @@ class Grid:
         self._remaining = total(left, self._slots)
 
     def _progress(self) -> Progress:
-        counted = Counter(self.standings[cell.id].status for cell in self.cells)
+        counted = Counter(self.standings[cell.id].status for cell in self.cells if cell.id not in self._left)
         elsewhere = len(self._elsewhere)
         counts = (len(self.cells), counted["done"], counted["failed"], elsewhere)
         return Progress(*counts, self._remaining, tuple(self._running))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from engine.console import duration, say
+from engine.console import duration, say, wrapped
 from engine.errors import counted, one_line
 from grids.cells import Cell
 from grids.worker import Worker
@@ -27,15 +27,16 @@ class Progress:
 
     cells: int
     done: int
-    failed: int
+    failed: int  # and are not to be tried again
     elsewhere: int  # another grid is at them
     remaining: str  # how long the rest takes, or that nobody knows
     running: Sequence[Worker] = ()
 
     @property
     def count(self) -> str:
-        """How many cells have come to an end."""
-        return f"[{self.done + self.failed:,}/{self.cells:,}]"
+        """How many cells are done, and how many have failed, if any; neither goes down."""
+        failed = f", {self.failed:,} failed" if self.failed else ""
+        return f"[{self.done:,}/{self.cells:,}{failed}]"
 
     @property
     def summary(self) -> str:
@@ -80,26 +81,30 @@ class Lines:
 
     def started(self, worker: Worker, progress: Progress) -> None:
         card = f" on card {worker.slot}" if worker.slot is not None else ""
-        say(f"{progress.count} started  {worker.cell.title}{card}")
+        say(*wrapped([f"{progress.count} started  {worker.cell.title}{card}"]))
 
     def ended(self, cell: Cell, status: str, what: str, progress: Progress) -> None:
-        say(f"{progress.count} {status:<8} {cell.title}: {what}; left: {progress.remaining}")
+        say(*wrapped([f"{progress.count} {status:<8} {cell.title}: {what}; left: {progress.remaining}"]))
 
     def note(self, text: str) -> None:
-        say(text)
+        say(*wrapped([text]))
 
     def refresh(self, progress: Progress) -> None:
         pass
 
 
 class LiveTable:
-    """The running cells, the counts, and the cells that ended last, on `console` or the terminal."""
+    """The running cells, the counts, and the cells that ended last, on `console` or the terminal.
+
+    Why a cell failed stays above, in full, once.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         from rich.live import Live
 
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._ended: deque[tuple[str, str, str]] = deque(maxlen=LAST)
+        self._reasons: set[str] = set()
         self._note = ""
 
     def __enter__(self) -> View:
@@ -115,6 +120,11 @@ class LiveTable:
         self.refresh(progress)
 
     def ended(self, cell: Cell, status: str, what: str, progress: Progress) -> None:
+        if status == "failed":
+            if what not in self._reasons:
+                self._reasons.add(what)
+                self._live.console.print(_text("failed", "red"), _text(f"{cell.title}: {what}"))
+            what = "for the reason above"
         self._ended.append((status, cell.title, what))
         self.refresh(progress)
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 
 from engine.files import open_regular
@@ -182,13 +183,18 @@ def _prepared() -> Callable[[], None]:
     return prepare
 
 
+def _joined(text: str, line: str) -> str:
+    """The text with what was its next line, as two sentences where it does not go on."""
+    return f"{text}{'' if text.endswith(tuple('.:;,?!')) else ';'} {line}".strip()
+
+
 def reason_of(code: int, worker: Worker, tail: list[str], stall_minutes: float) -> str:
     """Why a process that ended with exit code `code`, not 0, failed, in a line."""
     if worker.stalled:
         last = f"; the last was: {worker.doing}" if worker.doing else ""
         return f"no sign of life for {stall_minutes:g} minutes{last}"
     if message := message_of(tail):
-        return shortened(" ".join(line.strip() for line in message).removeprefix("error: "))
+        return shortened(reduce(_joined, map(str.strip, message)).removeprefix("error: "))
     if code < 0:
         try:
             name = signal.Signals(-code).name

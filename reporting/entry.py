@@ -18,6 +18,7 @@ from engine.records.identity import codes_of, saw_test_images
 from engine.records.printed import seen_in_words
 from engine.records.schema import COSTS, ERRORS, HISTORY, PREDICTIONS, Cost, RecordError, Status, read_record
 from reporting.fields import LONGEST_PATH, number, option, shortened, text, whole
+from reporting.record_row import row_of
 
 FILES = (HISTORY, PREDICTIONS, ERRORS)  # of a run, that a report reads
 ROUNDING = 1e-6
@@ -139,6 +140,7 @@ class Entry:
     files: Mapping[str, str] = field(default_factory=dict)  # sha256 of the run's files, by name; older records lack it
     given: tuple[tuple[str, Any], ...] = ()  # its command's flags, but for backbone, seed and fold
     script: str = ""  # the name of the dataset's script; "": the record lacks it
+    row: tuple[Any, ...] = ()  # of runs.csv
     fold: Fold | None = None
     folds: tuple[Entry, ...] = ()  # of which it was pooled, in their order
 
@@ -213,6 +215,7 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
         files={name: text(digest) for name, digest in dict(record.get("files") or {}).items() if name in FILES},
         given=shared.setdefault(given, given),
         script=text(command[0]),
+        row=row_of(record),
     )
 
 

@@ -24,6 +24,7 @@ TEXT = "text/plain; charset=utf-8"
 TYPES = {
     PAGE: "text/html; charset=utf-8",
     "results.csv": "text/csv; charset=utf-8",
+    "runs.csv": "text/csv; charset=utf-8",
     "results.md": "text/markdown; charset=utf-8",
     "results.tex": TEXT,
 }

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.errors import counted
 from reporting.cells import mean_and_intervals
+from reporting.entry import Entry
 from reporting.markup import unpaired_note
+from reporting.record_row import columns
 from reporting.statistics import FEWEST_SEEDS, TESTS_OF_MEANS
 from reporting.words import Shown, capital, number_text
 
@@ -24,6 +26,8 @@ FRONT = (
     "Over {} that all of these were run on; costs are geometric means. *: on the Pareto front of accuracy against this "
     "cost: no other is at least as good in both and better in one, by these means, however small the difference."
 )
+# what a report makes of a record, before what the record says
+JUDGED = ("run", "status", "ranked", "not_ranked_because", "comparable_group", "budget")
 FORMULAS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # and their wide forms
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''"}
@@ -31,14 +35,11 @@ LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': 
 
 def csv_text(report: Shown) -> str:
     """A row a cell, with every metric and cost; fractions from 0 to 1, costs in the records' units."""
-    text = io.StringIO()
-    # texts in quotes, since some spreadsheets take a semicolon for the end of a cell too
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     ends = [f"{metric}{end}" for metric in report["metrics"] for end in ("", "_seeds_low", "_seeds_high")]
     ends += ["top1_test_part_low", "top1_test_part_high"]
     place = ["comparable_group", "protocol", "recipe", "weights", "budget", "dataset", "domain", "backbone"]
     place += ["seeds", "test_images"]
-    writer.writerow([*place, *ends, "mark", "train_and_val_images", *report["costs"], "runs"])
+    rows = []
     for group in report["groups"]:
         for cell in group["cells"]:
             dataset, backbone = group["datasets"][cell["d"]], group["backbones"][cell["b"]]
@@ -49,7 +50,34 @@ def csv_text(report: Shown) -> str:
             row += cell["of_test"] or [None, None]
             costs = {**cell["costs"], **backbone["costs"]}
             row += [cell["marks"].get("top1", ""), cell["images"], *(costs[name] for name in report["costs"])]
-            writer.writerow([_no_formula(value) for value in [*row, " ".join(cell["runs"])]])
+            rows.append([*row, " ".join(cell["runs"])])
+    return csv_of([*place, *ends, "mark", "train_and_val_images", *report["costs"], "runs"], rows)
+
+
+def runs_text(entries: Iterable[Entry], report: Mapping[str, Any]) -> str:
+    """A row a record, as CSV. Fractions are from 0 to 1, costs in the records' units, times UTC; empty: not known.
+
+    ranked: whether the record is compared with others in one of the report's groups; if not, the next column has the
+    reason.
+    """
+    group_of = {run: group["title"] for group in report["groups"] for cell in group["cells"] for run in cell["runs"]}
+    apart: dict[str, list[str]] = {}
+    for line in report["apart"]:
+        apart.setdefault(line["run"], []).append(line["reason"])
+    rows = []
+    for entry in entries:
+        why = "; ".join(apart.get(entry.run, []))
+        judged = (entry.run, entry.status, entry.run in group_of, why, group_of.get(entry.run, ""), str(entry.budget))
+        rows.append([*judged, *entry.row])
+    return csv_of([*JUDGED, *columns()], rows)
+
+
+def csv_of(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """The rows as CSV, with numbers in full precision."""
+    text = io.StringIO()
+    # texts in quotes, since some spreadsheets take a semicolon for the end of a cell too
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerows([[_no_formula(value) for value in row] for row in (head, *rows)])
     return text.getvalue()
 
 

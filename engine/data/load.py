@@ -89,11 +89,15 @@ def read(
 def read_files(dataset: Dataset, data_dir: Path, options: ReadOptions) -> RawSplits:
     """What the dataset's `read` returns; where it misses files, the error says how to get them again."""
     try:
-        return dataset.read(options)
+        raw: object = dataset.read(options)
     except NotWholeError as problem:
         again = how_to_get_again(dataset, data_dir, options.folder, problem.missing)
         partly = ", or train on what there is with --allow-partial" if problem.or_partial else ""
         raise UserError(f"{problem} {again}{partly}.") from problem
+    if not isinstance(raw, RawSplits):
+        kind = type(raw).__name__
+        raise UserError(f"{dataset.name}: read() returned a {kind}. Expected RawSplits(classes, train, test).")
+    return raw
 
 
 def differences(dataset: Dataset, raw: RawSplits, protocol: Protocol) -> list[str]:
@@ -103,7 +107,7 @@ def differences(dataset: Dataset, raw: RawSplits, protocol: Protocol) -> list[st
     parts = {"train": raw.train, "test": raw.test} if len(expected) == 2 else {"": None}
     for (name, part), published in zip(parts.items(), expected, strict=False):
         images = len(raw.train) + len(raw.test) if part is None else len(part)
-        if images != published:
+        if published and images != published:
             lines.append(f"{counted(images, f'{name} image'.strip())} instead of {published:,}")
     if dataset.classes and len(raw.classes) != dataset.classes:
         lines.append(f"{counted(len(raw.classes), 'class')} instead of {dataset.classes}")
@@ -147,10 +151,13 @@ def _check_part(part: Part, what: str, classes: int) -> None:
         raise UserError(f"{what} has no images. Expected some: get the images that belong there.")
     images = len(part.images) if part.rows is None else len(part.rows)
     if not images == len(part.labels) == len(part.names) == len(set(part.names)):
-        raise ValueError(f"{what}: images, labels and unique names do not agree in number")
+        raise UserError(
+            f"{what} has {images:,} images, {len(part.labels):,} labels, and {len(part.names):,} names, "
+            f"{len(set(part.names)):,} of them different. Expected a label and a name of its own for each image."
+        )
     pixels = part.images
     if isinstance(pixels, np.ndarray) and (pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3):
-        raise ValueError(f"{what}: images must be uint8 (N, H, W, 3), not {pixels.dtype} {pixels.shape}")
+        raise UserError(f"{what} has images of {pixels.dtype} {pixels.shape}. Expected uint8 (N, H, W, 3).")
     if part.labels.min() < 0 or part.labels.max() >= classes:
         raise UserError(f"{what} has labels from {part.labels.min()} to {part.labels.max()}, but {classes} classes.")
 

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import pkgutil
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from engine.code_hash import file_of
-from engine.errors import UserError
+from engine.code_hash import as_written, behind, file_of
+from engine.data.declaration import declared
+from engine.errors import RunError, UserError, out_of_memory
 
 if TYPE_CHECKING:
     from torch import nn
     from torchvision.models import WeightsEnum
 
+BUILDERS = (
+    "Expected what is called without arguments and returns the 1000-class model: a name in torchvision.models, the "
+    "full name of a function or class of your own, or that function, class or functools.partial itself."
+)
+WEIGHTS_OF_ENTRIES = "Expected a name in torchvision.models such as 'ResNet50_Weights.IMAGENET1K_V1', or a WeightsFile."
 WEIGHTS = ("imagenet", "auto", "none")  # what --weights takes beside the name of an enum's member and a file
 
 # of the images that torchvision's weights were trained on, on a scale of 0 to 1
@@ -22,6 +30,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+@declared
 @dataclass(frozen=True)
 class WeightsFile:
     """Pretrained weights that are not a member of a torchvision enum: a state dict of the 1000-class model."""
@@ -34,6 +43,7 @@ class WeightsFile:
     top1: float | None = None  # on ImageNet-1k, percent, as its authors state it
 
 
+@declared
 @dataclass(frozen=True)
 class Backbone:
     """One entry of the factory.
@@ -42,8 +52,9 @@ class Backbone:
     not wait for it. A name without a module's is one in torchvision.models, as that of weights always is.
     """
 
-    builder: str | Callable[[], nn.Module]  # called without arguments: the 1000-class model, randomly initialised
-    weights: str | WeightsEnum | WeightsFile  # what `--weights imagenet` means
+    # called without arguments: the 1000-class model, randomly initialised. A function, a class, a functools.partial
+    builder: str | Callable[[], nn.Module]
+    weights: str | WeightsEnum | WeightsFile | None  # what `--weights imagenet` means; None: it has none
     head: str  # the dotted name of the last linear layer, which a new one replaces
     lr: float = 3e-4  # the highest learning rate of the recipe "cosine"
     smallest: int = 1  # pixels: the shortest side that it takes
@@ -54,39 +65,80 @@ class Backbone:
     usual_on_cuda: str = "bf16 NHWC"
     published: bool = False  # whether it is one of the published comparison's eleven
 
+    def __post_init__(self) -> None:
+        if not (callable(self.builder) or (isinstance(self.builder, str) and self.builder)):
+            raise UserError(f"Backbone: the builder is {self.builder!r:.80}. {BUILDERS}")
+        if not isinstance(self.head, str) or not self.head:
+            raise UserError(
+                f"Backbone: the head is {self.head!r:.80}. Expected the dotted name of the last linear layer, such as "
+                "'fc' or 'classifier.1'."
+            )
+
     @property
     def builder_name(self) -> str:
-        """torchvision's name, or that of the function that builds it."""
-        return self.builder.rpartition(".")[2] if isinstance(self.builder, str) else self.builder.__name__
+        """torchvision's name, or that of what builds it, with the arguments that are bound to it."""
+        if isinstance(self.builder, str):
+            return self.builder.replace(":", ".").rpartition(".")[2]
+        return as_written(self.builder)
+
+    @property
+    def arguments(self) -> str:
+        """The builder with what it is given beside its code, as a functools.partial has it; "": nothing."""
+        return "" if isinstance(self.builder, str) or hasattr(self.builder, "__name__") else self.builder_name
 
     @property
     def source(self) -> str:
         """The file that the builder is in; "" where it is torchvision's, or in none."""
         if isinstance(self.builder, str):
             module = self.builder.replace(":", ".").rpartition(".")[0]
-            found = find_spec(module) if module else None  # which does not import it
-            return str(found.origin or "") if found else ""
-        return "" if self.builder.__module__.startswith("torchvision.") else file_of(self.builder)
+            while module:
+                with suppress(ImportError, ValueError):  # no such module, or a class in the module that is above
+                    if found := find_spec(module):  # which does not import it
+                        return str(found.origin or "")
+                module = module.rpartition(".")[0]
+            return ""
+        module = getattr(behind(self.builder), "__module__", None) or ""
+        return "" if module.startswith("torchvision.") else file_of(self.builder)
 
     def build(self) -> nn.Module:
-        """The 1000-class model, randomly initialised."""
-        return self._builder()
+        """The 1000-class model, randomly initialised. Raises UserError where the builder makes none."""
+        from torch import nn
+
+        builder = self._builder
+        try:
+            model: object = builder()
+        except Exception as problem:
+            if isinstance(problem, (UserError, RunError)) or out_of_memory(problem):
+                raise
+            last = traceback.extract_tb(problem.__traceback__)[-1]
+            where = "" if last.filename == __file__ else f" ({last.filename}, line {last.lineno})"
+            what = f"{type(problem).__name__}: {problem}{where}"
+            raise UserError(f"the builder {self.builder_name} of BACKBONES fails: {what}. {BUILDERS}") from problem
+        if not isinstance(model, nn.Module):
+            kind = type(model).__name__
+            raise UserError(f"the builder {self.builder_name} of BACKBONES makes a {kind}, no nn.Module. {BUILDERS}")
+        return model
 
     @property
     def _builder(self) -> Callable[[], nn.Module]:
         if not isinstance(self.builder, str):
             return self.builder
-        builder: Callable[[], nn.Module] = pkgutil.resolve_name(
-            self.builder if "." in self.builder else f"torchvision.models:{self.builder}"
-        )
+        named = self.builder if "." in self.builder or ":" in self.builder else f"torchvision.models:{self.builder}"
+        builder: Callable[[], nn.Module] = _resolved(named, "the builder", BUILDERS)
+        if not callable(builder):
+            raise UserError(f"the builder {self.builder!r} of BACKBONES names a {type(builder).__name__}. {BUILDERS}")
         return builder
 
     @property
     def pretrained(self) -> WeightsEnum | WeightsFile:
-        """The weights that `--weights imagenet` means."""
+        """The weights that `--weights imagenet` means. Raises UserError where there are none."""
+        if self.weights is None:
+            raise UserError(f"{self.builder_name} has no pretrained weights: its entry in BACKBONES says None.")
         if not isinstance(self.weights, str):
             return self.weights
-        member: WeightsEnum = pkgutil.resolve_name(f"torchvision.models:{self.weights}")
+        member: WeightsEnum = _resolved(f"torchvision.models:{self.weights}", "the weights", WEIGHTS_OF_ENTRIES)
+        if not hasattr(member, "transforms") or isinstance(member, type):
+            raise UserError(f"the weights {self.weights!r} of BACKBONES are no member of an enum. {WEIGHTS_OF_ENTRIES}")
         return member
 
     def require_size(self, name: str, size: tuple[int, int]) -> None:
@@ -100,3 +152,11 @@ class Backbone:
         fix += f", and both sides must be multiples of {unit}" if unit > 1 else ""
         flag = f"--size {height}" if height == width else f"--size {height} {width}"
         raise UserError(f"{name} can't take images of {size[0]}x{size[1]} pixels: {fix}.\nUse {flag}.")
+
+
+def _resolved(name: str, what: str, expected: str) -> Any:
+    """What is imported by that name. Raises UserError where it can't be."""
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as problem:
+        raise UserError(f"{what} {name!r} of BACKBONES can't be imported: {problem}. {expected}") from problem

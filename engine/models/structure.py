@@ -10,14 +10,27 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from engine.errors import UserError
 
+MOST_NAMED = 5  # layers
+
 
 def replace_head(model: nn.Module, head: str, num_classes: int) -> None:
     """Put a freshly initialised linear layer with `num_classes` outputs in the place of the one named `head`."""
     parent, _, name = head.rpartition(".")
-    old = model.get_submodule(head)
-    if not isinstance(old, nn.Linear):
-        raise TypeError(f"the head {head!r} is a {type(old).__name__}, not a linear layer")
-    setattr(model.get_submodule(parent), name, nn.Linear(old.in_features, num_classes))
+    setattr(model.get_submodule(parent), name, nn.Linear(linear_layer(model, head).in_features, num_classes))
+
+
+def linear_layer(model: nn.Module, head: str) -> nn.Linear:
+    """The linear layer of that dotted name. Raises UserError, with the names of those there are, where it is none."""
+    modules = dict(model.named_modules())
+    layer = modules.get(head)
+    if isinstance(layer, nn.Linear):
+        return layer
+    found = f"is a {type(layer).__name__}, not a linear layer" if layer else "is no layer of the model"
+    names = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
+    raise UserError(
+        f"the head {head!r} {found}. Expected, in the entry of BACKBONES, the last of the linear layers: "
+        f"{', '.join(names[-MOST_NAMED:]) or 'it has none'}."
+    )
 
 
 def freeze_body(model: nn.Module, head: str) -> None:

@@ -24,7 +24,7 @@ from engine.data.part import Part
 from engine.errors import UserError, one_line
 from engine.files import DamagedError, digest
 from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, Backbone, WeightsFile
-from engine.models.structure import replace_head
+from engine.models.structure import linear_layer, replace_head
 from engine.models.tensor_file import require_plausible
 
 # where training programs keep a state dict in their checkpoints; the moving average last, since few evaluate it alone
@@ -71,6 +71,10 @@ class Weights:
 
 
 NONE = Weights("none", None, None)
+OTHER_WEIGHTS = """Or begin with others:
+  --weights FILE   a file of this backbone's weights that you have
+  --weights none   random weights: nothing to fetch, but few images seldom suffice to train from
+  --weights auto   pretrained ones where they can be had, else random ones"""
 
 # in a checkpoint: the digests of the images that its weights have seen; the record, while the run lasts
 SEEN, UNFINISHED = "seen", "unfinished"
@@ -86,18 +90,19 @@ def find_weights(backbone: Backbone, choice: str) -> Weights:
     """
     if choice == "none":
         return NONE
-    if choice == "imagenet":
-        try:
-            return _pretrained(backbone.pretrained)
-        except UserError as problem:
-            raise UserError(f"{problem}\nWithout them: --weights none trains from random weights.") from None
     if choice == "auto":
         try:
             return _pretrained(backbone.pretrained)
         except UserError as problem:
             print(f"warning: no pretrained weights, so training starts from random ones: {problem}", file=sys.stderr)
             return NONE
-    return _of_file(Path(choice)) if Path(choice).is_file() else _pretrained(find_member(backbone, choice))
+    if choice != "imagenet" and Path(choice).is_file():
+        return _of_file(Path(choice))
+    member = None if choice == "imagenet" else find_member(backbone, choice)
+    try:
+        return _pretrained(member or backbone.pretrained)
+    except UserError as problem:
+        raise UserError(f"{problem}\n{OTHER_WEIGHTS}") from None
 
 
 def find_member(backbone: Backbone, name: str) -> WeightsEnum:
@@ -180,6 +185,7 @@ def build(backbone: Backbone, name: str, num_classes: int, weights: Weights) -> 
     Raises UserError when the weights don't fit it.
     """
     model = backbone.build()
+    linear_layer(model, backbone.head)
     if weights != NONE:
         load_weights(model, weights, backbone.head, name)
     replace_head(model, backbone.head, num_classes)

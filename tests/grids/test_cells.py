@@ -177,7 +177,7 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(capsys: Any, tmp_path: Path)
         r"^eurosat +4 +0 +1 +0 +3 ",
         r"^cells +8, one at a time",
         r"^done +1$",
-        r"^failed +1, kept as they are: --retry-failed",
+        r"^failed +1, 1 kept as it is. To try it again, too:\n +python .*digits eurosat.* --device cpu --retry-failed$",
         r"^to do +6, ",
     ):
         assert re.search(words, printed, re.MULTILINE), words

@@ -13,6 +13,7 @@ import pytest
 
 from grids.images import split_of
 from grids.ledger import (
+    REASON_LETTERS,
     all_records,
     by_key,
     clear_leftovers,
@@ -21,6 +22,7 @@ from grids.ledger import (
     keep_failure,
     make_folder,
     mark_retried,
+    shortened,
     standing,
     standing_now,
     take,
@@ -134,7 +136,9 @@ def test_what_a_record_says_of_its_failure_is_shortened() -> None:
     (cell,) = cells("--datasets digits --models resnet")
     failure = standing(cell, [record_of(cell, "failed", error="x" * 10_000_000)]).failure
     assert failure is not None
-    assert len(failure.reason) == 200
+    assert len(failure.reason) == REASON_LETTERS
+    assert shortened("one two, three", 12) == "one two..."
+    assert shortened("one two", 7) == "one two"
 
 
 def test_a_weights_file_that_changed_is_another_run(tmp_path: Path) -> None:

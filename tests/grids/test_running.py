@@ -310,6 +310,7 @@ def test_a_failure_costs_one_cell(behave: Behave, capsys: Any) -> None:
     assert "Segmentation fault" in " ".join(failure("swin")["tail"])
     summary = capsys.readouterr().out.partition("1 of 6 cells done, 5 failed, 0 left")[2]
     assert "failed     digits resnet, seed 0: the loss became nan in epoch 3" in summary
+    assert re.search(r"^to try 5 failed cells again:\n +python .* --device cpu --retry-failed$", summary, re.MULTILINE)
     assert f"log {Path('runs/grid')}" in summary
 
     assert run(line) == 3
@@ -321,6 +322,36 @@ def test_a_failure_costs_one_cell(behave: Behave, capsys: Any) -> None:
     behave()
     assert run(f"{line} --retry-failed") == 0
     assert not list(Path("runs/grid").glob("*.json"))
+
+
+def counts(printed: str) -> list[tuple[int, int]]:
+    """How many cells were done, and had failed, as the lines went by."""
+    return [(int(done), int(bad or 0)) for done, bad in re.findall(r"^\[(\d+)/\d+(?:, (\d+) failed)?\]", printed, re.M)]
+
+
+def test_what_the_user_mended_is_tried_again_by_the_same_command(behave: Behave, capsys: Any) -> None:
+    """As a photo that can't be read, which is found within seconds; what crashed is not, and the command is said."""
+    line = "--datasets digits.py --models resnet swin regnet mobilenet --device cpu"
+    behave(resnet="user", regnet="diverged")
+    assert run(line) == 3
+    printed = capsys.readouterr().out
+    assert "once that is mended, the same command tries 1 failed cell again" in printed
+    assert re.search(
+        r"^to try 1 failed cell again too:\n +python .* --device cpu --retry-failed$", printed, re.MULTILINE
+    )
+    assert counts(printed) == sorted(counts(printed))
+    assert "[2/4, 2 failed] done     digits mobilenet" in printed
+    behave(regnet="diverged")
+    assert run(line) == 3
+    assert started()[4:] == ["resnet 0"]
+    printed = capsys.readouterr().out
+    plan = "failed     2, 1 of them, which can be mended, to be tried again; 1 kept as it is. To try it again, too:\n"
+    assert f"\n{plan}           python " in printed
+    assert counts(printed) == [(2, 1), (3, 1)]
+    behave()
+    assert run(f"{line} --retry-failed") == 0
+    assert started()[5:] == ["regnet 0"]
+    assert counts(capsys.readouterr().out) == [(3, 0), (4, 0)]
 
 
 def test_a_hang_is_ended_and_says_where(behave: Behave) -> None:
@@ -514,6 +545,18 @@ def test_a_run_that_outlives_its_grid_is_waited_for(behave: Behave, monkeypatch:
     assert started() == ["resnet 0", "swin 0"]
 
 
+def test_a_record_of_images_that_were_not_decoded_yet_is_not_another_grids(
+    behave: Behave, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """The first cell's script decodes them; then the others are known to be done, by the grid of yesterday."""
+    assert run() == 0
+    decoded = [False] * 3 + [True] * 9
+    monkeypatch.setattr("grids.ledger._of_these_images", lambda *_: decoded.pop(0))
+    capsys.readouterr()
+    assert run() == 0
+    assert "done     digits swin, seed 0: top-1 25.00% (by an earlier run)" in capsys.readouterr().out
+
+
 def test_two_grids_share_the_work(behave: Behave, capsys: Any) -> None:
     """Two cells wait for each other, and a grid runs one at a time: neither grid could do all of it."""
     behave(at_once=2, regnet="diverged")
@@ -523,7 +566,7 @@ def test_two_grids_share_the_work(behave: Behave, capsys: Any) -> None:
     process.join()
     assert process.exitcode == 3
     assert Counter(started()) == {f"{model} {seed}": 1 for model in ("resnet", "swin", "regnet") for seed in range(4)}
-    assert "(by another grid)" in capsys.readouterr().out
+    assert "(by another process)" in capsys.readouterr().out
     assert len(list(Path("runs/grid").glob("*.json"))) == 4
 
 
@@ -547,16 +590,21 @@ def test_the_live_table(behave: Behave, tmp_path: Path) -> None:
     worker = Worker(cell, "0", process, 0, tmp_path / "log", heartbeat, 0, started=time.monotonic() - 65)
     progress = Progress(54, 12, 1, 2, "about 3.2 h (40 from other seeds)", [worker])
     with (tmp_path / "shown").open("w") as file:
-        console = Console(file=file, force_terminal=True, width=100, height=30, color_system=None)
+        console = Console(file=file, force_terminal=True, width=80, height=30, color_system=None)
         with LiveTable(console) as view:
-            view.ended(cell, "failed", "out \x1b]0;mine\x07of \u202ememory [red] " * 20, progress)
-            view.note("stopping after the epochs that are running")
+            view.ended(cell, "failed", "out \x1b]0;mine\x07of \u202ememory [red] " * 20 + "Buy more.", progress)
+            view.ended(cell, "done", "top-1 50.00%", progress)
+            view.note("stopping after the epochs that are running; Ctrl-C again stops at once, and loses an epoch")
             view.refresh(progress)
     shown = (tmp_path / "shown").read_text()
     assert re.search(r"digits resnet, seed 0 +0 +65 s +epoch 3: 41 of 120 batches \[/\]", shown)
-    assert re.search(r"failed  digits resnet, seed 0  out \\x1b\]0;mine\\x07of \\u202ememory \[red\].*…", shown)
-    assert "12 of 54 cells done, 1 failed, 41 to do, 2 of them with another grid: about 3.2 h" in shown
-    assert "stopping after" in shown
+    words = " ".join(re.sub(r"\x1b\[[?\d;]*\w", "", shown).split())
+    said = "out \\x1b]0;mine\\x07of \\u202ememory [red] " * 20
+    assert f"failed digits resnet, seed 0: {said}Buy more." in words
+    assert "failed digits resnet, seed 0 for the reason above done digits resnet, seed 0 top-1 50.00%" in words
+    assert "12 of 54 cells done, 1 failed, 41 to do, 2 of them with another grid: about 3.2 h" in words
+    assert "Ctrl-C again stops at once, and loses an epoch" in words
+    assert "…" not in shown
     assert not re.search("\x1b[^\\[]|\x9b|\x07|\u202e", shown)
 
 

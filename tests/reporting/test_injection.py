@@ -94,10 +94,11 @@ def test_no_text_is_more_than_a_text(tmp_path: Path, payload: str) -> None:
     }
     texts = {path.name: path.read_text("utf-8") for path in out.iterdir()}
     check_page(texts["report.html"])
-    check_csv(texts["results.csv"])
+    check_csv(texts["results.csv"], 1 + 3)
+    check_csv(texts["runs.csv"], 1 + 10)
     check_markdown(texts["results.md"])
     check_latex(texts["results.tex"])
-    for name in ("results.csv", "results.md", "results.tex"):
+    for name in ("results.csv", "results.md", "results.tex", "runs.csv"):
         assert not RAW.search(texts[name]), name
 
 
@@ -116,9 +117,9 @@ def check_page(text: str) -> None:
     assert not RAW.search("".join(found.words))
 
 
-def check_csv(text: str) -> None:
+def check_csv(text: str, lines: int) -> None:
     rows = list(csv.reader(io.StringIO(text)))
-    assert len(rows) == 4
+    assert len(rows) == lines
     assert len({len(row) for row in rows}) == 1
     assert not [box for row in rows[1:] for box in row if re.match(r"\s*[=+@\uff1d]|\s*-\D|\s*-\d+\+", box)]
     # split at semicolons and blind to commas, none of them begins with a formula either

@@ -17,7 +17,7 @@ from reporting import output
 from reporting.output import write_report
 from tests.reporting import synthetic
 
-NAMES = ("report.html", "results.csv", "results.md", "results.tex")
+NAMES = ("report.html", "results.csv", "results.md", "results.tex", "runs.csv")
 
 
 def files(generation: str) -> dict[str, str]:

@@ -30,7 +30,7 @@ from reporting.predictions import _outcome
 from tests.reporting import synthetic
 
 ROOT = Path(report.__file__).parent
-FILES = ("report.html", "results.csv", "results.md", "results.tex")
+FILES = ("report.html", "results.csv", "results.md", "results.tex", "runs.csv")
 SMALL = ("ucmerced", "eurosat", "galaxy10", "breakhis_40x", "plantclef")
 
 

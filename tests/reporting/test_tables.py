@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from engine.config import FLAGS
+from engine.metrics import METRICS
+from engine.records.schema import COSTS
 from reporting.build import build
 from reporting.collect import collect
 from reporting.costs import geometric_mean
-from reporting.tables import csv_text, latex, latex_text, markdown_text
+from reporting.tables import csv_text, latex, latex_text, markdown_text, runs_text
 from tests.reporting import synthetic
 
 EVIL = "=cmd|'x'!A1 & 5 % of $a_b{c}\\ | <b>**"
@@ -44,6 +47,42 @@ def test_csv_has_no_formulas(report: dict[str, Any]) -> None:
     report = {**report, "groups": [{**group, "title": "=1+1"} for group in report["groups"]]}
     rows = list(csv.reader(io.StringIO(csv_text(report))))
     assert {row[0] for row in rows[1:]} == {"'=1+1"}
+
+
+def test_runs_has_a_row_a_record(tmp_path: Path) -> None:
+    """Of those that are not ranked, too, with the reason; as a program reads it, each of its kind and in full."""
+    made = [synthetic.record("ucmerced", "resnet", seed, config={"lr": 0.1 + 0.2}) for seed in range(3)]
+    made.append(synthetic.record("eurosat", "swin", 1, "5 shots", status="failed", error="the loss\nis nan"))
+    made.append(synthetic.record("eurosat", "resnet", 2, status="running", finished=None, config={"tune": "linear"}))
+    made.append(synthetic.record("eurosat", "resnet", 3, dataset={"partial": True}))
+    for record in made:
+        synthetic.write(tmp_path, record)
+    collected = collect(tmp_path)
+    text = runs_text(collected.entries, build(collected, tmp_path))
+    head, *rows = csv.reader(io.StringIO(text))
+    table = [dict(zip(head, row, strict=True)) for row in rows]
+    assert len(table) == len(made)
+    assert len(set(head)) == len(head)
+    assert {f"asked_{name}" for name in FLAGS} | METRICS.keys() | COSTS.keys() <= {*head}
+    of_run = {row["run"].rpartition("/")[2]: row for row in table}
+    for record in made:
+        row = of_run[record["run"]]
+        assert (row["status"], row["dataset"], row["backbone"]) == (
+            record["status"],
+            record["dataset"]["key"],
+            record["backbone"]["name"],
+        )
+        for part, names in (("test", METRICS), ("costs", COSTS)):
+            found = {name: float(row[name]) if row[name] else None for name in names}
+            assert found == {name: record.get(part, {}).get(name) for name in names}
+        assert (row["ranked"] == "True") == (not row["not_ranked_because"]) == bool(row["comparable_group"])
+    assert [row["ranked"] for row in table].count("True") == 3
+    assert of_run[made[0]["run"]]["asked_lr"] == "0.30000000000000004"
+    assert of_run[made[0]["run"]]["asked_size"] == "256 256"
+    assert of_run[made[3]["run"]]["error"] == "the loss is nan"
+    assert of_run[made[3]["run"]]["budget"] == "5 shots"
+    assert (of_run[made[4]["run"]]["finished"], of_run[made[4]["run"]]["asked_tune"]) == ("", "linear")
+    assert "partial" in of_run[made[5]["run"]]["not_ranked_because"]
 
 
 def test_markdown(report: dict[str, Any]) -> None:

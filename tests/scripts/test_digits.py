@@ -33,8 +33,11 @@ def test_images_and_labels_are_scikit_learns() -> None:
 def test_the_originals_constants_are_those_of_the_training_images() -> None:
     raw = digits.DATASET.read(ReadOptions(Path(), allow_partial=False))
     pixels = raw.train.pixels() / 255
-    np.testing.assert_allclose(pixels.mean((0, 1, 2)), digits.DATASET.mean, atol=1e-4)
-    np.testing.assert_allclose(pixels.std((0, 1, 2)), digits.DATASET.std, atol=1e-4)
+    mean, std = digits.DATASET.mean, digits.DATASET.std
+    assert mean is not None
+    assert std is not None
+    np.testing.assert_allclose(pixels.mean((0, 1, 2)), mean, atol=1e-4)
+    np.testing.assert_allclose(pixels.std((0, 1, 2)), std, atol=1e-4)
 
 
 def test_they_are_learnt(command: Command, tmp_path: Path) -> None:
