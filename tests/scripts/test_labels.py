@@ -4,6 +4,7 @@
 import hashlib
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import split
 from common import ReadOptions
 from engine.errors import UserError
 from grids.ledger import standing_now
+from tests import toy
 from tests.conftest import Command
 from tests.grids.cells import cells
 from tests.scripts.test_folder import QUICK, picture, said, tree
@@ -120,6 +122,8 @@ def test_what_is_wrong_is_told_before_anything_is_done(
     assert found["dataset"]["differences"] == ["missing of the listed images: 1: 16"]
     assert command(f"--labels labels.csv {QUICK}") == 2
     assert "unknown flag --labels" in capsys.readouterr().err
+    assert command(f"--labels labels.csv {QUICK}", replace(toy.dataset(), own_folder=photos)) == 2
+    assert "toy.py has labels of its own. Leave the flag out." in capsys.readouterr().err
 
 
 def test_a_grid_of_labelled_images(photos: Path, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,6 +139,9 @@ def test_a_grid_of_labelled_images(photos: Path, command: Command, capsys: pytes
     grids_own = cells(f"--datasets folder:photos --labels {photos.parent}/labels.csv {line}")
     assert standing_now(grids_own[0]).status == "done"
     assert grids_own[0].id == cell.id
+    (photos / "labels.csv").write_text(Path("labels.csv").read_text())
+    (other,) = cells(f"--datasets folder:photos --labels photos/labels.csv {line}")
+    assert (other.dataset.key, other.id == cell.id) == (cell.dataset.key, False)
     assert grid.main(shlex.split(f"--datasets folder:photos digits --labels labels.csv {line} --dry-run")) == 2
     assert (
         "--labels is for images of your own, folder:DIR, and digits has a split of its own." in capsys.readouterr().err
