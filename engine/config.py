@@ -347,7 +347,8 @@ def parse(
     if values["shots"] and values["fraction"]:
         raise UserError("--shots and --fraction both say how many training images there are. Give one of them.")
     values["cache_dir"] = values["cache_dir"] or cache_folder(values["data_dir"])
-    if model := values["model"]:
+    model = values["model"]
+    if model is not None:
         model = find_backbone(model, known)
     elif not (dataset.own and values["check"]):
         raise UserError(
