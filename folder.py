@@ -71,7 +71,7 @@ def read(options: ReadOptions, labels: Path | None = None) -> RawSplits:
         return read_parts(root, parts, options) if parts else split_here(root, options)
     except LevelError as error:
         command = f"python folder.py {shlex.quote(str(error.inside))} --check"
-        raise LevelError(f"{error}\n  {command}", error.inside) from error
+        raise LevelError(f"{error}:\n  {command}", error.inside) from error
     except OSError as error:
         raise UserError(f"{error.filename or root} can't be read: {reason_of(error)}. Make it readable.") from error
 
@@ -116,8 +116,8 @@ def require_level(root: Path, parts: Sequence[str]) -> None:
         holding = [place for place in folders.values() if place and has_parts(place)]
         if holding and len(holding) < len(folders):
             raise LevelError(
-                f"{root} has no parts, but {' and '.join(map(str, holding))} {agreeing(len(holding), 'have')}: train/ "
-                f"and test/ lie in there. Give that folder.",
+                f"{root} has no train/ and test/, but folders in it have: {', '.join(map(str, holding))}. Expected the "
+                "folder that holds the parts. Give that",
                 holding[0],
             )
         return
@@ -130,9 +130,9 @@ def require_level(root: Path, parts: Sequence[str]) -> None:
             for part, name in single.items()
         ]
         raise UserError(
-            f"{' and '.join(f'{part}/' for part in single)} of {root} {agreeing(len(single), 'have')} a single folder, "
-            f"{' and '.join(sorted(set(single.values())))}, which has the class folders in it. Expected these in the "
-            f"part itself, as in {root}/train/cat/1.jpg. To move them one level up:{listed(moves)}"
+            f"{root} has a single folder in {' and in '.join(f'{part}/' for part in single)}, with the class folders "
+            f"inside it. Expected these in the part itself, as in {root}/train/cat/1.jpg. To move them one level up:"
+            f"{listed(moves)}"
         )
 
 
@@ -256,10 +256,10 @@ def ways_to_a_test_part(root: Path, order: Sequence[str]) -> str:
     above = root if root.name else root.resolve()
     out = above.with_name(f"{above.name}-split")
     ways = [f"python split.py --input_dir {shlex.quote(str(root / 'train'))} --output_dir {shlex.quote(str(out))}"]
-    ways[0] += f" --test_size {TEST_SIZE}   (holds {TEST_SIZE:.0%} of train/ out; then folder.py {out})"
+    ways[0] += f" --test_size {TEST_SIZE}   # holds {TEST_SIZE:.0%} of train/ out; then folder.py {out}"
     if val := next((name for name in VALIDATION if name in order), None):
         rename = shlex.join(["mv", "-n", str(root / val), str(root / "test")])
-        ways.insert(0, f"{rename}   ({val}/ is tested on; a tenth of train/ then chooses the epoch)")
+        ways.insert(0, f"{rename}   # {val}/ is tested on; a tenth of train/ then chooses the epoch")
     return f"\n{'One of these makes' if len(ways) > 1 else 'This makes'} a test part:{listed(ways)}"
 
 

@@ -222,4 +222,8 @@ def what_else(head: bytes) -> str:
         return LFS_REMEDY
     if re.match(rb"\s*(<!doctype html|<html|<\?xml)", head, re.IGNORECASE):
         return "a web page, as servers answer instead of an image"
+    if head.startswith(b"%PDF"):
+        return "a PDF, no image: take the pictures out of it"
+    if head[4:8] == b"ftyp":
+        return "a film, no image"
     return "text, no image" if TEXT.fullmatch(head) else ""

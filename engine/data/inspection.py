@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import textwrap
@@ -16,7 +17,7 @@ from engine.data.declaration import Dataset
 from engine.data.load import DecodeOptions, contradiction_notes, divide, images_of, read, with_pixels
 from engine.data.overlap import contradictions, same_pixels
 from engine.data.part import PARTS, RawSplits, Splits
-from engine.errors import MOST_LISTED, UserError, agreeing, counted, listed, one_line, refusing
+from engine.errors import MOST_LISTED, LevelError, UserError, agreeing, counted, listed, one_line, refusing
 
 FEW = 10  # training images of a class, below which little can be expected of it
 MOST_ROWS = 12  # of the table of classes; of more, the smallest and the largest
@@ -49,12 +50,13 @@ def check_images(dataset: Dataset, data_dir: Path, seed: int, options: DecodeOpt
         parts = [part for part in PARTS if not (part == "val" and options.protocol == "paper")]
         say(f"{dataset.name}: {counted(found.images, 'image')}, each opened and decoded", table(found.splits, parts))
     if found.notes:
-        say("", "Worth a look:", *(_wrapped(note, "- ") for note in found.notes))
+        say("", "Worth a look:", *(_wrapped(_with_place(note, dataset), "- ") for note in found.notes))
     if found.problems:
         number = counted(len(found.problems), "thing")
         lines = [_wrapped(_shortened(str(problem)), f"{place}. ") for place, problem in enumerate(found.problems, 1)]
-        again = "not ready: " + f"{number} to mend, each named above. Then give the same command again."
-        raise UserError("\n".join([f"{number} to mend before a run:", *lines, again]))
+        elsewhere = isinstance(found.problems[-1], LevelError)
+        then = "then the command above" if elsewhere else "then the same command again"
+        raise UserError("\n".join([f"{number} to mend before a run:", *lines, f"not ready: {number} to mend, {then}"]))
 
 
 def ready_line(script: str, arguments: Sequence[str], model: str) -> str:
@@ -161,6 +163,15 @@ def _shortened(message: str) -> str:
         if row <= MOST_LISTED:
             lines.append(line)
     return "\n".join(lines[:-1])
+
+
+def _with_place(note: str, dataset: Dataset) -> str:
+    """A note that ends in a command, with that in a line of its own: notes in a record know the folder as DIR alone."""
+    match = re.fullmatch(r"(.*): python folder\.py (.*) --check", note)
+    if not match or not dataset.own_folder:
+        return note
+    place = dataset.own_folder / shlex.split(match[2])[0].removeprefix("DIR/")
+    return f"{match[1]}:\n  python folder.py {shlex.quote(str(place))} --check"
 
 
 def _wrapped(text: str, mark: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from engine.data.file_kinds import IMAGE_SUFFIXES, PLUGINS, suffix_of
@@ -55,7 +56,8 @@ def layout_notes(classes: Mapping[str, Sequence[str]]) -> list[str]:
                 f"DIR/{same[0]}/{first}"
             )
         else:
-            notes.append(f"{found}: if these are the classes, give a folder that holds each once, such as DIR/{first}")
+            command = f"python folder.py {shlex.quote(f'DIR/{first}')} --check"
+            notes.append(f"{found}: if these are the classes, give a folder that holds each once, such as: {command}")
     elif len(classes) > 1 and all(_are_words(folders) for folders in inside):
         notes.append(
             f"all images lie in folders inside the class folders, {sum(map(len, inside)):,} in all (such as "

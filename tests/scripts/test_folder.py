@@ -676,7 +676,7 @@ def test_an_unlabelled_test_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def carry_out(message: str) -> None:
     """Do what the first lines with mv say, or the line with split.py where there is no other."""
-    lines = [line.strip().partition("   (")[0] for line in message.splitlines()]
+    lines = [line.strip().partition("   #")[0] for line in message.splitlines()]
     for line in (line for line in lines if line.startswith("mv -n ")):
         _, _, old, new = shlex.split(line)
         Path(old).rename(new)
