@@ -185,10 +185,10 @@ def run(options: argparse.Namespace, retry: str) -> int:
 
 def cells_of(options: argparse.Namespace) -> list[Cell]:
     """The grid that the command line asks for. UserError: something in it is wrong."""
+    chosen = find_datasets(options.datasets)  # first: a script of one's own may bring backbones
     models, flags = find_models(options.models), script_flags(options)
     flags += ["--rerun"] if options.rerun else []
-    budgets = find_budgets(options.shots, options.fraction)
-    chosen, seeds = find_datasets(options.datasets), find_seeds(options.seeds)
+    budgets, seeds = find_budgets(options.shots, options.fraction), find_seeds(options.seeds)
     cells = make_cells(chosen, models, seeds, budgets, flags, options.data_dir)
     check_members((cell.config.model for cell in cells), cells[0].config.weights)
     return cells

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -40,6 +41,14 @@ def commands() -> dict[str, str]:
         lines += re.findall(r"`((?:python|make|pip) [^`]+)`", re.sub(r"^```\n.*?^```", "", text, flags=re.M | re.S))
         found |= {re.split(r"\s+#", line)[0].strip(): page.name for line in lines}
     return found
+
+
+def own_backbones() -> str:
+    """The script of docs/own.md that brings backbones of its own."""
+    (script,) = re.findall(
+        r"^```python\n(from functools.*?)^```", (PROJECT / "docs/own.md").read_text("utf-8"), re.M | re.S
+    )
+    return str(script)
 
 
 def test_the_files_that_pages_name_are_there() -> None:
@@ -76,7 +85,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     torch.save(toy.tiny().state_dict(), folder / "tiny.pth")
     weights = common.WeightsFile("tiny", (folder / "tiny.pth").as_uri())
     (folder / "mine.py").write_text("from common import main\nfrom digits import DATASET\n")
-    with pytest.MonkeyPatch.context() as patch:
+    (folder / "nets.py").write_text(own_backbones(), "utf-8")
+    with mock.patch.dict(common.BACKBONES), pytest.MonkeyPatch.context() as patch:
         cifar = fakes.fake("cifar10", patch)
         for path, body in cifar.extracted.items():
             target = folder / "data" / "cifar10" / path
@@ -141,7 +151,11 @@ def test_the_command_works(command: str, monkeypatch: pytest.MonkeyPatch, capsys
     elif script == "report.py":
         assert run_report(arguments, monkeypatch) == 0
     else:
-        assert run_script("digits.py" if script.endswith("mine.py") else script, arguments) == 0
+        if "pets-split" in arguments:
+            split.main(["--input_dir", "pets", "--output_dir", "pets-split", "--overwrite"])
+        if script.endswith("nets.py"):
+            datasets.load(Path(script))
+        assert run_script("digits.py" if script.endswith(("mine.py", "nets.py")) else script, arguments) == 0
 
 
 def test_commands_are_found() -> None:

@@ -159,4 +159,5 @@ def _resolved(name: str, what: str, expected: str) -> Any:
     try:
         return pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as problem:
-        raise UserError(f"{what} {name!r} of BACKBONES can't be imported: {problem}. {expected}") from problem
+        named = name.removeprefix("torchvision.models:")
+        raise UserError(f"{what} {named!r} of BACKBONES can't be imported: {problem}. {expected}") from problem

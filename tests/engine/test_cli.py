@@ -6,6 +6,7 @@ import argparse
 import errno
 import os
 import pwd
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -208,3 +209,35 @@ def test_an_interruption_while_an_object_is_deleted_is_one() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "error: interrupted.\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "folder.py my photos -model resnet",
+        "folder.py -model resnet my photos",
+        "split.py --input_dir my photos --output_dir out",
+        "grid.py --datasets folder:my photos --models all --dry-run",
+        "grid.py --dry-run --datasets digits folder:my photos",
+        "report.py my photos",
+        "digits.py -model resnet --out my photos",
+        "digits.py -model resnet --out=my photos --epochs 3",
+    ],
+)
+def test_a_path_that_lacks_its_quotes_gets_them(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my photos").mkdir()
+    script, *words = line.split()
+    scripts = {"folder.py": own.DATASET, "digits.py": digits.DATASET}
+    if script in scripts:
+        assert run_command(lambda: parse(scripts[script], BACKBONES, words)) == 2  # type: ignore[arg-type,return-value]
+    else:
+        assert {"split.py": split.main, "grid.py": grid.main, "report.py": report.main}[script](words) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"A path with a space in it must be in quotes: '[-=:\w]*my photos'\.", said)
+    (tmp_path / "my photos").rename(tmp_path / "photos")
+    if script == "report.py":
+        assert report.main(words) == 2
+        assert "unrecognized arguments: photos. See python report.py --help" in capsys.readouterr().err

@@ -1,15 +1,20 @@
 """Flags -> Config."""
 
 import json
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from common import BACKBONES
+import breakhis
+import digits
+import folder
+from common import BACKBONES, Choice, Dataset
 from engine.config import FLAGS, MACHINE, PLACE, SETTING, WHAT, Config, asked, asked_settings, in_words, parse
 from engine.errors import UserError
+from engine.paths import PROJECT
 from tests import toy
 
 DATASET = replace(toy.dataset(), size=(96, 96))
@@ -162,3 +167,40 @@ def test_settings_are_told_in_words() -> None:
     assert told == ["batches of 16", "learning rate 0.001", "patience 3", "the head only"]
     gone = asked_settings(config("-model resnet").settings() | {"ema": True, "layer_decay": 0.7})
     assert [in_words(name, value) for name, value in gone.items()] == ["ema", "layer decay 0.7"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "line", "models", "command"),
+    [
+        (digits.DATASET, "-model all -bs 32 --seed 3 --check", "all", "digits --models all --batch-size 32 --seeds 3"),
+        (digits.DATASET, "-model convnext,swin", "convnext and swin", "digits --models convnext swin"),
+        (digits.DATASET, "-model convnext swin_t", "convnext and swin_t", "digits --models convnext swin_t"),
+        (digits.DATASET, "-model resnet --model=swin", "resnet and swin", "digits --models resnet swin"),
+        (folder.DATASET, "D -model all --lr-sweep", "all", "folder:D --models all --lr-sweep"),
+        (
+            folder.DATASET,
+            "-model resnet swin D --size 8 9",
+            "resnet and swin",
+            "folder:D --models resnet swin --size 8 9",
+        ),
+        (breakhis.DATASET, "--magnification 200 -model all", "all", "breakhis:200 --models all"),
+    ],
+)
+def test_several_backbones_are_for_the_grid(
+    declared: Dataset | Choice, line: str, models: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for script, grid in ((f"{PROJECT}/digits.py", f"{PROJECT}/grid.py"), ("elsewhere/mine.py", f"{PROJECT}/grid.py")):
+        monkeypatch.setattr(sys, "argv", [script])
+        with pytest.raises(UserError) as caught:
+            parse(declared, BACKBONES, line.split())
+        said = f"-model takes one backbone, not {models}. grid.py runs several:\n  python {grid} --datasets {command}"
+        assert str(caught.value) == said
+    with pytest.raises(UserError, match=r"--datasets elsewhere/mine.py --models all$"):
+        parse(DATASET, BACKBONES, ["-model", "all"])
+
+
+def test_a_folder_may_be_called_as_a_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "swin").mkdir()
+    for line in ("-model resnet swin", "swin -model resnet"):
+        assert parse(folder.DATASET, BACKBONES, line.split())[1].model == "resnet"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import folder
 import grid
 import grids.images
-from grids.images import forget
+from grids.images import forget, without_equals
 from grids.ledger import OTHER_CODE, OTHER_IMAGES, Standing, standing_now
 from tests.conftest import Command
 from tests.grids.cells import cells
@@ -129,3 +130,27 @@ def test_other_code(stands: Stands, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (now.status, now.remarks) == ("done", [OTHER_CODE])
     assert grid.remark_lines({"a": now, "b": now, "c": Standing("new")}) == [f"note       2 cells {OTHER_CODE}"]
     assert grid.remark_lines({"a": now}) == [f"note       1 cell {OTHER_CODE}"]
+
+
+def test_budgets_that_leave_no_image_out_are_one(capsys: Any) -> None:
+    """digits has 142 to 147 training images of each class."""
+    line = "--datasets digits --models resnet swin --seeds 0 1 --device cpu"
+    for shots, kept, said in (
+        (
+            "--shots 10 200 all",
+            {"shots 10", "all"},
+            "digits, shots 200: no class has more images to train on, so that ",
+        ),
+        ("--shots 10 300 200", {"shots 10", "shots 200"}, "digits, shots 300: no class has more images to train on"),
+        ("--fraction 0.9999 0.5 all", {"fraction 0.5", "all"}, "digits, fraction 0.9999: no class has more images"),
+    ):
+        assert {cell.budget for cell in without_equals(cells(f"{line} {shots}"))[0]} == kept
+        assert grid.main([*line.split(), *shots.split(), "--dry-run"]) == 0
+        printed = capsys.readouterr().out
+        assert re.search(r"^cells      8, ", printed, re.MULTILINE)
+        assert f"\nnote       {said}" in printed
+    for whole in ("--shots 10 all", "--shots 10", "--shots 200"):
+        made = cells(f"{line} {whole}")
+        assert without_equals(made) == (made, [])
+    elsewhere = cells("--datasets eurosat --models resnet --shots 3000 all")  # whose images are not here
+    assert without_equals(elsewhere) == (elsewhere, [])

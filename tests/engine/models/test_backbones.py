@@ -2,14 +2,15 @@
 
 import copy
 import hashlib
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,6 +18,8 @@ from torchvision.models import VisionTransformer, WeightsEnum
 
 import digits
 from common import BACKBONES, Backbone, WeightsFile, build_model
+from engine.code_hash import code_of
+from engine.config import find_backbone
 from engine.data.batches import Batches
 from engine.data.declaration import ReadOptions
 from engine.errors import UserError
@@ -322,7 +325,7 @@ def test_the_head_is_the_last_layer_and_alone_replaced(name: str, model: nn.Modu
 
 
 def test_a_head_that_is_not_a_linear_layer() -> None:
-    with pytest.raises(TypeError, match="'0' is a Conv2d"):
+    with pytest.raises(UserError, match="'0' is a Conv2d"):
         replace_head(toy.tiny(), "0", 3)
 
 
@@ -459,3 +462,129 @@ def test_a_new_backbone_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for key in saved.keys() - {"6.weight", "6.bias"}:
         assert torch.equal(state[key], saved[key]), key
     assert find_weights(BACKBONES["tiny"], "imagenet").sha256 == sha256
+
+
+class Maker:
+    """Builds when it is called."""
+
+    def __init__(self, width: object) -> None:
+        self.width = width
+
+    def __call__(self) -> nn.Module:
+        return toy.tiny()
+
+    def build(self) -> nn.Module:
+        return toy.tiny()
+
+
+class Tiny(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(*toy.tiny().children())
+
+
+HERE, TOY = Path(__file__).name, "toy.py"
+
+
+@pytest.mark.parametrize(
+    ("builder", "called", "file"),
+    [
+        (toy.tiny, "tiny", TOY),
+        (partial(toy.tiny), "tiny()", TOY),
+        (partial(partial(Tiny)), "Tiny()", HERE),
+        (Tiny, "Tiny", HERE),
+        (lambda: toy.tiny(), "<lambda>", HERE),
+        (Maker(3), "Maker", HERE),
+        (partial(Maker(3)), "Maker()", HERE),
+        (Maker(3).build, "build", HERE),
+        (cache(toy.tiny), "tiny", TOY),
+        ("tests.toy.tiny", "tiny", TOY),
+        ("tests.toy:tiny", "tiny", TOY),
+    ],
+    ids=[
+        "function",
+        "partial",
+        "partials",
+        "class",
+        "lambda",
+        "object",
+        "partial object",
+        "method",
+        "cached",
+        "name",
+        "colon",
+    ],
+)
+def test_a_builder_is_anything_that_can_be_called(
+    builder: Any, called: str, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = Backbone(builder, None, "6")
+    assert (entry.builder_name, Path(entry.source).name) == (called, file)
+    monkeypatch.setitem(BACKBONES, "tiny", entry)
+    assert build_model("tiny", 3, "none")(random_images(2, 3, 8, 8)).shape == (2, 3)
+    assert find_backbone(called, BACKBONES) == "tiny"
+
+
+def test_what_a_partial_binds_is_told_apart() -> None:
+    resnet18 = torchvision.models.resnet18
+    narrow, wide = (Backbone(partial(resnet18, norm_layer=nn.GroupNorm, width=n), None, "fc") for n in (1, 2))
+    assert narrow.builder_name == "resnet18(norm_layer=GroupNorm, width=1)"
+    assert narrow.source == ""
+    codes = [code_of(digits.read, each.source, each.arguments)["backbone"] for each in (narrow, wide)]
+    plain = Backbone(resnet18, None, "fc")
+    assert len({*codes, code_of(digits.read, plain.source, plain.arguments)["backbone"]}) == 3
+    assert find_backbone("resnet50", BACKBONES | {"mine": replace(BACKBONES["resnet"], lr=1.0)}) == "resnet"
+
+
+def test_what_a_partial_binds_may_have_no_name() -> None:
+    for bound, name in ((object(), "object"), ("x" * 1000, "str"), (("a", 0.5), "('a', 0.5)")):
+        builder: Any = partial(Maker, bound)
+        assert Backbone(builder, None, "6").builder_name == f"Maker({name})"
+
+
+def failing() -> nn.Module:
+    raise ValueError("no such width")
+
+
+@pytest.mark.parametrize(
+    ("builder", "says"),
+    [
+        ("resnet51", "the builder 'resnet51' of BACKBONES can't be imported: module "),
+        ("no.such.thing", "the builder 'no.such.thing' of BACKBONES can't be imported: No module named 'no'"),
+        ("tests.toy.CLASSES", "the builder 'tests.toy.CLASSES' of BACKBONES names a tuple. Expected what is called"),
+        (nn.Linear, "the builder Linear of BACKBONES fails: TypeError: Linear.__init__() missing 2 required"),
+        (failing, "the builder failing of BACKBONES fails: ValueError: no such width (" + __file__),
+        (dict, "the builder dict of BACKBONES makes a dict, no nn.Module. Expected what is called without arguments"),
+        (toy.tiny(), "the builder Sequential of BACKBONES fails: TypeError"),
+    ],
+    ids=["misspelt", "no module", "no function", "arguments", "raises", "no model", "a model"],
+)
+def test_a_builder_that_makes_no_model_is_the_users_to_mend(
+    builder: Any, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = Backbone(builder, None, "6")
+    assert entry.source is not None
+    monkeypatch.setitem(BACKBONES, "mine", entry)
+    with pytest.raises(UserError) as caught:
+        build_model("mine", 3, "none")
+    assert str(caught.value).startswith(says)
+
+
+def test_an_entry_that_can_not_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    untyped: Any = Backbone
+    for builder in (5, None, ""):
+        with pytest.raises(UserError, match="Backbone: the builder is "):
+            untyped(builder, None, "6")
+    with pytest.raises(UserError, match=r"Backbone: the head is None\. Expected the dotted name"):
+        untyped(toy.tiny, None, None)
+    for head, says in (("fc", "'fc' is no layer of the model"), ("0", "'0' is a Conv2d, not a linear layer")):
+        monkeypatch.setitem(BACKBONES, "mine", Backbone(toy.tiny, None, head))
+        with pytest.raises(UserError, match=f"the head {says}. Expected, in the entry of BACKBONES, .* layers: 6."):
+            build_model("mine", 3, "none")
+    for weights, says in (
+        (None, r"tiny has no pretrained weights: .*\n.*\n  --weights FILE .*\n  --weights none .*\n  --weights auto "),
+        ("ResNet50_Weights.V9", "the weights 'ResNet50_Weights.V9' of BACKBONES can't be imported"),
+        ("ResNet50_Weights", "the weights 'ResNet50_Weights' of BACKBONES are no member of an enum"),
+    ):
+        with pytest.raises(UserError, match=says):
+            find_weights(Backbone(toy.tiny, weights, "6"), "imagenet")
+    assert find_weights(Backbone(toy.tiny, None, "6"), "auto").name == "none"
