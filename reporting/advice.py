@@ -201,11 +201,11 @@ class OneDataset:
             return self.cheapest(little)
         return min(losses, key=lambda name: losses[name]) if losses else ""
 
-    def result(self, name: str, form: str = "{} ({})") -> str:
+    def result(self, name: str) -> str:
         """What share of the test images it got right, and over how many trainings."""
         seeds = len(self.cells[name].runs)
         trainings = "one training" if seeds == 1 else f"average of {seeds} trainings"
-        return form.format(f"{share(self.means[name])} of {counted(self.images, 'test image')} right", trainings)
+        return f"{share(self.means[name])} of {counted(self.images, 'test image')} right ({trainings})"
 
 
 def _macs(cell: Repeats) -> float | None:
@@ -254,7 +254,7 @@ def _of_dataset(found: OneDataset, group: ComparableGroup, lacking: Sequence[Com
     further = _next(found, group, best, taken)
     return {
         "headline": headline,
-        "more": [*more, *_beside_chance(found)],
+        "more": [*more, *_beside_chance(found)] if best else [*_beside_chance(found), *more],
         "open": not best or bool(found.short) or len(found.cells) == 1,
         "taken": taken,
         "commands": [*lacking, *further] if best else [*further, *lacking],
@@ -264,9 +264,8 @@ def _of_dataset(found: OneDataset, group: ComparableGroup, lacking: Sequence[Com
 def _guesses(found: OneDataset, group: ComparableGroup) -> tuple[str, list[str], str]:
     """Where nothing is better than guessing."""
     best = found.ordered[0]
-    clearly = "" if found.means[best] <= found.chance.share + EQUAL else "clearly "
-    which = best if len(found.cells) == 1 else f"the best of {len(found.cells)} backbones, {best},"
-    chance = f"{found.chance.words} gives {share(found.chance.share)}"
+    verdict = "No" if found.means[best] <= found.chance.share + EQUAL else "Not clearly"
+    which = best if len(found.cells) == 1 else f"{best}, the best of {len(found.cells)} backbones,"
     if group.setting.weights == "none":
         advice = (
             "These began from random weights, which takes far more images and epochs: begin from pretrained ones, that "
@@ -274,8 +273,7 @@ def _guesses(found: OneDataset, group: ComparableGroup) -> tuple[str, list[str],
         )
     else:
         advice = "What may help: more images, more epochs (--epochs), a larger --size; and a look at the labels"
-    said = f"{'Not ' + clearly if clearly else 'No '}better than guessing: {which} has {found.result(best)}"
-    return f"{said}; {chance}.", [f"{advice}."], ""
+    return f"{verdict} better than guessing: {which} has {found.result(best)}.", [f"{advice}."], ""
 
 
 def _alone(found: OneDataset) -> tuple[str, list[str], str]:
@@ -301,7 +299,7 @@ def _winner(found: OneDataset) -> tuple[str, list[str], str]:
     (best,) = found.even
     others = [name for name in found.ordered if name != best]
     if len(found.below) < len(others):
-        ahead = [f"Behind by more than chance gives: {listed(found.below)}."] if found.below else []
+        ahead = _behind(found)
     else:
         rest = others[0] if len(others) == 1 else "every other"
         second = f"{others[0]}, {share(found.means[others[0]])}"
@@ -316,16 +314,22 @@ def _too_close(found: OneDataset) -> tuple[str, list[str], str]:
     best = found.cheapest(near)
     if times := found.times(best, first):
         lost = _lost(found.means[first] - found.means[best])
-        take = f"Take {best}, the cheapest of those within {_points(found.close)} of the highest: {times}{lost}."
+        why = f"of those within {_points(found.close)} of the highest, {best} is the cheapest: {times}{lost}"
     else:
-        best, take = first, f"Take {first}, the highest of them."
-    named = listed([f"{first} ({found.result(first, '{}, {}')})", *others])
+        best, why = first, f"{first} is the highest"
+    named = listed([f"{first} ({share(found.means[first])})", *others])
     more = [
+        f"{named} differ by no more than chance gives; {why}.",
         *_speed(found, best),
-        *([f"Behind by more than chance gives: {listed(found.below)}."] if found.below else []),
+        *_behind(found),
         _of_test(found, best),
     ]
-    return f"Too close to tell: {named} differ by no more than chance gives. {take}", more, best
+    return f"Too close to tell: take {best}, {found.result(best)}.", more, best
+
+
+def _behind(found: OneDataset) -> list[str]:
+    below = [name for name in found.below if name in found.good]
+    return [f"Behind by more than chance gives: {listed(below)}."] if below else []
 
 
 def _points(difference: float) -> str:
@@ -357,18 +361,16 @@ def _of_test(found: OneDataset, name: str) -> str:
 
 def _beside_chance(found: OneDataset) -> list[str]:
     """What guessing gives, and who does no better."""
-    if not found.good:
-        return []
     chance = found.chance
     lines = [f"{capital(chance.words)} gives {share(chance.share)}."]
-    best = found.good[0]
+    best = (found.good or found.ordered)[0]
     balanced = balanced_accuracy(found.cells[best])
     if not chance.equal and balanced is not None:
         lines[0] = lines[0][:-1] + (
             f"; with every class counted alike (balanced accuracy) {best} has {share(balanced)}, and guessing "
             f"{share(1 / chance.classes)}."
         )
-    if idle := [name for name in found.ordered if name not in found.good]:
+    if found.good and (idle := [name for name in found.ordered if name not in found.good]):
         lines.append(f"Not shown to be better than guessing: {listed(idle)}.")
     return lines
 
@@ -436,6 +438,7 @@ def _lacking(found: OneDataset, group: ComparableGroup, budget: str, begun: Sequ
         for each in begun
         if each.budget == budget and _is_of(each, example, group) and each.seed not in have.get(each.backbone, ())
     }
+    missing |= {(name, seed) for name, _ in broken if name not in have for seed in wanted}
     missing.update(broken)
     if not missing:
         return []

@@ -91,10 +91,7 @@ def answer(group: Shown, budget: int) -> str:
 
 def _advice(advice: Shown, warnings: Iterable[str]) -> str:
     """What to take, in plain words, where it lies, and what to run next."""
-    said = escape(advice["headline"])
-    if split := re.match(r"(.+?[^.]\.) (Take .+)$", advice["headline"], re.DOTALL):
-        said = f'{escape(split[1])}<span class="rest"> {escape(split[2])}</span>'
-    text = f'<p class="answer{" open" if advice["open"] else ""}">{said}</p>'
+    text = f'<p class="answer{" open" if advice["open"] else ""}">{escape(advice["headline"])}</p>'
     text += "".join(f'<p class="warning">{escape(capital(warning))}.</p>' for warning in warnings)
     text += f'<ul class="plain">{_items(advice["more"])}</ul>' if advice["more"] else ""
     taken = advice["taken"]
@@ -106,9 +103,14 @@ def _advice(advice: Shown, warnings: Iterable[str]) -> str:
 
 def _commands(commands: Iterable[Shown]) -> str:
     return "".join(
-        f'<div class="next"><p>{escape(each["why"])}:</p><pre>{escape(each["command"])}</pre></div>'
+        f'<div class="next"><p>{escape(each["why"])}:</p><pre>{_whole_words(each["command"])}</pre></div>'
         for each in commands
     )
+
+
+def _whole_words(command: str) -> str:
+    """The command, whose flags are not broken at their hyphens."""
+    return re.sub(r"[^ ]+", lambda word: f"<span>{escape(word[0])}</span>", command)
 
 
 def _glossary() -> str:

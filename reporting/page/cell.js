@@ -152,6 +152,8 @@ function confusionPlot(box, images, totals, classes, drawn) {
     ? { tickvals: place, ticktext: names.map((name) => plain(name.length > 16 ? `${name.slice(0, 15)}…` : name)) }
     : { showticklabels: false, ticks: "" };
   const axis = { ...ticks, showgrid: false, zeroline: false, constrain: "domain" };
+  const room = (0.6 * Math.min(widthOf(box), 620)) / drawn.length; // pixels below a column, of 7 for a letter
+  const upright = drawn.length > 6 || names.some((name) => 7 * Math.min(name.length, 16) > room);
   const steps = palette().heat;
   return {
     data: [
@@ -178,7 +180,7 @@ function confusionPlot(box, images, totals, classes, drawn) {
     layout: {
       height: Math.round(0.88 * Math.min(widthOf(box), 620)),
       margin: { l: 48, r: 8, t: 8, b: 48 },
-      xaxis: { ...axis, title: { text: "taken for" }, tickangle: drawn.length > 6 ? -60 : 0 },
+      xaxis: { ...axis, title: { text: "taken for" }, tickangle: upright ? -60 : 0 },
       yaxis: { ...axis, title: { text: "true class" }, autorange: "reversed", scaleanchor: "x" },
     },
   };

@@ -122,10 +122,17 @@ function fillSelects() {
   fillSelect("cell-backbone", backbones, state.backbone);
   const curves = { curve: `top-1 on ${group.selection}`, loss: "training loss" };
   fillSelect("learning-curve", Object.entries(curves), state.learningCurve);
-  for (const id of ["group", "budget", "domain"]) {
-    const select = byId(id);
-    select.closest("label").hidden = select.options.length < (id === "domain" ? 3 : 2); // all, and a single one
-  }
+  const alone = { domain: 3, "cost-dataset": 3, "low-data-dataset": 3 }; // "all", and a single one, leave no choice
+  for (const id of [
+    "group",
+    "budget",
+    "domain",
+    "cost-dataset",
+    "low-data-dataset",
+    "learning-dataset",
+    "cell-dataset",
+  ])
+    byId(id).closest("label").hidden = byId(id).options.length < (alone[id] ?? 2);
   byId("cost-log").checked = state.costLog;
   byId("learning-seeds").checked = state.learningSeeds;
 }

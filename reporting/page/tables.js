@@ -174,8 +174,9 @@ function accuracyCell(cell) {
   return button;
 }
 
-/** The domains above their datasets; nothing above the backbones and the average. */
+/** The domains above their datasets, of several; nothing above the backbones and the average. */
 function domainGroups(datasets) {
+  if (datasets.length < 2) return [];
   const groups = [{}];
   for (const d of datasets) {
     const name = capital(state.group.datasets[d].domain);
@@ -183,7 +184,7 @@ function domainGroups(datasets) {
     if (last.name === name) last.span += 1;
     else groups.push({ name, span: 1 });
   }
-  return datasets.length > 1 ? [...groups, {}] : groups;
+  return [...groups, {}];
 }
 
 /** A backbone's name with the mark that it has in plots. */

@@ -219,7 +219,9 @@ def seal(run: Path) -> None:
     (run / "record.json").write_text(json.dumps(made), "utf-8")
 
 
-def write_outcome(folder: Path, dataset: str, backbone: str, seed: int, right: Sequence[bool], **changes: Any) -> Path:
+def write_outcome(
+    folder: Path, dataset: str, backbone: str, seed: int, right: Sequence[bool], /, **changes: Any
+) -> Path:
     """A run on two classes of a dataset, of whose test images it got those right, with its predictions."""
     labels = np.arange(len(right)) % 2
     predicted = np.where(right, labels, 1 - labels)
