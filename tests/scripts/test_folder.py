@@ -932,7 +932,7 @@ def test_folds_run_one_after_another_and_end_with_all_of_them(
     tested = sorted(name for each in parts for name, _ in each["test"])
     assert tested == sorted(f"{name}/{index}.png" for name in ("cat", "cow", "dog") for index in range(7))
     assert all(len({name for images in each.values() for name, _ in images}) == 21 for each in parts)
-    assert len(list(tmp_path.glob("data/.cache/*.npy"))) == 1
+    assert len(list(tmp_path.glob("data/**/*.npy"))) == 1
 
     # again: nothing is trained, all of it is told
     assert command(FOLDS, folder.DATASET) == 0
