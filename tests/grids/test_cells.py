@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+import folder
 import grid
-from engine.config import Config
+from common import BACKBONES
+from engine.config import Config, parse
 from engine.errors import UserError
 from engine.paths import PROJECT
 from grids.cells import find_budgets, find_datasets, find_models, find_seeds, places_to_make
@@ -259,3 +261,30 @@ def test_a_folder_below_the_home_folder(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "pets").mkdir()
     assert find_datasets(["folder:~/pets"])[0].dataset.own_folder == tmp_path / "pets"
+
+
+def test_a_cell_a_fold(tmp_path: Path) -> None:
+    (tmp_path / "pets").mkdir()
+    base = "--datasets folder:pets --models resnet swin --folds 3"
+    found = cells(f"{base} --seeds 0-1 --shots all 5")
+    assert [(c.config.seed, c.budget, c.config.model, c.config.fold) for c in found[:7]] == [
+        *((0, "all", "resnet", fold) for fold in (1, 2, 3)),
+        *((0, "all", "swin", fold) for fold in (1, 2, 3)),
+        (0, "shots 5", "resnet", 1),
+    ]
+    assert len({cell.id for cell in found}) == len({cell.key for cell in found}) == len(found) == 24
+    assert found[1].title == "folder-pets resnet, seed 0, fold 2 of 3"
+    assert found[1].command[-4:] == ("--folds", "3", "--fold", "2")
+    # what a script makes of the command is the cell's
+    assert parse(folder.DATASET, BACKBONES, found[1].command[1:])[1] == found[1].config
+    (alone, _) = cells(f"{base} --fold 2")
+    assert (alone.id, alone.key) == (found[1].id, found[1].key)
+    assert cells(base.replace(" --folds 3", ""))[0].key not in {cell.key for cell in found}
+    # what one of them took, the others take
+    assert found[0].but_for_seed == found[2].but_for_seed != found[3].but_for_seed
+
+
+def test_folds_are_for_images_of_one_s_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pets").mkdir()
+    assert grid.main(["--datasets", "folder:pets", "digits", "--models", "resnet", "--folds", "3", "--dry-run"]) == 2
+    assert capsys.readouterr().err.startswith("error: --folds is for images of your own, folder:DIR, and digits has")

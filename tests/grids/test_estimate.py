@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from engine.console import duration
-from grids.estimate import Speeds, total
+from grids.estimate import Estimate, Speeds, total
 from tests.grids.cells import cells, record_of
 
 
@@ -96,3 +97,15 @@ def test_what_an_estimate_rests_on_is_said() -> None:
     assert told == "about 2.0 h (1 from other seeds, 1 from recorded speeds, 2 never measured and not counted)"
     assert total([None], 1) == "not measured yet"
     assert [duration(seconds) for seconds in (0.2, 89, 600, 11520)] == ["0.2 s", "89 s", "10 min", "3.2 h"]
+
+
+def test_a_fold_takes_as_long_as_the_others(tmp_path: Path) -> None:
+    (tmp_path / "pets").mkdir()
+    first, second, _ = cells("--datasets folder:pets --models resnet --folds 3")
+    (plain,) = cells("--datasets folder:pets --models resnet")
+    speeds = Speeds("this one")
+    speeds.add(record_of(first))
+    found = speeds.estimate(second)
+    assert found == Estimate(100.0, "folds")
+    assert speeds.estimate(plain) is None
+    assert total([found], 1) == "about 2 min (1 from other folds)"

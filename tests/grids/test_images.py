@@ -46,6 +46,13 @@ def test_the_same_images(stands: Stands) -> None:
     assert now.record["dataset"]["place"] == str(Path("pets").resolve())
 
 
+def test_a_fold_of_the_same_images(stands: Stands, command: Command) -> None:
+    assert stands(flags="--folds 3 --fold 2").status == "new"
+    assert command(f"pets -model tiny {FLAGS} --folds 3 --fold 2", folder.DATASET) == 0
+    assert stands(flags="--folds 3 --fold 2").status == "done"
+    assert stands(flags="--folds 3 --fold 1").status == "new"
+
+
 def test_another_folder_of_the_same_name(stands: Stands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Started elsewhere, with the same --out and the very same words."""
     (tmp_path / "elsewhere").mkdir()

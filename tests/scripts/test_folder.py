@@ -26,9 +26,11 @@ import folder
 import split
 from common import Choice, RawSplits, ReadOptions
 from engine.data import cache
+from engine.data.folds import fold_of
 from engine.data.split_output import FIELDS
 from engine.data.splits import split_hash
 from engine.errors import UserError
+from engine.records.run_folder import Run
 from reporting.collect import collect
 from reporting.comparable import divide
 from tests.conftest import Command, only_run
@@ -898,3 +900,167 @@ def test_allow_partial_alone_marks_nothing_partial(command: Command, tmp_path: P
     found = record(tmp_path / "runs")["dataset"]
     assert found["partial"] is False
     assert found["notes"] == ["1 validation image left out: the same pixels as a training image"]
+
+
+FOLDS = f"pets {QUICK} --folds 3"
+
+
+def folds_of(out: Path) -> dict[int, dict[str, Any]]:
+    """The records of all folds, by their number."""
+    records = [json.loads(path.read_text()) for path in out.glob("*/*/*/record.json")]
+    return {of["config"]["fold"]: of for of in records}
+
+
+def test_folds_run_one_after_another_and_end_with_all_of_them(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree(tmp_path / "pets", "cat", "cow", "dog", images=7)
+    assert command(FOLDS, folder.DATASET) == 0
+    printed = capsys.readouterr().out
+    assert [line for line in printed.splitlines() if line.startswith("pets, fold")] == [
+        f"pets, fold {fold} of 3: train 14 (11 to train + 3 val), test 7, 3 classes" for fold in (1, 2, 3)
+    ]
+    # of a test part that was made for one run alone, nothing is said
+    once = "folds: all 21 images are divided into 3 by class (names sorted, seed 42); each is tested once"
+    assert said(printed, "note") == [once] * 3
+    *_, last, pooled = printed.splitlines()
+    assert last.startswith("tiny on pets, fold 3 of 3, 7 test images: top-1 ")
+    assert pooled.startswith("tiny on pets, 3 folds, 21 images, each tested once: top-1 ")
+    assert pooled.endswith("[AUROC and ECE: mean over folds; not pretrained]")
+    records = folds_of(tmp_path / "runs")
+    right = sum(of["test"]["top1"] * of["test"]["images"] for of in records.values())
+    assert f"top-1 {right / 21:.2%}" in pooled
+    assert len({of["dataset"]["division"] for of in records.values()}) == 1
+    assert len({of["dataset"]["test_part"] for of in records.values()}) == 3
+    assert sorted(Path(of["run"]).name[:21] for of in records.values()) == [
+        f"honest-seed0-fold{n}of3" for n in (1, 2, 3)
+    ]
+    parts = [json.loads(path.read_text())["parts"] for path in tmp_path.glob("runs/*/*/*/split.json")]
+    tested = sorted(name for each in parts for name, _ in each["test"])
+    assert tested == sorted(f"{name}/{index}.png" for name in ("cat", "cow", "dog") for index in range(7))
+    assert all(len({name for images in each.values() for name, _ in images}) == 21 for each in parts)
+    assert len(list(tmp_path.glob("data/**/*.npy"))) == 1
+
+    # again: nothing is trained, all of it is told
+    assert command(FOLDS, folder.DATASET) == 0
+    again = capsys.readouterr().out.splitlines()
+    assert len(again) == 7
+    assert again[-2:] == [last, pooled]
+    # a fold alone is the very run of it, of the same numbers
+    assert command(f"{FOLDS} --fold 2", folder.DATASET) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert command(f"{FOLDS} --fold 2 --out alone", folder.DATASET) == 0
+    assert folds_of(tmp_path / "alone")[2]["test"] == records[2]["test"]
+
+
+def test_folds_go_on_with_the_one_that_failed(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree(tmp_path / "pets", "cat", "dog", images=7)
+    whole = Path(tmp_path / "whole")
+    assert command(f"{FOLDS} --epochs 3 --out {whole}", folder.DATASET) == 0
+    pooled = capsys.readouterr().out.splitlines()[-1]
+    saves = []
+
+    def interrupted(run: Run, snapshot: Any) -> None:
+        saves.append(run.id)
+        save(run, snapshot)
+        if len(saves) == 5:
+            raise KeyboardInterrupt
+
+    save = Run.save
+    monkeypatch.setattr("engine.training.saving.MOST_LOST", 0.0)
+    monkeypatch.setattr(Run, "save", interrupted)
+    assert command(f"{FOLDS} --epochs 3", folder.DATASET) == 130
+    assert {fold: of["status"] for fold, of in folds_of(tmp_path / "runs").items()} == {1: "done", 2: "running"}
+    capsys.readouterr()
+    assert command(f"{FOLDS} --epochs 3", folder.DATASET) == 0
+    printed = capsys.readouterr().out
+    assert "(goes on from where it was)" in printed
+    assert printed.splitlines()[-1] == pooled
+    tests = [{fold: of["test"] for fold, of in folds_of(out).items()} for out in (whole, tmp_path / "runs")]
+    assert tests[0] == tests[1]
+
+
+def test_the_parts_of_a_folder_are_taken_together(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parted(tmp_path / "pets", "train", "val", "test")
+    repaint(tmp_path / "pets")
+    assert command(f"{FOLDS} --check", folder.DATASET) == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0] == "pets, fold 1 of 3: train 24 (22 to train + 2 val), test 12, 2 classes"
+    assert said(printed, "note")[0] == "folds: the images of train/, test/, val/ are taken together"
+    assert "fold 2" not in printed
+    assert not (tmp_path / "runs").exists()
+    assert command(f"{FOLDS} --shots 5", folder.DATASET) == 0
+    assert {of["dataset"]["counts"]["train"] for of in folds_of(tmp_path / "runs").values()} == {8}
+
+
+def test_copies_in_two_folds_are_refused_before_the_first_is_trained(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree(tmp_path / "pets", "cat", "dog", images=9)
+    numbers = fold_of(read(tmp_path / "pets"), 3, 1).fold_of
+    one, other = (next(name for name in numbers if "dog" in name and numbers[name] == fold) for fold in (2, 3))
+    pixels = Image.open(tmp_path / "pets" / one)
+    pixels.save(tmp_path / "pets" / other, compress_level=1)
+    assert command(FOLDS, folder.DATASET) == 2
+    problem = capsys.readouterr().err
+    assert problem.startswith(
+        "error: 1 image with the same pixels as one in another fold, so the result would flatter:"
+    )
+    assert one in problem
+    assert other in problem
+    assert not (tmp_path / "runs").exists()
+    assert command(f"{FOLDS} --allow-partial", folder.DATASET) == 0
+    assert "partial data: not to be compared" in capsys.readouterr().out.splitlines()[-1]
+    assert {fold: of["dataset"]["partial"] for fold, of in folds_of(tmp_path / "runs").items()} == {
+        1: False,
+        2: True,
+        3: True,
+    }
+
+
+def test_folds_keep_the_groups_of_split_together(command: Command, tmp_path: Path, shared_data: Path) -> None:
+    """Real photographs, grouped by the thousand of their number, some groups with images of all classes."""
+    for name in ("Forest", "River", "Highway"):
+        for path in sorted((shared_data / f"eurosat/2750/{name}").iterdir())[::4]:
+            (tmp_path / "land" / name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, tmp_path / "land" / name)
+    line = ["--input_dir", "land", "--output_dir", "pets", "--group_regex", r"_(\d)"]
+    assert split.main(line) == 0
+    assert command(FOLDS, folder.DATASET) == 0
+    seen: dict[str, set[int]] = {}
+    parts = [json.loads(path.read_text())["parts"] for path in tmp_path.glob("runs/*/*/*/split.json")]
+    for number, each in enumerate(parts):
+        of = {part: {re.search(r"_(\d)", name)[1] for name, _ in images} for part, images in each.items()}  # type: ignore[index]
+        assert not of["test"] & (of["train"] | of["val"])
+        assert not of["val"] & of["train"]
+        for group in of["test"]:
+            seen.setdefault(group, set()).add(number)
+    assert all(len(numbers) == 1 for numbers in seen.values())
+    assert len(seen) == 8
+    notes = folds_of(tmp_path / "runs")[1]["dataset"]["notes"]
+    assert any(
+        note.startswith("folds: all 72 images are divided into 3 by class and by group, of which") for note in notes
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ("--fold 2", "--fold 2 needs --folds: of how many?"),
+        ("--folds 3 --fold 4", "--fold 4 of --folds 3. Expected a number from 1 to 3."),
+        ("--folds 1", "'1' is not a whole number from 2 to 20"),
+        ("--folds 3 --protocol paper", "--folds can't be used with --protocol paper"),
+        ("--folds 15", "--folds 15: 1 fold would have no image, of 14 images"),
+    ],
+)
+def test_folds_that_can_t_be(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: str, says: str
+) -> None:
+    tree(tmp_path / "pets", "cat", "dog", images=7)
+    assert command(f"pets {QUICK} {flags}", folder.DATASET) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
