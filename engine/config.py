@@ -400,13 +400,7 @@ def parse(
     values |= {"size": dataset.size, "augment": dataset.augment, "recipe": dataset.recipe or DEFAULT}
     values |= {"data_dir": usual_place(dataset), **given}
     values["data_dir"] = place_of(dataset, values["data_dir"])
-    if values["recipe"] not in RECIPES:
-        known_ones = ", ".join(RECIPES)
-        raise UserError(f"Dataset {dataset.key!r}: unknown recipe {values['recipe']!r}. Expected one of {known_ones}.")
-    recipe = RECIPES[values["recipe"]]
-    if "patience" in given and recipe.patience is None:
-        raise UserError(f"--patience can't be used with --recipe {values['recipe']}, whose epochs are counted.")
-    values["patience"] = given.get("patience", recipe.patience)
+    values["patience"] = _patience(dataset, values["recipe"], given)
     if values["deterministic"]:
         if given.get("plan") == "measure":
             raise UserError("--deterministic leaves no plan to be measured by the clock. Give it, or --plan measure.")
@@ -416,19 +410,18 @@ def parse(
     values["labels"] = values["labels"] and values["labels"].absolute()
     _check_folds(values["folds"], values["fold"], values["protocol"])
     values["cache_dir"] = values["cache_dir"] or cache_folder(values["data_dir"])
-    if values["model"] is not None:
-        values["model"] = find_backbone(values["model"], known)
-    elif not (dataset.own and values["check"]):
-        raise UserError(
-            f"the following arguments are required: -model/--model. See python {dataset.script_name}.py --help"
-        )
     if len(values["size"]) > 2:
         raise UserError(f"--size takes a height and a width, but {len(values['size'])} numbers were given.")
     values["size"] = (values["size"][0], values["size"][-1])
-    if values["model"] is None:
+    if values["model"] is not None:
+        values["model"] = find_backbone(values["model"], known)
+        known[values["model"]].require_size(values["model"], values["size"])
+    elif dataset.own and values["check"]:
         values["model"] = ""
     else:
-        known[values["model"]].require_size(values["model"], values["size"])
+        raise UserError(
+            f"the following arguments are required: -model/--model. See python {dataset.script_name}.py --help"
+        )
     check_weights(values["weights"])
     if values["weights"] not in WEIGHTS and Path(values["weights"]).is_file():
         values["weights"] = str(Path(values["weights"]).absolute())
@@ -442,6 +435,17 @@ def parse(
                 "another folder, or give --out and --cache-dir folders elsewhere."
             )
     return dataset, Config(**values)
+
+
+def _patience(dataset: Dataset, recipe: str, given: Mapping[str, Any]) -> int | None:
+    """The epochs without a gain that end a stage, by the flags that were `given`, or as the recipe has it."""
+    if recipe not in RECIPES:
+        raise UserError(f"Dataset {dataset.key!r}: unknown recipe {recipe!r}. Expected one of {', '.join(RECIPES)}.")
+    usual = RECIPES[recipe].patience
+    if "patience" in given and usual is None:
+        raise UserError(f"--patience can't be used with --recipe {recipe}, whose epochs are counted.")
+    found: int | None = given.get("patience", usual)
+    return found
 
 
 def _labelled(dataset: Dataset, labels: Path | None) -> Dataset:

@@ -78,8 +78,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     rows = []
     for number in range(24):
         pixels = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        (folder / "photos").mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(folder / "photos" / f"{number:02}.jpg")
+        (folder / "dogs").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(folder / "dogs" / f"{number:02}.jpg")
         rows.append(f"{number:02},{('whippet', 'beagle')[number % 2]},{number // 4}")
     (folder / "labels.csv").write_text("\n".join(["image_id,breed,patient_id", *rows]))
     torch.save(toy.tiny().state_dict(), folder / "tiny.pth")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,8 @@ JSON = st.recursive(
 def test_any_content_is_a_memory_or_none(files: Any, form: Any, signed: bool) -> None:
     content = {"format": form, "files": files} if form else files
     if signed and isinstance(content, dict) and isinstance(files, dict):
-        content["sha256"] = json_digest(files)
+        with suppress(ValueError):  # infinity
+            content["sha256"] = json_digest(files)
     for entry in parse(content).values():
         assert checksums.CHECKSUM.fullmatch(entry["checksum"])
 
