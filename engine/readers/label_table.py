@@ -280,9 +280,8 @@ def _one_hot(path: Path, first: Sequence[str], columns: Sequence[int], lines: Li
 
 def _multiple(path: Path, lines: Sequence[str]) -> UserError:
     return UserError(
-        f"{path} gives several classes to an image ({len(lines):,}):{listed(lines)}\nExpected one class an image: one "
-        "backbone is compared with another by which class it takes. Choose one of them, make a class of each "
-        "combination, or remove these lines."
+        f"{path} gives several classes to an image ({len(lines):,}):{listed(lines)}\nExpected one class an image. "
+        "Choose one of them, make a class of each combination, or remove these lines."
     )
 
 
