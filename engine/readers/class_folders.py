@@ -13,6 +13,7 @@ import numpy as np
 from engine.data.file_kinds import (
     HEAD,
     IMAGE_SUFFIXES,
+    PLUGINS,
     is_conflict_copy,
     is_helper_folder,
     kind_of,
@@ -340,7 +341,8 @@ def check_unused(
                 )
             )
     elif unused:
-        notes.append(f"{said}.{remedies} Others can be converted (to PNG, say)" if remedies else said)
+        others = bool(whole.unused.keys() - PLUGINS.keys())
+        notes.append(f"{said}.{remedies}" + " What else is here can be saved as PNG, say, by what made it" * others)
     if whole.beside:
         notes.append(f"not used, beside images of the same name: {by_kind(whole.beside)}")
     if kinds := {kind: number for kind, number in whole.ignored.items() if kind != "hidden"}:

@@ -102,7 +102,8 @@ def test_more_than_a_hundredth_that_is_not_used_is_refused(unused: int, refused:
             check_unused(tmp_path, [listing], False)
         assert check_unused(tmp_path, [listing], True) == (["not used, but like images: 2 .nef"], [words])
     else:
-        assert check_unused(tmp_path, [listing], False) == ([], ["not used, but like images: 1 .nef", words])
+        said = "not used, but like images: 1 .nef. What else is here can be saved as PNG, say, by what made it"
+        assert check_unused(tmp_path, [listing], False) == ([], [said, words])
 
 
 def test_the_package_that_would_read_them_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
