@@ -68,15 +68,15 @@ def killed_at(number: int, out: Path) -> None:
 
 def test_a_kill_at_any_moment_leaves_every_file_whole_and_the_next_report_clears_up(tmp_path: Path) -> None:
     seen = set()
-    for number in range(1, 14):
+    for number in range(1, 3 * len(NAMES) + 2):
         write_report(tmp_path, files("old"))
         status = ended(forked(lambda number=number: killed_at(number, tmp_path)))  # type: ignore[misc]
         seen.add(tuple(generations(tmp_path)))
-        assert (status == 0) == (number == 13)
+        assert (status == 0) == (number == 3 * len(NAMES) + 1)
         write_report(tmp_path, files("old"))
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted(NAMES)
-    assert {("old",) * 4, ("new",) * 4} < seen
-    assert len(seen) == 5  # between the four that take their places one after another
+    assert {("old",) * len(NAMES), ("new",) * len(NAMES)} < seen
+    assert len(seen) == len(NAMES) + 1  # between those that take their places one after another
 
 
 def test_of_two_reports_at_once_one_has_all_files(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_report_that_was_stopped_is_not_waited_for_without_end(
     with output._alone(tmp_path) as first, output._alone(tmp_path) as second:
         assert (first, second) == (True, False)
         write_report(tmp_path, files("new"))
-    assert generations(tmp_path) == ["new"] * 4
+    assert generations(tmp_path) == ["new"] * len(NAMES)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_what_the_disk_refuses_leaves_the_report_as_it_was(
     with pytest.raises(kind, match=rf"the report can't be written to {tmp_path}: .*{said}. --out chooses") as problem:
         write_report(tmp_path, files("new"))
     assert "make room" not in str(problem.value)
-    assert generations(tmp_path) == ["old"] * 4
+    assert generations(tmp_path) == ["old"] * len(NAMES)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(NAMES)
 
 
@@ -145,7 +145,7 @@ def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(tmp_path: Pa
     (tmp_path / "results.csv").symlink_to(tmp_path / "mine.txt")
     write_report(tmp_path, files("new"))
     assert (tmp_path / "mine.txt").read_text() == "mine"
-    assert generations(tmp_path) == ["new"] * 4
+    assert generations(tmp_path) == ["new"] * len(NAMES)
 
 
 def test_a_folder_that_goes_away_while_it_is_read_or_written(
