@@ -13,7 +13,7 @@ from engine.errors import counted
 from engine.records.schema import CHECKPOINT
 from reporting import commands, outcomes
 from reporting.chance import Chance, balanced_accuracy, beats_chance, chance_of
-from reporting.comparable import ComparableGroup, Repeats
+from reporting.comparable import ComparableGroup, Repeats, in_order
 from reporting.costs import geometric_mean
 from reporting.entry import Budget, Entry
 from reporting.statistics import EQUAL, FEWEST_SEEDS, wilson
@@ -443,7 +443,7 @@ def _lacking(found: OneDataset, group: ComparableGroup, budget: str, begun: Sequ
     if not missing:
         return []
     names, seeds = {name for name, _ in missing}, {seed for _, seed in missing}
-    models = [*(name for name in group.backbones if name in names), *sorted(names.difference(group.backbones))]
+    models = in_order(names, BACKBONES)
     runs = sum(seed not in have.get(name, ()) for name in models for seed in seeds)
     reasons = [f"{name}, seed {seed}, failed: {why}" for (name, seed), why in broken.items() if why]
     parts = [f"{name} has {len(have[name])} of {FEWEST_SEEDS} trainings" for name in found.short]

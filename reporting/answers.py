@@ -228,12 +228,9 @@ def answer_without_evidence(block: CompleteBlock, scope: str, budget: Budget, or
     if len(ordered) > 1 and block.datasets:
         first = _highest(block.means, ordered)
         if len(first) < len(ordered):
-            so_far = (
-                f"So far, take {listed(first).replace(' and ', ' or ')}: the best on average over {_datasets(block)}"
-            )
-            plain = (
-                f"{so_far}, {block.means[first[0]]:.2%}; that may be chance, and {FEWEST_SEEDS} trainings of each tell."
-            )
+            best = f"{listed(first).replace(' and ', ' or ')}: the best on average over {_datasets(block)}"
+            chance = f"that may be chance: {FEWEST_SEEDS} trainings of each will tell"
+            plain = f"So far, take {best}, {block.means[first[0]]:.2%}; {chance}."
         has = (
             "has the highest"
             if len(first) == 1

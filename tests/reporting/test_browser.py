@@ -15,7 +15,7 @@ from reporting.entry import ALL_IMAGES, Budget
 from reporting.render import render
 from reporting.server import BuildStatus, Server
 from tests.reporting import pages
-from tests.reporting.test_page import HOSTILE
+from tests.reporting.test_page import HOSTILE, HOSTILE_ADVICE
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -178,7 +178,7 @@ def test_no_backbone_left(opens: Opens) -> None:
     page = opens()
     page.locator("#backbones summary").click()
     page.locator("#backbones-none").click()
-    assert "No cell is left" in page.locator("#accuracy-body").inner_text()
+    assert "Nothing is left" in page.locator("#accuracy-body").inner_text()
     for name in ("pairs", "cost", "low-data", "learning"):
         page.locator(f"#plot-{name}").scroll_into_view_if_needed()
         page.locator(f"#plot-{name} .note").wait_for()
@@ -310,11 +310,26 @@ def test_two_backbones_compared(opens: Opens) -> None:
 
 def test_no_claim_without_evidence(opens: Opens) -> None:
     page = opens(render(pages.report(seeds=2)))
-    assert page.locator("#answer .answer").inner_text().startswith("Not enough evidence")
+    assert page.locator("#answer .answer").inner_text().startswith("So far, take efficientnet")
+    assert page.locator("#answer .tested-answer").inner_text().startswith("Not enough evidence")
     assert page.locator("#answer-body > .missing").is_visible()
     assert page.locator("#pair-answer").inner_text().startswith("Not enough evidence for a claim: 2 shared seeds of 3")
     assert "No test of significance" in page.locator("#ranks-body").inner_text()
     assert page.locator("#accuracy-table u").count() == 0
+
+
+def test_one_dataset_has_no_ranks_and_its_commands_are_copied_whole(opens: Opens) -> None:
+    report = pages.report(domains={"natural": ["cifar10"]}, budgets=(ALL_IMAGES,))
+    page = opens(render(report))
+    for name in ("ranks", "group", "budget", "domain", "cost-dataset", "learning-dataset", "cell-dataset"):
+        assert not page.locator(f"#{name}").is_visible(), name
+    assert not page.locator("#answer .evidence").is_visible()
+    page.locator("#answer .sure summary").click()
+    assert page.locator("#answer .evidence").is_visible()
+    assert "Holm-corrected" in page.locator("#answer .glossary").inner_text()
+    command = report["groups"][0]["budgets"][0]["advice"]["commands"][0]["command"]
+    copied = "getSelection().selectAllChildren(document.querySelector('.next pre')); getSelection().toString()"
+    assert page.evaluate(copied) == command
 
 
 EMPTY = "[...document.querySelectorAll('.plot')].filter((box) => !box.querySelector('.main-svg')).map(({id}) => id)"
@@ -537,6 +552,7 @@ def test_text_of_records_is_never_markup(opens: Opens) -> None:
             for ranking in budget["rankings"].values():
                 ranking |= {part: [HOSTILE] for part in ("evidence", "missing", "tests")}
                 ranking |= {"answer": HOSTILE, "left_out": [{"what": HOSTILE, "why": HOSTILE}]}
+            budget["advice"] |= HOSTILE_ADVICE
         for cell in group["cells"]:
             cell["runs"] = [HOSTILE] * len(cell["runs"])
             for tile in cell["errors"]["tiles"]:
@@ -559,6 +575,8 @@ def test_text_of_records_is_never_markup(opens: Opens) -> None:
     assert page.evaluate("window.bad") is None
     assert page.locator("main img, main script, main a, main image[href^=http]").count() == 0
     assert HOSTILE in page.locator("#answer .answer").inner_text()
+    assert HOSTILE in page.locator("#answer .tested-answer").inner_text()
+    assert HOSTILE in page.locator("#answer .next pre").first.inner_text()
     names = page.locator("#plot-cost .annotation-text").all_text_contents()
     assert any(name.endswith("…") and HOSTILE.startswith(name[:-1]) for name in names)
     assert cells(page, "confusions-table")[0] == " ".join(HOSTILE.split())

@@ -20,6 +20,12 @@ from reporting.words import capital
 from tests.reporting import pages
 
 HOSTILE = """</script><script>window.bad = 1</script><img src=x onerror="window.bad = 2">'"&amp;<!--"""
+HOSTILE_ADVICE = {
+    "headline": HOSTILE,
+    "more": [HOSTILE],
+    "taken": {"backbone": HOSTILE, "path": HOSTILE, "why": HOSTILE},
+    "commands": [{"why": HOSTILE, "command": HOSTILE}],
+}
 VOID = {"meta", "link", "br", "img", "input"}
 
 
@@ -103,6 +109,7 @@ def test_text_of_records_is_never_markup() -> None:
     for ranking in group["budgets"][0]["rankings"].values():
         ranking |= {part: [HOSTILE] for part in ("evidence", "missing", "tests")}
         ranking |= {"answer": HOSTILE, "left_out": [{"what": HOSTILE, "why": HOSTILE}]}
+    group["budgets"][0]["advice"] |= HOSTILE_ADVICE
     group["budgets"][0] |= {"words": HOSTILE, "captions": {"top1": HOSTILE}}
     group["title"] = report["runs"] = report["commit"] = HOSTILE
     group["datasets"][0] |= {"name": HOSTILE, "classes": [HOSTILE] * 10}
