@@ -24,7 +24,8 @@ SAMPLES = 2000  # of a bootstrap
 DIGITS = 7  # of a fraction that is shown as a percentage with two decimals: its rounding twice is not seen
 EQUAL = 1e-12  # accuracies that differ by less do so by rounding
 TESTS_OF_MEANS = (
-    "t tests over seeds and test images together and exact tests over the images, paired by image, Holm-corrected"
+    "t tests over seeds and test images together, or over folds, and exact tests over the images, paired by image, "
+    "Holm-corrected"
 )
 
 Numbers = npt.NDArray[np.float64]

@@ -20,7 +20,7 @@ LEGEND = (
     "Test top-1 in percent, mean over seeds, with the half-width of Student's 95 % confidence interval over seeds, and "
     "in brackets Wilson's 95 % interval of the test part, for its number of images. Bold: the highest mean of the "
     f"dataset. Underlined: not significantly below it at 0.05 ({TESTS_OF_MEANS}); nothing is claimed of cells under "
-    f"{FEWEST_SEEDS} seeds. In parentheses: how many seeds, where that is not the same for all."
+    f"{FEWEST_SEEDS} seeds or folds. In parentheses: how many seeds, where that is not the same for all."
 )
 FRONT = (
     "Over {} that all of these were run on; costs are geometric means. *: on the Pareto front of accuracy against this "

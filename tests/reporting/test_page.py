@@ -133,7 +133,7 @@ def test_what_a_look_at_one_cell_needs_is_packed() -> None:
     report = pages.report(classes=5)
     found = embedded(outline(report))
     cell, slim = report["groups"][0]["cells"][7], found["report"]["groups"][0]["cells"][7]
-    assert slim.keys() == {"d", "b", "budget", "seeds", "provenance", "parts", "curves", "detail"}
+    assert slim.keys() == {"d", "b", "budget", "seeds", "folds", "provenance", "parts", "curves", "detail"}
     detail, curves = (
         json.loads(gzip.decompress(base64.b64decode(found["packs"][slim[key]]))) for key in ("detail", "curves")
     )
