@@ -122,7 +122,9 @@ def require_level(root: Path, parts: Sequence[str]) -> None:
             )
         return
     inner = {part: folders_in(root / part) for part in parts}
-    single = {part: names[0] for part, names in inner.items() if len(names) == 1 and folders_in(root / part / names[0])}
+    single = {
+        part: names[0] for part, names in inner.items() if len(names) == 1 and folder_of_folders(root / part / names[0])
+    }
     if len(single) == len(parts) or "train" in single:
         moves = [
             f"mv -n {shlex.quote(f'{root}/{part}/{name}')}/* {shlex.quote(f'{root}/{part}/')} && "

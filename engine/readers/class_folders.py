@@ -5,6 +5,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -354,17 +355,19 @@ def check_unused(
 
 def folders_in(place: Path) -> list[str]:
     """The names of the visible folders in `place`, without those that programs made for themselves."""
-    names = [entry.name for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    with os.scandir(place) as entries:  # which knows folders without a look at every image
+        names = [entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry)]
     return sorted(name for name in names if not is_helper_folder(name))
 
 
 def folder_of_folders(place: Path) -> Path | None:
     """The first folder, from `place` down, that has several in it, where single ones lead to it; None: none has."""
-    for _ in range(MOST_LEVELS):
-        inside = folders_in(place)
-        if len(inside) != 1:
-            return place if inside else None
-        place /= inside[0]
+    with suppress(OSError):  # whoever reads all that is in there says so
+        for _ in range(MOST_LEVELS):
+            inside = folders_in(place)
+            if len(inside) != 1:
+                return place if inside else None
+            place /= inside[0]
     return None
 
 
