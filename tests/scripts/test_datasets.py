@@ -470,7 +470,7 @@ def test_the_declaration(dataset: Dataset) -> None:
 @pytest.mark.parametrize("scheme", ["http", "HTTP"])
 def test_plain_http_needs_a_checksum(scheme: str) -> None:
     file = File("a.zip", (f"{scheme}://toy.example/a.zip",), None)
-    with pytest.raises(ValueError, match="has no checksum"):
+    with pytest.raises(UserError, match="has no checksum"):
         replace(plantclef.DATASET, files=(file,))
 
 
