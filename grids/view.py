@@ -84,7 +84,7 @@ class Lines:
         say(*wrapped([f"{progress.count} started  {worker.cell.title}{card}"]))
 
     def ended(self, cell: Cell, status: str, what: str, progress: Progress) -> None:
-        say(*wrapped([f"{progress.count} {status:<8} {cell.title}: {what}; left: {progress.remaining}"]))
+        say(*wrapped([f"{progress.count} {status:<8} {cell.title}: {what.rstrip('.')}; left: {progress.remaining}"]))
 
     def note(self, text: str) -> None:
         say(*wrapped([text]))

@@ -185,7 +185,7 @@ def _prepared() -> Callable[[], None]:
 
 def _joined(text: str, line: str) -> str:
     """The text with what was its next line, as two sentences where it does not go on."""
-    return f"{text}{'' if text.endswith(tuple('.:;,?!')) else ';'} {line}".strip()
+    return f"{text}{'' if text.endswith(tuple('.:;,?!')) else '.'} {line}".strip()
 
 
 def reason_of(code: int, worker: Worker, tail: list[str], stall_minutes: float) -> str:

@@ -71,10 +71,10 @@ class Weights:
 
 
 NONE = Weights("none", None, None)
-OTHER_WEIGHTS = """Or begin with others:
-  --weights FILE   a file of this backbone's weights that you have
-  --weights none   random weights: nothing to fetch, but few images seldom suffice to train from
-  --weights auto   pretrained ones where they can be had, else random ones"""
+OTHER_WEIGHTS = (
+    "Or begin with others: --weights FILE (of this backbone, that you have), --weights none (random ones, from which "
+    "few images seldom suffice to train), --weights auto (pretrained ones where they can be had, else random ones)."
+)
 
 # in a checkpoint: the digests of the images that its weights have seen; the record, while the run lasts
 SEEN, UNFINISHED = "seen", "unfinished"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from grids.faults import shared_fault
 from grids.ledger import failure_now
+from grids.worker import reason_of
 from tests.grids.cells import cells
 
 
@@ -31,3 +34,10 @@ def test_a_mistake_in_one_folder_is_not_laid_on_another_of_its_name(tmp_path: Pa
     assert fault is not None
     assert fault.concerns(first)
     assert not any(fault.concerns(other) for other in others)
+
+
+def test_a_reason_is_the_whole_message_in_a_line() -> None:
+    worker: Any = SimpleNamespace(stalled=False)
+    tail = ["error: 2 images can't be read:", "  a.png: cut short", "  b.png: empty", "Get these again."]
+    said = "2 images can't be read: a.png: cut short. b.png: empty. Get these again."
+    assert reason_of(2, worker, tail, 30) == said

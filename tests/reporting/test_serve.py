@@ -70,7 +70,7 @@ def test_the_page_the_tables_and_nothing_else(served: Server) -> None:
         assert b"the page" in body
         assert headers["Cache-Control"] == "no-store"
         assert headers["Content-Type"].startswith("text/html")
-    for name in ("results.csv", "results.md", "results.tex"):
+    for name in ("results.csv", "results.md", "results.tex", "runs.csv"):
         assert ask(served, f"/{name}")[:2] == (200, name.encode())
     for path in ("/secret.txt", "/../report/secret.txt", "/..%2fsecret.txt", "//etc/passwd", "/runs", "/report.html/"):
         assert ask(served, path)[0] == 404, path
