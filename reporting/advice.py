@@ -235,7 +235,12 @@ def advise(group: ComparableGroup, budget: Budget, ranking: Mapping[str, Any], b
         "more": [f"{group.examples[key].name} alone: {headline}" for key, headline in alone.items()],
         "open": not ranking["enough"],
         "taken": None,
-        "commands": [command for several in lacking.values() for command in several][:MOST_COMMANDS],
+        "commands": [
+            command
+            for key, several in lacking.items()
+            for each in several
+            for command in _command(f"{group.examples[key].name}: {each['why']}", each["command"])
+        ][:MOST_COMMANDS],
     }
 
 

@@ -98,7 +98,7 @@ def _usual(entry: Entry) -> dict[str, Any]:
     given = dict(entry.given)
     place = given.get("data_dir", "")
     script = declared.script_name if declared else entry.version.key
-    if own or with_home(place) == str(Path("data", script).absolute()):
+    if own or Path(with_home(place)).absolute() == Path("data", script).absolute():
         usual["data_dir"] = place
     if given.get("cache_dir") in (f"{place}/.cache", without_home(str(user_cache()))):
         usual["cache_dir"] = given["cache_dir"]
