@@ -179,24 +179,28 @@ class _Walk:
 class Files(_Walk):
     """The files below a folder, of which a list says which are used, and what is in each."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, refuse: Refuse = raised) -> None:
         super().__init__(root, False, ())
         self.entries: dict[str, os.DirEntry[str]] = {}  # by their paths below the root
+        self._refuse = refuse
         while self.pending:
-            self.enter(self.pending.pop())
-        self.require_usable()
+            with refusing(refuse):
+                self.enter(self.pending.pop())
+        with refusing(refuse):
+            self.require_usable()
 
     def _look_at_file(self, entry: os.DirEntry[str], folder: str, name: str) -> None:
         self.entries[name] = entry
 
     def chosen(self, names: Iterable[str]) -> Listing:
-        """A listing without classes of the files `names`, each of which is opened. UserError: one can't be used."""
+        """A listing without classes of the files `names`, each of which is opened; those that can't be are refused."""
         for name in sorted(names):
             before = len(self.listing.sizes) + len(self._unused) + len(self.unreadable)
             super()._look_at_file(self.entries[name], ".", name)
             if len(self.listing.sizes) + len(self._unused) + len(self.unreadable) == before:
                 self.unreadable.append(f"{name}: no image")
-        self.require_usable()
+        with refusing(self._refuse):
+            self.require_usable()
         return self.close()
 
 

@@ -11,7 +11,7 @@ from engine.data.file_kinds import IMAGE_SUFFIXES, PLUGINS, suffix_of
 from engine.data.names import loose
 from engine.data.part import Part, RawSplits
 from engine.data.splits import fewest_names, split_groups
-from engine.errors import UserError, agreeing, counted, listed, one_line
+from engine.errors import Refuse, UserError, agreeing, counted, listed, one_line, raised, refusing
 from engine.readers.class_folders import Files, alike, check_unused, class_part, split_classes
 from engine.readers.label_table import LabelTable, Row, in_order, read_label_table
 from engine.readers.layout import layout_notes, stem_of
@@ -33,28 +33,31 @@ class Labelled:
     table: LabelTable
 
 
-def list_labelled(root: Path, path: Path, allow_partial: bool) -> Labelled:
+def list_labelled(root: Path, path: Path, allow_partial: bool, refuse: Refuse = raised) -> Labelled:
     """What the file of labels `path` says of the images below `root`, each of which is opened.
 
-    UserError: the file can't be understood; it says two things of one image, or leaves open which it means; or (unless
-    `allow_partial`) images are not there, have no label, or are of formats that nothing here reads.
+    UserError: the file can't be understood, or leaves open which image it means. `refuse` has what does not keep the
+    rest from being looked at: two things are said of one image; or (unless `allow_partial`) images are not there, have
+    no label, or are of formats that nothing here reads.
     """
-    files = Files(root)
+    partly = (lambda _: None) if allow_partial else refuse
+    files = Files(root, refuse)
     finder = _Finder(files.entries)
     table = read_label_table(path, lambda text: bool(finder.find(text)))
     rows, missing = _rows_of_images(root, path, finder, table)
     differences = []
     if missing:
         lack = f"{counted(len(missing), 'file')} that {path} lists {agreeing(len(missing), 'are')} not in {root}"
-        _refuse(allow_partial, f"{lack}:{listed(_short(name) for name in missing)}", "Put these there")
-    _require_agreeing(path, rows)
+        partly(_lacking(f"{lack}:{listed(_short(name) for name in missing)}", "Put these there"))
+    with refusing(refuse):
+        _require_agreeing(path, rows)
     found = {name: own[0] for name, own in rows.items()}
     if blank := [name for name, row in found.items() if not row.label]:
         lack = f"{counted(len(blank), 'image')} without a label in {path}"
-        _refuse(allow_partial, f"{lack}:{listed(sorted(blank))}", "Give these a label")
+        partly(_lacking(f"{lack}:{listed(sorted(blank))}", "Give these a label"))
         differences.append(lack)
     listing = files.chosen(name for name, row in found.items() if row.label)
-    others, notes = check_unused(root, [listing], allow_partial)
+    others, notes = check_unused(root, [listing], allow_partial, refuse)
     found = {name: found[name] for name in sorted(listing.sizes)}
     classes: dict[str, list[str]] = {label: [] for label in in_order({row.label for row in found.values()})}
     for name, row in found.items():
@@ -62,7 +65,7 @@ def list_labelled(root: Path, path: Path, allow_partial: bool) -> Labelled:
     lost = in_order({row.label for row in table.rows if row.label} - classes.keys())
     if lost:
         lack = f"{counted(len(lost), 'class', 'have')} no image that can be used: {', '.join(map(one_line, lost[:9]))}"
-        _refuse(allow_partial, f"{path}: {lack}", "Add images")
+        partly(_lacking(f"{path}: {lack}", "Add images"))
         differences.append(lack)
     if len(classes) < 2:
         has = f"a single label, {one_line(*classes)}" if classes else "no image with a label"
@@ -79,9 +82,8 @@ def list_labelled(root: Path, path: Path, allow_partial: bool) -> Labelled:
     )
 
 
-def _refuse(allow_partial: bool, problem: str, remedy: str) -> None:
-    if not allow_partial:
-        raise UserError(f"{problem}\n{remedy}, remove their lines, or go on without them with --allow-partial.")
+def _lacking(problem: str, remedy: str) -> UserError:
+    return UserError(f"{problem}\n{remedy}, remove their lines, or go on without them with --allow-partial.")
 
 
 class _Finder:
@@ -158,10 +160,8 @@ def _require_agreeing(path: Path, rows: Mapping[str, Sequence[Row]]) -> None:
     """Raise UserError where the file says two things of one image."""
     lines = []
     for name, own in rows.items():
-        if len({(row.label, row.part, row.group) for row in own}) > 1:
-            said = [
-                f"{' '.join(filter(None, (row.label, row.part, row.group)))} (line {row.line:,})" for row in own[:4]
-            ]
+        if len(set(map(_said, own))) > 1:
+            said = [f"{' '.join(filter(None, _said(row)))} (line {row.line:,})" for row in own[:4]]
             lines.append(f"{name}: {', '.join(said)}")
     if lines:
         raise UserError(
@@ -170,9 +170,13 @@ def _require_agreeing(path: Path, rows: Mapping[str, Sequence[Row]]) -> None:
         )
 
 
+def _said(row: Row) -> tuple[str, str, str]:
+    return row.label, row.part, row.group
+
+
 def _notes(path: Path, files: Files, table: LabelTable, rows: Mapping[str, Sequence[Row]]) -> list[str]:
     notes = []
-    if again := sum(len(own) > 1 for own in rows.values()):
+    if again := sum(len(own) > 1 and len(set(map(_said, own))) == 1 for own in rows.values()):
         notes.append(f"{counted(again, 'image')} {agreeing(again, 'are')} listed more than once, alike: used once")
     unlisted = sum(_looks_like_image(name) for name in files.entries.keys() - rows.keys())
     called = one_line(path.name)
@@ -195,7 +199,7 @@ def _short(text: str) -> str:
 def read_labelled(options: ReadOptions, path: Path, test_size: float) -> RawSplits:
     """The images below the folder that `path` labels; without parts in it, `test_size` of each class is for testing."""
     root = options.folder
-    labelled = list_labelled(root, path, options.allow_partial)
+    labelled = list_labelled(root, path, options.allow_partial, options.refuse)
     if labelled.parts:
         _require_parts(path, labelled)
         parts, notes = labelled.parts, []
@@ -214,8 +218,9 @@ def read_labelled(options: ReadOptions, path: Path, test_size: float) -> RawSpli
         divided["test"],
         divided.get("val"),
         checksums={path.name: f"sha256:{labelled.table.sha256}"},
-        missing=labelled.missing,
-        differences=labelled.differences,
+        # what was refused above is not refused again
+        missing=labelled.missing if options.allow_partial else (),
+        differences=labelled.differences if options.allow_partial else (),
         notes=(*notes, *labelled.notes),
     )
 

@@ -64,6 +64,30 @@ def test_the_numbers_are_those_of_class_folders(command: Command, tmp_path: Path
     assert plain["environment"]["code"] == labelled["environment"]["code"]
 
 
+def test_a_check_names_all_that_is_wrong_with_a_list(
+    command: Command, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "x.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (photos / "03.png").write_bytes((photos / "03.png").read_bytes()[:60])
+    (photos / "15.png").write_bytes((photos / "00.png").read_bytes())
+    lines = Path("labels.csv").read_text().split("\n")
+    table("labels.csv", *lines, "x,cat", "gone,cat", "04,dog", "05,cat")
+    assert command("photos --labels labels.csv --check", folder.DATASET) == 2
+    printed = capsys.readouterr()
+    problems = " ".join(printed.err.split())
+    assert problems.startswith("error: 4 things to mend")
+    for said_of in (
+        f"1 file that labels.csv lists is not in {photos}: gone",
+        "labels.csv says different things of 1 image: 04.png: cat (line 6), dog (line 20)",
+        "1 .heic. HEIC (HEIF) is read by a package",
+        "1 of 16 images can't be read: 03.png",
+    ):
+        assert said_of in problems
+    notes = " ".join(printed.out.split())
+    assert "1 image is listed more than once, alike: used once" in notes
+    assert "00.png (cat) = 15.png (dog)" in notes
+
+
 def test_two_files_of_labels_are_two_datasets(
     command: Command, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
