@@ -121,7 +121,8 @@ def lines(report: dict[str, Any], out: Path) -> list[str]:
     said += [f"caution    {line['run']}: {line['reason']}" for line in unfit[:MOST_NAMED]]
     said += [f"caution    and {len(unfit) - MOST_NAMED:,} more, listed in the report"] if unfit[MOST_NAMED:] else []
     for group in report["groups"][:1]:
-        said.append(f"compared   {shortened(group['title'])}: {counted(len(group['cells']), 'cell')}")
+        what = f"{counted(len(group['backbones']), 'backbone')} on {counted(len(group['datasets']), 'dataset')}"
+        said.append(f"compared   {shortened(group['title'])}: {what}")
         said += [f"caution    {warning}" for warning in group["warnings"]]
         said += advice_lines(group["budgets"][0])
     if len(report["groups"]) > 1:

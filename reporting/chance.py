@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from reporting.comparable import Repeats
+from reporting.fields import shortened
 from reporting.statistics import FEWEST_SEEDS, Z, interval, wilson
 
+LONGEST_NAME = 60  # letters of a class's, in a sentence
 ABOUT_EQUAL = 1.1  # the largest class of a test part whose classes are of one size, in shares of the mean
 
 
@@ -36,7 +38,7 @@ def chance_of(cell: Repeats) -> Chance:
     of_class = _test_images(cell)
     present = int(np.count_nonzero(of_class))
     share = float(of_class.max() / of_class.sum())
-    largest = cell.runs[0].version.classes[int(of_class.argmax())]
+    largest = shortened(cell.runs[0].version.classes[int(of_class.argmax())], LONGEST_NAME)
     return Chance(share, largest, present, share * present <= ABOUT_EQUAL)
 
 
