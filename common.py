@@ -134,7 +134,9 @@ def main(dataset: Dataset | Choice, arguments: Sequence[str] | None = None) -> N
         if own_check := config.check and chosen.own:
             from engine.data.inspection import check_images, ready_line
 
-            check_images(chosen, config.data_dir, config.seed, config.decode_options(chosen))
+            first = config.runs[0]
+            fold = (first.folds, first.fold) if first.folds and first.fold else None
+            check_images(chosen, config.data_dir, config.seed, config.decode_options(chosen), fold)
         if config.model:
             # PyTorch takes seconds to import: neither `--help` nor a mistake in the command should wait for it
             with importing():

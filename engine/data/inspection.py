@@ -6,7 +6,7 @@ import re
 import shlex
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from engine.console import say
 from engine.data.declaration import Dataset
+from engine.data.folds import fold_of
 from engine.data.load import DecodeOptions, contradiction_notes, divide, images_of, read, with_pixels
 from engine.data.overlap import contradictions, same_pixels
 from engine.data.part import PARTS, RawSplits, Splits
@@ -40,15 +41,19 @@ class Inspection:
             self.problems.append(problem)
 
 
-def check_images(dataset: Dataset, data_dir: Path, seed: int, options: DecodeOptions) -> None:
+def check_images(
+    dataset: Dataset, data_dir: Path, seed: int, options: DecodeOptions, fold: tuple[int, int] | None = None
+) -> None:
     """Print what there is, and what is worth a look; every image is decoded, as the run does, and kept for it.
 
-    UserError: all that a run would refuse.
+    fold: of how many, and which; None: the parts are those of the files. UserError: all that a run would refuse.
     """
-    found = inspect(dataset, data_dir, seed, options)
+    found = inspect(dataset, data_dir, seed, options, fold)
     if found.splits:
         parts = [part for part in PARTS if not (part == "val" and options.protocol == "paper")]
-        say(f"{dataset.name}: {counted(found.images, 'image')}, each opened and decoded", table(found.splits, parts))
+        of = f"; here fold {fold[1]} of {fold[0]}" if fold else ""
+        looked = f"{dataset.name}: {counted(found.images, 'image')}, each opened and decoded{of}"
+        say(looked, table(found.splits, parts))
     if found.notes:
         say("", "Worth a look:", *(_wrapped(_with_place(note, dataset), "- ") for note in found.notes))
     if found.problems:
@@ -65,12 +70,16 @@ def ready_line(script: str, arguments: Sequence[str], model: str) -> str:
     return f"ready: {shlex.join(['python', f'{script}.py', *words, *([] if model else ['-model', 'convnext'])])}"
 
 
-def inspect(dataset: Dataset, data_dir: Path, seed: int, options: DecodeOptions) -> Inspection:
+def inspect(
+    dataset: Dataset, data_dir: Path, seed: int, options: DecodeOptions, fold: tuple[int, int] | None = None
+) -> Inspection:
     """All that there is to say of the user's own images, by the functions that a run goes through."""
     found = Inspection()
     options = replace(options, refuse=found.refuse)
     with refusing(found.refuse):  # what leaves nothing more to be looked at
-        raw = read(dataset, data_dir, options.allow_partial, options.protocol, refuse=found.refuse)
+        folds = fold and fold[0]
+        raw = read(dataset, data_dir, options.allow_partial, options.protocol, folds=folds, refuse=found.refuse)
+        raw = fold_of(raw, *fold) if fold else raw
         found.notes = _notes(raw, options)
         found.splits = splits = _divided(raw, seed, options)
         found.notes += _small_classes(splits)
@@ -78,7 +87,8 @@ def inspect(dataset: Dataset, data_dir: Path, seed: int, options: DecodeOptions)
         if images:
             found.images = len(images.digests)
             whole = Splits(raw.classes, *(images.part(part) for part in (raw.train, raw.val or raw.test, raw.test)))
-            duplicates = _duplicates(whole, splits, options.allow_partial)
+            sides = raw.fold_of or dict.fromkeys(splits.test.names, 1)
+            duplicates = _duplicates(whole, sides, options.allow_partial)
             raw, _ = with_pixels(dataset, raw, splits, images, options)
             pairs = contradictions(whole)
             details = {note: f": remove the wrong one{listed(pairs)}" for note in contradiction_notes(pairs)}
@@ -99,14 +109,16 @@ def _divided(raw: RawSplits, seed: int, options: DecodeOptions) -> Splits:
     return Splits(raw.classes, raw.train, raw.train.take(np.array([], dtype=np.int64)), raw.test)
 
 
-def _duplicates(whole: Splits, splits: Splits, allow_partial: bool) -> list[str]:
-    """A note on the images with the pixels of another of their class, as far as a run does not refuse them."""
-    tested = set(splits.test.names)
+def _duplicates(whole: Splits, sides: Mapping[str, int], allow_partial: bool) -> list[str]:
+    """A note on the images with the pixels of another of their class, as far as a run does not refuse them.
+
+    That it does, unless `allow_partial`, where they are on two of the `sides`.
+    """
     same = []
     for images in same_pixels(whole):
         for label in sorted({label for _, label in images}):
             names = [name for name, own in images if own == label]
-            if len(names) > 1 and (allow_partial or len({name in tested for name in names}) == 1):
+            if len(names) > 1 and (allow_partial or len({sides.get(name) for name in names}) == 1):
                 same.append(" = ".join(names))
     if not same:
         return []

@@ -21,7 +21,7 @@ from engine.data.overlap import contradictions, copies_of_test, refuse_copies, r
 from engine.data.part import Part, RawSplits, Splits
 from engine.data.place import how_to_get_again, placed, present, require_place
 from engine.data.splits import Budget, few_of_each, hold_out, taken
-from engine.errors import NotWholeError, Refuse, UserError, agreeing, counted, listed, raised
+from engine.errors import NotWholeError, Refuse, UserError, agreeing, counted, listed, raised, refusing
 
 MOST_CLASSES = 12  # that are named when their images are not all there
 HELD_OUT = 0.1  # of the training images, under the `honest` protocol
@@ -233,9 +233,10 @@ def with_pixels(
             total = f"{counted(len(unread), 'image')} left out: {'it' if len(unread) == 1 else 'they'} can't be read"
             raw = replace(raw, differences=(*raw.differences, total, *unread))
         if raw.fold_of:
-            raw = _with_division(raw, images, dataset.own and not options.allow_partial)
+            raw = _with_division(raw, images, dataset.own and not options.allow_partial, options.refuse)
     whole = with_digests(splits)
-    splits, notes = separate(whole, options.protocol, dataset.own, options.allow_partial, options.refuse)
+    own = dataset.own and not raw.fold_of  # copies in other folds are refused before the first is trained
+    splits, notes = separate(whole, options.protocol, own, options.allow_partial, options.refuse)
     # refused but for --allow-partial
     if dataset.own and copies_of_test(whole, options.protocol):
         raw = replace(raw, differences=(*raw.differences, *notes))
@@ -246,14 +247,15 @@ def with_pixels(
     return replace(raw, notes=(*raw.notes, *cautions)), splits
 
 
-def _with_division(raw: RawSplits, images: Decoded, whole: bool) -> RawSplits:
-    """`raw`, whose folds are decoded, with their digest. UserError: copies are in two folds, which `whole` data refuse.
+def _with_division(raw: RawSplits, images: Decoded, whole: bool, refuse: Refuse) -> RawSplits:
+    """`raw`, whose folds are decoded, with their digest. Copies in two folds are refused in `whole` data.
 
     All folds are looked at, before the first of them is trained: what is removed then would divide all anew.
     """
     decoded = replace(raw, train=images.part(raw.train), test=images.part(raw.test))
     if whole:
-        refuse_copies(copies_between(decoded), "with the same pixels as one in another fold", "honest")
+        with refusing(refuse):
+            refuse_copies(copies_between(decoded), "with the same pixels as one in another fold", "honest")
     return replace(raw, division=division(decoded))
 
 

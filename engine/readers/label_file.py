@@ -205,10 +205,11 @@ def read_labelled(options: ReadOptions, path: Path, test_size: float) -> RawSpli
         parts, notes = labelled.parts, []
     else:
         parts = _held_out(path, labelled, test_size)
-        notes = [
+        how = (
             f"no parts in {one_line(path.name)}: {test_size:.0%} of each class was held out for testing "
             f"({'by group' if labelled.groups else 'names sorted'}, seed 42)"
-        ]
+        )
+        notes = [] if options.folds else [how]
     if "val" in parts.values() and options.protocol == "paper":
         notes.append("under the paper protocol test chooses the epoch: the rows of val are not used")
     divided = {part: _part(root, labelled, parts, part) for part in sorted(set(parts.values()))}

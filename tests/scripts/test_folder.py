@@ -989,7 +989,8 @@ def test_the_parts_of_a_folder_are_taken_together(
     repaint(tmp_path / "pets")
     assert command(f"{FOLDS} --check", folder.DATASET) == 0
     printed = capsys.readouterr().out
-    assert printed.splitlines()[0] == "pets, fold 1 of 3: train 24 (22 to train + 2 val), test 12, 2 classes"
+    assert printed.splitlines()[0] == "pets: 36 images, each opened and decoded; here fold 1 of 3"
+    assert "\npets, fold 1 of 3: train 24 (22 to train + 2 val), test 12, 2 classes\n" in printed
     assert said(printed, "note")[0] == "folds: the images of train/, test/, val/ are taken together"
     assert "fold 2" not in printed
     assert not (tmp_path / "runs").exists()
@@ -1005,6 +1006,8 @@ def test_copies_in_two_folds_are_refused_before_the_first_is_trained(
     one, other = (next(name for name in numbers if "dog" in name and numbers[name] == fold) for fold in (2, 3))
     pixels = Image.open(tmp_path / "pets" / one)
     pixels.save(tmp_path / "pets" / other, compress_level=1)
+    assert command("pets --folds 3 --check", folder.DATASET) == 2
+    assert capsys.readouterr().err.count(f"{other} = {one}") + capsys.readouterr().err.count(f"{one} = {other}") == 1
     assert command(FOLDS, folder.DATASET) == 2
     problem = capsys.readouterr().err
     assert problem.startswith(
