@@ -318,8 +318,8 @@ def _folds(group: ComparableGroup) -> list[str]:
     return [
         "each image was tested once, by the training that it had no part in. Metrics are of all images together, but "
         f"{means} are means over folds; costs are of one training, the mean over folds. With fewer than "
-        f"{FEWEST_SEEDS} seeds, but {FEWEST_SEEDS} folds or more, a difference is claimed where a t test over folds, corrected for "
-        "the images that they share (Nadeau and Bengio 2003), and the exact one over images support it"
+        f"{FEWEST_SEEDS} seeds, but {FEWEST_SEEDS} folds or more, a difference is claimed where a t test over folds, "
+        "corrected for the images that they share (Nadeau and Bengio 2003), and the exact one over images support it"
     ]
 
 
