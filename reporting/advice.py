@@ -126,8 +126,8 @@ class OneDataset:
 
     @cached_property
     def short(self) -> list[str]:
-        """Those that have too few seeds for a claim."""
-        return [name for name, cell in self.cells.items() if len(cell.runs) < FEWEST_SEEDS]
+        """Those that have too few trainings for a claim."""
+        return [name for name, cell in self.cells.items() if not cell.enough]
 
     @cached_property
     def marks(self) -> dict[str, str]:
@@ -203,9 +203,14 @@ class OneDataset:
 
     def result(self, name: str) -> str:
         """What share of the test images it got right, and over how many trainings."""
-        seeds = len(self.cells[name].runs)
+        seeds, folds = len(self.cells[name].runs), len(self.cells[name].runs[0].folds)
         trainings = "one training" if seeds == 1 else f"average of {seeds} trainings"
-        return f"{share(self.means[name])} of {counted(self.images, 'test image')} right ({trainings})"
+        images = counted(self.images, "test image")
+        if folds:
+            images = counted(self.images, "image")
+            trainings = f"each tested once, by one of {folds} trainings"
+            trainings += f"; average of {seeds} times {folds}" if seeds > 1 else ""
+        return f"{share(self.means[name])} of {images} right ({trainings})"
 
 
 def _macs(cell: Repeats) -> float | None:
@@ -360,7 +365,7 @@ def _of_test(found: OneDataset, name: str) -> str:
     """How far the number holds for other images."""
     low, high = wilson(found.means[name], found.images) or (0.0, 1.0)
     ends = f"{100 * low:.0f} to {100 * high:.0f} %"
-    images = counted(found.images, "test image", "say")
+    images = counted(found.images, "image" if found.cells[name].runs[0].folds else "test image", "say")
     return f"Of other images of the kind, {name} may get {ends} right: {images} no more."
 
 
@@ -382,13 +387,15 @@ def _beside_chance(found: OneDataset) -> list[str]:
 
 def _taken(cell: Repeats) -> Taken:
     """The training that was best on the images that chose its epoch."""
-    best = max(cell.runs, key=lambda entry: (entry.selected[1] if entry.selected else -math.inf, -entry.seed))
+    trainings = cell.trainings
+    best = max(trainings, key=lambda entry: (entry.selected[1] if entry.selected else -math.inf, -entry.seed))
     there = (best.folder / CHECKPOINT).is_file()
     part = "test, as the paper protocol has it" if best.setting.protocol == "paper" else "val; test chose nothing"
     value = f"{share(best.selected[1])} of " if best.selected else ""
-    why = f"its training with seed {best.seed}"
-    if len(cell.runs) > 1:
-        why = f"of its {len(cell.runs)} trainings that with seed {best.seed}"
+    which = f"seed {best.seed}" + (f", fold {best.fold.number}" if best.fold else "")
+    why = f"its training with {which}"
+    if len(trainings) > 1:
+        why = f"of its {len(trainings)} trainings that with {which}"
         why += f", the best on the images that chose the epoch ({value}{part})"
     return {"backbone": cell.backbone, "path": commands.checkpoint(best) if there else "", "why": why}
 
@@ -412,20 +419,26 @@ def _next(found: OneDataset, group: ComparableGroup, best: str, taken: Taken | N
     if others and weights == "imagenet":
         which = f"the other {len(others)} backbones" if len(others) > 1 else f"the other backbone, {others[0]}"
         lines += _command(f"To compare {which} as well", commands.grid(example, others, seeds))
-    if not found.short and len(found.even) > 1 and min(len(found.cells[name].runs) for name in found.even) < MORE_SEEDS:
+    fewest = min(len(found.cells[name].trainings) for name in found.even)
+    if not found.short and len(found.even) > 1 and fewest < MORE_SEEDS:
         more = sorted({*seeds, *range(MORE_SEEDS)})[: max(MORE_SEEDS, len(seeds))]
         why = f"To tell closer ones apart, {MORE_SEEDS} trainings each; more test images would do it, too"
         lines += _command(why, commands.grid(example, found.even, more))
-    if taken and taken["path"]:
+    if found.cells[best].runs[0].folds:  # its checkpoints have each seen all images but those of a fold
+        why = "To train one network for use, with a part held out to test it"
+        lines += _command(why, commands.train(found.cells[best].runs[0], without=("folds",)))
+    elif taken and taken["path"]:
         run = next(run for run in found.cells[best].runs if commands.checkpoint(run) == taken["path"])
         why = "To train the recommended network on from what it has learned"
-        lines += _command(why, commands.from_checkpoint(run))
+        lines += _command(why, commands.train(run, "--weights", taken["path"], without=("weights",)))
     return lines
 
 
 def _wanted(found: OneDataset) -> list[int]:
     """The seeds that every backbone should have: those that some have, and as many more as a claim takes."""
     used = {entry.seed for cell in found.cells.values() for entry in cell.runs}
+    if not found.short:  # of folds, one seed may be enough
+        return sorted(used)
     free = (seed for seed in range(len(used) + FEWEST_SEEDS) if seed not in used)
     while len(used) < FEWEST_SEEDS:
         used.add(next(free))

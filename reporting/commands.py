@@ -36,8 +36,8 @@ def grid(entry: Entry, models: Sequence[str], seeds: Collection[int], *more: str
     return " ".join(["python", _script("grid.py"), *words, *_flags(entry, without), *more])
 
 
-def from_checkpoint(entry: Entry) -> str:
-    """The command that trains on, with the run's own images and settings, from what it learned; "" as above."""
+def train(entry: Entry, *more: str, without: Collection[str] = ()) -> str:
+    """The command of one training with the run's own images and settings; `more`, `without` and "" as above."""
     if entry.backbone not in BACKBONES:
         return ""
     place = _dataset(entry)
@@ -47,8 +47,8 @@ def from_checkpoint(entry: Entry) -> str:
     elif entry.version.key in DATASETS:
         declared = DATASETS[entry.version.key]
         script, which = f"{declared.script_name}.py", declared.flags
-    words = [_script(script), which, "-model", entry.backbone, *_flags(entry, ("weights",))]
-    return " ".join(["python", *filter(None, words), "--weights", checkpoint(entry)])
+    words = [_script(script), which, "-model", entry.backbone, *_flags(entry, without)]
+    return " ".join(["python", *filter(None, words), *more])
 
 
 def checkpoint(entry: Entry) -> str:

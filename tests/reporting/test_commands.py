@@ -89,7 +89,9 @@ def test_published_datasets_are_called_as_the_grid_calls_them(place: Path) -> No
     assert "--datasets breakhis:40 " in command
     (cell,) = asked_for(command)
     assert cell.config == config
-    assert "breakhis.py --magnification 40 -model swin" in commands.from_checkpoint(entry)
+    assert "breakhis.py --magnification 40 -model swin" in commands.train(
+        entry, "--weights", commands.checkpoint(entry), without=("weights",)
+    )
 
 
 def test_what_is_not_known_here_is_in_no_command(place: Path) -> None:
@@ -104,7 +106,7 @@ def test_training_on_begins_from_the_checkpoint(place: Path) -> None:
     dataset, config = parse(folder.DATASET, BACKBONES, arguments)
     entry = entry_of(dataset, config, Path("the runs"))
     (entry.folder / "checkpoint.pt").touch()
-    words = shlex.split(commands.from_checkpoint(entry))
+    words = shlex.split(commands.train(entry, "--weights", commands.checkpoint(entry), without=("weights",)))
     again, asked = parse(folder.DATASET, BACKBONES, words[2:])
     assert again.own_folder == dataset.own_folder
     assert asked.weights == str((entry.folder / "checkpoint.pt").absolute())

@@ -179,7 +179,7 @@ def test_a_plain_split_is_never_ranked_with_folds(runs: Path) -> None:
     assert [title.endswith("3 folds") for title in titles] == [True, False]
     assert [group["datasets"][0]["test"] for group in told["groups"]][1] < 40
     # of the three, each on another test part, one is compared
-    assert len([line for line in told["apart"] if "another version of folder-pets" in line["reason"]]) == 2
+    assert len([line for line in told["apart"] if "another version of pets" in line["reason"]]) == 2
 
 
 def entries(ran: Path, backbone: str = "slow", seed: int = 0) -> list[Entry]:
