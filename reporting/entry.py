@@ -24,7 +24,7 @@ FILES = (HISTORY, PREDICTIONS, ERRORS)  # of a run, that a report reads
 ROUNDING = 1e-6
 # what a record can say and a report still shows
 MOST_CLASSES, MOST_TEST_IMAGES = 40_000, 2_000_000  # so many pairs of classes, int32 can number
-MOST_NOTES, MOST_FLAGS, MOST_PACKAGES, MOST_CODES, MOST_WORDS = 20, 100, 100, 20, 200
+MOST_NOTES, MOST_FLAGS, MOST_PACKAGES, MOST_CODES = 20, 100, 100, 20
 # flags that a command names beside those that asked() does: their default is the dataset's, or they are places
 BY_DATASET = ("recipe", "size", "augment")
 PLACES = ("labels", "data_dir", "cache_dir", "no_cache", "tensorboard", "allow_partial")
@@ -54,7 +54,6 @@ class Fold:
     of: int
     division: str  # a hash of the images and labels of every fold
     budget: Budget  # that was asked for: it can come to all images of one fold, and not of another
-    command: tuple[str, ...]  # that made the run; () where its record does not say
 
 
 @dataclass(frozen=True)
@@ -230,14 +229,13 @@ def _given(config: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 
 def _fold(record: Mapping[str, Any]) -> Fold | None:
-    config, command = record["config"], record["environment"].get("command") or []
+    config = record["config"]
     if config.get("folds") is None:
         return None
     of, number = whole(config["folds"]), whole(config["fold"])
     if not 1 <= number <= of <= MOST_FOLDS:
         raise ValueError(f"fold {number:,} of {of:,}")
-    words = tuple(text(word, LONGEST_PATH) for word in command) if len(command) <= MOST_WORDS else ()
-    return Fold(number, of, text(record["dataset"]["division"]), _asked_budget(config), words)
+    return Fold(number, of, text(record["dataset"]["division"]), _asked_budget(config))
 
 
 def _selected(selection: Mapping[str, Any]) -> tuple[int, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -12,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from engine.metrics import of_confusion, pooled
+from reporting import commands
 from reporting.entry import ALL_IMAGES, Entry, Results, reported_costs, reported_metrics
 from reporting.words import listed
 
-OF_ONE_RUN = ("--fold", "--rerun")  # words of a command that are not given to make the folds that are missing
 OTHER_CODES = "+"  # between the hashes of several codes
 
 
@@ -63,23 +62,11 @@ def _missing(runs: Sequence[Entry]) -> str:
     numbers = sorted(set(range(1, of + 1)).difference(fold.number for fold in folds))
     if not numbers:
         return ""
-    command = _command(folds[0].command)
+    command = commands.grid(runs[0], [runs[0].backbone], [runs[0].seed])
     makes = f": {command} runs {'it' if len(numbers) == 1 else 'them'}" if command else ""
     names = [str(number) for number in numbers]
     which = f"fold {names[0]} of {of} is" if len(names) == 1 else f"folds {listed(names, len(names))} of {of} are"
     return f"{which} missing, so the folds can't be pooled{makes}"
-
-
-def _command(words: Sequence[str]) -> str:
-    """The command that makes all folds which are not done, of that which made one of them."""
-    kept = []
-    skip = False
-    for word in words:
-        name, _, value = word.partition("=")
-        if not skip and name not in OF_ONE_RUN:
-            kept.append(word)
-        skip = not skip and name == "--fold" and not value
-    return shlex.join(["python", *kept]) if kept else ""
 
 
 def _pooled(runs: Sequence[Entry]) -> Entry:
