@@ -19,6 +19,7 @@ from engine.data.load import DecodeOptions, contradiction_notes, divide, images_
 from engine.data.overlap import contradictions, same_pixels
 from engine.data.part import PARTS, RawSplits, Splits
 from engine.errors import MOST_LISTED, LevelError, UserError, agreeing, counted, listed, one_line, refusing
+from engine.paths import script_path
 
 FEW = 10  # training images of a class, below which little can be expected of it
 MOST_ROWS = 12  # of the table of classes; of more, the smallest and the largest
@@ -67,7 +68,8 @@ def check_images(
 def ready_line(script: str, arguments: Sequence[str], model: str) -> str:
     """The last line of a check without a problem: the command that trains; `model` is "" where none was chosen."""
     words = [word for word in arguments if word != "--check"]
-    return f"ready: {shlex.join(['python', f'{script}.py', *words, *([] if model else ['-model', 'convnext'])])}"
+    command = ["python", script_path(f"{script}.py"), *words, *([] if model else ["-model", "convnext"])]
+    return f"ready: {shlex.join(command)}"
 
 
 def inspect(
@@ -183,7 +185,7 @@ def _with_place(note: str, dataset: Dataset) -> str:
     if not match or not dataset.own_folder:
         return note
     place = dataset.own_folder / shlex.split(match[2])[0].removeprefix("DIR/")
-    return f"{match[1]}:\n  python folder.py {shlex.quote(str(place))} --check"
+    return f"{match[1]}:\n  {shlex.join(['python', script_path('folder.py'), str(place), '--check'])}"
 
 
 def _wrapped(text: str, mark: str) -> str:

@@ -324,3 +324,25 @@ def test_no_terminal_is_given_commands(check: Check, tmp_path: Path, capsys: Any
     assert code == 2
     assert "\x1b" not in out + error
     assert r"c\x1b[2J.png: empty" in error
+
+
+def test_the_commands_of_a_check_can_be_copied_in_any_folder(
+    check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have the path of the script, as it was given."""
+    monkeypatch.setattr(sys, "argv", [f"{PROJECT}/folder.py"])
+    tree(tmp_path / "a b" / "pets", "cat", "dog", images=20)
+    _, _, error = check("a b", "--size 16")
+    script = shlex.quote(f"{PROJECT}/folder.py")
+    assert f"python {script} 'a b/pets' --check" in error.replace(f"{tmp_path}/", "")
+    _, out, _ = check("a b/pets", "--size 16")
+    assert out.endswith(f"ready: python {script} 'a b/pets' --size 16 --device cpu -model convnext")
+
+
+def test_without_a_backbone_the_message_says_which_there_are(command: Command, tmp_path: Path, capsys: Any) -> None:
+    """And that a check needs none."""
+    tree(tmp_path / "pets", "cat", "dog", images=20)
+    assert command("pets", folder.DATASET) == 2
+    error = capsys.readouterr().err
+    assert "-model/--model, one of resnet, wavemix, convnext, " in error
+    assert " (or --check alone, which looks at the images). See python folder.py --help" in error
