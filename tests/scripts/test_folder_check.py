@@ -346,3 +346,28 @@ def test_without_a_backbone_the_message_says_which_there_are(command: Command, t
     error = capsys.readouterr().err
     assert "-model/--model, one of resnet, wavemix, convnext, " in error
     assert " (or --check alone, which looks at the images). See python folder.py --help" in error
+
+
+@pytest.mark.parametrize("folders", [(".",), ("images",), ("images", "masks"), ("train_images", "test_images")])
+def test_images_that_a_file_may_label(check: Check, tmp_path: Path, folders: tuple[str, ...]) -> None:
+    """As Kaggle's sets are unpacked: the command that takes the file can be copied."""
+    root = tmp_path / "my set"
+    for number, name in enumerate(f"{place}/{image}.png" for place in folders for image in "abcdefghij"):
+        picture(root / name, number)
+    (root / "sample_submission.csv").write_text("id,label\n")
+    _, _, error = check("my set", "--size 16")
+    assert "--labels my set" not in error
+    (root / "train.csv").write_text(
+        "id,label\n" + "".join(f"{x},{'cat' if x < 'f' else 'dog'}\n" for x in "abcdefghij")
+    )
+    code, _, error = check("my set", "--size 16")
+    assert code == 2
+    said = re.search("If train.csv says what is in each image: python folder.py (.*) not ready", error)
+    assert said
+    place, *flags = shlex.split(said[1])
+    assert (Path(place).name, flags[0], Path(flags[1]).name, flags[2]) == ("my set", "--labels", "train.csv", "--check")
+    _, _, error = check(f"my set/{folders[0]}", "--size 16")  # the file lies beside it
+    assert "If train.csv says" in error
+    (root / "other.csv").write_text("id,label\n")
+    _, _, error = check("my set", "--size 16")
+    assert "says what is in each image" not in error
