@@ -18,7 +18,7 @@ from engine.data.folds import fold_of
 from engine.data.load import DecodeOptions, contradiction_notes, divide, images_of, read, with_pixels
 from engine.data.overlap import contradictions, same_pixels
 from engine.data.part import PARTS, RawSplits, Splits
-from engine.errors import MOST_LISTED, LevelError, UserError, agreeing, counted, listed, one_line, refusing
+from engine.errors import MOST_LISTED, UserError, agreeing, counted, listed, one_line, refusing
 from engine.paths import script_path
 
 FEW = 10  # training images of a class, below which little can be expected of it
@@ -60,7 +60,9 @@ def check_images(
     if found.problems:
         number = counted(len(found.problems), "thing")
         lines = [_wrapped(_shortened(str(problem)), f"{place}. ") for place, problem in enumerate(found.problems, 1)]
-        elsewhere = isinstance(found.problems[-1], LevelError)
+        elsewhere = str(found.problems[-1]).endswith(
+            " --check"
+        )  # the command for the folder, or the file, that is meant
         then = "then the command above" if elsewhere else "then the same command again"
         raise UserError("\n".join([f"{number} to mend before a run:", *lines, f"not ready: {number} to mend, {then}"]))
 

@@ -362,6 +362,7 @@ def test_images_that_a_file_may_label(check: Check, tmp_path: Path, folders: tup
     )
     code, _, error = check("my set", "--size 16")
     assert code == 2
+    assert error.endswith("not ready: 1 thing to mend, then the command above")
     said = re.search("If train.csv says what is in each image: python folder.py (.*) not ready", error)
     assert said
     place, *flags = shlex.split(said[1])
