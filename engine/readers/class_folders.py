@@ -76,6 +76,9 @@ def list_classes(
     listing = walk.close()
     for image in sorted(listing.sizes):
         listing.classes[image.partition("/")[0]].append(image)
+    if not part and not allow_empty and len(listing.classes) > 1:
+        with_images = [name for name, images in listing.classes.items() if images]
+        _check_single(root, with_images, f"Found images in a single folder of {root}")
     _check_classes(root, listing, allow_empty, refuse)
     if not part:
         _check_level(root, listing)
@@ -293,17 +296,23 @@ def _check_level(root: Path, listing: Listing) -> None:
     """Raise UserError where the folders are no classes: a single one, or parts."""
     layout = LAYOUT.format(root=root)
     if len(listing.classes) == 1:
-        only = root / next(iter(listing.classes))
-        message = f"Found a single class folder in {root}: {only.name}. {layout}"
-        if inside := folder_of_folders(only):
-            raise LevelError(f"{message} If the classes are the folders inside {only.name}, give {inside}", inside)
-        raise UserError(f"{message} Add a folder for each other class.{labels_command(root)}")
+        found = f"Found a single class folder in {root}"
+        only = _check_single(root, [*listing.classes], found)
+        raise UserError(f"{found}: {only}. {layout} Add a folder for each other class.{labels_command(root)}")
     if all(map(is_part, listing.classes)):
         raise UserError(
             f"Found the folders {', '.join(listing.classes)} in {root}: it looks split already. {layout}"
             f" If these are parts, folder.py takes them as train/, test/ and val/: rename them so. To split one part"
             f" further, give that part: {root / min(listing.classes, key=len)}{labels_command(root)}"
         )
+
+
+def _check_single(root: Path, names: Sequence[str], found: str) -> str:
+    """Return the first of `names`, or "". LevelError: it is the only one, and may hold the class folders."""
+    if len(names) == 1 and (inside := folder_of_folders(root / names[0])):
+        message = f"{found}: {names[0]}. {LAYOUT.format(root=root)}"
+        raise LevelError(f"{message} If the classes are the folders inside {names[0]}, give {inside}", inside)
+    return names[0] if names else ""
 
 
 def labels_command(root: Path) -> str:

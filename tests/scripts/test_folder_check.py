@@ -255,6 +255,25 @@ def test_a_level_too_high(folders: list[str], inside: str, command: Command, tmp
         assert re.search(rf"^ +python folder\.py {re.escape(place)} --check$", capsys.readouterr().err, re.M)
 
 
+def test_a_level_too_high_beside_folders_without_images(command: Command, tmp_path: Path, capsys: Any) -> None:
+    """As the data/ that a run made where it was started; where no classes can be meant, the empty ones are named."""
+    tree(tmp_path / "pets", "photos/cat", "photos/dog")
+    (tmp_path / "pets/data/folder").mkdir(parents=True)
+    place = shlex.quote(str(tmp_path / "pets/photos"))
+    for flags in ("--check", QUICK):
+        assert command(f"pets {flags}", folder.DATASET) == 2
+        error = capsys.readouterr().err
+        assert "Found images in a single folder of" in " ".join(error.split())
+        assert re.search(rf"^ +python folder\.py {re.escape(place)} --check$", error, re.M)
+    tree(tmp_path / "parts", "train/cat/a", "train/cat/b", "test/cat/a")
+    tree(tmp_path / "flat", "cat")
+    for root in ("parts/train", "parts/test", "flat"):
+        (tmp_path / root / "dog").mkdir()
+    for name in ("parts", "flat"):
+        assert command(f"{name} {QUICK}", folder.DATASET) == 2
+        assert "Found no images in 1 of the 2 class folders" in capsys.readouterr().err
+
+
 def test_folders_of_the_parts_a_level_too_deep(check: Check, tmp_path: Path) -> None:
     tree(tmp_path / "pets", *(f"{part}/images/{name}" for part in ("train", "test") for name in ("cat", "dog")))
     code, _, error = check()
