@@ -36,6 +36,7 @@ from engine.errors import (
     reason_of,
     refusing,
 )
+from engine.paths import script_path
 from engine.readers.class_folders import (
     Listing,
     alike,
@@ -70,7 +71,7 @@ def read(options: ReadOptions, labels: Path | None = None) -> RawSplits:
         require_level(root, parts)
         return read_parts(root, parts, options) if parts else split_here(root, options)
     except LevelError as error:
-        command = f"python folder.py {shlex.quote(str(error.inside))} --check"
+        command = shlex.join(["python", script_path("folder.py"), str(error.inside), "--check"])
         raise LevelError(f"{error}:\n  {command}", error.inside) from error
     except OSError as error:
         raise UserError(f"{error.filename or root} can't be read: {reason_of(error)}. Make it readable.") from error
@@ -257,8 +258,9 @@ def ways_to_a_test_part(root: Path, order: Sequence[str]) -> str:
         return ""
     above = root if root.name else root.resolve()
     out = above.with_name(f"{above.name}-split")
-    ways = [f"python split.py --input_dir {shlex.quote(str(root / 'train'))} --output_dir {shlex.quote(str(out))}"]
-    ways[0] += f" --test_size {TEST_SIZE}   # holds {TEST_SIZE:.0%} of train/ out; then folder.py {out}"
+    folders = ["--input_dir", str(root / "train"), "--output_dir", str(out)]
+    ways = [shlex.join(["python", script_path("split.py"), *folders, "--test_size", str(TEST_SIZE)])]
+    ways[0] += f"   # holds {TEST_SIZE:.0%} of train/ out; then folder.py {shlex.quote(str(out))}"
     if val := next((name for name in VALIDATION if name in order), None):
         rename = shlex.join(["mv", "-n", str(root / val), str(root / "test")])
         ways.insert(0, f"{rename}   # {val}/ is tested on; a tenth of train/ then chooses the epoch")

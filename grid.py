@@ -273,12 +273,16 @@ def summary_lines(cells: Sequence[Cell], standings: Mapping[str, Standing], reru
     for cell in cells:
         if failure := standings[cell.id].failure:
             reasons.setdefault(message_of(failure.tail) or (failure.reason,), []).append(cell)
+    repeats = Counter(line for message in reasons for line in dict.fromkeys(message[1:]) if line[:1].strip())
+    shared = [line for line, number in repeats.items() if number > 1]  # advice, beside what differs by the backbone
     for message, failed in reasons.items():
         more = f" and {len(failed) - 1:,} more" if len(failed) > 1 else ""
         first = message[0].removeprefix("error: ")
-        lines += [f"failed     {failed[0].title}{more}: {first}", *(f"           {line}" for line in message[1:])]
+        own = [f"           {line}" for line in message[1:] if line not in shared]
+        lines += [f"failed     {failed[0].title}{more}: {first}", *own]
         log = grid_folder(failed[0].config.out) / f"{failed[0].id}.log"
         lines += [f"           log {log}"] if log.exists() else []
+    lines += [f"to all     {line}" if repeats[line] == len(reasons) else f"to several {line}" for line in shared]
     mendable = 0 if rerun else sum(by_mistake(each) for each in standings.values())
     if mendable:
         lines.append(f"once that is mended, the same command tries {counted(mendable, 'failed cell')} again")

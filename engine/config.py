@@ -298,8 +298,8 @@ class Config:
         "--check",
         role=PLACE,
         help="only tell whether the run would work: all images are decoded, and kept for the run as the run does, "
-        "then one step of training, validation, saving, loading. Nothing is fetched, and no record is left. Of "
-        "images of your own, all that is to be mended is named at once, also without -model",
+        "then one step of training, validation, saving, loading. Nothing but weights is fetched, and no record is "
+        "left. Of images of your own, all that is to be mended is named at once, also without -model",
     )
     rerun: bool = switch("--rerun", role=PLACE, help="start over, even where a finished run lies")
 
@@ -419,8 +419,10 @@ def parse(
     elif dataset.own and values["check"]:
         values["model"] = ""
     else:
+        look = " (or --check alone, which looks at the images)" if dataset.own else ""
         raise UserError(
-            f"the following arguments are required: -model/--model. See python {dataset.script_name}.py --help"
+            f"the following arguments are required: -model/--model, one of {', '.join(known)}{look}. See python "
+            f"{dataset.script_name}.py --help"
         )
     check_weights(values["weights"])
     if values["weights"] not in WEIGHTS and Path(values["weights"]).is_file():

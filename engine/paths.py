@@ -11,6 +11,15 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1]  # where the dataset scripts lie
 
 
+def script_path(name: str) -> str:
+    """The path of one of the project's scripts as the user gives that of the one that runs; else its name.
+
+    A command that is printed so can be copied in any folder.
+    """
+    running = Path(sys.argv[0])
+    return str(running.with_name(name)) if running.resolve().parent == PROJECT else name
+
+
 def user_cache() -> Path:
     """The folder in the user's cache folder that is ours; it need not exist."""
     try:

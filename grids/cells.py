@@ -25,7 +25,7 @@ from engine.data.file_kinds import visible
 from engine.data.place import place_among
 from engine.errors import UserError
 from engine.models.backbone import WEIGHTS
-from engine.paths import PROJECT
+from engine.paths import PROJECT, with_home
 from engine.records.printed import fold_words
 
 OWN = {"model", "seed", "shots", "fraction", "data_dir", "rerun"}  # the flags that grid.py has in a form of its own
@@ -248,6 +248,11 @@ def _known(name: str, script: str) -> list[Dataset]:
     try:
         return datasets.find(script)
     except UserError:
+        if Path(with_home(name)).is_dir():
+            raise UserError(
+                f"{name} is a folder, but no dataset's name. Images of your own are named so: "
+                f"--datasets {shlex.quote(f'folder:{name}')}"
+            ) from None
         known = ", ".join([*datasets.DATASETS, "breakhis:40, folder:DIR, the path of a script of your own, all"])
         raise UserError(f"unknown dataset {name!r}.{nearest(name, datasets.DATASETS)} Known: {known}.") from None
 

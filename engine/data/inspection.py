@@ -18,7 +18,8 @@ from engine.data.folds import fold_of
 from engine.data.load import DecodeOptions, contradiction_notes, divide, images_of, read, with_pixels
 from engine.data.overlap import contradictions, same_pixels
 from engine.data.part import PARTS, RawSplits, Splits
-from engine.errors import MOST_LISTED, LevelError, UserError, agreeing, counted, listed, one_line, refusing
+from engine.errors import MOST_LISTED, UserError, agreeing, counted, listed, one_line, refusing
+from engine.paths import script_path
 
 FEW = 10  # training images of a class, below which little can be expected of it
 MOST_ROWS = 12  # of the table of classes; of more, the smallest and the largest
@@ -59,7 +60,9 @@ def check_images(
     if found.problems:
         number = counted(len(found.problems), "thing")
         lines = [_wrapped(_shortened(str(problem)), f"{place}. ") for place, problem in enumerate(found.problems, 1)]
-        elsewhere = isinstance(found.problems[-1], LevelError)
+        elsewhere = str(found.problems[-1]).endswith(
+            " --check"
+        )  # the command for the folder, or the file, that is meant
         then = "then the command above" if elsewhere else "then the same command again"
         raise UserError("\n".join([f"{number} to mend before a run:", *lines, f"not ready: {number} to mend, {then}"]))
 
@@ -67,7 +70,8 @@ def check_images(
 def ready_line(script: str, arguments: Sequence[str], model: str) -> str:
     """The last line of a check without a problem: the command that trains; `model` is "" where none was chosen."""
     words = [word for word in arguments if word != "--check"]
-    return f"ready: {shlex.join(['python', f'{script}.py', *words, *([] if model else ['-model', 'convnext'])])}"
+    command = ["python", script_path(f"{script}.py"), *words, *([] if model else ["-model", "convnext"])]
+    return f"ready: {shlex.join(command)}"
 
 
 def inspect(
@@ -183,7 +187,7 @@ def _with_place(note: str, dataset: Dataset) -> str:
     if not match or not dataset.own_folder:
         return note
     place = dataset.own_folder / shlex.split(match[2])[0].removeprefix("DIR/")
-    return f"{match[1]}:\n  python folder.py {shlex.quote(str(place))} --check"
+    return f"{match[1]}:\n  {shlex.join(['python', script_path('folder.py'), str(place), '--check'])}"
 
 
 def _wrapped(text: str, mark: str) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import stat
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -26,11 +27,12 @@ from engine.data.part import Part, RawSplits
 from engine.data.splits import fewest_names, split_names
 from engine.data.twins import near_twins
 from engine.errors import LevelError, Refuse, UserError, listed, one_line, raised, refusing
-from engine.paths import why_no_name
+from engine.paths import script_path, why_no_name
 from engine.readers.layout import is_kind_of_file, is_part, stem_of
 
 MOST_UNUSED = 0.01  # of the files that look like images
 LAYOUT = "Expected one folder per class: {root}/cat/1.jpg, {root}/dog/2.jpg, ..."
+TABLE = re.compile(r"(?i)^(?!\.|test|.*submission).*\.(csv|tsv)$")  # may label images; Kaggle's others do not
 MOST_LEVELS = 8  # that are gone down in search of class folders: a link can lead back up
 
 
@@ -74,6 +76,9 @@ def list_classes(
     listing = walk.close()
     for image in sorted(listing.sizes):
         listing.classes[image.partition("/")[0]].append(image)
+    if not part and not allow_empty and len(listing.classes) > 1:
+        with_images = [name for name, images in listing.classes.items() if images]
+        _check_single(root, with_images, f"Found images in a single folder of {root}")
     _check_classes(root, listing, allow_empty, refuse)
     if not part:
         _check_level(root, listing)
@@ -266,7 +271,7 @@ def _check_classes(root: Path, listing: Listing, allow_empty: bool, refuse: Refu
         found = f"{listing.loose:,} images but no class folders" if listing.loose else "no class folders"
         raise UserError(
             f"Found {found} in {root}. {layout} Move each image into a folder named after its class; or let folder.py "
-            "--labels take a CSV file that says what is in each."
+            f"--labels take a CSV file that says what is in each.{labels_command(root)}"
         )
     with refusing(refuse):
         composed(listing.classes, root)
@@ -274,7 +279,7 @@ def _check_classes(root: Path, listing: Listing, allow_empty: bool, refuse: Refu
         raise UserError(
             f"Found {', '.join(listing.classes)} in {root}, which are called after what is in them and not after "
             f"classes, as where images have masks or boxes. {layout} Sort the images into such folders, or give the "
-            "folder in there that holds them."
+            f"folder in there that holds them.{labels_command(root)}"
         )
     empty = [name for name, images in listing.classes.items() if not images]
     if empty and not allow_empty:
@@ -291,17 +296,36 @@ def _check_level(root: Path, listing: Listing) -> None:
     """Raise UserError where the folders are no classes: a single one, or parts."""
     layout = LAYOUT.format(root=root)
     if len(listing.classes) == 1:
-        only = root / next(iter(listing.classes))
-        message = f"Found a single class folder in {root}: {only.name}. {layout}"
-        if inside := folder_of_folders(only):
-            raise LevelError(f"{message} If the classes are the folders inside {only.name}, give {inside}", inside)
-        raise UserError(f"{message} Add a folder for each other class.")
+        found = f"Found a single class folder in {root}"
+        only = _check_single(root, [*listing.classes], found)
+        raise UserError(f"{found}: {only}. {layout} Add a folder for each other class.{labels_command(root)}")
     if all(map(is_part, listing.classes)):
         raise UserError(
             f"Found the folders {', '.join(listing.classes)} in {root}: it looks split already. {layout}"
             f" If these are parts, folder.py takes them as train/, test/ and val/: rename them so. To split one part"
-            f" further, give that part: {root / min(listing.classes, key=len)}"
+            f" further, give that part: {root / min(listing.classes, key=len)}{labels_command(root)}"
         )
+
+
+def _check_single(root: Path, names: Sequence[str], found: str) -> str:
+    """Return the first of `names`, or "". LevelError: it is the only one, and may hold the class folders."""
+    if len(names) == 1 and (inside := folder_of_folders(root / names[0])):
+        message = f"{found}: {names[0]}. {LAYOUT.format(root=root)}"
+        raise LevelError(f"{message} If the classes are the folders inside {names[0]}, give {inside}", inside)
+    return names[0] if names else ""
+
+
+def labels_command(root: Path) -> str:
+    """What is said of the one file that may label the images: the command that takes it; "" without one."""
+    for place in (root, root.absolute().parent):
+        names: list[str] = []
+        with suppress(OSError):
+            names = [entry.name for entry in place.iterdir() if TABLE.search(entry.name) and entry.is_file()]
+        if len(names) == 1:
+            file = place / names[0]
+            command = shlex.join(["python", script_path("folder.py"), str(root), "--labels", str(file), "--check"])
+            return f"\nIf {one_line(names[0])} says what is in each image:\n  {command}"
+    return ""
 
 
 def _reminder(listing: Listing) -> str:

@@ -218,6 +218,16 @@ def test_a_script_of_ones_own_is_named_by_its_path(tmp_path: Path) -> None:
         find_datasets(["mine/pets.py:5"])
 
 
+def test_a_folder_that_is_named_as_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says how it is named, with quotes where a shell needs them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my pets").mkdir()
+    with pytest.raises(UserError, match=r"^my pets is a folder, but .* --datasets 'folder:my pets'$"):
+        find_datasets(["my pets"])
+    (tmp_path / "digits").mkdir()
+    assert [each.dataset.key for each in find_datasets(["digits"])] == ["digits"]
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

@@ -23,7 +23,7 @@ from rich.console import Console
 import grid
 from common import BACKBONES
 from grids.cells import Cell
-from grids.ledger import grid_folder, take
+from grids.ledger import Standing, failure_now, grid_folder, take
 from grids.view import LiveTable, Progress
 from grids.worker import Worker
 from tests import toy
@@ -327,6 +327,45 @@ def test_a_failure_costs_one_cell(behave: Behave, capsys: Any) -> None:
 def counts(printed: str) -> list[tuple[int, int]]:
     """How many cells were done, and had failed, as the lines went by."""
     return [(int(done), int(bad or 0)) for done, bad in re.findall(r"^\[(\d+)/\d+(?:, (\d+) failed)?\]", printed, re.M)]
+
+
+def test_advice_that_several_failures_share_is_given_once() -> None:
+    """As without a network, where each backbone's message differs by the name of its weights alone."""
+    three = cells_of("--datasets digits --models resnet swin regnet --seeds 0")
+    same = ["    host name not found", "Or begin with others."]
+    tails = {
+        cell.id: [
+            f"error: {cell.config.model}.pth could not be downloaded from",
+            f"Get {cell.config.model}.pth.",
+            *same,
+        ]
+        for cell in three
+    }
+    tails[three[2].id] = ["error: no such file", "Get regnet.pth."]
+
+    def lines() -> list[str]:
+        return grid.summary_lines(
+            three,
+            {key: Standing("failed", failure=failure_now(cell, 2, "", tails[key])) for key, cell in by_id},
+            False,
+            "",
+        )
+
+    by_id = [(cell.id, cell) for cell in three]
+    assert lines()[1:] == [
+        "failed     digits resnet, seed 0: resnet.pth could not be downloaded from",
+        "           Get resnet.pth.",
+        "               host name not found",
+        "failed     digits swin, seed 0: swin.pth could not be downloaded from",
+        "           Get swin.pth.",
+        "               host name not found",
+        "failed     digits regnet, seed 0: no such file",
+        "           Get regnet.pth.",
+        "to several Or begin with others.",
+        "once that is mended, the same command tries 3 failed cells again",
+    ]
+    tails[three[2].id].append("Or begin with others.")
+    assert lines()[-2] == "to all     Or begin with others."
 
 
 def test_what_the_user_mended_is_tried_again_by_the_same_command(behave: Behave, capsys: Any) -> None:

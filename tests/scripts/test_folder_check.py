@@ -177,7 +177,9 @@ def test_many_classes_are_shown_by_the_smallest_and_the_largest(check: Check, tm
 def test_a_backbone_is_needed_for_all_else(command: Command, tmp_path: Path, capsys: Any) -> None:
     parted(tmp_path / "pets")
     assert command("pets", folder.DATASET) == 2
-    assert "required: -model/--model. See python folder.py --help" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "required: -model/--model, one of resnet, wavemix, convnext, " in error
+    assert " (or --check alone, which looks at the images). See python folder.py --help" in error
     assert command("--check") == 2
     assert "required: -model/--model" in capsys.readouterr().err
 
@@ -255,6 +257,25 @@ def test_a_level_too_high(folders: list[str], inside: str, command: Command, tmp
         assert re.search(rf"^ +python folder\.py {re.escape(place)} --check$", capsys.readouterr().err, re.M)
 
 
+def test_a_level_too_high_beside_folders_without_images(command: Command, tmp_path: Path, capsys: Any) -> None:
+    """As the data/ that a run made where it was started; where no classes can be meant, the empty ones are named."""
+    tree(tmp_path / "pets", "photos/cat", "photos/dog")
+    (tmp_path / "pets/data/folder").mkdir(parents=True)
+    place = shlex.quote(str(tmp_path / "pets/photos"))
+    for flags in ("--check", QUICK):
+        assert command(f"pets {flags}", folder.DATASET) == 2
+        error = capsys.readouterr().err
+        assert "Found images in a single folder of" in " ".join(error.split())
+        assert re.search(rf"^ +python folder\.py {re.escape(place)} --check$", error, re.M)
+    tree(tmp_path / "parts", "train/cat/a", "train/cat/b", "test/cat/a")
+    tree(tmp_path / "flat", "cat")
+    for root in ("parts/train", "parts/test", "flat"):
+        (tmp_path / root / "dog").mkdir()
+    for name in ("parts", "flat"):
+        assert command(f"{name} {QUICK}", folder.DATASET) == 2
+        assert "Found no images in 1 of the 2 class folders" in capsys.readouterr().err
+
+
 def test_folders_of_the_parts_a_level_too_deep(check: Check, tmp_path: Path) -> None:
     tree(tmp_path / "pets", *(f"{part}/images/{name}" for part in ("train", "test") for name in ("cat", "dog")))
     code, _, error = check()
@@ -324,3 +345,42 @@ def test_no_terminal_is_given_commands(check: Check, tmp_path: Path, capsys: Any
     assert code == 2
     assert "\x1b" not in out + error
     assert r"c\x1b[2J.png: empty" in error
+
+
+def test_the_commands_of_a_check_can_be_copied_in_any_folder(
+    check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have the path of the script, as it was given."""
+    monkeypatch.setattr(sys, "argv", [f"{PROJECT}/folder.py"])
+    tree(tmp_path / "a b" / "pets", "cat", "dog", images=20)
+    _, _, error = check("a b", "--size 16")
+    script = shlex.quote(f"{PROJECT}/folder.py")
+    assert f"python {script} 'a b/pets' --check" in error.replace(f"{tmp_path}/", "")
+    _, out, _ = check("a b/pets", "--size 16")
+    assert out.endswith(f"ready: python {script} 'a b/pets' --size 16 --device cpu -model convnext")
+
+
+@pytest.mark.parametrize("folders", [(".",), ("images",), ("images", "masks"), ("train_images", "test_images")])
+def test_images_that_a_file_may_label(check: Check, tmp_path: Path, folders: tuple[str, ...]) -> None:
+    """As Kaggle's sets are unpacked: the command that takes the file can be copied."""
+    root = tmp_path / "my set"
+    for number, name in enumerate(f"{place}/{image}.png" for place in folders for image in "abcdefghij"):
+        picture(root / name, number)
+    (root / "sample_submission.csv").write_text("id,label\n")
+    _, _, error = check("my set", "--size 16")
+    assert "--labels my set" not in error
+    (root / "train.csv").write_text(
+        "id,label\n" + "".join(f"{x},{'cat' if x < 'f' else 'dog'}\n" for x in "abcdefghij")
+    )
+    code, _, error = check("my set", "--size 16")
+    assert code == 2
+    assert error.endswith("not ready: 1 thing to mend, then the command above")
+    said = re.search("If train.csv says what is in each image: python folder.py (.*) not ready", error)
+    assert said
+    place, *flags = shlex.split(said[1])
+    assert (Path(place).name, flags[0], Path(flags[1]).name, flags[2]) == ("my set", "--labels", "train.csv", "--check")
+    _, _, error = check(f"my set/{folders[0]}", "--size 16")  # the file lies beside it
+    assert "If train.csv says" in error
+    (root / "other.csv").write_text("id,label\n")
+    _, _, error = check("my set", "--size 16")
+    assert "says what is in each image" not in error

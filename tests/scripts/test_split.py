@@ -346,7 +346,9 @@ def test_wrong_inputs(run: Run, tmp_path: Path) -> None:
     run().refused("a single class folder", f"{source}/images")
     fill(source, cat=["1.txt"])
     (source / "dog").mkdir()
-    run().refused("2 of the 3 class folders", "\n  cat\n  dog\n")
+    run().refused("images in a single folder of", f"{source}/images")
+    fill(source, cow=2)
+    run().refused("2 of the 4 class folders", "\n  cat\n  dog\n")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
