@@ -154,7 +154,7 @@ def taken(folder: Path) -> int:
 
 def explains(ended: Ended) -> bool:
     """Whether it says that there is no room."""
-    said = ended.said.lower()  # what befell a cell, a grid says beside its results
+    said = " ".join(ended.said.lower().split())  # of lines that a check wraps; a grid tells of cells on stdout
     return any(
         words in said
         for words in ("no space left", "quota", "disk is full", "disk was full", "make room", "free some space")

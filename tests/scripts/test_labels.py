@@ -253,7 +253,7 @@ def test_a_split_json_whose_groups_do_not_fit_is_refused(photos: Path, change: s
 )
 def test_what_split_can_not_take(photos: Path, capsys: pytest.CaptureFixture[str], lines: list[str], says: str) -> None:
     table("my labels.csv", *lines)
-    assert split.main([*"--input_dir photos --output_dir out --labels".split(), "my labels.csv"]) == 2
+    assert split_labelled(labels="my labels.csv") == 2
     assert says in capsys.readouterr().err
     assert not Path("out").exists()
 
