@@ -139,7 +139,7 @@ def test_what_is_wrong_is_told_before_anything_is_done(
         assert says in capsys.readouterr().err
     table("labels.csv", *Path("labels.csv").read_text().split("\n"), "16,dog")
     assert command(f"photos --labels labels.csv {QUICK}", folder.DATASET) == 2
-    assert "1 file that my labels.csv lists is not in" in capsys.readouterr().err
+    assert "1 file that labels.csv lists is not in" in capsys.readouterr().err
     assert not Path("runs").exists()
     assert command(f"photos --labels labels.csv --allow-partial {QUICK}", folder.DATASET) == 0
     (found,) = records()
