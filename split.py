@@ -14,6 +14,7 @@ part is rounded up. The same names and options give the same split on every comp
 import argparse
 import os
 import re
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -208,10 +209,11 @@ def labelled_images(source: Path, options: argparse.Namespace) -> Images:
 
 def check_labels(found: Labelled, options: argparse.Namespace) -> None:
     """UserError unless the labels can be folders' names, and the file leaves the split to split.py."""
+    as_it_is = shlex.join(["python", "folder.py", str(options.input_dir), "--labels", str(options.labels)])
     if found.table.split:
         raise UserError(
-            f"{options.labels} has parts, in its column {one_line(found.table.split)}: folder.py {options.input_dir} "
-            f"--labels {options.labels} takes them as they are. To split anew, remove or rename that column."
+            f"{options.labels} has parts, in its column {one_line(found.table.split)}: {as_it_is} takes them as they "
+            "are. To split anew, remove or rename that column."
         )
     if found.groups is not None and options.group_regex is not None:
         raise UserError(
@@ -230,7 +232,7 @@ def check_labels(found: Labelled, options: argparse.Namespace) -> None:
         raise UserError(
             f"{options.labels} has labels that can't be the names of class folders ({len(unfit):,}):{listed(unfit)}\n"
             "Expected names without slashes, that begin with no dot. Rename these, or let folder.py take the file as it"
-            f" is: folder.py {options.input_dir} --labels {options.labels}"
+            f" is: {as_it_is}"
         )
 
 

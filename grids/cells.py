@@ -134,7 +134,6 @@ def make_cells(
 
     UserError: a script would refuse the command of a cell.
     """
-    keys = Counter(each.dataset.key for each in chosen)
     cells: dict[str, Cell] = {}
     for seed in seeds:
         for name, number in budgets:
@@ -142,8 +141,9 @@ def make_cells(
                 for model in models:
                     own = ["-model", model, "--seed", str(seed), *([] if name == "all" else [f"--{name}", number])]
                     for cell in _folds(_cell(each, f"{name} {number}".strip(), [*own, *flags], data_dir)):
-                        cells.setdefault(cell.id, replace(cell, one_of_name=keys[cell.dataset.key] == 1))
-    return list(cells.values())
+                        cells.setdefault(cell.id, cell)
+    names = Counter(key for key, _ in {(cell.dataset.key, cell.dataset.own_folder) for cell in cells.values()})
+    return [replace(cell, one_of_name=names[cell.dataset.key] == 1) for cell in cells.values()]
 
 
 def _folds(cell: Cell) -> list[Cell]:

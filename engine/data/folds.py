@@ -52,7 +52,7 @@ def _numbers(whole: Part, folds: int) -> Indices:
     numbers = np.zeros(len(whole), dtype=np.int64)
     if whole.groups is not None:
         groups = [whole.groups[index] for index in order.tolist()]
-        numbers[order] = divide_groups(whole.labels[order], groups, [1 / folds] * folds, SEED)
+        numbers[order] = divide_groups(whole.labels[order], groups, [1 / folds] * folds, SEED, folds=True)
         return numbers + 1
     random = np.random.RandomState(SEED)
     dealt = 0  # each class goes on where the one before it ended, so that the folds are of one size, too

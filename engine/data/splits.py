@@ -154,12 +154,15 @@ def _within(images: int, budget: int | float) -> int:
     return min(wanted, images)
 
 
-def divide_groups(labels: Indices, groups: Sequence[str], shares: Sequence[float], seed: int) -> Indices:
+def divide_groups(
+    labels: Indices, groups: Sequence[str], shares: Sequence[float], seed: int, folds: bool = False
+) -> Indices:
     """Divide images into len(shares) parts with every group in one part; the same arguments, the same parts.
 
     labels: (N,). groups: N names. shares: what every part should get of every class, summing to 1.
     seed: 0 to 2**32 - 1. Returns (N,): each image's part, an index into shares. The first part has images of every
-    class; another part can lack one, or be empty, where there are too few groups: the caller looks.
+    class; another part can lack one, or be empty, where there are too few groups: the caller looks. folds: no part
+    comes first, and each should get its share of all images, too, so that none is empty while there is a group for it.
 
     Groups are dealt out in a shuffled order, each to where it helps most, then moved while a move helps. This is
     done again in other orders, and the best kept, unless every count is already within one image of its share.
@@ -172,18 +175,19 @@ def divide_groups(labels: Indices, groups: Sequence[str], shares: Sequence[float
     for class_index, group in zip(classes.tolist(), groups, strict=True):
         contents[group_index[group]][class_index] += 1
 
-    targets = np.outer(shares, np.bincount(classes))
+    if folds:  # all images together, as if they were a class
+        for content in contents:
+            content[-1] = content.total()
+    sizes = np.bincount(classes)
+    targets = np.outer(shares, [*sizes, len(labels)] if folds else sizes)
+    missed = [MISSING_FROM_OTHER if folds or part else MISSING_FROM_FIRST for part in range(len(shares))]
     random = np.random.RandomState(seed)
     best: tuple[float, list[int]] = (math.inf, [])
     pairs = max(1, sum(map(len, contents)))
     for _ in range(max(1, min(MOST_TRIES, MOST_DEALT // pairs))):
-        parts, counts = _deal(contents, targets.tolist(), random.permutation(len(contents)).tolist())
+        parts, counts = _deal(contents, targets.tolist(), missed, random.permutation(len(contents)).tolist())
         missing = np.count_nonzero(counts == 0, axis=1)
-        cost = float(
-            np.square((counts - targets) / targets.sum(axis=0)).sum()
-            + MISSING_FROM_FIRST * missing[0]
-            + MISSING_FROM_OTHER * missing[1:].sum()
-        )
+        cost = float(np.square((counts - targets) / targets.sum(axis=0)).sum() + missing @ missed)
         best = min(best, (cost, parts))
         if not missing.any() and np.abs(counts - targets).max() < 1:
             break
@@ -221,22 +225,21 @@ def split_groups(
 
 
 def _deal(
-    contents: list[Counter[int]], targets: list[list[float]], order: list[int]
+    contents: list[Counter[int]], targets: list[list[float]], missed: list[float], order: list[int]
 ) -> tuple[list[int], npt.NDArray[np.int64]]:
-    """Each group's part, and the images of every (part, class)."""
+    """Each group's part, and the images of every (part, class). missed: what it costs each part to lack a class."""
     images = [sum(column) for column in zip(*targets, strict=True)]
     counts = [[0] * len(images) for _ in targets]
     parts = [-1] * len(contents)
 
     def change(group: int, part: int, sign: int) -> float:
         """What it costs (below 0: saves) to put the group into the part (sign 1) or take it out (sign -1)."""
-        missing = MISSING_FROM_OTHER if part else MISSING_FROM_FIRST
         cost = 0.0
         for index, number in contents[group].items():
             count, target = counts[part][index], targets[part][index]
             # (after - target)^2 - (before - target)^2, in shares of the class
             cost += number * (number + 2 * sign * (count - target)) / images[index] ** 2
-            cost += missing * ((count + sign * number == 0) - (count == 0))
+            cost += missed[part] * ((count + sign * number == 0) - (count == 0))
         return cost
 
     def put(group: int, part: int, sign: int) -> None:

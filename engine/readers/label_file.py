@@ -200,16 +200,19 @@ def read_labelled(options: ReadOptions, path: Path, test_size: float) -> RawSpli
     """The images below the folder that `path` labels; without parts in it, `test_size` of each class is for testing."""
     root = options.folder
     labelled = list_labelled(root, path, options.allow_partial, options.refuse)
+    notes = []
     if labelled.parts:
         _require_parts(path, labelled)
-        parts, notes = labelled.parts, []
+        parts = labelled.parts
+    elif options.folds:  # which divide all anew, and may be possible where a test part is not
+        parts = {name: "train" if number else "test" for number, name in enumerate(labelled.sizes)}
     else:
         parts = _held_out(path, labelled, test_size)
         how = (
             f"no parts in {one_line(path.name)}: {test_size:.0%} of each class was held out for testing "
             f"({'by group' if labelled.groups else 'names sorted'}, seed 42)"
         )
-        notes = [] if options.folds else [how]
+        notes.append(how)
     if "val" in parts.values() and options.protocol == "paper":
         notes.append("under the paper protocol test chooses the epoch: the rows of val are not used")
     divided = {part: _part(root, labelled, parts, part) for part in sorted(set(parts.values()))}

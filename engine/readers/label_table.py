@@ -195,8 +195,10 @@ def _split(text: str, delimiter: str) -> tuple[Lines, str]:
     """The lines, and what is wrong with the first that does not fit ("": nothing)."""
     lines: Lines = []
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    begun = 1
     try:
         for row in reader:
+            begun = reader.line_num + 1
             cells = [cell.strip() for cell in row]
             if not any(cells):
                 continue
@@ -205,7 +207,8 @@ def _split(text: str, delimiter: str) -> tuple[Lines, str]:
                 has, first = counted(len(cells), "column"), counted(len(lines[0][1]), "column")
                 return lines, f"line {reader.line_num:,} has {has}, the first {first}: put names with a comma in quotes"
     except csv.Error as error:
-        return lines, f"line {reader.line_num:,}: {error}"
+        begins = f", in what begins in line {begun:,}: is a quote not closed" if reader.line_num > begun else ""
+        return lines, f"line {reader.line_num:,}: {error}{begins}"
     return lines, ""
 
 

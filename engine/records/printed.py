@@ -89,12 +89,13 @@ def strange_lines(folder: Path, names: Sequence[str]) -> list[str]:
     ]
 
 
-def seen_in_words(record: Mapping[str, Any]) -> str:
-    """What is wrong with weights that saw_test_images() tells of."""
-    seen, test = record["backbone"]["weights_run"].get("seen"), record["dataset"]["counts"]["test"]
-    if seen is None:
+def seen_in_words(*records: Mapping[str, Any]) -> str:
+    """What is said of test images, of one run or of all folds, that the weights a run began from have seen."""
+    seen = [record["backbone"]["weights_run"].get("seen") for record in records]
+    if None in seen:
         return "weights of an earlier run on this dataset, which may have seen the images that now judge"
-    return f"its weights have seen {seen:,} of the {test:,} test images"
+    test = sum(record["dataset"]["counts"]["test"] for record in records)
+    return f"its weights have seen {sum(seen):,} of the {test:,} test images"
 
 
 def _data_lines(dataset: Mapping[str, Any]) -> list[str]:
@@ -162,8 +163,8 @@ def _result_line(
     if untested := sum(value is None for value in recall):
         limits.append(f"{untested:,} of {counted(len(recall), 'class')} {agreeing(untested, 'have')} no test image")
     earlier = record["backbone"]["weights_run"]
-    if seen := next((each for each in records if saw_test_images(each)), None):
-        limits.append(seen_in_words(seen))
+    if any(map(saw_test_images, records)):
+        limits.append(seen_in_words(*records))
     if "none" in (record["backbone"]["weights"], earlier and earlier["weights"]):
         limits.append("not pretrained")
     return (

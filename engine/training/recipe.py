@@ -199,7 +199,7 @@ def balanced_weights(labels: Labels, classes: int) -> tuple[float, ...]:
     regression in rare events data", section 4.1; scikit-learn's "balanced".
     """
     counts = np.bincount(labels, minlength=classes)
-    present = np.count_nonzero(counts)
+    present = int(np.count_nonzero(counts))  # NumPy's own can't be read from a checkpoint: it would be pickled
     return tuple(len(labels) / (present * count) if count else 0.0 for count in counts.tolist())
 
 

@@ -16,7 +16,19 @@ import torch
 
 from tests import toy
 from tests.faults.hooks import Fault
-from tests.faults.programs import COMMON, DIGITS, FOLDER, PROGRAMS, SPLIT, Program, Undisturbed, pets, records, report
+from tests.faults.programs import (
+    COMMON,
+    DIGITS,
+    FOLDER,
+    FOLDS,
+    PROGRAMS,
+    SPLIT,
+    Program,
+    Undisturbed,
+    pets,
+    records,
+    report,
+)
 from tests.faults.verdict import Verdict
 from tests.faults.zygote import Ended, World
 
@@ -191,6 +203,7 @@ def given(place: Path) -> None:
 
 
 RUN = "runs/*/tiny/honest-seed0-*/"
+FOLD = "runs/*/tiny/honest-seed0-fold1of2-*/"
 NAMES = ("record.json", "checkpoint.pt", "history.csv", "split.json", "predictions.npz", "errors.npz")
 TWO = (DIGITS, f"{DIGITS} --seed 1")
 LINEAR = f"{DIGITS} --seed 2 --tune linear"
@@ -205,6 +218,17 @@ SCENES = {
             interrupted,
         ),
         Scene("finished run", Program("finished", DIGITS, before=TWO), tuple(f"{RUN}{name}" for name in NAMES)),
+        Scene(
+            "interrupted fold",
+            PROGRAMS["folds"],
+            tuple(f"{FOLD}{name}" for name in (*NAMES[:4], "checkpoint.pt", "checkpoint.pt")),
+            interrupted,
+        ),
+        Scene(
+            "finished fold",
+            Program("finished folds", FOLDS, pets, before=(FOLDS, f"{FOLDS} --seed 1")),
+            tuple(f"{FOLD}{name}" for name in NAMES),
+        ),
         Scene(
             "report",
             Program("report of three", "report.py", before=(*TWO, LINEAR), numbers=report),
@@ -269,11 +293,11 @@ def damage(case: int, random: Random, alone: dict[str, Undisturbed], folder: Pat
             verdict.add("other", f"names no remedy: {ended.problems[-300:]}")
     elif scene.name == "report":
         judge_report(verdict, world, its, path, harm is gone or harm is dangling)
-    elif scene.name == "finished run":
+    elif scene.name.startswith("finished"):
         judge_shown(verdict, ended, its)
     else:
         verdict.judge_end(world, its, damaged=True)
-        again = scene.name == "interrupted run" and ended.epochs == its.ended.epochs
+        again = scene.name.startswith("interrupted") and ended.epochs == its.ended.epochs
         if again and not (path.name in ended.said or (named and path.suffix == ".pt")):
             verdict.add("lost", f"all {ended.epochs} epochs were trained again, without a word")
     return verdict

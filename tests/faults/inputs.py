@@ -58,11 +58,23 @@ FLAGS = (
     *("-bs", "--epochs", "--lr", "--shots", "--fraction", "--size", "--patience", "--seed", "--data-dir", "--out"),
     *("--cache-dir", "--weights", "-model", "--recipe", "--protocol", "--device", "--precision", "--magnification"),
 )
-OF_SPLIT = ("--test_size", "--val_size", "--random_state", "--group_regex", "--input_dir", "--output_dir", "--link")
+OF_OWN = ("--labels", "--folds", "--fold", "--class-weights", "--select", "-bs", "--shots", "--fraction", "--out")
+OF_SPLIT = (
+    "--labels",
+    "--test_size",
+    "--val_size",
+    "--random_state",
+    "--group_regex",
+    "--input_dir",
+    "--output_dir",
+    "--link",
+)
 OF_GRID = ("--datasets", "--models", "--seeds", "--shots", "--stall-minutes", "--per-gpu", "--data-dir", "--out")
 LINES = {  # command -> its flags
     f"digits.py --shots 4 --epochs 1 {COMMON}": FLAGS,
     f"folder.py pets --epochs 1 {COMMON}": FLAGS,
+    f"folder.py pets --labels labels.csv --folds 2 --epochs 1 {COMMON}": OF_OWN,
+    "folder.py pets --check": ("--labels", "--folds", "--fold", "--size", "--data-dir", "--cache-dir"),
     "split.py --input_dir pets --output_dir out": OF_SPLIT,
     "report.py": ("--out",),
     "grid.py --datasets digits --models tiny --dry-run": OF_GRID,

@@ -26,6 +26,10 @@ SHARES = {
     "split over": 10,
     "report": 10,
     "grid": 1,
+    "folds": 10,
+    "labels": 10,
+    "check": 5,
+    "grid of folds": 1,
 }
 PLAIN = 40  # one in so many cases is a process that shares nothing with others
 PAGE = 4096  # bytes
@@ -69,7 +73,7 @@ def again(verdict: Verdict, world: World, its: Undisturbed, ended: Ended) -> Non
     for left in world.place.rglob("*.tmp"):  # as if a minute had passed, after which nobody can be at it
         os.utime(left, (0, 0), follow_symlinks=False)
     # a cell that failed is tried again where that is asked for
-    rerun = world.run([*its.program.words, *(["--retry-failed"] if its.program.name == "grid" else [])])
+    rerun = world.run([*its.program.words, *(["--retry-failed"] if its.program.name.startswith("grid") else [])])
     epochs, expected = ended.epochs + rerun.epochs, its.ended.epochs
     fresh = its.program.name.startswith("split") and its.program.name != "split over"
     # it can come when all is done but the end of the process
@@ -150,7 +154,7 @@ def taken(folder: Path) -> int:
 
 def explains(ended: Ended) -> bool:
     """Whether it says that there is no room."""
-    said = ended.said.lower()  # what befell a cell, a grid says beside its results
+    said = " ".join(ended.said.lower().split())  # of lines that a check wraps; a grid tells of cells on stdout
     return any(
         words in said
         for words in ("no space left", "quota", "disk is full", "disk was full", "make room", "free some space")

@@ -21,6 +21,7 @@ from tests import fakes
 from tests.faults.zygote import Ended, World
 
 COMMON = "-model tiny -bs 16 --size 16 --weights none --device cpu --plan off --precision fp32"
+OF_GRID = COMMON.removeprefix("-model tiny ")
 TIMES = ("seconds", "images_per_second", "compute_images_per_second", "data_wait_share")  # of a history's rows
 Numbers = dict[str, Any]
 
@@ -88,7 +89,9 @@ def records(place: Path) -> Numbers:
     found = {}
     for path in place.glob("runs/*/*/*/record.json"):
         record, folder = json.loads(path.read_bytes()), path.parent
-        key = (record["dataset"]["key"], record["seed"], record["config"]["shots"], record["config"]["tune"])
+        config = record["config"]
+        key = (record["dataset"]["key"], record["seed"], config["shots"], config["tune"])
+        key += (config["fold"],) if config["fold"] else ()
         assert key not in found, f"{key} was done twice"
         with (folder / "history.csv").open() as file:
             history = [{name: row[name] for name in row if name not in TIMES} for row in csv.DictReader(file)]
@@ -129,8 +132,13 @@ def report(place: Path) -> Numbers:
     return {path.name: path.read_text().replace(str(place.parent), "") for path in place.glob("report/results.*")}
 
 
+def decoded(place: Path) -> Numbers:
+    """The images that a check leaves."""
+    return {path.suffix: _digest(np.load(path)) for path in place.glob("data/folder/.cache/*.npy")}
+
+
 def pets(place: Path, images: int = 16) -> None:
-    """Three classes of small images."""
+    """Three classes of small images, and a file that labels them."""
     random = np.random.default_rng(0)
     for number, name in enumerate(("cat", "dog", "owl")):
         folder = place / "pets" / name
@@ -138,6 +146,8 @@ def pets(place: Path, images: int = 16) -> None:
         for index in range(images):
             pixels = (60 * number + random.integers(0, 120, (16, 16, 3))).astype(np.uint8)
             Image.fromarray(pixels).save(folder / f"{index}.png")
+    lines = [f"{path.parent.name}/{path.name},{path.parent.name}\n" for path in sorted(place.glob("pets/*/*.png"))]
+    (place / "labels.csv").write_text("".join(["file,label\n", *lines]))
 
 
 def breakhis(place: Path) -> None:
@@ -151,12 +161,16 @@ def breakhis(place: Path) -> None:
 
 DIGITS = f"digits.py --shots 4 --epochs 2 {COMMON}"
 FOLDER = f"folder.py pets --epochs 2 {COMMON}"
+FOLDS = f"folder.py pets --epochs 2 --folds 2 {COMMON}"
 SPLIT = "split.py --input_dir pets --output_dir out --val_size 0.2"
 PROGRAMS = {
     program.name: program
     for program in (
         Program("digits", DIGITS),
         Program("folder", FOLDER, pets),
+        Program("folds", FOLDS, pets),
+        Program("labels", f"{FOLDER} --labels labels.csv --class-weights balanced --select macro_f1", pets),
+        Program("check", "folder.py pets --check", pets, numbers=decoded),
         Program("sweep", f"digits.py --shots 4 --epochs 1 --lr-sweep {COMMON}", repeated=2),
         Program("linear", f"digits.py --shots 4 --epochs 2 --tune linear {COMMON}"),
         Program("paper", f"digits.py --shots 4 --epochs 2 --protocol paper --tensorboard {COMMON}"),
@@ -172,9 +186,8 @@ PROGRAMS = {
         ),
         Program(
             "grid",
-            f"grid.py --datasets digits --models tiny --seeds 0-1 {DIGITS.split(' ', 1)[1]}".replace(
-                "-model tiny ", ""
-            ),
+            f"grid.py --datasets digits --models tiny --seeds 0-1 --shots 4 --epochs 2 {OF_GRID}",
         ),
+        Program("grid of folds", f"grid.py --datasets folder:pets --models tiny --epochs 1 --folds 2 {OF_GRID}", pets),
     )
 }

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -277,6 +278,7 @@ class Forked(subprocess.Popen[Any]):
         if not self.pid:
 
             def begin() -> None:
+                weakref.finalize._registry.clear()  # type: ignore[attr-defined]  # the files that it closes at its end
                 if True in others:  # start_new_session
                     os.setsid()
                 for target, file in enumerate((p2cread, c2pwrite, errwrite)):

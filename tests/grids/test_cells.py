@@ -54,6 +54,18 @@ def test_unknown_datasets(name: str, says: str) -> None:
         find_datasets([name])
 
 
+def test_labelled_images_of_one_folder_need_no_path_to_be_named(tmp_path: Path) -> None:
+    for place in ("a/pets", "b/pets"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "labels.csv").write_text("file,label\n")
+    (cell,) = cells("--datasets folder:a/pets --models resnet --labels labels.csv")
+    assert cell.dataset_name == cell.dataset.key == "folder-pets-labels"
+    both = cells("--datasets folder:a/pets folder:b/pets --models resnet --labels labels.csv --folds 2")
+    assert {cell.dataset_name for cell in both} == {
+        f"folder-pets-labels ({tmp_path.resolve() / place})" for place in ("a/pets", "b/pets")
+    }
+
+
 def test_two_folders_of_one_name_are_two_datasets(tmp_path: Path) -> None:
     for place in ("a/pets", "b/pets"):
         (tmp_path / place).mkdir(parents=True)

@@ -953,6 +953,18 @@ def test_folds_run_one_after_another_and_end_with_all_of_them(
     assert folds_of(tmp_path / "alone")[2]["test"] == records[2]["test"]
 
 
+def test_weights_of_one_fold_have_seen_the_others_test_images(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree(tmp_path / "pets", "cat", "cow", "dog", images=7)
+    assert command(f"{FOLDS} --fold 1 --out earlier", folder.DATASET) == 0
+    (weights,) = (tmp_path / "earlier").glob("*/*/*/checkpoint.pt")
+    assert command(f"{FOLDS} --weights {weights}", folder.DATASET) == 0
+    pooled = capsys.readouterr().out.splitlines()[-1]
+    assert "3 folds, 21 images, each tested once" in pooled
+    assert "its weights have seen 14 of the 21 test images" in pooled
+
+
 def test_folds_go_on_with_the_one_that_failed(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

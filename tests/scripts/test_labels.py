@@ -246,14 +246,14 @@ def test_a_split_json_whose_groups_do_not_fit_is_refused(photos: Path, change: s
         (["00,a/b", "01,c"], "can't be the names of class folders (1):\n  a/b\n"),
         (["00,.a", "01,lost+found", "02,ü", "03,a\\b"], "(3):\n  .a\n  a\\b\n  lost+found\n"),
         (["00,cat", "01,cat"], "has a single label, cat"),
-        (["00.png,cat,train", "01.png,dog,test"], "has parts, in its column 3: folder.py photos --labels"),
-        (["00,cat", "77,dog"], "1 file that labels.csv lists is not in"),
+        (["00.png,cat,train", "01.png,dog,test"], "in its column 3: python folder.py photos --labels 'my labels.csv'"),
+        (["00,cat", "77,dog"], "1 file that my labels.csv lists is not in"),
         (["00,cat", "01,dog"], "Too few images in a class (2)"),
     ],
 )
 def test_what_split_can_not_take(photos: Path, capsys: pytest.CaptureFixture[str], lines: list[str], says: str) -> None:
-    table("labels.csv", *lines)
-    assert split_labelled() == 2
+    table("my labels.csv", *lines)
+    assert split_labelled(labels="my labels.csv") == 2
     assert says in capsys.readouterr().err
     assert not Path("out").exists()
 

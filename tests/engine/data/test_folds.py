@@ -88,6 +88,24 @@ def test_no_group_is_in_two_folds(seed: int, folds: int) -> None:
     assert not set(split.test.groups or ()) & {*(split.train.groups or ()), *(split.val.groups or ())}
 
 
+@pytest.mark.parametrize(
+    ("sizes", "folds", "expected"),
+    [
+        ([1] * 48, 3, [16, 16, 16]),
+        ([1] * 48, 20, [2] * 12 + [3] * 8),
+        ([2] * 24, 20, [2] * 16 + [4] * 4),
+        ([8] * 6, 3, [16, 16, 16]),
+        ([4] * 12, 12, [4] * 12),
+    ],
+)
+def test_folds_of_groups_are_as_even_as_groups_allow(sizes: list[int], folds: int, expected: list[int]) -> None:
+    """As many groups as folds are enough: none is empty, none is larger than it must be, the first one neither."""
+    images = {f"{index}.png": index // 16 for index in range(48)}
+    of = [f"p{group}" for group, size in enumerate(sizes) for _ in range(size)]
+    found = of_each_fold(parts(images, dict(zip(images, of, strict=True))), folds)
+    assert sorted(map(len, found)) == expected
+
+
 def test_the_division_is_pinned() -> None:
     """Results of folds are pooled and compared only where they are of the same division: it must outlive versions."""
     images = {f"{label}/{index}.png": label for label in range(2) for index in range(5)}

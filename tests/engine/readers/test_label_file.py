@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import RawSplits, ReadOptions
+from engine.data.folds import fold_of
 from engine.errors import UserError
 from engine.readers.label_file import list_labelled, read_labelled
 
@@ -246,6 +247,21 @@ UNCLEAR = {
 def test_what_can_not_be_understood_is_refused(photos: Path, kind: str) -> None:
     lines, says = UNCLEAR[kind]
     refused(photos, lines, str(photos.parent / "labels.csv"), says)
+
+
+def test_a_quote_that_is_not_closed_is_named_where_it_opens(photos: Path) -> None:
+    refused(photos, ["file,label", *pets()[:3], pets()[3].replace(",", ',"'), *pets()[4:]], "begins in line 5")
+
+
+def test_folds_are_possible_where_a_test_part_of_groups_is_not(photos: Path) -> None:
+    """Five patients with two diseases each, every disease in two patients: no two parts have them all."""
+    lines = [f"{name},d{(index // 4 + index % 2) % 5},p{index // 4}" for index, name in enumerate(NAMES)]
+    refused(photos, ["file,label,group", *lines], "A class does not reach every part")
+    raw = read_labelled(ReadOptions(photos, folds=5), photos.parent / "labels.csv", 0.2)
+    for fold in range(1, 6):
+        divided = fold_of(raw, 5, fold)
+        assert len(divided.test) == 4
+        assert len(set(divided.train.labels.tolist())) == 5
 
 
 def test_the_numbers_of_folds_are_no_parts(photos: Path) -> None:

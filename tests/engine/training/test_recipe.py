@@ -183,4 +183,5 @@ def test_balanced_weights_are_inverse_to_frequency() -> None:
     expected = compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=labels)
     assert [weights[label] for label in (0, 1, 3)] == pytest.approx(expected.tolist())
     assert weights[2] == 0
+    assert {type(weight) for weight in weights} == {float}  # NumPy's can't be read from a checkpoint
     assert np.array(weights)[labels].mean() == pytest.approx(1)
