@@ -95,6 +95,7 @@ def _pooled(runs: Sequence[Entry]) -> Entry:
         taken=tuple(map(sum, zip(*taken, strict=True))) if len(taken) == len(runs) else None,
         split="",
         selected=None,
+        chosen=None,
         files={},
         fold=None,
         folds=tuple(runs),
