@@ -11,9 +11,9 @@ from common import BACKBONES
 from engine.errors import counted
 from engine.metrics import METRICS
 from engine.records.schema import CHECKPOINT
-from reporting import commands
+from reporting import commands, folds
 from reporting.chance import balanced_accuracy
-from reporting.comparable import ComparableGroup, Repeats, in_order
+from reporting.comparable import ComparableGroup, Repeats, in_order, not_to_be_ranked
 from reporting.entry import Budget, Entry
 from reporting.one_dataset import OneDataset, share
 from reporting.statistics import EQUAL, FEWEST_SEEDS, wilson
@@ -66,19 +66,23 @@ class Unfinished:
 
 
 def unfinished(entries: Iterable[Entry], failed: Iterable[Mapping[str, str]]) -> list[Unfinished]:
-    """What began and did not end well: records that say so, and the cells that grid.py keeps as failed."""
+    """What began and did not end well: records that say so, and the cells that grid.py keeps as failed.
+
+    A cross-validation that lacks a fold is one of these.
+    """
+    entries = list(entries)
+    rankable = [entry for entry in entries if not not_to_be_ranked(entry)]
     found = [
         Unfinished(
             entry.version.key,
             "" if entry.published else entry.place,
             entry.backbone,
             entry.seed,
-            str(entry.budget),
+            str(entry.fold.budget if entry.fold else entry.budget),
             (entry.error or "failed").split("\n")[0] if entry.status == "failed" else "",
             entry,
         )
-        for entry in entries
-        if entry.status != "done"
+        for entry in (*folds.begun(rankable), *(entry for entry in entries if entry.status != "done"))
     ]
     for line in failed:
         seed = line.get("seed", "")
@@ -157,8 +161,8 @@ def _guesses(found: OneDataset, group: ComparableGroup) -> tuple[str, list[str],
 
 def _alone(found: OneDataset) -> tuple[str, list[str], str]:
     (name,) = found.ordered
-    more = ["Which backbone is best can be said once others have been run, too.", _of_test(found, name)]
-    return f"Only {name} has been run so far: {found.result(name)}.", more, name
+    more = ["Which backbone is best can be said once others have one, too.", _of_test(found, name)]
+    return f"Only {name} has a result so far: {found.result(name)}.", more, name
 
 
 def _so_far(found: OneDataset) -> tuple[str, list[str], str]:
@@ -301,7 +305,8 @@ def _next(found: OneDataset, group: ComparableGroup, best: str, taken: Taken | N
     fewest = min(len(found.cells[name].trainings) for name in found.even)
     if not found.short and len(found.even) > 1 and fewest < MORE_SEEDS:
         more = sorted({*seeds, *range(MORE_SEEDS)})[: max(MORE_SEEDS, len(seeds))]
-        why = f"To tell closer ones apart, {MORE_SEEDS} trainings each; more test images would do it, too"
+        of_each = f"{MORE_SEEDS} seeds of each" if example.folds else f"{MORE_SEEDS} trainings of each"
+        why = f"To tell closer ones apart, {of_each}; more {'' if example.folds else 'test '}images would do it, too"
         lines += _command(why, commands.grid(example, found.even, more))
     if found.cells[best].runs[0].folds:  # its checkpoints have each seen all images but those of a fold
         why = "To train one network for use, with a part held out to test it"
@@ -347,7 +352,8 @@ def _lacking(found: OneDataset, group: ComparableGroup, budget: str, begun: Sequ
     parts += [f"{len(broken) - len(reasons)} not finished"] if len(broken) > len(reasons) else []
     parts += [reasons[0][:LONGEST_REASON]] if reasons else []
     parts += [f"and {len(reasons) - 1} more failed"] if len(reasons) > 1 else []
-    why = f"What is missing, {counted(runs, 'run')} ({'; '.join(parts)})"
+    what = "cross-validation" if example.folds else "run"
+    why = f"What is missing, {counted(runs, what)} ({'; '.join(parts)})"
     more = ["--retry-failed"] if reasons else []
     return _command(why, commands.grid(example, models, seeds, *more))
 

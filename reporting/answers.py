@@ -166,9 +166,18 @@ def answer_from_means(
     evidence = [*by_dataset, f"Significance at {LEVEL}: {TESTS_OF_MEANS}.", *how, *_about(block)]
     plain = f"Take {listed(first).replace(' and ', ' or ')}: the best on average over {_datasets(block)}, {value}"
     plain += f"; {listed(tied)} may be as good, by chance" if tied else ""
+    plain += _elsewhere(block, first, marks)
     plain += f"; whether that holds on others takes {counted(block.fewest, 'dataset')} to tell."
     answer = f"{head}{rest}." if is_alone(block, scope) else f"{head}{rest}. {few}"
     return {"plain": plain, "answer": answer, "evidence": evidence, "tests": []}
+
+
+def _elsewhere(block: CompleteBlock, first: Sequence[str], marks: Mapping[str, Mapping[str, str]]) -> str:
+    """On which datasets others are better than the best on average, by more than chance gives."""
+    worse = [dataset for dataset in block.datasets if not all(marks[dataset][name] for name in first)]
+    there = {d: listed([name for name, mark in marks[d].items() if mark == "best"]) for d in worse}
+    parts = [f"{names} on {block.name(dataset)}" for dataset, names in there.items()]
+    return f"; better than that by more than chance gives: {listed(parts)}" if parts else ""
 
 
 def _each(others: Sequence[str]) -> str:

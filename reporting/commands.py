@@ -59,7 +59,10 @@ def checkpoint(entry: Entry) -> str:
 def check(entry: Entry) -> str:
     """The command that looks at the images of one's own; "" where they are a published dataset's."""
     place = _dataset(entry).partition("folder:")[2]
-    return f"python {_script('folder.py')} {place} --check" if place and entry.place else ""
+    if not place or not entry.place:
+        return ""
+    labels = [f"--labels {_path(value)}" for name, value in entry.given if name == "labels"]
+    return " ".join(["python", _script("folder.py"), place, *labels, "--check"])
 
 
 def _dataset(entry: Entry) -> str:

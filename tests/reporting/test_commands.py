@@ -111,3 +111,11 @@ def test_training_on_begins_from_the_checkpoint(place: Path) -> None:
     assert again.own_folder == dataset.own_folder
     assert asked.weights == str((entry.folder / "checkpoint.pt").absolute())
     assert (asked.size, asked.out) == (config.size, Path("the runs"))
+
+
+def test_a_check_is_of_the_images_by_the_same_labels(place: Path) -> None:
+    (place / "the labels.csv").write_text("file,label\n")
+    arguments = ["my photos; rm -rf $HOME", "-model", "swin", "--labels", str(place / "the labels.csv")]
+    dataset, config = parse(folder.DATASET, BACKBONES, arguments)
+    command = commands.check(entry_of(dataset, config))
+    assert command.endswith("folder.py 'my photos; rm -rf $HOME' --labels ~/'the labels.csv' --check")

@@ -326,3 +326,18 @@ def test_folds_of_two_machines_have_no_speed_in_common(tmp_path: Path) -> None:
     advice = build(collect(tmp_path), tmp_path)["groups"][0]["budgets"][0]["advice"]
     assert any("GMACs an image" in line for line in advice["more"])
     assert not any("images/s" in line for line in advice["more"])
+
+
+def test_what_lacks_a_fold_is_among_what_is_missing(tmp_path: Path) -> None:
+    five_folds(tmp_path, "swin", [18, 17, 18, 17, 18])
+    five_folds(tmp_path, "resnet", [10, 11, 10, 9])
+    made = build(collect(tmp_path), tmp_path)
+    advice = made["groups"][0]["budgets"][0]["advice"]
+    assert advice["headline"].startswith("Only swin has a result so far: 88.0 % of 100 images right")
+    first = advice["commands"][0]
+    assert first["why"] == "What is missing, 1 cross-validation (1 not finished)"
+    assert " --models resnet --seeds 0 --folds 5 " in first["command"]
+    for run in tmp_path.glob("*/swin/*"):
+        shutil.rmtree(run)
+    (alone,) = build(collect(tmp_path), tmp_path)["unranked"]
+    assert " --models resnet --seeds 0 --folds 5 " in alone["command"]
