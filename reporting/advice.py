@@ -110,7 +110,10 @@ def advise(group: ComparableGroup, budget: Budget, ranking: Mapping[str, Any], b
     alone = {key: _of_dataset(found[key], group, [])["headline"] for key in own}
     return {
         "headline": ranking["plain"],
-        "more": [f"{group.examples[key].name} alone: {headline}" for key, headline in alone.items()],
+        "more": [
+            *ranking["more"],
+            *(f"{group.examples[key].name} alone: {headline}" for key, headline in alone.items()),
+        ],
         "open": not ranking["enough"],
         "taken": None,
         "commands": [
@@ -239,6 +242,8 @@ def _speed(found: OneDataset, best: str, so_far: str = "") -> list[str]:
 
 def _of_test(found: OneDataset, name: str) -> str:
     """How far the number holds for other images."""
+    if found.cells[name].runs[0].setting.protocol == "paper":
+        return f"Of other images of the kind, {name} may get fewer right: test chose the epoch."
     low, high = wilson(found.means[name], found.images) or (0.0, 1.0)
     digits = 0 if high - low >= WIDE else 1
     ends = f"{100 * low:.{digits}f} to {100 * high:.{digits}f} %"
@@ -306,7 +311,8 @@ def _next(found: OneDataset, group: ComparableGroup, best: str, taken: Taken | N
     if not found.short and len(found.even) > 1 and fewest < MORE_SEEDS:
         more = sorted({*seeds, *range(MORE_SEEDS)})[: max(MORE_SEEDS, len(seeds))]
         of_each = f"{MORE_SEEDS} seeds of each" if example.folds else f"{MORE_SEEDS} trainings of each"
-        why = f"To tell closer ones apart, {of_each}; more {'' if example.folds else 'test '}images would do it, too"
+        images = "images" if example.folds else "test images"
+        why = f"To tell closer ones apart, {of_each} may do; so may more {images}"
         lines += _command(why, commands.grid(example, found.even, more))
     if found.cells[best].runs[0].folds:  # its checkpoints have each seen all images but those of a fold
         why = "To train one network for use, with a part held out to test it"
