@@ -63,6 +63,7 @@ class Unfinished:
     budget: str
     failed: str  # why; "": it was interrupted, or is going on
     entry: Entry | None = None  # of its record, if there is one
+    command: str = ""  # of what grid.py keeps as failed; "": it does not say
 
 
 def unfinished(entries: Iterable[Entry], failed: Iterable[Mapping[str, str]]) -> list[Unfinished]:
@@ -91,7 +92,9 @@ def unfinished(entries: Iterable[Entry], failed: Iterable[Mapping[str, str]]) ->
             kind, _, number = budget.partition(" ")
             budget = {"shots": f"{number} shots", "fraction": f"{number} of train"}.get(kind, "all")
             reason = " ".join(line["reason"].split())
-            found.append(Unfinished(line["dataset"], "", line["model"], int(seed), budget, reason))
+            found.append(
+                Unfinished(line["dataset"], "", line["model"], int(seed), budget, reason, None, line.get("command", ""))
+            )
     return found
 
 
@@ -367,7 +370,9 @@ def _lacking(found: OneDataset, group: ComparableGroup, budget: str, begun: Sequ
 def _is_of(each: Unfinished, example: Entry, group: ComparableGroup) -> bool:
     """Whether a run is one of those of the example's dataset and group, as far as is known of it."""
     if each.entry is None:
-        return example.version.key.partition(" ")[0] == each.dataset
+        return example.version.key.partition(" ")[0] == each.dataset and (
+            not each.command or commands.asks_for(each.command, group.setting)
+        )
     if replace(each.entry.setting, code="") != replace(group.setting, code=""):
         return False
     return each.dataset == example.version.key or bool(each.place and each.place == example.place)

@@ -224,6 +224,8 @@ def test_what_failed_and_what_was_interrupted_is_run_by_one_command(tmp_path: Pa
     (runs / "grid" / "one.json").write_text(json.dumps(failure))
     (runs / "grid" / "done since.json").write_text(json.dumps(failure | {"model": "convnext"}))
     (runs / "grid" / "few.json").write_text(json.dumps(failure | {"budget": "shots 5"}))
+    with_flags = ["python", "folder.py", "/photos", "-model", "regnet", "--seed", "1", "--folds", "5"]
+    (runs / "grid" / "folds.json").write_text(json.dumps(failure | {"model": "regnet", "command": with_flags}))
     first = advised(runs)["commands"][0]
     assert first["why"] == (
         "What is missing, 4 runs (swin has 2 of 3 trainings; 1 not finished; swin, seed 2, failed: out of memory)"
