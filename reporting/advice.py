@@ -5,24 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, TypedDict
 
 from common import BACKBONES
 from engine.errors import counted
+from engine.metrics import METRICS
 from engine.records.schema import CHECKPOINT
-from reporting import commands, outcomes
-from reporting.chance import Chance, balanced_accuracy, beats_chance, chance_of
-from reporting.comparable import ComparableGroup, Repeats, in_order
-from reporting.costs import geometric_mean
+from reporting import commands, folds
+from reporting.chance import balanced_accuracy
+from reporting.comparable import ComparableGroup, Repeats, in_order, not_to_be_ranked
 from reporting.entry import Budget, Entry
+from reporting.one_dataset import OneDataset, share
 from reporting.statistics import EQUAL, FEWEST_SEEDS, wilson
 from reporting.words import OWN, capital, listed
 
-CLOSE = 0.01  # accuracies that differ by no more than this, or by one test image, are as good as each other in practice
-FASTER = 1.5  # times as fast is worth a sentence
-SMALL_LOSS, LARGEST_LOSS = 0.02, 0.1  # of accuracy, for speed
+UNSEEN = 0.0005  # a difference of accuracy that sentences, with one decimal of a percentage, don't show
 MORE_SEEDS = 5  # with which tests are paired
+WIDE = 0.05  # an interval of shares of which whole percentages say enough
 MOST_OWN = 5  # datasets of the user's own that are answered for one by one
 MOST_COMMANDS = 3
 LONGEST_REASON = 200
@@ -64,22 +63,27 @@ class Unfinished:
     budget: str
     failed: str  # why; "": it was interrupted, or is going on
     entry: Entry | None = None  # of its record, if there is one
+    command: str = ""  # of what grid.py keeps as failed; "": it does not say
 
 
 def unfinished(entries: Iterable[Entry], failed: Iterable[Mapping[str, str]]) -> list[Unfinished]:
-    """What began and did not end well: records that say so, and the cells that grid.py keeps as failed."""
+    """What began and did not end well: records that say so, and the cells that grid.py keeps as failed.
+
+    A cross-validation that lacks a fold is one of these.
+    """
+    entries = list(entries)
+    rankable = [entry for entry in entries if not not_to_be_ranked(entry)]
     found = [
         Unfinished(
             entry.version.key,
             "" if entry.published else entry.place,
             entry.backbone,
             entry.seed,
-            str(entry.budget),
+            str(entry.fold.budget if entry.fold else entry.budget),
             (entry.error or "failed").split("\n")[0] if entry.status == "failed" else "",
             entry,
         )
-        for entry in entries
-        if entry.status != "done"
+        for entry in (*folds.begun(rankable), *(entry for entry in entries if entry.status != "done"))
     ]
     for line in failed:
         seed = line.get("seed", "")
@@ -88,138 +92,10 @@ def unfinished(entries: Iterable[Entry], failed: Iterable[Mapping[str, str]]) ->
             kind, _, number = budget.partition(" ")
             budget = {"shots": f"{number} shots", "fraction": f"{number} of train"}.get(kind, "all")
             reason = " ".join(line["reason"].split())
-            found.append(Unfinished(line["dataset"], "", line["model"], int(seed), budget, reason))
+            found.append(
+                Unfinished(line["dataset"], "", line["model"], int(seed), budget, reason, None, line.get("command", ""))
+            )
     return found
-
-
-@dataclass(frozen=True)
-class OneDataset:
-    """The backbones that were run on one dataset with one budget."""
-
-    cells: Mapping[str, Repeats]  # by backbone
-
-    @cached_property
-    def means(self) -> dict[str, float]:
-        """Backbone -> mean top-1, the highest first."""
-        means = {name: cell.mean() for name, cell in self.cells.items()}
-        return dict(sorted(means.items(), key=lambda item: -item[1]))
-
-    @cached_property
-    def ordered(self) -> list[str]:
-        """The backbones, the best first."""
-        return list(self.means)
-
-    @cached_property
-    def images(self) -> int:
-        """Of the test part."""
-        return self.cells[self.ordered[0]].runs[0].version.test_images
-
-    @cached_property
-    def chance(self) -> Chance:
-        """What guessing gives."""
-        return chance_of(self.cells[self.ordered[0]])
-
-    @cached_property
-    def good(self) -> list[str]:
-        """Those that are better than guessing, the best first."""
-        return [name for name in self.ordered if beats_chance(self.cells[name], self.chance)]
-
-    @cached_property
-    def short(self) -> list[str]:
-        """Those that have too few trainings for a claim."""
-        return [name for name, cell in self.cells.items() if not cell.enough]
-
-    @cached_property
-    def marks(self) -> dict[str, str]:
-        """Backbone -> "best", "tied" with it, or "", which is below it by more than chance gives."""
-        return outcomes.marks(self.cells)[0]
-
-    @cached_property
-    def even(self) -> list[str]:
-        """Those that can't be told apart from the best, and are better than guessing, the best first."""
-        return [name for name in self.good if self.marks[name]] or self.good[:1]
-
-    @cached_property
-    def below(self) -> list[str]:
-        """Those that are not as good as the best by more than chance gives; only where none is short of seeds."""
-        return [name for name in self.ordered if not self.marks[name]]
-
-    @cached_property
-    def close(self) -> float:
-        """A difference that nobody would pay for: see CLOSE."""
-        return max(CLOSE, 1 / max(1, self.images)) + EQUAL
-
-    @cached_property
-    def speeds(self) -> dict[str, float]:
-        """How fast each backbone is, in what `speed_words` says; empty where that is not known of all."""
-        runs = [entry for cell in self.cells.values() for entry in cell.runs]
-        name = "train_images_per_second"
-        known = {
-            backbone: geometric_mean([entry.results.costs.get(name) for entry in cell.runs if entry.results])
-            for backbone, cell in self.cells.items()
-        }
-        speeds = {backbone: speed for backbone, speed in known.items() if speed is not None}
-        if len(speeds) == len(known) and len({entry.provenance.hardware for entry in runs}) == 1:
-            return speeds
-        return {}
-
-    @cached_property
-    def lightness(self) -> dict[str, float]:
-        """The inverse of what each backbone computes for an image; empty where that is not known of all."""
-        macs = {name: _macs(cell) for name, cell in self.cells.items()}
-        return {name: 1 / value for name, value in macs.items() if value} if all(macs.values()) else {}
-
-    def times(self, fast: str, slow: str) -> str:
-        """How much faster the first is, in words; "" where it is not, or it is not known."""
-        speeds = self.speeds or self.lightness
-        if not speeds or speeds[fast] < FASTER * speeds[slow]:
-            return ""
-        ratio = speeds[fast] / speeds[slow]
-        number = f"{ratio:.1f}" if ratio < 10 else f"{ratio:,.0f}"
-        if self.speeds:
-            return f"{number} times as fast (images/s in training on {self.machine})"
-        return f"{number} times less to compute (GMACs an image)"
-
-    @property
-    def machine(self) -> str:
-        """What the first was trained on."""
-        return self.cells[self.ordered[0]].runs[0].provenance.hardware
-
-    def cheapest(self, names: Sequence[str]) -> str:
-        """The fastest of these, or the first of them where that is not known."""
-        speeds = self.speeds or self.lightness
-        return max(names, key=lambda name: speeds[name]) if speeds else names[0]
-
-    def quick(self, best: str) -> str:
-        """A backbone that is much faster than this one, for little less accuracy; "" where there is none."""
-        losses = {
-            name: self.means[best] - self.means[name]
-            for name in self.good
-            if name != best and self.times(name, best) and 0 <= self.means[best] - self.means[name] <= LARGEST_LOSS
-        }
-        if little := [name for name, loss in losses.items() if loss <= max(SMALL_LOSS, self.close)]:
-            return self.cheapest(little)
-        return min(losses, key=lambda name: losses[name]) if losses else ""
-
-    def result(self, name: str) -> str:
-        """What share of the test images it got right, and over how many trainings."""
-        seeds, folds = len(self.cells[name].runs), len(self.cells[name].runs[0].folds)
-        trainings = "one training" if seeds == 1 else f"average of {seeds} trainings"
-        images = counted(self.images, "test image")
-        if folds:
-            images = counted(self.images, "image")
-            trainings = f"each tested once, by one of {folds} trainings"
-            trainings += f"; average of {seeds} times {folds}" if seeds > 1 else ""
-        return f"{share(self.means[name])} of {images} right ({trainings})"
-
-
-def _macs(cell: Repeats) -> float | None:
-    return geometric_mean([entry.results.costs.get("macs") for entry in cell.runs if entry.results])
-
-
-def share(value: float) -> str:
-    """A share as sentences have it."""
-    return f"{100 * value:.1f} %"
 
 
 def advise(group: ComparableGroup, budget: Budget, ranking: Mapping[str, Any], begun: Sequence[Unfinished]) -> Advice:
@@ -237,7 +113,10 @@ def advise(group: ComparableGroup, budget: Budget, ranking: Mapping[str, Any], b
     alone = {key: _of_dataset(found[key], group, [])["headline"] for key in own}
     return {
         "headline": ranking["plain"],
-        "more": [f"{group.examples[key].name} alone: {headline}" for key, headline in alone.items()],
+        "more": [
+            *ranking["more"],
+            *(f"{group.examples[key].name} alone: {headline}" for key, headline in alone.items()),
+        ],
         "open": not ranking["enough"],
         "taken": None,
         "commands": [
@@ -288,17 +167,16 @@ def _guesses(found: OneDataset, group: ComparableGroup) -> tuple[str, list[str],
 
 def _alone(found: OneDataset) -> tuple[str, list[str], str]:
     (name,) = found.ordered
-    more = ["Which backbone is best can be said once others have been run, too.", _of_test(found, name)]
-    return f"Only {name} has been run so far: {found.result(name)}.", more, name
+    more = ["Which backbone is best can be said once others have one, too.", _of_test(found, name)]
+    return f"Only {name} has a result so far: {found.result(name)}.", more, name
 
 
 def _so_far(found: OneDataset) -> tuple[str, list[str], str]:
     """Where some backbone has too few seeds."""
     first, *others = found.good
-    lead = found.means[first] - found.means[others[0]] if others else 0
-    behind = f", {_points(lead)} ahead of {others[0]}" if others else ""
+    behind = f", {_ahead(found.means[first] - found.means[others[0]])} {others[0]}" if others else ""
     more = [
-        f"That may be chance: {FEWEST_SEEDS} trainings of each backbone, from different random starts, will tell.",
+        f"That may be chance: to tell, each backbone takes {FEWEST_SEEDS} trainings from different random starts.",
         *_speed(found, first, " so far"),
         _of_test(found, first),
     ]
@@ -309,7 +187,7 @@ def _winner(found: OneDataset) -> tuple[str, list[str], str]:
     (best,) = found.even
     others = [name for name in found.ordered if name != best]
     if len(found.below) < len(others):
-        ahead = _behind(found)
+        ahead = ["No other is shown to be better than guessing."] if len(found.good) == 1 else _behind(found)
     else:
         rest = others[0] if len(others) == 1 else "every other"
         second = f"{others[0]}, {share(found.means[others[0]])}"
@@ -342,13 +220,17 @@ def _behind(found: OneDataset) -> list[str]:
     return [f"Behind by more than chance gives: {listed(below)}."] if below else []
 
 
+def _ahead(lead: float) -> str:
+    return f"{_points(lead)} ahead of" if lead >= UNSEEN else "as many as"
+
+
 def _points(difference: float) -> str:
     text = f"{100 * difference:.1f}".removesuffix(".0")
     return f"{text} point{'' if text == '1' else 's'}"
 
 
 def _lost(loss: float) -> str:
-    return f", for {_points(loss)} less" if loss >= 0.0005 else ", with the same accuracy"
+    return f", for {_points(loss)} less" if loss >= UNSEEN else ", with the same accuracy"
 
 
 def _speed(found: OneDataset, best: str, so_far: str = "") -> list[str]:
@@ -363,8 +245,11 @@ def _speed(found: OneDataset, best: str, so_far: str = "") -> list[str]:
 
 def _of_test(found: OneDataset, name: str) -> str:
     """How far the number holds for other images."""
+    if found.cells[name].runs[0].setting.protocol == "paper":
+        return f"Of other images of the kind, {name} may get fewer right: test chose the epoch."
     low, high = wilson(found.means[name], found.images) or (0.0, 1.0)
-    ends = f"{100 * low:.0f} to {100 * high:.0f} %"
+    digits = 0 if high - low >= WIDE else 1
+    ends = f"{100 * low:.{digits}f} to {100 * high:.{digits}f} %"
     images = counted(found.images, "image" if found.cells[name].runs[0].folds else "test image", "say")
     return f"Of other images of the kind, {name} may get {ends} right: {images} no more."
 
@@ -372,7 +257,7 @@ def _of_test(found: OneDataset, name: str) -> str:
 def _beside_chance(found: OneDataset) -> list[str]:
     """What guessing gives, and who does no better."""
     chance = found.chance
-    lines = [f"{capital(chance.words)} gives {share(chance.share)}."]
+    lines = [f"{capital(chance.words)} {share(chance.share)}."]
     best = (found.good or found.ordered)[0]
     balanced = balanced_accuracy(found.cells[best])
     if not chance.equal and balanced is not None:
@@ -381,23 +266,29 @@ def _beside_chance(found: OneDataset) -> list[str]:
             f"{share(1 / chance.classes)}."
         )
     if found.good and (idle := [name for name in found.ordered if name not in found.good]):
-        lines.append(f"Not shown to be better than guessing: {listed(idle)}.")
+        more = [name for name in idle if found.means[name] > found.means[best]]
+        named = [f"{name} ({share(found.means[name])})" if name in more else name for name in idle]
+        lines.append(f"Not shown to be better than guessing: {listed(named)}.")
     return lines
 
 
 def _taken(cell: Repeats) -> Taken:
     """The training that was best on the images that chose its epoch."""
     trainings = cell.trainings
-    best = max(trainings, key=lambda entry: (entry.selected[1] if entry.selected else -math.inf, -entry.seed))
+    best = max(trainings, key=lambda entry: (entry.chosen[1] if entry.chosen else -math.inf, -entry.seed))
     there = (best.folder / CHECKPOINT).is_file()
     part = "test, as the paper protocol has it" if best.setting.protocol == "paper" else "val; test chose nothing"
-    value = f"{share(best.selected[1])} of " if best.selected else ""
+    value = _chosen_by(*best.chosen) if best.chosen else ""
     which = f"seed {best.seed}" + (f", fold {best.fold.number}" if best.fold else "")
     why = f"its training with {which}"
     if len(trainings) > 1:
         why = f"of its {len(trainings)} trainings that with {which}"
         why += f", the best on the images that chose the epoch ({value}{part})"
     return {"backbone": cell.backbone, "path": commands.checkpoint(best) if there else "", "why": why}
+
+
+def _chosen_by(metric: str, value: float) -> str:
+    return f"{share(value)} of " if metric == "top1" else f"{METRICS[metric].text(value)} on "
 
 
 def _command(why: str, command: str) -> list[Command]:
@@ -422,7 +313,9 @@ def _next(found: OneDataset, group: ComparableGroup, best: str, taken: Taken | N
     fewest = min(len(found.cells[name].trainings) for name in found.even)
     if not found.short and len(found.even) > 1 and fewest < MORE_SEEDS:
         more = sorted({*seeds, *range(MORE_SEEDS)})[: max(MORE_SEEDS, len(seeds))]
-        why = f"To tell closer ones apart, {MORE_SEEDS} trainings each; more test images would do it, too"
+        of_each = f"{MORE_SEEDS} seeds of each" if example.folds else f"{MORE_SEEDS} trainings of each"
+        images = "images" if example.folds else "test images"
+        why = f"To tell closer ones apart, {of_each} may do; so may more {images}"
         lines += _command(why, commands.grid(example, found.even, more))
     if found.cells[best].runs[0].folds:  # its checkpoints have each seen all images but those of a fold
         why = "To train one network for use, with a part held out to test it"
@@ -468,7 +361,8 @@ def _lacking(found: OneDataset, group: ComparableGroup, budget: str, begun: Sequ
     parts += [f"{len(broken) - len(reasons)} not finished"] if len(broken) > len(reasons) else []
     parts += [reasons[0][:LONGEST_REASON]] if reasons else []
     parts += [f"and {len(reasons) - 1} more failed"] if len(reasons) > 1 else []
-    why = f"What is missing, {counted(runs, 'run')} ({'; '.join(parts)})"
+    what = "cross-validation" if example.folds else "run"
+    why = f"What is missing, {counted(runs, what)} ({'; '.join(parts)})"
     more = ["--retry-failed"] if reasons else []
     return _command(why, commands.grid(example, models, seeds, *more))
 
@@ -476,7 +370,9 @@ def _lacking(found: OneDataset, group: ComparableGroup, budget: str, begun: Sequ
 def _is_of(each: Unfinished, example: Entry, group: ComparableGroup) -> bool:
     """Whether a run is one of those of the example's dataset and group, as far as is known of it."""
     if each.entry is None:
-        return example.version.key.partition(" ")[0] == each.dataset
+        return example.version.key.partition(" ")[0] == each.dataset and (
+            not each.command or commands.asks_for(each.command, group.setting)
+        )
     if replace(each.entry.setting, code="") != replace(group.setting, code=""):
         return False
     return each.dataset == example.version.key or bool(each.place and each.place == example.place)

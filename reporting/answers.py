@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 from datasets import PUBLISHED
-from engine.errors import counted
+from engine.errors import agreeing, counted
 from reporting.complete import CompleteBlock
 from reporting.entry import ALL_IMAGES, Budget
 from reporting.statistics import (
@@ -30,6 +30,7 @@ class Answer(TypedDict):
     answer: str
     evidence: list[str]
     tests: list[str]
+    more: list[str]  # what belongs to the answer in plain words
 
 
 def answer_from_rank_tests(
@@ -49,7 +50,7 @@ def answer_from_rank_tests(
         together = "; ".join(listed(clique, len(clique)) for clique in cliques)
         said.append(f"Not distinguishable from each other: {together}.")
     plain, answer = _winner(block, average, tests, difference)
-    return {"plain": plain, "answer": answer, "evidence": evidence, "tests": said}
+    return {"plain": plain, "more": [], "answer": answer, "evidence": evidence, "tests": said}
 
 
 def _winner(block: CompleteBlock, average: Mapping[str, float], tests: Friedman, difference: float) -> tuple[str, str]:
@@ -109,7 +110,13 @@ def answer_from_signed_ranks(block: CompleteBlock, average: Mapping[str, float],
     else:
         answer = f"No winner: {best} and {other} can't be told apart ({test})."
     evidence = [_ranks_sentence(average, [best, other]), _mean_sentence(block, block.backbones), *_about(block)]
-    return {"plain": plain, "answer": answer, "evidence": evidence, "tests": [f"{best} against {other}: {test}."]}
+    return {
+        "plain": plain,
+        "more": [],
+        "answer": answer,
+        "evidence": evidence,
+        "tests": [f"{best} against {other}: {test}."],
+    }
 
 
 def _least(differing: int) -> str:
@@ -166,9 +173,22 @@ def answer_from_means(
     evidence = [*by_dataset, f"Significance at {LEVEL}: {TESTS_OF_MEANS}.", *how, *_about(block)]
     plain = f"Take {listed(first).replace(' and ', ' or ')}: the best on average over {_datasets(block)}, {value}"
     plain += f"; {listed(tied)} may be as good, by chance" if tied else ""
-    plain += f"; whether that holds on others takes {counted(block.fewest, 'dataset')} to tell."
+    more = _elsewhere(block, first, marks)
+    more += [f"Whether that holds on other datasets takes {block.fewest} of them to tell."]
     answer = f"{head}{rest}." if is_alone(block, scope) else f"{head}{rest}. {few}"
-    return {"plain": plain, "answer": answer, "evidence": evidence, "tests": []}
+    return {"plain": f"{plain}.", "more": more, "answer": answer, "evidence": evidence, "tests": []}
+
+
+def _elsewhere(block: CompleteBlock, first: Sequence[str], marks: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """On which datasets others are better than the best on average, by more than chance gives."""
+    worse = [dataset for dataset in block.datasets if not all(marks[dataset][name] for name in first)]
+    there = {d: listed([name for name, mark in marks[d].items() if mark == "best"]) for d in worse}
+    parts = [f"{names} on {block.name(dataset)}" for dataset, names in there.items()]
+    return (
+        [f"Not on each: better, by more than chance gives, {agreeing(len(parts), 'are')} {listed(parts)}."]
+        if parts
+        else []
+    )
 
 
 def _each(others: Sequence[str]) -> str:
@@ -243,6 +263,7 @@ def answer_without_evidence(block: CompleteBlock, scope: str, budget: Budget, or
     about = _about(block) if block.datasets else []
     return {
         "plain": plain,
+        "more": [],
         "answer": f"Not enough evidence: {reason}.",
         "evidence": [*evidence, *about],
         "tests": [],

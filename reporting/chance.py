@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from reporting.comparable import Repeats
 from reporting.fields import shortened
-from reporting.statistics import FEWEST_SEEDS, Z, interval, wilson
+from reporting.statistics import EQUAL, FEWEST_SEEDS, LEVEL, interval, point, wilson
 
 LONGEST_NAME = 60  # letters of a class's, in a sentence
 ABOUT_EQUAL = 1.1  # the largest class of a test part whose classes are of one size, in shares of the mean
@@ -27,10 +27,11 @@ class Chance:
 
     @property
     def words(self) -> str:
-        """As the subject of a sentence."""
+        """The beginning of a sentence that ends with `share`."""
         if self.equal:
-            return f"guessing among {self.classes} classes"
-        return f"always answering \N{LEFT DOUBLE QUOTATION MARK}{self.largest}\N{RIGHT DOUBLE QUOTATION MARK}"
+            some = "up to " if self.share * self.classes > 1 + EQUAL else ""
+            return f"guessing among {self.classes} classes gives {some}".rstrip()
+        return f"always answering \N{LEFT DOUBLE QUOTATION MARK}{self.largest}\N{RIGHT DOUBLE QUOTATION MARK} gives"
 
 
 def chance_of(cell: Repeats) -> Chance:
@@ -42,14 +43,18 @@ def chance_of(cell: Repeats) -> Chance:
     return Chance(share, largest, present, share * present <= ABOUT_EQUAL)
 
 
-def beats_chance(cell: Repeats, chance: Chance) -> bool:
+def beats_chance(cell: Repeats, chance: Chance, backbones: int = 1) -> bool:
     """Whether these runs are better than guessing by more than chance gives: the test images', and that of the seeds.
+
+    Where that is asked of several `backbones`, each has to be the surer (Bonferroni): of eleven that guess, one would
+    else seem to do better every fourth time.
 
     Of classes of different sizes, it is enough that the mean of their recalls is: to find a rare class may cost more
     of the large one than it brings.
     """
-    return _above(cell, "top1", _lowest(cell), chance.share) or (
-        not chance.equal and _above(cell, "balanced_accuracy", _lowest_balanced(cell), 1 / chance.classes)
+    z = point(LEVEL / backbones)
+    return _above(cell, "top1", _lowest(cell, z), chance.share) or (
+        not chance.equal and _above(cell, "balanced_accuracy", _lowest_balanced(cell, z), 1 / chance.classes)
     )
 
 
@@ -65,24 +70,25 @@ def _above(cell: Repeats, metric: str, lowest: float, chance: float) -> bool:
     return lowest > chance and (ends is None or ends[0] > chance)
 
 
-def _lowest(cell: Repeats) -> float:
-    ends = wilson(cell.mean(), cell.runs[0].version.test_images)
+def _lowest(cell: Repeats, z: float) -> float:
+    ends = wilson(cell.mean(), cell.runs[0].version.test_images, z)
     return ends[0] if ends else 0.0
 
 
-def _lowest_balanced(cell: Repeats) -> float:
-    """The lower end of the 95 % interval of the mean recall, the test images of each class being a sample.
+def _lowest_balanced(cell: Repeats, z: float) -> float:
+    """The lower end of the interval of the mean recall, z deviations wide, the test images of each class a sample.
 
-    Each recall is taken as Agresti & Coull 1998, "Approximate is better than 'exact' for interval estimation of
-    binomial proportions", The American Statistician 52, 119-126, since a class may have very few images.
+    Each recall is taken with z^2 more images, since a class may have very few: Agresti & Coull 1998, "Approximate is
+    better than 'exact' for interval estimation of binomial proportions", The American Statistician 52, 119-126. Theirs
+    are half of them right; here as many are as guessing gives, or what never finds a rare class would seem to.
     """
     of_class = _test_images(cell)
     present = of_class > 0
     images = of_class[present].astype(np.float64)
     recalls = np.mean([entry.results.recall[present] for entry in cell.runs if entry.results], axis=0)
-    shares = (recalls * images + Z * Z / 2) / (images + Z * Z)
-    variance = float((shares * (1 - shares) / (images + Z * Z)).sum()) / len(images) ** 2
-    return float(shares.mean()) - Z * math.sqrt(variance)
+    shares = (recalls * images + z * z / len(images)) / (images + z * z)
+    variance = float((shares * (1 - shares) / (images + z * z)).sum()) / len(images) ** 2
+    return float(shares.mean()) - z * math.sqrt(variance)
 
 
 def _test_images(cell: Repeats) -> npt.NDArray[np.int64]:

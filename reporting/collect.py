@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from reporting.fields import clean, shortened
 
 LARGEST_FAILURE = 1 << 20  # bytes of one of grid.py's files
 LONGEST_TAIL = 10_000  # letters that a cell printed last
+MOST_WORDS = 200  # of a cell's command
 MOST_DEPTH = 50  # of folders; a run's lies three deep
 MOST_NAMED = 5  # strange files of one folder
 HOW_TO_MAKE_RECORDS = (
@@ -123,6 +125,9 @@ def _read_failures(folder: Path, files: list[str], collected: Collected) -> None
             collected.failed.append({"cell": cell, "reason": reason, "tail": clean(text[-LONGEST_TAIL:], lines=True)})
             named = [name for name in ("dataset", "model", "seed", "budget") if content.get(name) is not None]
             collected.failed[-1] |= {name: shortened(str(content[name])) for name in named}
+            command = content.get("command")
+            if isinstance(command, list) and len(command) <= MOST_WORDS:
+                collected.failed[-1]["command"] = clean(shlex.join(map(str, command)))
 
 
 def _name(path: Path, runs: Path) -> str:

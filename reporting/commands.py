@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 from common import BACKBONES
 from datasets import DATASETS
 from engine.cli import at_home, folder
-from engine.config import FLAGS
+from engine.config import FLAGS, asked_settings, default_of
+from engine.models.backbone import WEIGHTS
 from engine.paths import PROJECT, user_cache, with_home, without_home
 from engine.records.schema import CHECKPOINT
 from engine.training.recipe import DEFAULT
 from folder import dataset as own_dataset
-from reporting.entry import Entry
+from reporting.entry import Entry, Setting
+from reporting.fields import option
 
 DEPTH = 3  # of a run's folder, in that of all runs
 PATHS = (at_home, folder)  # argparse's types of flags whose values are paths, or may be
@@ -59,7 +62,28 @@ def checkpoint(entry: Entry) -> str:
 def check(entry: Entry) -> str:
     """The command that looks at the images of one's own; "" where they are a published dataset's."""
     place = _dataset(entry).partition("folder:")[2]
-    return f"python {_script('folder.py')} {place} --check" if place and entry.place else ""
+    if not place or not entry.place:
+        return ""
+    labels = [f"--labels {_path(value)}" for name, value in entry.given if name == "labels"]
+    return " ".join(["python", _script("folder.py"), place, *labels, "--check"])
+
+
+def asks_for(command: str, setting: Setting) -> bool:
+    """Whether a script's command, as grid.py keeps it of what failed, can be that of a run with these settings."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name, flag in FLAGS.items():
+        options = {key: value for key, value in flag.metadata["options"].items() if key not in ("help", "required")}
+        parser.add_argument(*flag.metadata["names"], dest=name, default=argparse.SUPPRESS, **options)
+    try:
+        given = vars(parser.parse_known_args(shlex.split(command)[2:])[0])
+    except (argparse.ArgumentError, ValueError, SystemExit):
+        return False
+    values = {name: flag.default for name, flag in FLAGS.items()} | {"recipe": setting.recipe}
+    values |= {"patience": default_of("patience", setting.recipe)} | given
+    flags = tuple((name, option(value)) for name, value in asked_settings(values).items())
+    weights = "imagenet" if values["weights"] == "auto" else values["weights"]
+    known = setting.weights not in WEIGHTS or weights == setting.weights
+    return (values["protocol"], values["recipe"], flags) == (setting.protocol, setting.recipe, setting.flags) and known
 
 
 def _dataset(entry: Entry) -> str:

@@ -136,6 +136,7 @@ class Entry:
     taken: tuple[int, ...] | None = None  # images of each class that the budget left; None: all, or not recorded
     split: str = ""  # its hash
     selected: tuple[int, float] | None = None  # the epoch that was chosen, and its top-1; None: not done
+    chosen: tuple[str, float] | None = None  # the metric that chose it, and its value there; likewise
     files: Mapping[str, str] = field(default_factory=dict)  # sha256 of the run's files, by name; older records lack it
     given: tuple[tuple[str, Any], ...] = ()  # its command's flags, but for backbone, seed and fold
     script: str = ""  # the name of the dataset's script; "": the record lacks it
@@ -210,6 +211,7 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
         taken=shared.setdefault(taken, taken),
         split=text(dataset["split"]),
         selected=_selected(record["selection"]) if status == "done" else None,
+        chosen=_chosen(record["selection"], config) if status == "done" else None,
         fold=_fold(record),
         files={name: text(digest) for name, digest in dict(record.get("files") or {}).items() if name in FILES},
         given=shared.setdefault(given, given),
@@ -240,6 +242,12 @@ def _fold(record: Mapping[str, Any]) -> Fold | None:
 
 def _selected(selection: Mapping[str, Any]) -> tuple[int, float]:
     return whole(selection["epoch"]), number(selection["top1"])
+
+
+def _chosen(selection: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, float]:
+    by = config.get("select", "top1")
+    metric = by if by in METRICS and by in selection else "top1"
+    return metric, number(selection[metric])
 
 
 def _budget(dataset: Mapping[str, Any], config: Mapping[str, Any]) -> Budget:

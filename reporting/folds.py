@@ -24,13 +24,28 @@ def pool(entries: Iterable[Entry], apart: list[dict[str, str]]) -> list[Entry]:
     Of runs of the same fold the newest is taken. Adds to `apart` the older ones, and the runs of cross-validations of
     which a fold is missing, with the command that makes it.
     """
-    whole: list[Entry] = []
+    entries = list(entries)
+    whole = [entry for entry in entries if entry.fold is None]
+    for runs in _divisions(entries, apart):
+        if reason := _missing(runs):
+            apart += [{"run": entry.run, "reason": reason} for entry in runs]
+        else:
+            whole.append(_pooled(runs))
+    return whole
+
+
+def begun(entries: Iterable[Entry]) -> list[Entry]:
+    """A run of each cross-validation of which a fold is missing."""
+    return [runs[0] for runs in _divisions(entries, []) if _missing(runs)]
+
+
+def _divisions(entries: Iterable[Entry], apart: list[dict[str, str]]) -> list[list[Entry]]:
+    """The runs of each cross-validation in the order of their folds, the newest of each; adds the older to `apart`."""
     sets: dict[Any, list[Entry]] = defaultdict(list)
     for entry in entries:
-        if entry.fold is None:
-            whole.append(entry)
-        else:
+        if entry.fold is not None:
             sets[_one_division(entry)].append(entry)
+    divisions = []
     for several in sets.values():
         newest: dict[int, Entry] = {}
         for entry in sorted(several, key=lambda entry: (entry.time, entry.run)):
@@ -39,12 +54,8 @@ def pool(entries: Iterable[Entry], apart: list[dict[str, str]]) -> list[Entry]:
                 reason = f"older than {entry.run}, which is the same fold, cell and seed"
                 apart.append({"run": older.run, "reason": reason})
             newest[entry.fold.number] = entry
-        runs = [newest[number] for number in sorted(newest)]
-        if reason := _missing(runs):
-            apart += [{"run": entry.run, "reason": reason} for entry in runs]
-        else:
-            whole.append(_pooled(runs))
-    return whole
+        divisions.append([newest[number] for number in sorted(newest)])
+    return divisions
 
 
 def _one_division(entry: Entry) -> Any:
@@ -95,6 +106,7 @@ def _pooled(runs: Sequence[Entry]) -> Entry:
         taken=tuple(map(sum, zip(*taken, strict=True))) if len(taken) == len(runs) else None,
         split="",
         selected=None,
+        chosen=None,
         files={},
         fold=None,
         folds=tuple(runs),

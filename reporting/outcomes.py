@@ -32,7 +32,11 @@ def compare(a: Repeats, b: Repeats) -> Difference:
         first, second = ({seed: of[seed] for seed in shared} for of in (first, second))
     ours, theirs = (math.fsum(of.values()) / len(of) for of in (first, second))
     folds = min(len(first), len(second)) < statistics.FEWEST_SEEDS and bool(a.runs[0].folds)
-    seeds = statistics.over_folds(a.by_fold(), b.by_fold()) if folds else statistics.over_seeds(first, second)
+    if folds:
+        tested = max(_tested(a), _tested(b))
+        seeds = statistics.over_folds(a.by_fold(), b.by_fold(), tested)
+    else:
+        seeds = statistics.over_seeds(first, second)
     difference = ours - theirs
     by_seeds = statistics.t_test(difference, seeds)
     if by_seeds >= LEVEL:  # whatever the images say
@@ -50,6 +54,12 @@ def compare(a: Repeats, b: Repeats) -> Difference:
     both = seeds if folds else statistics.together(seeds, spread)
     p = max(by_seeds, statistics.sign_flips(whole), statistics.t_test(difference, both))
     return Difference(p, int(np.count_nonzero(whole)))
+
+
+def _tested(cell: Repeats) -> float:
+    """Test images for each that a training on a fold was given."""
+    trainings = cell.trainings
+    return sum(of.version.test_images for of in trainings) / max(1, sum(of.used_images for of in trainings))
 
 
 def _fitting(runs: Sequence[Sequence[Entry]]) -> tuple[dict[str, Outcome], tuple[tuple[str, str], ...]]:

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from scipy import special, stats
 
 LEVEL = 0.05
-Z = float(stats.norm.ppf(1 - LEVEL / 2))  # the normal distribution's 97.5 % point
 FEWEST_SEEDS = 3
 FEWEST_DATASETS = 5
 # of a two-sided test of signs, and of signed ranks, whose p over n differences is 2 / 2^n at least: 0.0625 with five
@@ -41,16 +40,25 @@ def interval(values: Sequence[float], most: float = 1.0) -> tuple[float, float] 
     return max(0.0, mean - half), min(most, mean + half)
 
 
-def wilson(share: float, images: int) -> tuple[float, float] | None:
-    """The 95 % interval of a share of so many images, those being a sample of all there could be; None without images.
+@lru_cache
+def point(level: float) -> float:
+    """So many deviations a normal distribution lies beyond, on both sides together, at a share of `level`."""
+    return float(stats.norm.ppf(1 - level / 2))
+
+
+def wilson(share: float, images: int, z: float | None = None) -> tuple[float, float] | None:
+    """The interval of a share of so many images, those being a sample of all there could be; None without images.
+
+    It is that of 95 %, or of `z` deviations.
 
     Wilson 1927, "Probable inference, the law of succession, and statistical inference", Journal of the American
     Statistical Association 22, 209-212. The mean over seeds is still one of as many images as the test part has.
     """
     if images < 1:
         return None
-    middle, scale = share + Z * Z / (2 * images), 1 + Z * Z / images
-    half = Z * math.sqrt(share * (1 - share) / images + (Z / (2 * images)) ** 2)
+    z = point(LEVEL) if z is None else z
+    middle, scale = share + z * z / (2 * images), 1 + z * z / images
+    half = z * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
     return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
@@ -96,16 +104,17 @@ def over_seeds(a: Scores, b: Scores) -> Spread:
     return together(*parts)
 
 
-def over_folds(a: Sequence[float], b: Sequence[float]) -> Spread:
+def over_folds(a: Sequence[float], b: Sequence[float], tested: float) -> Spread:
     """How far the difference of two means over the same K folds varies with both training and test images.
 
     The trainings share most of their images, so the variance of the mean is not the folds' s^2 / K, but corrected:
-    (1 / K + test images / training images) s^2, with K - 1 degrees of freedom; of K folds, the ratio is 1 / (K - 1).
+    (1 / K + tested) s^2, with K - 1 degrees of freedom. tested: test images for each that a training was given, which
+    is 1 / (K - 1) where that is given all others.
     Nadeau & Bengio 2003, "Inference for the generalization error", Machine Learning 52, 239-281.
     """
     differences = np.subtract(a, b)
     folds = len(differences)
-    return Spread(float(np.var(differences, ddof=1)) * (1 / folds + 1 / (folds - 1)), folds - 1)
+    return Spread(float(np.var(differences, ddof=1)) * (1 / folds + tested), folds - 1)
 
 
 def together(*parts: Spread) -> Spread:

@@ -30,7 +30,8 @@ SETTINGS: list[list[str]] = [
 
 def entry_of(dataset: Dataset, config: Config, runs: Path = Path("runs")) -> Entry:
     """What a report keeps of a run of that command."""
-    made = synthetic.record("digits", config.model, config.seed, config=config.settings(), recipe=config.recipe)
+    changes: dict[str, Any] = {"config": config.settings(), "recipe": config.recipe, "protocol": config.protocol}
+    made = synthetic.record("digits", config.model, config.seed, **changes)
     made["dataset"] |= {"key": dataset.key, "name": dataset.name, "published": dataset.published}
     made["dataset"]["place"] = str(dataset.own_folder or "")
     entry = read_entry(synthetic.write(runs, made) / "record.json", "run")
@@ -111,3 +112,23 @@ def test_training_on_begins_from_the_checkpoint(place: Path) -> None:
     assert again.own_folder == dataset.own_folder
     assert asked.weights == str((entry.folder / "checkpoint.pt").absolute())
     assert (asked.size, asked.out) == (config.size, Path("the runs"))
+
+
+def test_a_check_is_of_the_images_by_the_same_labels(place: Path) -> None:
+    (place / "the labels.csv").write_text("file,label\n")
+    arguments = ["my photos; rm -rf $HOME", "-model", "swin", "--labels", str(place / "the labels.csv")]
+    dataset, config = parse(folder.DATASET, BACKBONES, arguments)
+    command = commands.check(entry_of(dataset, config))
+    assert command.endswith("folder.py 'my photos; rm -rf $HOME' --labels ~/'the labels.csv' --check")
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "".join(settings)[:20] or "none")
+def test_the_command_of_a_failed_cell_tells_its_settings(place: Path, settings: list[str]) -> None:
+    arguments = ["my photos; rm -rf $HOME", "-model", "swin", "--seed", "4", *settings]
+    dataset, config = parse(folder.DATASET, BACKBONES, arguments)
+    setting = entry_of(dataset, config).setting
+    command = shlex.join(["python", "folder.py", *arguments])
+    assert commands.asks_for(command, setting)
+    assert not commands.asks_for(f"{command} --folds 3", setting)
+    assert not commands.asks_for(f"{command} --class-weights balanced", setting)
+    assert not commands.asks_for(f"{command} --lr", setting)

@@ -241,6 +241,7 @@ def five_folds(runs: Path, backbone: str, right: list[int], images: int = 20) ->
         run = synthetic.write_outcome(runs, "dtd", backbone, 0, outcome, config={"folds": 5, "fold": fold})
         record = json.loads((run / "record.json").read_text())
         record["dataset"] |= {"division": "d" * 64, "test_part": f"{fold}" * 64}
+        record["dataset"]["counts"] |= {"available": 4 * images, "train": 3 * images, "val": images}
         (run / "record.json").write_text(json.dumps(record))
 
 
@@ -291,6 +292,52 @@ def test_folds_are_enough_trainings_for_a_claim(ran: Path) -> None:
 def test_the_variance_over_folds_is_corrected() -> None:
     """Nadeau & Bengio 2003, equation 9: of ten folds, 1/10 + 1/9 of the folds' variance."""
     first, second = np.linspace(0.7, 0.9, 10), np.linspace(0.6, 0.7, 10)
-    found = statistics.over_folds(first.tolist(), second.tolist())
+    found = statistics.over_folds(first.tolist(), second.tolist(), 1 / 9)
     assert found.variance == pytest.approx(np.var(first - second, ddof=1) * (1 / 10 + 1 / 9))
     assert found.freedom == 9
+
+
+def test_fewer_images_to_train_on_make_the_variance_over_folds_larger(tmp_path: Path) -> None:
+    """Of 20 that are tested for 10 that were trained on, the ratio is 2 in place of 1/4."""
+    five_folds(tmp_path, "swin", [18, 17, 18, 17, 18])
+    five_folds(tmp_path, "resnet", [14, 11, 15, 11, 14])
+    of = cells(tmp_path)
+
+    def on_ten(cell: Repeats) -> Repeats:
+        (run,) = cell.runs
+        return replace(cell, runs=(replace(run, folds=tuple(replace(fold, used_images=10) for fold in run.folds)),))
+
+    few = {name: on_ten(cell) for name, cell in of.items()}
+    differences = np.subtract([18, 17, 18, 17, 18], [14, 11, 15, 11, 14]) / 20
+    deviation = np.std(differences, ddof=1) * np.sqrt(1 / 5 + 2)
+    over_folds = 2 * stats.t.sf(differences.mean() / deviation, 4)
+    assert outcomes.compare(few["swin"], few["resnet"]).p == pytest.approx(over_folds)
+    assert outcomes.marks(few)[0]["resnet"] == "tied"
+    assert outcomes.marks(of)[0]["resnet"] == ""
+
+
+def test_folds_of_two_machines_have_no_speed_in_common(tmp_path: Path) -> None:
+    five_folds(tmp_path, "convnext", [18, 17, 18, 17, 18])
+    five_folds(tmp_path, "mobilenet", [17, 17, 17, 17, 17])
+    for path in tmp_path.glob("*/mobilenet/*/record.json"):
+        record = json.loads(path.read_text())
+        if record["config"]["fold"] == 5:
+            path.write_text(json.dumps(record | {"plan": record["plan"] | {"device_name": "Apple M1"}}))
+    advice = build(collect(tmp_path), tmp_path)["groups"][0]["budgets"][0]["advice"]
+    assert any("GMACs an image" in line for line in advice["more"])
+    assert not any("images/s" in line for line in advice["more"])
+
+
+def test_what_lacks_a_fold_is_among_what_is_missing(tmp_path: Path) -> None:
+    five_folds(tmp_path, "swin", [18, 17, 18, 17, 18])
+    five_folds(tmp_path, "resnet", [10, 11, 10, 9])
+    made = build(collect(tmp_path), tmp_path)
+    advice = made["groups"][0]["budgets"][0]["advice"]
+    assert advice["headline"].startswith("Only swin has a result so far: 88.0 % of 100 images right")
+    first = advice["commands"][0]
+    assert first["why"] == "What is missing, 1 cross-validation (1 not finished)"
+    assert " --models resnet --seeds 0 --folds 5 " in first["command"]
+    for run in tmp_path.glob("*/swin/*"):
+        shutil.rmtree(run)
+    (alone,) = build(collect(tmp_path), tmp_path)["unranked"]
+    assert " --models resnet --seeds 0 --folds 5 " in alone["command"]
