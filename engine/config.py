@@ -6,7 +6,7 @@ import argparse
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
 from importlib.util import find_spec
 from itertools import takewhile
@@ -419,11 +419,7 @@ def parse(
     elif dataset.own and values["check"]:
         values["model"] = ""
     else:
-        look = " (or --check alone, which looks at the images)" if dataset.own else ""
-        raise UserError(
-            f"the following arguments are required: -model/--model, one of {', '.join(known)}{look}. See python "
-            f"{dataset.script_name}.py --help"
-        )
+        raise UserError(_without_a_backbone(dataset, known))
     check_weights(values["weights"])
     if values["weights"] not in WEIGHTS and Path(values["weights"]).is_file():
         values["weights"] = str(Path(values["weights"]).absolute())
@@ -504,6 +500,13 @@ def _parser(dataset: Dataset | Choice, known: Mapping[str, Backbone]) -> Parser:
             continue
         parser.add_argument(*f.metadata["names"], **options)
     return parser
+
+
+def _without_a_backbone(dataset: Dataset, known: Iterable[str]) -> str:
+    """The message for a command line that names none."""
+    look = " (or --check alone, which looks at the images)" if dataset.own else ""
+    needed = f"the following arguments are required: -model/--model, one of {', '.join(known)}{look}"
+    return f"{needed}. See python {dataset.script_name}.py --help"
 
 
 def _destination(choice: Choice | None) -> str:

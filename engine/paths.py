@@ -17,7 +17,8 @@ def script_path(name: str) -> str:
     A command that is printed so can be copied in any folder.
     """
     running = Path(sys.argv[0])
-    return str(running.with_name(name)) if running.resolve().parent == PROJECT else name
+    ours = running.name and running.resolve().parent == PROJECT
+    return str(running.with_name(name)) if ours else name
 
 
 def user_cache() -> Path:

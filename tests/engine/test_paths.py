@@ -49,3 +49,6 @@ def test_a_script_is_called_as_the_running_one_was(monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(PROJECT)
     monkeypatch.setattr(sys, "argv", ["grid.py"])
     assert script_path("folder.py") == "folder.py"
+    monkeypatch.chdir(PROJECT / "docs")
+    monkeypatch.setattr(sys, "argv", [""])  # of an interpreter that was given no script
+    assert script_path("folder.py") == "folder.py"
