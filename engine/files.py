@@ -103,6 +103,7 @@ def locked(path: Path, meanwhile: str) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
+            path.touch()  # where no file can be made, as in /proc, it is told to be held, and nobody would release it
             print(one_line(f"{meanwhile}: waiting for it"), file=sys.stderr, flush=True)
             while not lock.is_locked:
                 alive("waiting for another process")

@@ -79,3 +79,10 @@ def test_json_that_is_none_has_a_reason(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "state.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"."):
         files.read_json(tmp_path / "state.json")
+
+
+@pytest.mark.skipif(not Path("/proc/1").is_dir(), reason="no such file system here")
+@pytest.mark.timeout(20)
+def test_a_lock_that_can_t_be_made_is_not_waited_for() -> None:
+    with pytest.raises(OSError, match="No such file"), files.locked(Path("/proc/1/x.lock"), "another is at it"):
+        pass
