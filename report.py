@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.cli import Help, Parser, folder, importing, run_command, whole
-from engine.console import say
+from engine.console import say, wrapped
 from engine.errors import RunError, UserError, counted
 from engine.files import check_output
 from engine.paths import nearest_existing, writable
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs, out, thumbnails = options.runs, options.out, not options.no_thumbnails
         try:
             if options.serve is None:
-                say(*lines(make(runs, out, thumbnails), out), go_on=True)
+                say(*wrapped(lines(make(runs, out, thumbnails), out)), go_on=True)
             else:
                 from reporting.serve import serve
 

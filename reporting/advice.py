@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from textwrap import shorten
 from typing import Any, TypedDict
 
 from common import BACKBONES
@@ -154,7 +155,14 @@ def _guesses(found: OneDataset, group: ComparableGroup) -> tuple[str, list[str],
     """Where nothing is better than guessing."""
     best = found.ordered[0]
     verdict = "No" if found.means[best] <= found.chance.share + EQUAL else "Not clearly"
-    which = best if len(found.cells) == 1 else f"{best}, the best of {len(found.cells)} backbones,"
+    which = best
+    if len(found.cells) > 1:
+        equal = [name for name in found.ordered if found.means[best] - found.means[name] < EQUAL]
+        which = (
+            f"{best}, the best of {len(found.cells)} backbones,"
+            if len(equal) == 1
+            else f"{best}, as {listed(equal[1:])},"
+        )
     if group.setting.weights == "none":
         advice = (
             "These began from random weights, which takes far more images and epochs: begin from pretrained ones, that "
@@ -359,7 +367,7 @@ def _lacking(found: OneDataset, group: ComparableGroup, budget: str, begun: Sequ
     reasons = [f"{name}, seed {seed}, failed: {why}" for (name, seed), why in broken.items() if why]
     parts = [f"{name} has {len(have[name])} of {FEWEST_SEEDS} trainings" for name in found.short]
     parts += [f"{len(broken) - len(reasons)} not finished"] if len(broken) > len(reasons) else []
-    parts += [reasons[0][:LONGEST_REASON]] if reasons else []
+    parts += [shorten(reasons[0], LONGEST_REASON, placeholder="...")] if reasons else []
     parts += [f"and {len(reasons) - 1} more failed"] if len(reasons) > 1 else []
     what = "cross-validation" if example.folds else "run"
     why = f"What is missing, {counted(runs, what)} ({'; '.join(parts)})"
@@ -391,7 +399,7 @@ def unranked(begun: Sequence[Unfinished]) -> list[Command]:
         models = list(dict.fromkeys(each.backbone for each in several))
         reasons = [each.failed for each in several if each.failed]
         why = f"{example.name}: {counted(len(several), 'run')} not finished"
-        why += f" ({reasons[0][:LONGEST_REASON]})" if reasons else ""
+        why += f" ({shorten(reasons[0], LONGEST_REASON, placeholder='...')})" if reasons else ""
         more = ["--retry-failed"] if reasons else []
         command = commands.grid(example, models, {each.seed for each in several}, *more)
         lines += _command(why, command)

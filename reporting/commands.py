@@ -109,6 +109,7 @@ def _flags(entry: Entry, without: Collection[str]) -> Iterator[str]:
         if options.get("action") != "store_true":
             is_path = options.get("type") in PATHS and "/" in str(value)
             values = value if isinstance(value, tuple) else (value,)
+            values = values[:1] if name == "size" and len(set(values)) == 1 else values  # a square
             yield from (_path(str(each)) if is_path else shlex.quote(str(each)) for each in values)
 
 
