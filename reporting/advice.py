@@ -161,7 +161,7 @@ def _guesses(found: OneDataset, group: ComparableGroup) -> tuple[str, list[str],
         which = (
             f"{best}, the best of {len(found.cells)} backbones,"
             if len(equal) == 1
-            else f"{best}, as {listed(equal[1:])},"
+            else f"{best}, like {listed(equal[1:])},"
         )
     if group.setting.weights == "none":
         advice = (
