@@ -19,7 +19,8 @@ import folder
 from common import BACKBONES, Dataset
 from engine.cli import at_home, nearest, without_quotes
 from engine.cli import folder as folder_path
-from engine.config import FLAGS, Config, asked, check_weights, find_backbone, parse
+from engine.command_line import check_weights, find_backbone, parse
+from engine.config import FLAGS, Config, asked
 from engine.data.declaration import datasets_of
 from engine.data.file_kinds import visible
 from engine.data.place import place_among

@@ -27,7 +27,8 @@ from benchmarks.recipes import lite0
 from benchmarks.setting import Setting
 from benchmarks.speed import describe
 from common import BACKBONES, Backbone, WeightsFile
-from engine.config import Config, parse
+from engine.command_line import parse
+from engine.config import Config
 from engine.data.part import Part
 from engine.errors import RunError
 from engine.paths import PROJECT

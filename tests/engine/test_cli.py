@@ -21,7 +21,7 @@ import report
 import split
 from common import BACKBONES
 from engine.cli import Help, Parser, Several, folder, run_command
-from engine.config import parse
+from engine.command_line import parse
 from engine.errors import UserError
 from engine.paths import PROJECT
 

@@ -12,7 +12,8 @@ import breakhis
 import digits
 import folder
 from common import BACKBONES, Choice, Dataset
-from engine.config import FLAGS, MACHINE, PLACE, SETTING, WHAT, Config, asked, asked_settings, in_words, parse
+from engine.command_line import parse
+from engine.config import FLAGS, MACHINE, PLACE, SETTING, WHAT, Config, asked, asked_settings, in_words
 from engine.errors import UserError
 from engine.paths import PROJECT
 from tests import toy

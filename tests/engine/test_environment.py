@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from common import BACKBONES
-from engine.config import asked, parse
+from engine.command_line import parse
+from engine.config import asked
 from engine.environment import environment, without_secrets
 from engine.paths import with_home, without_home
 from tests import toy

@@ -12,7 +12,8 @@ import pytest
 import folder
 import grid
 from common import BACKBONES
-from engine.config import Config, parse
+from engine.command_line import parse
+from engine.config import Config
 from engine.errors import UserError
 from engine.paths import PROJECT
 from grids.cells import find_budgets, find_datasets, find_models, find_seeds, places_to_make

@@ -92,8 +92,7 @@ def test_three_seeds_at_half_of_two_classes_are_no_better_than_guessing(tmp_path
         photos(tmp_path, name, 50, 50, 50, backbone=NOTHING, config={"weights": "none"})
     advice = advised(tmp_path)
     assert advice["headline"] == (
-        "No better than guessing: convnext, like swin, has 50.0 % of 100 test images right (average of 3 "
-        "trainings)."
+        "No better than guessing: convnext, like swin, has 50.0 % of 100 test images right (average of 3 trainings)."
     )
     assert advice["more"][0] == "Guessing among 2 classes gives 50.0 %."
     assert "begin from pretrained ones" in advice["more"][1]

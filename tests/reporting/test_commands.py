@@ -11,7 +11,8 @@ import folder
 import grid
 from common import BACKBONES
 from datasets import DATASETS
-from engine.config import Config, parse
+from engine.command_line import parse
+from engine.config import Config
 from engine.data.declaration import Dataset
 from engine.paths import PROJECT
 from grids.cells import key_of

@@ -19,7 +19,7 @@ from torchvision.models import VisionTransformer, WeightsEnum
 import digits
 from common import BACKBONES, Backbone, WeightsFile, build_model
 from engine.code_hash import code_of
-from engine.config import find_backbone
+from engine.command_line import find_backbone
 from engine.data.batches import Batches
 from engine.data.declaration import ReadOptions
 from engine.errors import UserError

@@ -63,7 +63,7 @@ def test_cut_off_right_after_its_last_checkpoint_a_run_still_has_all_events(
 def test_without_the_package_the_line_to_install_it_is_given(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("engine.config.find_spec", lambda name: None)
+    monkeypatch.setattr("engine.command_line.find_spec", lambda name: None)
     assert command(f"{QUICK} --tensorboard") == 2
     assert "pip install 'tensorboard>=2.16.2'" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

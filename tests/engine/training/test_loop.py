@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.config import parse
+from engine.command_line import parse
 from engine.data.batches import Batches
 from engine.device import random_state, set_random_state
 from engine.errors import RunError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.config import parse
+from engine.command_line import parse
 from engine.models.structure import freeze_body
 from engine.run import resolve_recipe
 from engine.training.recipe import RECIPES, WARM_UP, Recipe, balanced_weights, cosine, decay_groups, default_epochs
