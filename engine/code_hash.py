@@ -29,7 +29,6 @@ MAKES_NUMBERS = (
     "engine/models/structure.py",
     "engine/models/weights.py",
     "engine/training",
-    "engine/metrics.py",
 )
 
 

@@ -10,8 +10,8 @@ from typing import Any, TypedDict
 
 from common import BACKBONES
 from engine.errors import counted
-from engine.metrics import METRICS
 from engine.records.schema import CHECKPOINT
+from engine.training.metrics import METRICS
 from reporting import commands, folds
 from reporting.chance import balanced_accuracy
 from reporting.comparable import ComparableGroup, Repeats, in_order, not_to_be_ranked

@@ -14,7 +14,7 @@ import numpy as np
 from common import BACKBONES
 from datasets import DATASETS, PUBLISHED
 from engine.config import in_words
-from engine.metrics import MEANS_OF_FOLDS, METRICS
+from engine.training.metrics import MEANS_OF_FOLDS, METRICS
 from engine.training.recipe import RECIPES
 from reporting.entry import ALL_IMAGES, Budget, Entry, Setting, Version, one_budget_each
 from reporting.folds import pool

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.config import FLAGS, MOST_FOLDS, asked, asked_settings, in_words
-from engine.metrics import METRICS, Metric, of_confusion
 from engine.paths import without_home
 from engine.records.identity import codes_of, saw_test_images
 from engine.records.printed import seen_in_words
 from engine.records.schema import COSTS, ERRORS, HISTORY, PREDICTIONS, Cost, RecordError, Status, read_record
+from engine.training.metrics import METRICS, Metric, of_confusion
 from reporting.fields import LONGEST_PATH, number, option, shortened, text, whole
 from reporting.record_row import row_of
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.metrics import of_confusion, pooled
+from engine.training.metrics import of_confusion, pooled
 from reporting import commands
 from reporting.entry import ALL_IMAGES, Entry, Results, reported_costs, reported_metrics
 from reporting.words import listed

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from engine.files import DAMAGED_ARRAYS, read_small
-from engine.metrics import Predictions
 from engine.records.schema import ERRORS, PREDICTIONS
+from engine.training.metrics import Predictions
 from reporting.entry import Entry
 from reporting.fields import clean, shortened
 from reporting.files import MIB, arrays

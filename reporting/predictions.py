@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.files import read_small
-from engine.metrics import METRICS, Predictions
 from engine.records.schema import PREDICTIONS
+from engine.training.metrics import METRICS, Predictions
 from reporting.entry import Entry
 from reporting.fields import clean
 from reporting.files import LARGEST_ARRAYS, MIB, arrays

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.config import FLAGS
-from engine.metrics import METRICS
 from engine.records.identity import codes_of
 from engine.records.schema import COSTS
+from engine.training.metrics import METRICS
 from reporting.fields import LARGEST_NUMBER, LONGEST_LIST, shortened
 
 COUNTS = ("available", "train", "val", "test")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.metrics import METRICS
+from engine.training.metrics import METRICS
 from reporting.entry import ALL_IMAGES, Budget
 
 Shown = Mapping[str, Any]  # a part of the report that build.py makes

@@ -45,7 +45,7 @@ ADDED = {
         '    "mobile": Backbone("mobilenet_v3_small", "MobileNet_V3_Small_Weights.IMAGENET1K_V1", "classifier.3"),\n',
     ),
     "metric": Edit(
-        "engine/metrics.py",
+        "engine/training/metrics.py",
         '    "nll": Metric(',
         '    "error_rate": Metric(\n'
         '        "error rate", "of wrong predictions", lambda predictions: float(1 - predictions.correct.mean()), 2\n'
@@ -73,7 +73,7 @@ ADDED = {
 }
 TABLES = [  # tests of what the tables hold
     "engine/test_config.py",
-    "engine/test_metrics.py",
+    "engine/training/test_metrics.py",
     "engine/records/test_schema.py",
     "engine/training/test_recipe.py",
     "reporting/test_collect.py",

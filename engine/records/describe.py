@@ -17,10 +17,10 @@ from engine.data.batches import Batches
 from engine.data.declaration import Dataset
 from engine.data.images import DECODER, resize
 from engine.data.part import PARTS, Part, RawSplits, Splits
-from engine.metrics import Labels, Logits, Predictions, evaluate
 from engine.models.backbone import Backbone
 from engine.models.weights import Weights
 from engine.paths import without_home
+from engine.training.metrics import Labels, Logits, Predictions, evaluate
 from engine.training.plan import Plan
 from engine.training.recipe import Recipe
 from engine.training.state import State

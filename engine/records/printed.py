@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from engine.errors import agreeing, counted
-from engine.metrics import MEANS_OF_FOLDS, METRICS, of_confusion, pooled
 from engine.records.identity import other_codes, saw_test_images
+from engine.training.metrics import MEANS_OF_FOLDS, METRICS, of_confusion, pooled
 
 RECORD_LINE = "record     "  # what comes before the folder of a run
 # the parts of the code that a record has hashes of

@@ -19,7 +19,7 @@ from engine.cli import run_command
 from engine.data.declaration import Protocol
 from engine.errors import reason_of
 from engine.files import is_sealed, read_json
-from engine.metrics import METRICS
+from engine.training.metrics import METRICS
 from engine.training.recipe import RECIPES, default_epochs
 
 SCHEMA = 2  # raised when a field of record.json changes its meaning

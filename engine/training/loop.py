@@ -17,9 +17,9 @@ from engine.data.batches import Batches, Resident
 from engine.device import free_memory, random_state, set_random_state
 from engine.errors import DivergedError, out_of_memory
 from engine.heartbeat import stop_asked_for
-from engine.metrics import METRICS, Predictions
 from engine.models.structure import set_train_mode, trains_batch_norm
 from engine.training.meters import Clock, energy_joules
+from engine.training.metrics import METRICS, Predictions
 from engine.training.plan import Plan
 from engine.training.recipe import Recipe, Stage
 from engine.training.saving import Checkpointer, Saver, StateDict, copy_of, restore, resumed, take_snapshot

@@ -21,10 +21,10 @@ from torchvision.models import VisionTransformer
 import common
 from common import Dataset, Part, RawSplits, ReadOptions
 from engine.config import asked_settings
-from engine.metrics import evaluate
 from engine.records.identity import codes_of
 from engine.records.schema import json_schema
 from engine.training.loop import fit, predict
+from engine.training.metrics import evaluate
 from engine.training.plan import Plan
 from tests import toy
 from tests.conftest import Command, only_run

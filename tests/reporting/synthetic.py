@@ -20,8 +20,8 @@ from common import BACKBONES, Dataset
 from datasets import DATASETS, PUBLISHED
 from engine.config import FLAGS
 from engine.files import digest
-from engine.metrics import evaluate
 from engine.records.schema import SCHEMA
+from engine.training.metrics import evaluate
 
 Record = dict[str, Any]
 

@@ -10,7 +10,7 @@ import pytest
 
 import grid
 import report
-from engine.metrics import evaluate
+from engine.training.metrics import evaluate
 from reporting.build import build
 from reporting.chance import Chance, beats_chance, chance_of
 from reporting.collect import collect

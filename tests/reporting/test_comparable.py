@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.metrics import evaluate
+from engine.training.metrics import evaluate
 from engine.training.recipe import RECIPES
 from reporting import comparable
 from reporting.collect import collect

@@ -19,8 +19,8 @@ import pytest
 
 import report
 from datasets import PUBLISHED
-from engine.metrics import METRICS
 from engine.records.schema import COSTS, Cost
+from engine.training.metrics import METRICS
 from reporting import cells
 from reporting.build import build
 from reporting.collect import collect

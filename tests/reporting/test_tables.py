@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from engine.config import FLAGS
-from engine.metrics import METRICS
 from engine.records.schema import COSTS
+from engine.training.metrics import METRICS
 from reporting.build import build
 from reporting.collect import collect
 from reporting.costs import geometric_mean

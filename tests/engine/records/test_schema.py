@@ -14,7 +14,6 @@ import jsonschema
 import pytest
 
 import engine.run
-from engine.metrics import METRICS
 from engine.paths import PROJECT
 from engine.records.identity import identity_of, matches
 from engine.records.schema import (
@@ -31,6 +30,7 @@ from engine.records.schema import (
     json_schema,
     read_record,
 )
+from engine.training.metrics import METRICS
 from engine.training.plan import Plan
 from engine.training.recipe import default_epochs
 from tests.conftest import Command, only_run

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from engine.metrics import METRICS, Predictions, evaluate
+from engine.training.metrics import METRICS, Predictions, evaluate
 
 # scikit-learn warns where a metric is undefined or a class is missing; no user should see that
 pytestmark = pytest.mark.filterwarnings("error")
