@@ -38,21 +38,18 @@ from engine.errors import (
 )
 from engine.paths import script_path
 from engine.readers.class_folders import (
-    Listing,
     alike,
     by_composed_name,
     check_unused,
     class_part,
-    folder_of_folders,
-    folders_in,
     group_of,
-    helpers_in,
     list_classes,
     split_listed,
 )
 from engine.readers.label_file import read_labelled
 from engine.readers.label_table import require_label_file
 from engine.readers.layout import layout_notes
+from engine.readers.walk import Listing, folder_of_folders, folders_in, helpers_in
 
 VALIDATION = ("val", "valid", "validation")
 NEARLY = ("train", "training", "test", "testing", *VALIDATION)  # in capitals or not: names that people give to parts

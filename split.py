@@ -30,10 +30,11 @@ from engine.data.split_output import FORMAT, SPLIT_FILE, check_apart, check_outp
 from engine.data.splits import fewest_names, split_groups, split_hash, split_names
 from engine.errors import UserError, counted, disk_errors_explained, listed, one_line
 from engine.paths import why_no_name
-from engine.readers.class_folders import Listing, alike, by_kind, check_unused, group_of, list_classes
+from engine.readers.class_folders import alike, by_kind, check_unused, group_of, list_classes
 from engine.readers.label_file import Labelled, list_labelled
 from engine.readers.label_table import require_label_file
 from engine.readers.layout import layout_notes
+from engine.readers.walk import Listing
 
 
 def parser() -> Parser:

@@ -12,9 +12,10 @@ from engine.data.names import loose
 from engine.data.part import Part, RawSplits
 from engine.data.splits import fewest_names, split_groups
 from engine.errors import Refuse, UserError, agreeing, counted, listed, one_line, raised, refusing
-from engine.readers.class_folders import Files, alike, check_unused, class_part, split_classes
+from engine.readers.class_folders import alike, check_unused, class_part, split_classes
 from engine.readers.label_table import LabelTable, Row, in_order, read_label_table
 from engine.readers.layout import layout_notes, stem_of
+from engine.readers.walk import Files
 
 MOST_SHOWN = 120  # letters of a path that a list has, in a message
 
