@@ -29,7 +29,8 @@ ORDER = (
     ("<datasets>", "folder"),
     ("datasets",),
     ("grids", "reporting"),
-    ("grid", "report", "split"),
+    ("ranking",),
+    ("grid", "rank", "report", "split"),
     ("benchmarks",),
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
@@ -43,7 +44,7 @@ MOST_MODULES = 14  # side by side in engine/
 def modules() -> dict[str, Path]:
     """Every module of the project, without the tests."""
     files = [*PROJECT.glob("*.py")]
-    for package in ("engine", "grids", "reporting", "benchmarks"):
+    for package in ("engine", "grids", "ranking", "reporting", "benchmarks"):
         files += (PROJECT / package).rglob("*.py")
     return {".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
 

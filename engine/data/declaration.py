@@ -19,7 +19,7 @@ Declared = TypeVar("Declared")
 AUGMENTS = ("trivial", "none")
 LARGEST_SIDE = 4096  # pixels
 LONGEST_KEY = 100  # letters
-TAKEN_KEYS = ("grid",)  # folders of other things under runs/
+TAKEN_KEYS = ("grid", "rank")  # folders of other things under runs/
 
 
 def declared(kind: type[Declared]) -> type[Declared]:

@@ -31,6 +31,7 @@ RECORD, HISTORY, SPLIT = "record.json", "history.csv", "split.json"
 CHECKPOINT, PREDICTIONS, ERRORS = "checkpoint.pt", "predictions.npz", "errors.npz"
 PREVIOUS = "checkpoint.previous.pt"  # the save before the last, while a run lasts
 GRID_FOLDER = "grid"
+RANK_FOLDER = "rank"
 
 BUSY = "another process is at this run already"  # how a run says so, for whoever reads its last lines
 
