@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from engine.console import size_text
 from engine.data.declaration import Dataset
-from engine.models.backbone import Backbone, WeightsFile
+from engine.models.backbone import Backbone, WeightsFile, stated_top1
 
 
 def dataset_table(datasets: Iterable[Dataset]) -> str:
@@ -56,13 +56,13 @@ def backbone_table(backbones: Mapping[str, Backbone]) -> str:
     for name, backbone in backbones.items():
         parameters = sum(parameter.numel() for parameter in backbone.build().parameters())
         pretrained = backbone.pretrained if backbone.weights else None
+        top1 = pretrained and stated_top1(pretrained)
         if pretrained is None:
-            theirs, weights, top1 = backbone.builder_name, "none", None
+            theirs, weights = backbone.builder_name, "none"
         elif isinstance(pretrained, WeightsFile):
-            theirs, weights, top1 = f"(package {name})", pretrained.name, pretrained.top1
+            theirs, weights = f"(package {name})", pretrained.name
         else:
             theirs, weights = backbone.builder_name, str(pretrained)
-            top1 = pretrained.meta["_metrics"]["ImageNet-1K"]["acc@1"]
         accuracy = "not stated" if top1 is None else f"{top1:.2f}"
         rows.append((f"`{name}`", theirs, f"`{weights}`", f"{parameters / 1e6:.1f}", accuracy))
     return _markdown(rows)

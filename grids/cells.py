@@ -9,7 +9,7 @@ import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import Field, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from engine.records.printed import fold_words
 
 OWN = {"model", "seed", "shots", "fraction", "data_dir", "rerun"}  # the flags that grid.py has in a form of its own
 NOT_FOR_GRIDS = {"check"}
+PASSED_ON = tuple(name for name in FLAGS if name not in OWN | NOT_FOR_GRIDS)
 
 
 @dataclass(frozen=True)
@@ -96,20 +97,20 @@ def key_of(dataset: str, version: str, config: Mapping[str, Any]) -> str:
     return json.dumps({"dataset": dataset, "version": version, "asked": asked(config)}, sort_keys=True, default=str)
 
 
-def add_script_flags(parser: argparse.ArgumentParser) -> None:
-    """The scripts' flags, as Config defines them, for all cells; one that is not given is absent from the result."""
+def add_script_flags(parser: argparse.ArgumentParser, names: Sequence[str] = PASSED_ON, whose: str = "cell") -> None:
+    """The scripts' flags of these fields of Config, for all cells; one that is not given is absent from the result."""
     words = defaultdict(lambda: "the dataset's", data_dir="data/<script>")
-    group = parser.add_argument_group("flags of every cell, as the datasets' scripts take them")
-    for f in _passed_on():
+    group = parser.add_argument_group(f"flags of every {whose}, as the datasets' scripts take them")
+    for f in map(FLAGS.__getitem__, names):
         options = dict(f.metadata["options"], dest=f.name, default=argparse.SUPPRESS)
         options["help"] = options["help"].format_map(words | {"default": f.default})
         group.add_argument(*f.metadata["names"], **options)
 
 
-def script_flags(options: argparse.Namespace) -> list[str]:
-    """Return the flags that were given, to be passed on."""
+def script_flags(options: argparse.Namespace, names: Sequence[str] = PASSED_ON) -> list[str]:
+    """Those of these flags that were given, to be passed on."""
     given = []
-    for f in _passed_on():
+    for f in map(FLAGS.__getitem__, names):
         if not hasattr(options, f.name):
             continue
         value = getattr(options, f.name)
@@ -117,10 +118,6 @@ def script_flags(options: argparse.Namespace) -> list[str]:
         if f.metadata["options"].get("action") != "store_true":
             given += [str(part) for part in (value if isinstance(value, list) else [value])]
     return given
-
-
-def _passed_on() -> list[Field[Any]]:
-    return [f for name, f in FLAGS.items() if name not in OWN | NOT_FOR_GRIDS]
 
 
 def make_cells(

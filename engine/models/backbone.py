@@ -154,6 +154,14 @@ class Backbone:
         raise UserError(f"{name} can't take images of {size[0]}x{size[1]} pixels: {fix}.\nUse {flag}.")
 
 
+def stated_top1(weights: WeightsEnum | WeightsFile) -> float | None:
+    """Top-1 accuracy on ImageNet-1k, percent, as the authors of the weights state it; None where they do not."""
+    if isinstance(weights, WeightsFile):
+        return weights.top1
+    stated: dict[str, float] = weights.meta.get("_metrics", {}).get("ImageNet-1K", {})
+    return stated.get("acc@1")
+
+
 def _resolved(name: str, what: str, expected: str) -> Any:
     """What is imported by that name. Raises UserError where it can't be."""
     try:

@@ -1,0 +1,122 @@
+"""What the command line asks for -> one dataset, and the backbones that can be scored on it, with their weights."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import BACKBONES
+from datasets import DATASETS
+from engine.cli import nearest
+from engine.config import FLAGS
+from engine.errors import UserError, listed
+from engine.paths import with_home
+from grids.cells import Cell, Chosen, check_members, find_datasets, make_cells, script_flags
+
+# of the scripts' flags: those that say what is run on what, and how. What ends a stage, or tries learning rates, has no
+# place in runs whose epochs are counted
+PASSED_ON = (
+    *("batch_size", "epochs", "weights", "size", "augment", "class_weights", "select"),
+    *("device", "precision", "compile", "plan", "deterministic"),
+    *("labels", "cache_dir", "no_cache", "out", "allow_partial"),
+)
+OWN = ("seed", "shots", "fraction", "data_dir")  # that cells have in a form of their own
+RECIPE = ("--recipe", "cosine")  # what is fine-tuned by: its learning rate comes down within the epochs that it is given
+FEWEST = 2  # backbones, of which one can be the better
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A backbone on the dataset, as its script would fine-tune it in full."""
+
+    name: str
+    cell: Cell
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: of which dataset, and with which flags of its script."""
+
+    chosen: Chosen
+    flags: tuple[str, ...]  # of every run, beside the recipe
+    seed: int
+    budget: tuple[str, str]  # of training images, as grids.cells.find_budgets() has it
+    data_dir: Path | None
+
+    def cell(self, model: str, *more: str) -> Cell:
+        """The run of a backbone with the recipe cosine, and `more` flags. UserError: its script would refuse it."""
+        flags = [*RECIPE, *self.flags, *more]
+        return make_cells([self.chosen], [model], [self.seed], [self.budget], flags, self.data_dir)[0]
+
+
+def find_question(options: argparse.Namespace) -> Question:
+    """What the command line asks."""
+    given = vars(options)
+    if "shots" in given and "fraction" in given:
+        raise UserError("--shots and --fraction both say how many training images there are. Give one of them.")
+    budget = next(((name, str(given[name])) for name in ("shots", "fraction") if name in given), ("all", ""))
+    flags = tuple(script_flags(options, PASSED_ON))
+    seed = given.get("seed", FLAGS["seed"].default)
+    return Question(find_one(options.data), flags, seed, budget, given.get("data_dir"))
+
+
+def find_one(text: str) -> Chosen:
+    """The dataset of that name, or the images in the folder of that path."""
+    try:
+        found = find_datasets([text])
+    except UserError as problem:
+        if Path(with_home(text)).is_dir():
+            found = find_datasets([f"folder:{text}"])
+        elif re.fullmatch(r"\w[\w-]*", text) or "folder:" in text or text.endswith(".py"):
+            raise UserError(str(problem).replace("folder:DIR", "a folder of images")) from None
+        else:
+            raise UserError(
+                f"{text}: no such folder, and no dataset's name.{nearest(text, DATASETS, 0.6)} Expected a folder of "
+                f"images, with a folder for each class in it, or one of {', '.join(DATASETS)}."
+            ) from None
+    if len(found) > 1:
+        names = [f"{each.dataset.script_name}:{each.dataset.flags.split()[-1]}" for each in found if each.dataset.flags]
+        named = f", such as {names[0]}" if names else ""
+        raise UserError(f"{text} names {len(found)} datasets, and an order is of one. Name one{named}.")
+    return found[0]
+
+
+def find_candidates(question: Question, models: Sequence[str]) -> tuple[list[Candidate], dict[str, str]]:
+    """The backbones that can take such images, and why others can't, by name. UserError: fewer than FEWEST can."""
+    candidates, left_out = [], {}
+    for model in models:
+        try:
+            cell = question.cell(model)
+            check_members([model], cell.config.weights)
+        except UserError as problem:
+            left_out[model] = str(problem)
+        else:
+            candidates.append(Candidate(model, cell))
+    require_enough([candidate.name for candidate in candidates], left_out)
+    return candidates, left_out
+
+
+def require_enough(names: Sequence[str], left_out: Mapping[str, str]) -> None:
+    """Raise UserError where fewer than FEWEST backbones are left, with what is wrong with the others."""
+    if len(names) >= FEWEST:
+        return
+    reasons = dict.fromkeys(left_out.values())
+    if len(reasons) == 1 and not names:  # the same is wrong with all: it is of the command or the data
+        raise UserError(next(iter(reasons)))
+    if not left_out:
+        more = next(name for name, backbone in BACKBONES.items() if backbone.published and name not in names)
+        raise UserError(
+            f"{' and '.join(names)} alone can't be ranked: an order takes at least {FEWEST} backbones. Name more, such "
+            f"as --models {' '.join(names)} {more}, or all."
+        )
+    lines = [f"{name}: {first_sentence(reason)}" for name, reason in left_out.items()]
+    kept = f"only {names[0]} can be scored" if names else "no backbone can be scored"
+    raise UserError(f"{kept}, and an order takes at least {FEWEST}:{listed(lines)}\nMend one of these, or name others.")
+
+
+def first_sentence(reason: str) -> str:
+    """The first line of a message, which says what is wrong; what to do follows in others."""
+    return reason.partition("\n")[0].rstrip(":")
