@@ -55,11 +55,12 @@ def medical_words(domain: str) -> list[str]:
 
 def interval_words(interval: Interval, digits: int) -> str:
     """A number with its interval: 0.71 (95 % 0.40 to 0.90)."""
-    value, low, high = (_number(each, digits) for each in (interval.value, interval.low, interval.high))
+    value, low, high = (number(each, digits) for each in (interval.value, interval.low, interval.high))
     return f"{value} (95 % {low} to {high})"
 
 
-def _number(value: float, digits: int) -> str:
+def number(value: float, digits: int) -> str:
+    """A number with so many decimals, and no minus before a 0."""
     return f"{value if abs(value) >= 0.5 * 10**-digits else 0:.{digits}f}"
 
 
@@ -94,15 +95,15 @@ def _prior(assessment: Assessment) -> str:
 
 
 def _loss(regret: Mapping[int, Interval]) -> str:
-    first, three = (_number(regret[k].value, 1) for k in FIRSTS)
-    ends = [f"(95 % {_number(regret[k].low, 1)} to {_number(regret[k].high, 1)})" for k in FIRSTS]
+    first, three = (number(regret[k].value, 1) for k in FIRSTS)
+    ends = [f"(95 % {number(regret[k].low, 1)} to {number(regret[k].high, 1)})" for k in FIRSTS]
     return f"its first loses {first} points to the best {ends[0]}, the best of its first three {three} {ends[1]}"
 
 
 def _prior_loss(prior: Measure) -> str:
     if not prior.regret:
         return ""
-    first, three = (_number(prior.regret[k].value, 1) for k in FIRSTS)
+    first, three = (number(prior.regret[k].value, 1) for k in FIRSTS)
     return f", and by {PRIOR_WORDS} it is {first} and {three}"
 
 

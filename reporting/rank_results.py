@@ -22,7 +22,7 @@ SCORES = ("knn1", "knn5", "probe", "logme", "hscore")
 RANKED, SEARCHED = ".rank.json", ".search.json"  # how the files' names end
 LARGEST = 4 << 20  # bytes of a file: 1,000 backbones have 0.5 MiB
 # what a file can say and a report still shows
-MOST_NOTES, MOST_RESULTS = 50, 200
+MOST_NOTES, MOST_RESULTS = 50, 50
 MISTAKES = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
 
 

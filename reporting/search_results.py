@@ -16,7 +16,7 @@ class Candidate:
     """How a backbone did on a rung."""
 
     name: str
-    score: float | None  # on the validation part, 0 to 1
+    score: float | None  # by the validation part, 0 to 1
     low: float | None  # of its 95 % interval
     high: float | None
     status: str
@@ -58,8 +58,8 @@ def as_search(content: Mapping[str, Any]) -> Search:
 
     return Search(
         budget=_in_words(content.get("budget")),
-        spent_images=maybe(number, content.get("spent_images")),
-        spent_seconds=maybe(number, content.get("spent_seconds")),
+        spent_images=maybe(number, content.get("spent_images", content.get("images"))),
+        spent_seconds=maybe(number, content.get("spent_seconds", content.get("seconds"))),
         full_grid_images=maybe(number, content.get("full_grid_images")),
         rungs=tuple(map(_rung, some(content["rungs"], MOST_RUNGS))),
         recommendation=text(content.get("recommendation") or ""),
@@ -74,18 +74,20 @@ def as_search(content: Mapping[str, Any]) -> Search:
 def _rung(content: Mapping[str, Any]) -> Rung:
     return Rung(
         maybe(number, content.get("epochs")),
-        tuple(
-            Candidate(
-                name=text(each["name"]),
-                score=maybe(number, each.get("score")),
-                low=maybe(number, each.get("low")),
-                high=maybe(number, each.get("high")),
-                status=shortened(str(each.get("status") or "")),
-            )
-            for each in some(content.get("candidates") or [], MOST_BACKBONES)
-        ),
+        tuple(map(_candidate, some(content.get("candidates") or [], MOST_BACKBONES))),
         tuple(text(name) for name in some(content.get("kept") or [], MOST_BACKBONES)),
         shortened(str(content.get("why") or "")),
+    )
+
+
+def _candidate(content: Mapping[str, Any]) -> Candidate:
+    ends = some(content.get("interval") or [content.get("low"), content.get("high")], 2)
+    return Candidate(
+        text(content["name"]),
+        maybe(number, content.get("score")),
+        maybe(number, ends[0]),
+        maybe(number, ends[-1]),
+        shortened(str(content.get("status") or "")),
     )
 
 
