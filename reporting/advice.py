@@ -70,9 +70,9 @@ class Unfinished:
 def unfinished(entries: Iterable[Entry], failed: Iterable[Mapping[str, str]]) -> list[Unfinished]:
     """What began and did not end well: records that say so, and the cells that grid.py keeps as failed.
 
-    A cross-validation that lacks a fold is one of these.
+    A cross-validation that lacks a fold is one of these; a run of a search is not, which rank.py goes on with.
     """
-    entries = list(entries)
+    entries = [entry for entry in entries if not entry.setting.search]
     rankable = [entry for entry in entries if not not_to_be_ranked(entry)]
     found = [
         Unfinished(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import numpy as np
 
 from engine.environment import git_commit
 from engine.errors import counted
-from reporting import advice, cells, comparable, published, ranking
-from reporting.advice import Unfinished
+from reporting import advice, cells, comparable, published, ranking, searches
+from reporting.advice import Advice
+from reporting.before_training import before_training
 from reporting.collect import Collected
 from reporting.comparable import DOMAINS, ComparableGroup, in_order
 from reporting.costs import ShownCells, averages, costs
@@ -26,6 +27,8 @@ from reporting.words import budget_words, capital
 
 SMALL = 250  # cells of a report that shows the learning curves of every budget
 MOST_CONFUSIONS = 600_000  # pairs of classes in all confusion matrices together
+
+Advised = Callable[[ComparableGroup, Budget, Mapping[str, Any]], Advice]  # by the ranking over all datasets
 
 
 def build(collected: Collected, runs: Path, thumbnails: bool = True) -> dict[str, Any]:
@@ -42,6 +45,12 @@ def build(collected: Collected, runs: Path, thumbnails: bool = True) -> dict[str
     skipped = [*collected.skipped, *verified.skipped]
     no_curve: list[dict[str, str]] = []
     begun = advice.unfinished(verified.entries, collected.failed)
+
+    def advised(group: ComparableGroup, budget: Budget, overall: Mapping[str, Any]) -> Advice:
+        if group.setting.search:
+            return searches.advise(group, budget, searches.searches_of(collected.ranked))
+        return advice.advise(group, budget, overall, begun)
+
     return {
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "runs": clean(str(runs)),
@@ -59,13 +68,14 @@ def build(collected: Collected, runs: Path, thumbnails: bool = True) -> dict[str
         # of a claim; "pair": datasets of one about two backbones
         "fewest": {"seeds": FEWEST_SEEDS, "datasets": FEWEST_DATASETS, "pair": FEWEST_SIGNS},
         "most_curves": cells.MOST_CURVES,
-        "groups": [_group(group, limits, skipped, no_curve, begun) for group in groups],
+        "groups": [_group(group, limits, skipped, no_curve, advised) for group in groups],
         "unranked": advice.unranked(begun),  # the commands of what is not finished, where there is no group
         "unfit": [line["run"] for line in verified.unfit],  # those of `apart` that their own files contradict
         "apart": sorted([*apart, *verified.unfit], key=lambda line: line["run"]),
         "skipped": sorted({line["path"]: line for line in reversed(skipped)}.values(), key=lambda line: line["path"]),
         "no_curve": sorted(no_curve, key=lambda line: line["run"]),
         "failed": collected.failed,
+        "before": before_training(collected.ranked, verified.entries),
     }
 
 
@@ -74,7 +84,7 @@ def _group(
     limits: cells.Limits,
     skipped: list[dict[str, str]],
     no_curve: list[dict[str, str]],
-    begun: Sequence[Unfinished],
+    advised: Advised,
 ) -> dict[str, Any]:
     setting = group.setting
     paper = setting.protocol == "paper"
@@ -83,7 +93,7 @@ def _group(
     budgets = []
     for index, budget in enumerate(group.budgets):
         of_budget = {(cell["d"], cell["b"]): cell for cell in shown if cell["budget"] == index}
-        budgets.append(_budget(group, budget, of_budget, models, begun))
+        budgets.append(_budget(group, budget, of_budget, models, advised))
     return {
         "id": comparable.identity(setting),
         "title": comparable.title(setting),
@@ -112,7 +122,7 @@ def _budget(
     budget: Budget,
     shown: ShownCells,
     models: list[dict[str, Any]],
-    begun: Sequence[Unfinished],
+    advised: Advised,
 ) -> dict[str, Any]:
     """What is said of a group's runs with one budget."""
     scopes = ("overall", *in_order({*DOMAINS, *group.domains}, DOMAINS))
@@ -130,7 +140,7 @@ def _budget(
         "captions": {metric: _caption(metric, seeds, len(several) > 1, budget) for metric in reported_metrics()},
         "averages": averages(group, shown),
         "rankings": rankings,
-        "advice": advice.advise(group, budget, rankings["overall"], begun),
+        "advice": advised(group, budget, rankings["overall"]),
         "costs": costs(group, budget, shown, models),
         "pairs": ranking.pairs(group, budget),
     }

@@ -12,9 +12,11 @@ from typing import Any
 
 from engine.errors import UserError
 from engine.files import read_small
-from engine.records.schema import CHECKPOINT, GRID_FOLDER, HISTORY, RECORD, SPLIT, RecordError
+from engine.records.schema import CHECKPOINT, GRID_FOLDER, HISTORY, RANK_FOLDER, RECORD, SPLIT, RecordError
+from reporting import rank_results
 from reporting.entry import Entry, read_entry
 from reporting.fields import clean, shortened
+from reporting.rank_results import Found
 
 LARGEST_FAILURE = 1 << 20  # bytes of one of grid.py's files
 LONGEST_TAIL = 10_000  # letters that a cell printed last
@@ -34,6 +36,7 @@ class Collected:
     entries: list[Entry] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)  # path, reason
     failed: list[dict[str, str]] = field(default_factory=list)  # cell, reason, tail; what it was of, where it says so
+    ranked: list[Found] = field(default_factory=list)  # what rank.py found out, the newest first
 
 
 def collect(runs: Path, ignore: Path | None = None) -> Collected:
@@ -50,6 +53,9 @@ def collect(runs: Path, ignore: Path | None = None) -> Collected:
     for folder, files in _folders(runs, ignore, collected):
         if folder == runs / GRID_FOLDER:
             _read_failures(folder, files, collected)
+        elif folder == runs / RANK_FOLDER:
+            read = rank_results.in_folder(folder, files)
+            collected.ranked, collected.skipped = read.found, [*collected.skipped, *read.skipped]
         elif RECORD in files:
             path = folder / RECORD
             try:
@@ -61,9 +67,9 @@ def collect(runs: Path, ignore: Path | None = None) -> Collected:
                 if entry is None and path.is_symlink():
                     reason = "a link to a file that is not there"
                     collected.skipped.append({"path": _name(path, runs), "reason": reason})
-        else:
+        elif runs / RANK_FOLDER not in folder.parents:  # rank.py keeps there what it likes
             _name_strangers(folder, files, runs, collected)
-    if not collected.entries and not collected.failed:
+    if not collected.entries and not collected.failed and not collected.ranked:
         lines = [f"{line['path']}: {line['reason']}" for line in collected.skipped[:MOST_NAMED]]
         what = "nothing but files that are no records" if lines else "nothing"
         raise UserError("\n".join([f"found {what} in {runs}, no record. {HOW_TO_MAKE_RECORDS}", *lines]))

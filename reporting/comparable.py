@@ -137,8 +137,8 @@ def in_order(names: Iterable[str], order: Iterable[str]) -> list[str]:
 def divide(entries: Iterable[Entry]) -> tuple[list[ComparableGroup], Apart]:
     """The groups and the records that are in none or may not be ranked.
 
-    Pretrained weights come before random ones, and before those of earlier runs; of these, the honest protocol before
-    the other, and the group with most cells first.
+    Pretrained weights come before random ones, and before those of earlier runs; of these, the short runs of a search
+    come last, the honest protocol before the other, and the group with most cells first.
     """
     apart: Apart = []
     by_setting: dict[Setting, list[Entry]] = defaultdict(list)
@@ -168,7 +168,8 @@ def _place(group: ComparableGroup) -> tuple[Any, ...]:
     of_run = setting.weights.startswith("checkpoint")
     random = setting.weights == "none" or (of_run and setting.weights.endswith("from random weights)"))
     weights = 3 if random else 0 if setting.weights == "imagenet" else 2 if of_run else 1
-    return weights, setting.protocol != "honest", -len(group.cells), title(setting), repr(setting)
+    search = bool(setting.search)
+    return weights, search, setting.protocol != "honest", -len(group.cells), title(setting), repr(setting)
 
 
 def not_to_be_ranked(entry: Entry) -> str | None:
@@ -261,7 +262,8 @@ def _newest(entries: Sequence[Entry], apart: Apart) -> list[Entry]:
 
 def identity(setting: Setting) -> str:
     """A name for a group that does not depend on the others."""
-    return f"{setting.protocol}-{setting.recipe}-{hashlib.sha256(repr(setting).encode()).hexdigest()[:8]}"
+    told = f"{setting!r}{setting.search}"
+    return f"{setting.protocol}-{setting.recipe}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
 def title(setting: Setting) -> str:
@@ -269,7 +271,8 @@ def title(setting: Setting) -> str:
     weights = {"imagenet": "ImageNet weights", "none": "random weights"}.get(
         setting.weights, f"weights {setting.weights}"
     )
-    return ", ".join([f"{setting.protocol} protocol", f"recipe {setting.recipe}", weights, *_flags(setting)])
+    search = [f"short runs of a search, {setting.search}"] if setting.search else []
+    return ", ".join([*search, f"{setting.protocol} protocol", f"recipe {setting.recipe}", weights, *_flags(setting)])
 
 
 def settings(setting: Setting) -> list[str]:
@@ -286,6 +289,11 @@ def _flags(setting: Setting) -> list[str]:
 def warnings(setting: Setting) -> list[str]:
     """What must be said beside a group's answer."""
     lines = []
+    if setting.search:
+        lines.append(
+            f"short runs by which rank.py chose ({setting.search}): they say which to train in full, not how good it "
+            "then is"
+        )
     if setting.protocol == "paper":
         lines.append(
             "paper protocol: test chose the epoch, so these numbers are optimistic, for comparison with published ones "

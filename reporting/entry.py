@@ -79,6 +79,8 @@ class Setting:
     weights: str  # their kind: imagenet, none, or a name
     flags: tuple[tuple[str, Any], ...]  # that say how it is trained, where they are not the default
     code: str = ""  # a hash of the code that all runs share; "": the record lacks it
+    # which rung of rank.py's search a short run is of; "": none. Not in repr(), of which a group's name is made
+    search: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -310,7 +312,12 @@ def _setting(record: Mapping[str, Any]) -> Setting:
     for name, value in flags:
         in_words(name, value)  # a value that can't be said is no value of that flag
     return Setting(
-        text(record["protocol"]), text(record["recipe"]), _kind_of_weights(record), flags, _code(record, "engine")
+        text(record["protocol"]),
+        text(record["recipe"]),
+        _kind_of_weights(record),
+        flags,
+        _code(record, "engine"),
+        shortened(str(record.get("search") or "")),
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from engine.errors import CONTROLS
 
+Value = TypeVar("Value")
 LONGEST_SHOWN = 1000  # letters
 LONGEST_PATH = 4096
 LARGEST_NUMBER = 1e18
@@ -66,3 +68,17 @@ def option(value: Any) -> Any:
     if not isinstance(value, bool) and value is not None:
         number(value)
     return value
+
+
+def maybe(kind: Callable[[Any], Value], value: Any) -> Value | None:
+    """The value, which must be null or what `kind` takes. Raises as that."""
+    return None if value is None else kind(value)
+
+
+def some(values: Any, most: int) -> list[Any]:
+    """The values, which must be a list of at most so many. Raises TypeError."""
+    if not isinstance(values, list):
+        raise TypeError(f"expected a list, found {values!r:.40}")
+    if len(values) > most:
+        raise TypeError(f"expected {most:,} values at most, found {len(values):,}")
+    return values

@@ -42,7 +42,7 @@ def compare(a: Repeats, b: Repeats) -> Difference:
     if by_seeds >= LEVEL:  # whatever the images say
         return Difference(by_seeds)
     runs = [[entry for entry in of.runs if entry.seed in kept] for of, kept in ((a, first), (b, second))]
-    outcomes, problems = _fitting(runs)
+    outcomes, problems = fitting(runs)
     if not outcomes:
         images = a.runs[0].version.test_images
         spread, exact = statistics.of_two_samples(ours, theirs, images), statistics.fisher(ours, theirs, images)
@@ -62,7 +62,7 @@ def _tested(cell: Repeats) -> float:
     return sum(of.version.test_images for of in trainings) / max(1, sum(of.used_images for of in trainings))
 
 
-def _fitting(runs: Sequence[Sequence[Entry]]) -> tuple[dict[str, Outcome], tuple[tuple[str, str], ...]]:
+def fitting(runs: Sequence[Sequence[Entry]]) -> tuple[dict[str, Outcome], tuple[tuple[str, str], ...]]:
     """Return the outcomes of all these runs, or none and why, where one is missing or they are of different images."""
     found: dict[str, Outcome] = {}
     problems = []

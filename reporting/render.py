@@ -19,7 +19,20 @@ from reporting.cells import fact_rows, metric_rows, parts
 
 PAGE = Path(__file__).resolve().parent / "page"
 # one scope; what the earlier define the later use
-SCRIPTS = ("data", "plots", "labels", "tables", "answer", "cost", "figures", "cell", "provenance", "live", "page")
+SCRIPTS = (
+    "data",
+    "plots",
+    "labels",
+    "tables",
+    "answer",
+    "cost",
+    "before",
+    "figures",
+    "cell",
+    "provenance",
+    "live",
+    "page",
+)
 # of a cell; the page unpacks them when it looks at one cell
 CURVES = ("curve", "loss")
 DETAIL = ("runs", "recall", "errors", "confusion_rest")

@@ -91,7 +91,7 @@ function costPlot(box, points) {
       showlegend: false,
       height: high,
       margin,
-      annotations: costLabels(placed, width, height, scale),
+      annotations: pointLabels(placed, width, height, frontBoxes(placed), scale),
       xaxis: {
         type: costLog ? "log" : "linear",
         range: rangeX,
@@ -105,14 +105,17 @@ function costPlot(box, points) {
   };
 }
 
-/** The name of each point, with a line to it where there is no room beside it. */
-function costLabels(points, width, height, scale) {
+/**
+ * The name of each point {name, text, left, top, x, y, best}, with a line to it where there is no room beside it.
+ * `lines` as labelPlaces() takes them; `scale` is the axis's.
+ */
+function pointLabels(points, width, height, lines, scale = (x) => x) {
   const { ink, muted } = palette();
   const spots = labelPlaces(
     points.map(({ text, left, top }) => ({ text, x: left, y: top })),
     width,
     height,
-    frontBoxes(points),
+    lines,
   );
   return points.map(({ name, text, x, y, best }, index) => ({
     x: scale(x),

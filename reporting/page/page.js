@@ -17,6 +17,8 @@ const state = {
   learningDataset: null,
   learningCurve: "curve",
   learningSeeds: false,
+  beforeResult: 0,
+  beforeBy: "order",
 };
 
 function cellAt(d, b, budget = state.budget) {
@@ -81,6 +83,7 @@ function update() {
   renderRanks();
   renderPairs();
   renderCost();
+  renderBefore();
   renderLowData();
   renderLearning();
   renderCell();
@@ -267,7 +270,9 @@ if (report.groups.length) {
 } else {
   for (const id of ["choose", "accuracy", "ranks", "cost", "low-data", "learning", "cell", "published", "provenance"])
     byId(id).hidden = true;
+  renderBefore();
 }
+listenBefore();
 renderApart();
 themes();
 printing();

@@ -12,7 +12,8 @@ const SHAPES = {
 };
 const PAPER_PX = { width: 680, square: 400, height: 320 }; // of an A4 page within its margins
 const plots = new Map(); // by the box's id: what builds it, and whether it shows that
-const names = [...new Set(report.groups.flatMap((group) => group.backbones.map(({ name }) => name)))];
+const ranked = [...report.groups.map(({ backbones }) => backbones), ...report.before.results.map(({ rows }) => rows)];
+const names = [...new Set(ranked.flatMap((several) => several.map(({ name }) => name)))];
 const idle = window.requestIdleCallback || ((work) => setTimeout(work, 50));
 let colours = null;
 let resting = false; // whether drawRest() is waiting

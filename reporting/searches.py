@@ -1,0 +1,96 @@
+"""What to say of the short runs of a search: what it recommends, and never that one of them is to be taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from reporting import commands
+from reporting.advice import Advice, Command
+from reporting.comparable import ComparableGroup, Repeats
+from reporting.entry import Budget
+from reporting.one_dataset import share
+from reporting.rank_results import Found
+from reporting.search_results import Search
+
+OF_A_RUNG = ("epochs", "patience")  # flags that a rung sets, which are none of a training in full
+SHORT = "These are short runs by which rank.py chose: they say little of how good a backbone is after a full training."
+PERCENT = 100
+
+
+def searches_of(found: Sequence[Found]) -> dict[str, Search]:
+    """Dataset's key -> the newest search on it."""
+    searches: dict[str, Search] = {}
+    for each in found:  # the newest first
+        if each.search and each.search.rungs:
+            searches.setdefault(each.result.dataset.key, each.search)
+    return searches
+
+
+def advise(group: ComparableGroup, budget: Budget, searches: Mapping[str, Search]) -> Advice:
+    """What to say of a group of such runs; `searches` by the dataset's key."""
+    headlines, more, lines, settled = [], [], list[Command](), True
+    for key, example in group.examples.items():
+        cells = [cell for (of, _, amount), cell in group.cells.items() if of == key and amount == budget]
+        if not cells:
+            continue
+        search = searches.get(key.partition(" (")[0])
+        first = max(cells, key=lambda cell: cell.mean())
+        trained: Repeats | None = first
+        name = f"{example.name}: " if len(group.datasets) > 1 else ""
+        if search and search.recommendation:
+            headlines.append(f"{name}{recommended(search)}")
+            more += [f"{name}{line}" for line in (*cost(search), *ended(search))]
+            trained = next((cell for cell in cells if cell.backbone == search.recommendation), None)
+        else:
+            highest = f"the highest so far has {first.backbone}, {share(first.mean())} of the test images right"
+            headlines.append(
+                f"{name}no full training yet, but short runs of a search ({group.setting.search}): {highest}."
+            )
+        settled &= bool(search and search.complete and search.told_apart)
+        lines += _in_full(name, trained, search)
+    headline = headlines[0][:1].upper() + headlines[0][1:]
+    return {
+        "headline": headline,
+        "more": [*headlines[1:], *more, SHORT],
+        "open": not settled,
+        "taken": None,
+        "commands": lines,
+    }
+
+
+def recommended(search: Search) -> str:
+    """What a search recommends, and whether it is told apart from its runner-up."""
+    head = f"By little fine-tuning, the search recommends {search.recommendation}"
+    if not search.runner_up:
+        return f"{head}."
+    if search.told_apart is None:
+        return f"{head}; its runner-up is {search.runner_up}."
+    told = "is behind it by more than chance gives" if search.told_apart else "can't be told apart from it"
+    return f"{head}; its runner-up, {search.runner_up}, {told}."
+
+
+def cost(search: Search) -> list[str]:
+    """What a search cost, against the training of all in full."""
+    if not search.spent_images:
+        return []
+    line = f"It went through {search.spent_images:,.0f} training images"
+    if search.full_grid_images:
+        part = PERCENT * search.spent_images / search.full_grid_images
+        line += f", {part:.3g} % of the {search.full_grid_images:,.0f} that training all of them in full takes"
+    return [f"{line}."]
+
+
+def ended(search: Search) -> list[str]:
+    """How a search ended, where that is not by its plan."""
+    if search.stopped_early:
+        return ["It stopped early, since no other could win any more."]
+    return ["It has not come to its end: the same command of rank.py goes on."] if search.complete is False else []
+
+
+def _in_full(name: str, first: Repeats | None, search: Search | None) -> list[Command]:
+    """The command that trains the first in full: the search's own, else one without what a rung sets."""
+    which = search.recommendation if search and search.recommendation else first.backbone if first else ""
+    command = search.command if search else ""
+    if not command and first:
+        command = commands.train(first.runs[0], without=OF_A_RUNG)
+    return [{"why": f"{name}To train {which} in full", "command": command}] if command else []
