@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import signal
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -57,7 +56,7 @@ from grids.ledger import (
     start_over,
     to_be_tried,
 )
-from grids.running import Grid
+from grids.running import Grid, signals_to
 from grids.view import choose_view
 
 MOST_NAMED = 5  # records that can't be read
@@ -304,21 +303,6 @@ def made(places: Sequence[Path]) -> Iterator[None]:
         for place in places:
             with suppress(OSError):
                 place.rmdir()
-
-
-@contextmanager
-def signals_to(grid: Grid) -> Iterator[None]:
-    """Ctrl-C, a scheduler's polite end and a lost terminal are for `grid` to count while it runs."""
-
-    def ask(*_: object) -> None:
-        grid.stop_level += 1
-
-    earlier = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ from typing import Any
 HEARTBEAT = "WHICH_BACKBONE_HEARTBEAT"  # environment variable: the file that signs of life go to
 SHARED = "WHICH_BACKBONE_SHARED_DEVICE"  # environment variable: not empty where others work on the same device
 SEEDS = "WHICH_BACKBONE_SEEDS"  # environment variable: how many runs like this one are to come, itself included
+SEARCH = "WHICH_BACKBONE_SEARCH"  # environment variable: which rung of a search the run is, in words; empty: of none
 SECONDS = 1.0  # between two of them, at least
+MOST_LETTERS = 80  # of the mark of a search
 PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
 
 _last_sign = -SECONDS
@@ -45,6 +47,12 @@ def seeds_to_come() -> int:
     """How many runs that differ in seed or fold alone are to come, this one included, as far as anybody has said."""
     number = os.environ.get(SEEDS, "")
     return max(1, int(number)) if number.isdecimal() and len(number) < 10 else 1
+
+
+def search_mark() -> str | None:
+    """Which rung of a search this run is, such as "rung 2 of 4"; None: the run is of no search."""
+    mark = os.environ.get(SEARCH, "")
+    return mark[:MOST_LETTERS] if mark.isprintable() and mark else None
 
 
 def install_stop_handler() -> None:

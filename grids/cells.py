@@ -51,6 +51,7 @@ class Cell:
     budget: str  # of training images: "all", "shots 10" or "fraction 0.1"
     command: tuple[str, ...]  # without Python itself
     one_of_name: bool = True  # whether no other folder of the grid is called as its own
+    search: str = ""  # which rung of a search it is, in words; "": it is run for itself
 
     @cached_property
     def key(self) -> str:
@@ -76,7 +77,8 @@ class Cell:
         """What people read."""
         fold = f", {words}" if (words := fold_words(vars(self.config))) else ""
         budget = "" if self.budget == "all" else f", {self.budget}"
-        return f"{self.dataset_name} {self.config.model}, seed {self.config.seed}{fold}{budget}"
+        search = f", {self.search}" if self.search else ""
+        return f"{self.dataset_name} {self.config.model}, seed {self.config.seed}{fold}{budget}{search}"
 
     @property
     def dataset_name(self) -> str:

@@ -1,11 +1,13 @@
-"""The main loop of grid.py: cells -> processes -> what came of them."""
+"""The main loop of grid.py, and of a search's rung: cells -> processes -> what came of them."""
 
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from engine import INTERRUPTED
@@ -233,3 +235,18 @@ def result_of(found: Standing) -> str:
     """The result of a cell that is done."""
     record: Record = found.record or {}
     return f"top-1 {record['test']['top1']:.2%}" if "test" in record else "done"
+
+
+@contextmanager
+def signals_to(grid: Grid) -> Iterator[None]:
+    """Ctrl-C, a scheduler's polite end and a lost terminal are for `grid` to count while it runs."""
+
+    def ask(*_: object) -> None:
+        grid.stop_level += 1
+
+    earlier = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

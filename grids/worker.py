@@ -16,7 +16,7 @@ from functools import reduce
 from pathlib import Path
 
 from engine.files import open_regular
-from engine.heartbeat import HEARTBEAT, SEEDS, SHARED, die_with, libc
+from engine.heartbeat import HEARTBEAT, SEARCH, SEEDS, SHARED, die_with, libc
 from engine.paths import PROJECT
 from grids.cells import Cell
 from grids.faults import message_of
@@ -147,7 +147,7 @@ def start(cell: Cell, lock: int, slot: str | None, seeds: int = 1, shared: bool 
     log, heartbeat = folder / f"{cell.id}.log", folder / f"{cell.id}{ENDING}"
     heartbeat.unlink(missing_ok=True)
     environment = {**os.environ, HEARTBEAT: str(heartbeat), "PYTHONFAULTHANDLER": "1"}
-    environment |= {SEEDS: str(seeds), SHARED: "1" if shared else ""}
+    environment |= {SEEDS: str(seeds), SHARED: "1" if shared else "", SEARCH: cell.search}
     # a script of the user's own may lie anywhere, and imports common
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     if slot is not None:

@@ -17,6 +17,7 @@ from engine.data.batches import Batches
 from engine.data.declaration import Dataset
 from engine.data.images import DECODER, resize
 from engine.data.part import PARTS, Part, RawSplits, Splits
+from engine.heartbeat import search_mark
 from engine.models.backbone import Backbone
 from engine.models.weights import Weights
 from engine.paths import without_home
@@ -99,6 +100,7 @@ def describe_training(config: Config, recipe: Recipe, train: Batches, plan: Plan
         "normalisation": {"mean": list(train.mean), "std": list(train.std)},
         "config": config.settings(),
         "plan": asdict(plan),
+        "search": search_mark(),
     }
 
 

@@ -204,6 +204,7 @@ class Run:
             self.record = {"schema": SCHEMA, "run": self.id, "status": "running", "error": None, "finished": None}
             self.record |= description
             self.record |= {key: earlier[key] for key in ("started", "resumed", "environment", "sweep", "lr")}
+            self.record["search"] = earlier.get("search")  # what it was begun for, whoever goes on with it
             self._write_split()
             self._write_record()
             try:

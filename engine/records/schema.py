@@ -190,6 +190,7 @@ class Record(TypedDict, total=False):
     normalisation: dict[str, list[float]]
     config: dict[str, Any]
     plan: dict[str, Any]
+    search: str | None  # not in records from before it was added
     costs: dict[str, Any]
     environment: dict[str, Any]
     selection: dict[str, Any]

@@ -130,3 +130,14 @@ def test_hints_of_the_process_that_started_this_one(monkeypatch: pytest.MonkeyPa
     for name in (heartbeat.SEEDS, heartbeat.SHARED):
         monkeypatch.delenv(name)
     assert (heartbeat.seeds_to_come(), heartbeat.device_is_shared()) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("mark", "found"),
+    [("rung 2 of 4", "rung 2 of 4"), ("", None), ("a\nb", None), ("\udcff", None), ("x" * 90, "x" * 80)],
+)
+def test_the_mark_of_a_search(monkeypatch: pytest.MonkeyPatch, mark: str, found: str | None) -> None:
+    monkeypatch.setenv(heartbeat.SEARCH, mark)
+    assert heartbeat.search_mark() == found
+    monkeypatch.delenv(heartbeat.SEARCH)
+    assert heartbeat.search_mark() is None

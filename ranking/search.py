@@ -1,0 +1,388 @@
+"""A search at work: the rungs of successive halving as cells of a grid, resumable after a kill at any point.
+
+What was decided is kept in a ledger under OUT/rank and not decided anew; what came out is in the runs' own records,
+which the grid and the report know too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from engine.cli import importing
+from engine.console import duration, say, wrapped
+from engine.errors import RunError, UserError, counted, disk_errors_explained
+from engine.files import locked
+from grids.cells import Cell
+from grids.devices import device_name, find_slots
+from grids.estimate import Speeds
+from grids.ledger import (
+    MENDABLE,
+    Standing,
+    all_records,
+    clear_leftovers,
+    make_folder,
+    standing_now,
+    to_be_tried,
+)
+from grids.running import Grid, signals_to
+from grids.view import View, choose_view
+from ranking.budget import Budget, default_budget
+from ranking.halving import (
+    Left,
+    Plan,
+    is_settled,
+    make_plan,
+    more_for,
+    next_rung,
+    plan_lines,
+    ranked,
+)
+from ranking.outcome import failed, outcome, seconds_of, trained_so_far
+from ranking.search_ledger import Ledger, Result, RungKept, ledger_path, open_ledger
+from ranking.search_result import (
+    ALONE,
+    BY_PLAN,
+    IN_FULL,
+    OUT_OF_TIME,
+    SETTLED,
+    STOPPED,
+    TOO_LITTLE,
+    SearchResult,
+    percent,
+    result_of,
+)
+from ranking.watch import Watch
+
+RECIPE = "cosine"  # the one whose schedule can be made to fit a rung
+STALL_MINUTES = 30.0  # without a sign of life, after which a training has failed, as grid.py has it
+
+MakeCell = Callable[[str, int | None, str], Cell]  # backbone, epochs (None: the full recipe) and mark -> its cell
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A backbone that is searched among."""
+
+    name: str
+    weights_sha256: str | None
+    images_per_second: float | None = None  # of training, measured on this device; a budget of seconds needs it
+    seconds_around: float = 0.0  # of a run: its start, its plan, the last evaluation
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is searched for."""
+
+    dataset: str  # its key
+    identity: Mapping[str, Any]  # JSON-ready: the split, and all settings that can change a score
+    candidates: Sequence[Candidate]  # best first, by frozen features
+    images: int  # to train on, an epoch
+    full: int  # epochs of the full recipe
+    make: MakeCell
+    out: Path
+    select: str = "top1"  # the metric that chooses, as --select names it
+    per_gpu: int = 1
+    stall_minutes: float = STALL_MINUTES
+    view: Callable[[], AbstractContextManager[View]] = choose_view
+
+    @property
+    def whole_identity(self) -> dict[str, Any]:
+        """All that tells this search from others; neither the budget nor the order, which the ledger keeps."""
+        weights = {each.name: each.weights_sha256 for each in self.candidates}
+        numbers = {"images": self.images, "full": self.full, "select": self.select, "recipe": RECIPE}
+        return {"search": dict(self.identity), "candidates": dict(sorted(weights.items())), **numbers}
+
+    def cell(self, name: str, epochs: int, mark: str) -> Cell:
+        """The cell of a training; one by the full recipe is a run like every other, and bears no mark."""
+        if epochs >= self.full:
+            return replace(self.make(name, None, ""), search="")
+        return replace(self.make(name, epochs, mark), search=mark)
+
+
+def run_search(request: Request, budget: Budget | None = None) -> SearchResult:
+    """Search on, from where an earlier command stopped, as far as the budget goes; by default a quarter of the grid.
+
+    UserError: there are fewer than two candidates, the budget is too small for one rung, or all failed by a mistake
+    that can be mended. RunError: all failed.
+    """
+    budget = budget or default_budget(len(request.candidates), request.images, request.full)
+    path = ledger_path(request.out, request.dataset, request.whole_identity)
+    make_folder(request.out)
+    with disk_errors_explained("a search can't be kept in", path.parent, "--out chooses another folder."):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_suffix(".lock"), f"another search is at {path}"):
+        return _Search(request, budget, open_ledger(path, request.whole_identity)).run()
+
+
+def train_winner(request: Request, name: str) -> Standing:
+    """Train one candidate by the full recipe, or find it done: an ordinary run. RunError, UserError: it failed.
+
+    The standing says "done", or "interrupted" where a stop was asked for.
+    """
+    make_folder(request.out)
+    cell = request.cell(name, request.full, "")
+    found, _ = _run_cells(request, [cell], lambda _grid: None)
+    if found[cell.id].status == "failed":
+        raise _error(found[cell.id], f"{cell.title} failed")
+    return found[cell.id]
+
+
+def _run_cells(
+    request: Request, cells: Sequence[Cell], tick: Callable[[Grid], None]
+) -> tuple[dict[str, Standing], Watch | None]:
+    """Run those that are not done. Returns how far each cell, by its id, has come, and what was seen if any ran.
+
+    tick: called several times a second; it may ask the grid to stop.
+    """
+    standings = {cell.id: standing_now(cell) for cell in cells}
+    if not any(to_be_tried(each, False) for each in standings.values()):
+        return standings, None
+    device, slots = _slots_of(cells[0], request.per_gpu)
+    speeds = Speeds(device_name(device, slots[0]))
+    for record in all_records(request.out):
+        speeds.add(record)
+    grid = Grid(cells, standings, speeds, slots, False, request.stall_minutes)
+    with request.view() as inner, signals_to(grid):
+        watch = Watch(inner, lambda: tick(grid))
+        grid.run(watch)
+    clear_leftovers(request.out)
+    watch.stopped = grid.stop_level > 0
+    return grid.standings, watch
+
+
+def _slots_of(cell: Cell, per_gpu: int) -> tuple[str, list[str | None]]:
+    """The device, and where trainings can run on it at the same time."""
+    with importing():
+        from engine.device import find_device  # PyTorch, which takes seconds to import
+
+    device = find_device(cell.config.device)
+    return device, find_slots(device, per_gpu)
+
+
+def _error(found: Standing, what: str) -> UserError | RunError:
+    """What a failed training ends the command with."""
+    failure = found.failure
+    message = f"{what}: {failure.reason if failure else 'nobody knows why'}"
+    return UserError(message) if failure and failure.exit_code == MENDABLE else RunError(message)
+
+
+class _Search:
+    """One command's part of a search."""
+
+    def __init__(self, request: Request, budget: Budget, ledger: Ledger) -> None:
+        self.request, self.budget, self.ledger = request, budget, ledger
+        self.names = [each.name for each in request.candidates]
+        self._per_epoch: dict[str, float] = {}  # seconds, measured or as the caller has it
+        self._around: dict[str, float] = {}
+        self._slots = 1
+        self._out_of_time = False
+        for each in request.candidates:
+            if each.images_per_second:
+                self._per_epoch[each.name] = request.images / each.images_per_second
+            self._around[each.name] = each.seconds_around
+        if budget.seconds is not None and (unknown := set(self.names) - self._per_epoch.keys()):
+            raise UserError(f"--budget {budget.flag}: nothing was measured of {', '.join(sorted(unknown))}.")
+        if budget.seconds is not None and len(self.names) > 1:
+            self._slots = len(_slots_of(request.cell(self.names[0], 1, ""), request.per_gpu)[1])
+
+    def run(self) -> SearchResult:
+        """Rung by rung."""
+        ledger = self.ledger
+        if ledger.plan is None:
+            seconds = self._seconds if self.budget.seconds is not None else None
+            plan = make_plan(self.names, self.request.images, self.request.full, self.budget, seconds)
+            ledger.plan, ledger.asked = plan, self.budget
+            say(*wrapped(plan_lines(plan, self.budget)))
+        for rung in ledger.finished:
+            self._learn(rung)
+        if ledger.ended:
+            self._extend(ledger.plan)
+        why = ""
+        while not (ledger.ended or why):
+            current = self._current()
+            if current:
+                why = self._run_rung(current)
+                self._learn(current)
+            elif not ledger.ended:
+                why = TOO_LITTLE
+        return self._result(ledger.ended or why)
+
+    def _result(self, why: str) -> SearchResult:
+        return result_of(self.ledger, self.names, self.budget, self.request.select, why)
+
+    @property
+    def _plan(self) -> Plan:
+        assert self.ledger.plan
+        return self.ledger.plan
+
+    def _seconds(self, names: Sequence[str], epochs: int) -> float:
+        """How long so many epochs of these take, as many at a time as there is room for."""
+        each = [self._around[name] + epochs * self._per_epoch.get(name, 0.0) for name in names]
+        return max([sum(each) / self._slots, *each])
+
+    def _learn(self, rung: RungKept) -> None:
+        """Take over what trainings really took."""
+        for each in rung.results:
+            if each.seconds_an_epoch:
+                self._per_epoch[each.name] = each.seconds_an_epoch
+                around = each.seconds - rung.epochs * each.seconds_an_epoch
+                if around > 0:  # not of a run that lay there, or was resumed
+                    self._around[each.name] = around
+
+    def _left(self) -> Left:
+        """What is left for further rungs: of the plan's budget, and of a smaller one that this command names."""
+        spent, limit = self.ledger.planned_images, self._plan.budget
+        if self.budget.seconds is None:
+            return Left(min(limit, self.budget.images or 0) - spent)
+        return Left(limit - spent, self.budget.seconds - self.ledger.seconds, self._seconds)
+
+    def _current(self) -> RungKept | None:
+        """The rung that was begun and has not ended, or the next one; None: none is to come, or is paid for."""
+        ledger, plan = self.ledger, self._plan
+        if ledger.rungs and not ledger.rungs[-1].results:
+            rung = ledger.rungs[-1]
+            return rung if self._left().images >= 0 else None
+        if not ledger.rungs:
+            ledger.rungs.append(RungKept(0, list(plan.order), plan.rungs[0].epochs))
+            return ledger.rungs[-1]
+        last = ledger.rungs[-1]
+        found = next_rung(plan, last.place, last.epochs, last.scores, self._left())
+        if found is None:
+            whole = next_rung(plan, last.place, last.epochs, last.scores, Left(plan.budget - ledger.planned_images))
+            if whole is None:
+                ledger.ended = BY_PLAN
+                ledger.save()
+            return None
+        ledger.rungs.append(RungKept(found.place, list(found.names), found.epochs, found.extra, found.smaller))
+        say(*wrapped(self._decision_lines(last, ledger.rungs[-1])))
+        return ledger.rungs[-1]
+
+    def _extend(self, plan: Plan) -> None:
+        """Take a larger budget than the finished search had, where that pays for a longer rung; say so either way."""
+        ledger, budget = self.ledger, self.budget
+        last = ledger.rungs[-1]
+        if budget.seconds is None:
+            larger = budget.images or 0
+        elif ledger.asked.seconds is not None and budget.seconds <= ledger.asked.seconds:
+            larger = 0
+        else:
+            pace = ledger.seconds / max(1, ledger.planned_images)
+            larger = ledger.planned_images + int((budget.seconds - ledger.seconds) / max(pace, 1e-9))
+        if larger <= plan.budget:
+            return
+        if ledger.ended in (SETTLED, ALONE, IN_FULL):
+            say("note       a larger budget changes nothing here")
+            return
+        longer = more_for(plan, last.epochs, last.scores, larger, ledger.planned_images)
+        if longer is None:
+            say("note       the larger budget does not pay for a longer rung: it changes nothing")
+            return
+        say(f"note       the larger budget pays for one rung more, of over {counted(last.epochs, 'epoch')}")
+        ledger.plan, ledger.asked, ledger.ended = longer, budget, ""
+
+    def _run_rung(self, rung: RungKept) -> str:
+        """Train what is not trained yet, and rank it. Returns why it could not be finished; "" if it was."""
+        ledger, request = self.ledger, self.request
+        if self._over(1.0):
+            return OUT_OF_TIME
+        mark = f"rung {rung.place + 1} of {len(self._plan.rungs)}"
+        cells = {name: request.cell(name, rung.epochs, mark) for name in rung.names}
+        before = {name: standing_now(cell) for name, cell in cells.items()}
+        there = [name for name, each in before.items() if each.status == "done"]
+        rung.lay_there = [name for name in there if not (before[name].record or {}).get("search")]
+        if ledger.made_anew:
+            ledger.seconds += sum(seconds_of(before[name].record) for name in there if name not in rung.lay_there)
+        ledger.save()
+        say(*wrapped([self._begin_line(rung, there)]))
+        begun, kept, saved = time.monotonic(), ledger.seconds, time.monotonic()
+
+        def tick(grid: Grid) -> None:
+            nonlocal saved
+            ledger.seconds = kept + time.monotonic() - begun
+            if time.monotonic() - saved > Watch.SAVE_SECONDS:
+                ledger.save()
+                saved = time.monotonic()
+            if self._over(1.0):
+                self._out_of_time |= grid.stop_level == 0
+                grid.stop_level = max(grid.stop_level, 2 if self._over(Watch.HARD) else 1)
+
+        found, watch = _run_cells(request, list(cells.values()), tick)
+        if watch:
+            ledger.seconds = kept + time.monotonic() - begun
+        standings = {name: found[cell.id] for name, cell in cells.items()}
+        open_ones = [name for name, each in standings.items() if each.status not in ("done", "failed")]
+        if open_ones:
+            ledger.unfinished = sum(trained_so_far(cells[name], standings[name]) for name in rung.names)
+            ledger.save()
+            return OUT_OF_TIME if self._out_of_time else STOPPED
+        self._rank(rung, cells, standings, watch.seconds_by_name if watch else {})
+        ledger.unfinished, ledger.ended = 0, self._end_after(rung)
+        say(*wrapped([self._end_line(rung)]))
+        ledger.save()
+        return STOPPED if watch and watch.stopped and not self._out_of_time else ""
+
+    def _over(self, share: float) -> bool:
+        """Whether such a share of a budget of seconds is spent."""
+        return self.budget.seconds is not None and self.ledger.seconds >= share * self.budget.seconds
+
+    def _rank(
+        self,
+        rung: RungKept,
+        cells: Mapping[str, Cell],
+        standings: Mapping[str, Standing],
+        seconds: Mapping[str, float],
+    ) -> None:
+        """Give the rung its results, best first. UserError, RunError: not one is left."""
+        results: dict[str, Result] = {}
+        for name, each in standings.items():
+            if each.status == "done" and each.record:
+                there, took = name in rung.lay_there, seconds.get(name)
+                results[name] = outcome(cells[name], each.record, self.request.select, took, there)
+            else:
+                results[name] = failed(name, each, rung.epochs * self.request.images)
+        scores = [each.as_score() for each in results.values() if each.status == "done"]
+        if not scores:
+            first = next(iter(standings.values()))
+            raise _error(first, f"all {len(standings)} backbones failed, the first so")
+        best = [each.name for each in ranked(scores, self._plan.order)]
+        rung.results = [results[name] for name in (*best, *(name for name in results if name not in best))]
+
+    def _end_after(self, rung: RungKept) -> str:
+        """Why no further rung is to come; "": one may be."""
+        scores, earlier = rung.scores, self.ledger.finished[:-1]
+        if len(scores) < 2:
+            return ALONE
+        if is_settled(scores, earlier[-1].scores[0].name if earlier else None):
+            return SETTLED
+        return IN_FULL if rung.epochs >= self._plan.full else ""
+
+    def _begin_line(self, rung: RungKept, there: Sequence[str]) -> str:
+        to_do = [name for name in rung.names if name not in there]
+        timed = [name for name in to_do if name in self._per_epoch]
+        time_text = f", about {duration(self._seconds(timed, rung.epochs))}" if timed and timed == to_do else ""
+        lay = f"; {', '.join(there)} lie there already" if there else ""
+        what = f"{counted(rung.epochs, 'epoch')} of {self.request.images:,} images each"
+        return f"rung {rung.place + 1:<5} {', '.join(rung.names)}: {what}{time_text}{lay}"
+
+    def _end_line(self, rung: RungKept) -> str:
+        parts = [f"{each.name} {percent(each.score)}" for each in rung.results if each.status == "done"]
+        parts += [f"{each.name} failed ({each.reason})" for each in rung.results if each.status != "done"]
+        return f"           {', '.join(parts)} on {rung.scores[0].images:,} validation images"
+
+    def _decision_lines(self, last: RungKept, rung: RungKept) -> list[str]:
+        """Who stays, and why."""
+        sure = rung.names[: len(rung.names) - rung.extra]
+        lines = [f"stay       {', '.join(sure)}"]
+        if rung.extra:
+            tied = ", ".join(rung.names[-rung.extra :])
+            lines[0] += f"; and {tied}, not to be told from {sure[-1]} by so few images"
+        out = [each.name for each in last.scores if each.name not in rung.names]
+        lines += [f"out        {', '.join(out)}"] if out else []
+        if rung.smaller:
+            lines.append("note       what is left of the budget pays for a smaller rung than planned")
+        return lines
