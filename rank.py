@@ -16,14 +16,17 @@ interrupted.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
 from engine.cli import Help, Parser, Several, importing, run_command
+from engine.console import say, wrapped
 from engine.errors import UserError
 from grids.cells import add_script_flags, find_models
+from ranking.budget import parse_budget
 from ranking.candidates import OWN, PASSED_ON, find_candidates, find_question
 
 GOES_ON = "interrupted. What was computed is kept; the same command goes on from there."
@@ -37,7 +40,15 @@ def parser() -> Parser:
     several: dict[str, Any] = {"action": Several, "nargs": "+"}
     add("--models", **several, default=["all"], metavar="NAME", help="backbones; all (default): the published ones")
     add("--json", action="store_true", help="print the answer as JSON on stdout, and all else on stderr")
-    add("--fine-tune", action="store_true", help="let the backbones drop out by validation accuracy after short runs")
+    add("--fine-tune", action="store_true", help="let backbones drop out by their validation accuracy after short runs")
+    add(
+        "--budget",
+        type=parse_budget,
+        metavar="HOW_MUCH",
+        help="what --fine-tune may take: 30m, 2h, or so many training images processed, images:100000 (default: a "
+        "quarter of what all backbones take in full)",
+    )
+    add("--train", action="store_true", help="train what --fine-tune recommends in full, too")
     add_script_flags(command_line, (*OWN, *PASSED_ON), "run")
     return command_line
 
@@ -46,23 +57,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says. Returns the exit code."""
 
     def command() -> int:
-        options = parser().parse_args(arguments)
+        words = sys.argv[1:] if arguments is None else list(arguments)
+        options = parser().parse_args(words)
         if not options.json:
-            return run(options)
+            return run(options, words)
         with redirect_stdout(sys.stderr):
-            return run(options)
+            return run(options, words)
 
     return run_command(command, GOES_ON)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Score, order, print; returns the exit code."""
+def run(options: argparse.Namespace, words: Sequence[str]) -> int:
+    """Score, order, print, and search where that is asked for. Returns the exit code."""
+    for flag, given in (("--budget", options.budget), ("--train", options.train)):
+        if given and not options.fine_tune:
+            raise UserError(f"{flag} is for the search, which --fine-tune asks for. Give both, or leave {flag} out.")
     question = find_question(options)  # first: a script of one's own may bring backbones
     candidates, left_out = find_candidates(question, find_models(options.models))
-    with importing():
-        from ranking.pass_over import pass_over  # PyTorch: not before the command line is known to be right
+    with importing():  # PyTorch: not before the command line is known to be right
+        from ranking.answer import answered
+        from ranking.tuned import tuned
 
-    return 0
+    answer = answered(question, candidates, left_out)
+    say(*wrapped(answer.lines()), go_on=True)
+    content, code = answer.as_json(), 0
+    if options.fine_tune:
+        code, content["search"] = tuned(answer, options.budget, options.train)
+    else:
+        say(*wrapped(answer.next_lines(words)), go_on=True)
+    if options.json:
+        print(json.dumps(content, indent=2, ensure_ascii=False), file=sys.__stdout__)
+    return code
 
 
 if __name__ == "__main__":

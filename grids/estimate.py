@@ -72,6 +72,11 @@ class Speeds:
         around = statistics.median(self._around) if self._around else 0.0
         return estimate and replace(estimate, seconds=estimate.seconds + around)
 
+    def train_images_per_second(self, cell: Cell) -> float | None:
+        """The median of recorded trainings of its backbone at its size, from end to end; None: there are none."""
+        rates = self._rates.get(_model(vars(cell.config)))
+        return statistics.median(train for train, _ in rates) if rates else None
+
     def _estimate(self, cell: Cell) -> Estimate | None:
         config = vars(cell.config)
         if seconds := self._seconds.get(_but_for_seed(cell.dataset.key, cell.dataset.version, config)):

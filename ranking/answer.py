@@ -1,36 +1,146 @@
-"""What was scored -> the order, the table that is printed, and the result that is kept for the report."""
+"""What was scored -> an order, the result that is kept for the report, and what is printed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from common import BACKBONES
+from engine.code_hash import engine_hash
 from engine.console import duration, table
+from engine.errors import counted, disk_errors_explained
+from engine.files import json_digest
 from engine.models.backbone import WEIGHTS, stated_top1
 from engine.models.weights import find_member
-from ranking.scored import Scored, Scoring
+from engine.paths import script_path
+from engine.records.schema import now
+from grids.estimate import Speeds
+from grids.ledger import all_records
+from ranking.candidates import Candidate, Question, first_sentence
+from ranking.order import combined
+from ranking.scored import Scored, Scoring, score_all
+from ranking.scores import SCORES
+from reporting.agreement import Assessment, assess_in
+from reporting.agreement_words import sentences
+from reporting.rank_results import RankedBackbone, RankedData, RankResult, path_of, write
+from reporting.truth import mean_ranks
 
 SHOWN = {"probe": "{:.1%}", "knn1": "{:.1%}", "knn5": "{:.1%}", "logme": "{:.3f}", "hscore": "{:.2f}"}
-HEADS = {"probe": "probe", "knn1": "1-NN", "knn5": "5-NN", "logme": "LogME", "hscore": "H-score"}
-TOP = 3  # that are worth fine-tuning: the best of so many is hardly ever worse than the best of all
+TOP = 3  # that are worth fine-tuning: where others published both, the best of so many was the best of all
+RECORDS, PLAN, STEPS = "records", "plan", "steps"  # what a speed of training is known from
+SPEEDS_FROM = {
+    RECORDS: "of runs that are recorded here",
+    PLAN: "as measured for a run's plan",
+    STEPS: "of a few steps, just now",
+}
 
 
-def score_table(scoring: Scoring, names: Sequence[str]) -> list[str]:
-    """A line a backbone, in that order."""
-    by_name = {each.name: each for each in scoring.scored}
-    rows = [("", "backbone", *HEADS.values(), "ImageNet", "images/s", "full run")]
-    for place, name in enumerate(names, 1):
-        each = by_name[name]
-        values = [_shown(key, each.values[key]) for key in SHOWN]
-        speed = each.about.train_images_per_second
-        cost = ("-", "-") if speed is None else (f"{speed:,.1f}", duration(full_seconds(each, scoring)))
-        rows.append((f"{place}.", name, *values, _top1(each), *cost))
-    return table(rows).split("\n")
+@dataclass(frozen=True)
+class Answer:
+    """What was asked, what was scored, and how far the order can be trusted."""
+
+    question: Question
+    scoring: Scoring
+    result: RankResult
+    assessment: Assessment
+    path: Path  # of the result
+
+    @property
+    def ordered(self) -> list[Scored]:
+        """What was scored, the best first."""
+        by_name = {each.name: each for each in self.scoring.scored}
+        return [by_name[name] for name in self.result.order]
+
+    def lines(self) -> list[str]:
+        """All that is printed of the order."""
+        return [*left_out_lines(self.scoring.left_out), *lines(self.scoring, self.result, self.assessment)]
+
+    def next_lines(self, words: Sequence[str]) -> list[str]:
+        """What is worth doing next; `words` are those of the command."""
+        return next_lines(self.question, self.result, words)
+
+    def as_json(self) -> dict[str, Any]:
+        """The result, with how far to trust it."""
+        trusted = trust(self.scoring, self.assessment)
+        return {**asdict(self.result), "top": list(self.result.order[:TOP]), "trust": trusted, "file": str(self.path)}
 
 
-def _shown(name: str, value: float | None) -> str:
-    return "-" if value is None else SHOWN[name].format(value)
+def answered(question: Question, candidates: Sequence[Candidate], left_out: Mapping[str, str]) -> Answer:
+    """Score the candidates, order them, and keep the result. UserError: fewer than two can be scored."""
+    scoring = score_all(candidates, left_out)
+    config = scoring.config
+    speeds = Speeds(scoring.plan.device_name)
+    for record in all_records(config.out):
+        speeds.add(record)
+    result = result_of(scoring, speeds)
+    path = path_of(config.out, scoring.data.dataset.key, digest_of(scoring))
+    with disk_errors_explained("the result can't be kept in", path.parent, "--out chooses another folder."):
+        write(result, path)
+    return Answer(question, scoring, result, assess_in(result, config.out), path)
+
+
+def result_of(scoring: Scoring, speeds: Speeds) -> RankResult:
+    """The order of what was scored, and all that is kept of it. `speeds`: of the runs that are recorded here."""
+    data, config = scoring.data, scoring.config
+    weights = {each.name: each.weights.sha256 for each in scoring.scored}
+    found = mean_ranks(config.out, data.dataset.key, weights)
+    elsewhere: Mapping[str, float] = found[0] if found else {}
+    top1 = {each.name: top1_of(each) for each in scoring.scored}
+    by = {name: {each.name: each.values[name] for each in scoring.scored} for name in SCORES}
+    order = combined(by["probe"], top1, elsewhere, by["knn5"])
+    backbones = []
+    for each in scoring.scored:
+        speed, source = speed_of(each, speeds)
+        backbones.append(
+            RankedBackbone(
+                each.name,
+                each.weights.name,
+                each.weights.sha256,
+                top1[each.name],
+                elsewhere.get(each.name),
+                dict(each.values),
+                each.about.seconds,
+                speed,
+                source,
+                each.about.parameters,
+                each.about.macs,
+            )
+        )
+    splits = data.splits
+    about = RankedData(
+        data.dataset.key,
+        data.dataset.name,
+        data.dataset.domain,
+        data.dataset.version,
+        splits.hash,
+        splits.test.fingerprint,
+        len(data.raw.classes),
+        len(splits.train),
+        config.size,
+    )
+    notes = tuple(dict.fromkeys([*data.raw.notes, *(note for each in scoring.scored for note in each.notes)]))
+    left_out = tuple({"name": name, "reason": first_sentence(why)} for name, why in scoring.left_out.items())
+    return RankResult(
+        now(),
+        about,
+        tuple(backbones),
+        tuple(order.names),
+        order.mean_rank,
+        order.rule,
+        left_out,
+        notes,
+        config.seed,
+        engine_hash(),
+    )
+
+
+def digest_of(scoring: Scoring) -> str:
+    """By which the result of the same question is found again, and replaced."""
+    asked = {each.name: each.weights.sha256 for each in scoring.scored}
+    return json_digest([scoring.data.splits.hash, list(scoring.config.size), scoring.config.seed, asked])[:10]
 
 
 def top1_of(scored: Scored) -> float | None:
@@ -38,16 +148,85 @@ def top1_of(scored: Scored) -> float | None:
     backbone, choice = BACKBONES[scored.name], scored.candidate.cell.config.weights
     if scored.weights.sha256 is None or Path(choice).is_file():
         return None
-    usual = choice in WEIGHTS
-    return stated_top1(backbone.pretrained if usual else find_member(backbone, choice))
+    return stated_top1(backbone.pretrained if choice in WEIGHTS else find_member(backbone, choice))
 
 
-def _top1(scored: Scored) -> str:
-    top1 = top1_of(scored)
-    return "-" if top1 is None else f"{top1:.1f} %"
+def speed_of(scored: Scored, speeds: Speeds) -> tuple[float | None, str | None]:
+    """Images/s of training, and where that is known from; None: it could not be measured."""
+    recorded = speeds.train_images_per_second(scored.candidate.cell)
+    if recorded is not None:
+        return recorded, RECORDS
+    measured = scored.about.train_images_per_second
+    return measured, scored.about.speed_from if measured else None
 
 
-def full_seconds(scored: Scored, scoring: Scoring) -> float:
-    """About how long the epochs of the whole recipe take; 0 where the speed is not known."""
-    speed = scored.about.train_images_per_second
-    return (scored.recipe.epochs or 0) * len(scoring.train) / speed if speed else 0.0
+def lines(scoring: Scoring, result: RankResult, assessment: Assessment) -> list[str]:
+    """All that is printed of an order."""
+    sources = sorted({str(each.speed_from) for each in result.backbones if each.speed_from})
+    speeds = " or ".join(SPEEDS_FROM[source] for source in sources)
+    text = score_table(scoring, result)
+    if speeds:
+        text.append(f"images/s   in training, {speeds}; full run: {full_words(scoring)} at that speed")
+    text.append(f"order      {result.rule}")
+    text += [f"note       {note}" for note in result.notes]
+    first = result.order[:TOP]
+    text.append(f"top {len(first)}      {listed_names(first)}")
+    return [*text, *(f"trust      {sentence}" for sentence in trust(scoring, assessment))]
+
+
+def listed_names(names: Sequence[str]) -> str:
+    """Names in a sentence."""
+    return ", ".join(names)
+
+
+def trust(scoring: Scoring, assessment: Assessment) -> list[str]:
+    """How far to trust the order."""
+    random = [each.name for each in scoring.scored if each.weights.sha256 is None]
+    if random:
+        what = "All weights are" if len(random) == len(scoring.scored) else f"Those of {', '.join(random)} are"
+        return [f"{what} random: features of such weights say nothing of pretrained ones. Leave --weights none out."]
+    return sentences(assessment)
+
+
+def full_words(scoring: Scoring) -> str:
+    """What a run in full is."""
+    return f"{counted(scoring.scored[0].recipe.epochs or 0, 'epoch')} of {counted(len(scoring.train), 'image')}"
+
+
+def score_table(scoring: Scoring, result: RankResult) -> list[str]:
+    """A line a backbone, in the order."""
+    by_name = {each.name: each for each in result.backbones}
+    epochs = {each.name: each.recipe.epochs or 0 for each in scoring.scored}
+    elsewhere = any(each.mean_rank_elsewhere is not None for each in result.backbones)
+    rows = [("", "backbone", *(SCORES[name].label for name in SHOWN), "ImageNet", *["elsewhere"] * elsewhere)]
+    rows[0] += ("M params", "images/s", "full run")
+    for place, name in enumerate(result.order, 1):
+        each = by_name[name]
+        values = ["-" if (value := each.scores[key]) is None else form.format(value) for key, form in SHOWN.items()]
+        values.append("-" if each.top1 is None else f"{each.top1:.1f}%")
+        values += [f"{each.mean_rank_elsewhere:.1f}"] if elsewhere else []
+        speed = each.train_images_per_second
+        full = epochs[name] * len(scoring.train) / speed if speed else None
+        cost = (f"{speed:,.1f}", duration(full)) if speed and full else ("-", "-")
+        rows.append((f"{place}.", name, *values, f"{each.parameters / 1e6:.1f}", *cost))
+    return table(rows).split("\n")
+
+
+def next_lines(question: Question, result: RankResult, words: Sequence[str]) -> list[str]:
+    """What is worth doing next: the first few in full by grid.py, or the search; `words` are this command's own."""
+    names = result.order[:TOP]
+    grid = ["python", script_path("grid.py"), "--models", *names, *question.grid_flags]
+    search = ["python", script_path("rank.py"), *words, "--fine-tune"]
+    return [
+        f"next       train the first {len(names)} in full, or search, which takes a quarter of what all in full take:",
+        f"           {shlex.join(grid)}",
+        f"           {shlex.join(search)}",
+    ]
+
+
+def left_out_lines(left_out: Mapping[str, str]) -> list[str]:
+    """Who is not in the order, and why: each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        reasons.setdefault(first_sentence(reason), []).append(name)
+    return [f"left out   {listed_names(names)}: {reason}" for reason, names in reasons.items()]

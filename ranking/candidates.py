@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from datasets import DATASETS
 from engine.cli import nearest
 from engine.config import FLAGS
 from engine.errors import UserError, listed
-from engine.paths import with_home
+from engine.paths import PROJECT, script_path, with_home
 from grids.cells import Cell, Chosen, check_members, find_datasets, make_cells, script_flags
 
 # of the scripts' flags: those that say what is run on what, and how. What ends a stage, or tries learning rates, has no
@@ -24,7 +25,10 @@ PASSED_ON = (
     *("labels", "cache_dir", "no_cache", "out", "allow_partial"),
 )
 OWN = ("seed", "shots", "fraction", "data_dir")  # that cells have in a form of their own
-RECIPE = ("--recipe", "cosine")  # what is fine-tuned by: its learning rate comes down within the epochs that it is given
+RECIPE = (
+    "--recipe",
+    "cosine",
+)  # what is fine-tuned by: its learning rate comes down within the epochs that it is given
 FEWEST = 2  # backbones, of which one can be the better
 
 
@@ -40,11 +44,20 @@ class Candidate:
 class Question:
     """What is asked: of which dataset, and with which flags of its script."""
 
+    named: str  # as grid.py takes it
     chosen: Chosen
     flags: tuple[str, ...]  # of every run, beside the recipe
     seed: int
     budget: tuple[str, str]  # of training images, as grids.cells.find_budgets() has it
     data_dir: Path | None
+
+    @property
+    def grid_flags(self) -> list[str]:
+        """What a command of grid.py has beside the backbones, to run what is asked of."""
+        flags = ["--datasets", self.named, *RECIPE, *self.flags]
+        flags += ["--seeds", str(self.seed)] if self.seed else []
+        flags += [f"--{self.budget[0]}", self.budget[1]] if self.budget[1] else []
+        return [*flags, "--data-dir", str(self.data_dir)] if self.data_dir else flags
 
     def cell(self, model: str, *more: str) -> Cell:
         """The run of a backbone with the recipe cosine, and `more` flags. UserError: its script would refuse it."""
@@ -60,16 +73,19 @@ def find_question(options: argparse.Namespace) -> Question:
     budget = next(((name, str(given[name])) for name in ("shots", "fraction") if name in given), ("all", ""))
     flags = tuple(script_flags(options, PASSED_ON))
     seed = given.get("seed", FLAGS["seed"].default)
-    return Question(find_one(options.data), flags, seed, budget, given.get("data_dir"))
+    named, chosen = find_one(options.data)
+    return Question(named, chosen, flags, seed, budget, given.get("data_dir"))
 
 
-def find_one(text: str) -> Chosen:
-    """The dataset of that name, or the images in the folder of that path."""
+def find_one(text: str) -> tuple[str, Chosen]:
+    """The dataset of that name, or the images in the folder of that path, and what grid.py calls it."""
+    named = text
     try:
-        found = find_datasets([text])
+        found = find_datasets([named])
     except UserError as problem:
         if Path(with_home(text)).is_dir():
-            found = find_datasets([f"folder:{text}"])
+            named = f"folder:{text}"
+            found = find_datasets([named])
         elif re.fullmatch(r"\w[\w-]*", text) or "folder:" in text or text.endswith(".py"):
             raise UserError(str(problem).replace("folder:DIR", "a folder of images")) from None
         else:
@@ -81,7 +97,7 @@ def find_one(text: str) -> Chosen:
         names = [f"{each.dataset.script_name}:{each.dataset.flags.split()[-1]}" for each in found if each.dataset.flags]
         named = f", such as {names[0]}" if names else ""
         raise UserError(f"{text} names {len(found)} datasets, and an order is of one. Name one{named}.")
-    return found[0]
+    return named, found[0]
 
 
 def find_candidates(question: Question, models: Sequence[str]) -> tuple[list[Candidate], dict[str, str]]:
@@ -115,6 +131,13 @@ def require_enough(names: Sequence[str], left_out: Mapping[str, str]) -> None:
     lines = [f"{name}: {first_sentence(reason)}" for name, reason in left_out.items()]
     kept = f"only {names[0]} can be scored" if names else "no backbone can be scored"
     raise UserError(f"{kept}, and an order takes at least {FEWEST}:{listed(lines)}\nMend one of these, or name others.")
+
+
+def command_of(cell: Cell) -> str:
+    """The command of a run, as it is typed in the folder where this program is."""
+    script = Path(cell.command[0])
+    name = script_path(script.name) if script.parent == PROJECT else str(script)
+    return shlex.join(["python", name, *cell.command[1:]])
 
 
 def first_sentence(reason: str) -> str:

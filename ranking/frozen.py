@@ -85,7 +85,6 @@ class Body:
         }
         return Kept(config.cache_dir, f"{images.key}-{self.name}", identity)
 
-
     def is_kept(self, images: Images) -> bool:
         """Whether its features seem to be kept; what is damaged will show."""
         kept = self.kept(images)

@@ -24,7 +24,7 @@ from engine.run import Data, decode_images, list_images, resolve_recipe
 from engine.training.plan import Plan, choose_plan
 from engine.training.recipe import Recipe
 from ranking import scores
-from ranking.candidates import Candidate, first_sentence, require_enough
+from ranking.candidates import Candidate, require_enough
 from ranking.frozen import Body, Images, frozen
 from ranking.kept import About, Frozen
 from ranking.scores import SCORES, all_scores
@@ -95,8 +95,6 @@ def score_all(candidates: Sequence[Candidate], left_out: Mapping[str, str]) -> S
         except UserError as problem:
             out[candidate.name] = str(problem)
     require_enough([each.name for each in scored], out)
-    for name, reason in out.items():
-        say(f"left out   {name}: {first_sentence(reason)}")
     return Scoring(data, plan, tuple(scored), out)
 
 

@@ -1,0 +1,65 @@
+"""The search after the order: what rank.py --fine-tune asks of it, and what is said at its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine import INTERRUPTED
+from engine.console import say, wrapped
+from engine.errors import disk_errors_explained
+from engine.files import json_digest, write_json
+from engine.records.printed import RECORD_LINE, result_line
+from grids.cells import Cell
+from ranking.answer import Answer, digest_of
+from ranking.budget import Budget
+from ranking.candidates import command_of
+from ranking.search import Candidate, Request, run_search, train_winner
+from reporting.rank_results import SEARCHED, path_of
+
+START_SECONDS = 15.0  # of a run on a processor: its start, and the measurement of its plan, until some have been seen
+
+
+def request_of(answer: Answer) -> Request:
+    """What is searched for: the backbones in the answer's order."""
+    scoring, config = answer.scoring, answer.scoring.config
+    speeds = {each.name: each.train_images_per_second for each in answer.result.backbones}
+
+    def make(name: str, epochs: int | None, mark: str) -> Cell:
+        return answer.question.cell(name, *([] if epochs is None else ["--epochs", str(epochs)]))
+
+    return Request(
+        scoring.data.dataset.key,
+        {"split": scoring.data.splits.hash, "asked": answer.question.grid_flags},
+        [Candidate(each.name, each.weights.sha256, speeds[each.name], START_SECONDS) for each in answer.ordered],
+        len(scoring.train),
+        scoring.scored[0].recipe.epochs or 1,
+        make,
+        config.out,
+        config.select,
+    )
+
+
+def tuned(answer: Answer, budget: Budget | None, train: bool) -> tuple[int, dict[str, Any]]:
+    """Search, keep what came of it, and, to `train`, train the winner in full. The exit code, and what JSON says."""
+    request = request_of(answer)
+    found = run_search(request, budget)
+    command = ""
+    if found.recommendation:
+        command = command_of(answer.question.cell(found.recommendation))
+    content = {**found.as_json(), "command": command}
+    path = path_of(request.out, request.dataset, digest_of(answer.scoring), SEARCHED)
+    with disk_errors_explained("what came of the search can't be kept in", path.parent):
+        write_json(path, {**content, "checksum": json_digest(content)})
+    say(*wrapped(found.lines()), go_on=True)
+    if not found.recommendation:
+        return found.exit_code, content
+    if not train or not found.complete:
+        wait = "" if found.complete else ", once the search has come to its end"
+        say(f"in full    {'--train does it' if train else 'the command'}{wait}:", f"           {command}", go_on=True)
+        return found.exit_code, content
+    done = train_winner(request, found.recommendation)
+    if done.status != "done" or not done.record:
+        return INTERRUPTED, content
+    folder = request.out / request.dataset / found.recommendation / str(done.record["run"])
+    say(f"{RECORD_LINE}{folder}", result_line(done.record), go_on=True)
+    return 0, {**content, "record": str(folder)}
