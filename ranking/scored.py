@@ -86,7 +86,10 @@ def score_all(candidates: Sequence[Candidate], left_out: Mapping[str, str]) -> S
     scored: list[Scored] = []
     left = [candidate for candidate in candidates if candidate.name in found]
     bodies = [body_of(candidate, found[candidate.name], data) for candidate in left]
-    clock = Clock(sum(not body.is_kept(images) for body in bodies))
+    to_pass = sum(not body.is_kept(images) for body in bodies)
+    if to_pass < len(bodies):
+        say(f"features   of {len(bodies) - to_pass} of {counted(len(bodies), 'backbone')} are kept from before")
+    clock = Clock(to_pass)
     for number, (candidate, body) in enumerate(zip(left, bodies, strict=True), 1):
         title = f"{number} of {len(left)}, {candidate.name}"
         try:
@@ -158,8 +161,9 @@ def _scored(candidate: Candidate, body: Body, images: Images, plan: Plan, title:
     else:
         notes = tuple(found.scores["notes"])
     about = found.about
-    what = f"{about.images_per_second:,.0f} images/s in {about.form}, {duration(about.seconds)}"
-    say(f"features   {title.partition(' (')[0]}: {what if passed else 'kept from before'}")
+    if passed:
+        what = f"{about.images_per_second:,.0f} images/s in {about.form}, {duration(about.seconds)}"
+        say(f"features   {title.partition(' (')[0]}: {what}")
     return Scored(candidate, body.weights, body.recipe, about, values, notes)
 
 

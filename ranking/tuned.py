@@ -48,7 +48,7 @@ def tuned(answer: Answer, budget: Budget | None, train: bool) -> tuple[int, dict
         command = command_of(answer.question.cell(found.recommendation))
     content = {**found.as_json(), "command": command}
     path = path_of(request.out, request.dataset, digest_of(answer.scoring), SEARCHED)
-    with disk_errors_explained("what came of the search can't be kept in", path.parent):
+    with disk_errors_explained("the search can't be kept in", path.parent, "--out chooses another folder."):
         write_json(path, {**content, "checksum": json_digest(content)})
     say(*wrapped(found.lines()), go_on=True)
     if not found.recommendation:
