@@ -10,17 +10,17 @@ from torchvision.datasets import ImageFolder
 
 from engine.data.part import Part, RawSplits
 
-DISTINCT = 200  # photographs that are made; the others are links to them
+DISTINCT = 200  # photographs that are made where nobody says otherwise; the others are links to them
 
 
-def make_photographs(folder: Path, images: int) -> None:
-    """Smooth JPEG files of 500x375 and 50 to 80 kB, in two class folders."""
+def make_photographs(folder: Path, images: int, distinct: int = DISTINCT) -> None:
+    """Smooth JPEG files of 500x375 and 50 to 80 kB, in two class folders; all but the first `distinct` are links."""
     random = np.random.default_rng(0)
     for number in range(images):
         path = folder / str(number % 2) / f"{number:06}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if number >= DISTINCT:
-            path.hardlink_to(folder / str(number % 2) / f"{number % DISTINCT:06}.jpg")
+        if number >= distinct:
+            path.hardlink_to(folder / str(number % 2) / f"{number % distinct:06}.jpg")
             continue
         picture = np.zeros((375, 500, 3))
         for side, strength in ((4, 60), (16, 30), (64, 15), (256, 15)):

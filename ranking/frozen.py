@@ -31,6 +31,7 @@ from engine.training.features import Source
 from engine.training.findings import remembered, result_path
 from engine.training.plan import Plan
 from engine.training.recipe import Recipe
+from engine.training.threads import thread_counts
 from engine.training.trials import seconds_of
 from ranking.kept import About, Frozen, Kept
 
@@ -159,6 +160,8 @@ def _form(body: Body, plan: Plan, model: nn.Module, batches: Batches) -> tuple[P
         known = found.plan(plan, training)
         return replace(known, graphed=False), known.images_per_second, "plan"
     forms = forms_of(plan, request) if request.measure else [plan]
+    if request.measure and plan.device == "cpu":  # where others are at work, threads that wait for each other crawl
+        forms = [replace(form, threads=threads) for threads in thread_counts() for form in forms]
     few = TRIED if plan.device == "cpu" else training
     images, labels = next(replace(batches, batch_size=min(few, len(batches.part))).sequential())
     chosen = _fastest(forms, model, body.backbone.head, images) if plan.device == "cpu" else forms[0]

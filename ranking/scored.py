@@ -88,7 +88,7 @@ def score_all(candidates: Sequence[Candidate], left_out: Mapping[str, str]) -> S
     bodies = [body_of(candidate, found[candidate.name], data) for candidate in left]
     to_pass = sum(not body.is_kept(images) for body in bodies)
     if to_pass < len(bodies):
-        say(f"features   of {len(bodies) - to_pass} of {counted(len(bodies), 'backbone')} are kept from before")
+        say(f"features   {len(bodies) - to_pass} of {counted(len(bodies), 'backbone')}: kept from before")
     clock = Clock(to_pass)
     for number, (candidate, body) in enumerate(zip(left, bodies, strict=True), 1):
         title = f"{number} of {len(left)}, {candidate.name}"

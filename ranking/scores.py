@@ -130,9 +130,6 @@ def _notes(features: Features, varying: int, labels: Whole, groups: Groups) -> l
         notes.append(f"No score says anything about {counted(classes, 'class')}: at least 2 are needed.")
     if not varying:
         notes.append("No score can be had: every feature is the same for all images.")
-    elif varying < features.shape[1]:
-        same = counted(features.shape[1] - varying, "dimension")
-        notes.append(f"{same} of {features.shape[1]:,}, the same for all images, left out.")
     lonely = lonely_classes(labels, groups)
     if lonely and classes - len(lonely) >= 2:
         which = ", ".join(map(str, lonely))
