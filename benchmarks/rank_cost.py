@@ -35,6 +35,7 @@ from engine.models.weights import NONE, build
 from engine.paths import PROJECT
 from engine.training.agreement import copy_in_form, make_candidate
 from engine.training.plan import Plan, choose_plan
+from engine.training.threads import thread_counts
 from engine.training.trials import seconds_of
 
 TRAINED = 0.8 * 0.9  # of images in class folders: a fifth is held out for testing, a tenth of the rest for validation
@@ -62,17 +63,19 @@ def forms(folder: Path) -> dict[str, str]:
 
 
 def step_speed(name: str, form: str, plan: Plan, arguments: argparse.Namespace) -> float:
-    """Images/s of training steps."""
+    """Images/s of training steps, with as many of a processor's threads as are fastest just now."""
     precision, _, layout = form.partition(" ")
-    plan = replace(plan, precision=precision, layout=layout)
+    counts = thread_counts() if plan.device == "cpu" else [plan.threads]
+    plans = [replace(plan, precision=precision, layout=layout, threads=threads) for threads in counts]
     size, images = arguments.size, arguments.batch_size
     model = build(common.BACKBONES[name], name, 2, NONE)
-    candidate = make_candidate(plan, copy_in_form(plan, model), common.BACKBONES[name].head, images)
+    head = common.BACKBONES[name].head
+    candidates = [make_candidate(each, copy_in_form(each, model), head, images) for each in plans]
     batch = torch.rand(images, 3, size, size, device=plan.device)
     labels = torch.arange(images, device=plan.device) % 2
-    took = [seconds_of(candidate, batch, labels) for _ in range(1 + STEPS)]
+    took = [min([seconds_of(each, batch, labels) for _ in range(1 + STEPS)][1:]) for each in candidates]
     free_memory(plan.device)
-    return float(images / min(took[1:]))
+    return float(images / min(took))
 
 
 def main() -> None:

@@ -25,8 +25,10 @@ def standardised(features: Features) -> Single:
     """Each dimension of features (N x D) with mean 0 and deviation 1, without those that are the same for all images.
 
     Worked out in float64 over values divided by the largest, which neither overflows nor loses float16 or float64;
-    returned as float32, of half the memory (461 MB at 50,000 x 2,304): on real features that moved no accuracy, LogME
-    and the H-score by 1e-6 at most. UserError where a feature is not finite.
+    returned as float32, of half the memory (461 MB at 50,000 x 2,304): on real features that moved no accuracy, and
+    LogME and the H-score by 4e-9 at most. Features kept as float16 moved accuracies by an image (0.002) at most, the
+    H-score by 2e-5, and no rank; but they vanish where a network's outputs are below 6e-8, as an untrained one's are.
+    UserError where a feature is not finite.
     """
     images, dimensions = features.shape
     found, kept = np.empty((images, dimensions), np.float32), 0

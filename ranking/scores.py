@@ -50,6 +50,7 @@ NEIGHBOURS = 5
 ROUNDS = 11  # of LogME's fixed point, as its authors have it
 CONVERGED = 1e-3  # relative change of alpha / beta
 TINY = 1e-5  # added to LogME's denominators, as its authors do
+ROUNDING = 1e-12  # relative: of sums in float64
 LEAST_SHRINKAGE = 1e-9  # keeps the covariance definite where Ledoit and Wolf's formula asks for none
 
 
@@ -130,6 +131,12 @@ def _notes(features: Features, varying: int, labels: Whole, groups: Groups) -> l
         notes.append(f"No score says anything about {counted(classes, 'class')}: at least 2 are needed.")
     if not varying:
         notes.append("No score can be had: every feature is the same for all images.")
+<<<<<<< HEAD
+=======
+    elif varying < features.shape[1]:
+        same = counted(features.shape[1] - varying, "dimension", "are")
+        notes.append(f"{same} left out of {features.shape[1]:,}: the same for all images.")
+>>>>>>> w-scores
     lonely = lonely_classes(labels, groups)
     if lonely and classes - len(lonely) >= 2:
         which = ", ".join(map(str, lonely))
@@ -252,7 +259,8 @@ def hscore(features: Features, labels: Whole) -> float | None:
 
     S = (1 - shrinkage) F' F / N + shrinkage I tr(F' F) / (N D), with the shrinkage of Ledoit & Wolf 2004, "A
     well-conditioned estimator for large-dimensional covariance matrices", Journal of Multivariate Analysis 88, 365-411.
-    None under two classes, or where all features are the same.
+    None under two classes, or where all features are the same. Of fewer images than dimensions it says little: on 600
+    photographs of ten dishes with 1,280 features, an untrained MobileNetV2 has 8.2, those trained on ImageNet 7.4.
     Ibrahim, Ponomareva & Mazumder 2021, "Newer is not always better", arXiv 2110.06893.
     """
     from scipy.linalg import cho_factor, cho_solve
@@ -287,8 +295,10 @@ def _shrinkage(scaled: Single, gram: Numbers) -> float:
     """
     images, dimensions = scaled.shape
     spread = np.einsum("nd,nd->n", scaled, scaled, dtype=np.float64)
-    mean = spread.sum() / (images * dimensions)
+    mean = float(spread.sum()) / (images * dimensions)
     norm = float((gram**2).sum()) / images**2
     distance = norm - dimensions * mean**2
-    noise = min(max(float((spread**2).sum()) / images - norm, 0.0) / images, distance)
-    return noise / distance if noise > 0 else 0.0
+    if distance <= ROUNDING * norm:  # the covariance is what it would be drawn to, as with one dimension
+        return 0.0
+    noise = max(float((spread**2).sum()) / images - norm, 0.0) / images
+    return float(min(noise / distance, 1.0))

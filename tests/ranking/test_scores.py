@@ -19,7 +19,18 @@ from engine.errors import UserError
 from ranking import probe as probing
 from ranking.probe import STRENGTHS, probe
 from ranking.scaling import Features, Groups, Numbers, Whole, one_hot, standardised
-from ranking.scores import SCORES, _spectrum, _votes, all_scores, evidence, hscore, knn, logme, lonely_classes
+from ranking.scores import (
+    SCORES,
+    _shrinkage,
+    _spectrum,
+    _votes,
+    all_scores,
+    evidence,
+    hscore,
+    knn,
+    logme,
+    lonely_classes,
+)
 
 RANDOM = np.random.default_rng(0)
 
@@ -412,6 +423,14 @@ def test_hscore_is_that_of_an_inverse(images: int, dimensions: int, apart: float
     assert hscore(features, labels) == pytest.approx(plain_hscore(features, labels), abs=1e-6)
 
 
+@pytest.mark.parametrize(("images", "dimensions"), [(2, 5), (5, 1), (20, 30), (30, 20)])
+def test_the_shrinkage_is_scikit_learns(images: int, dimensions: int) -> None:
+    scaled = standardised(RANDOM.normal(size=(images, dimensions)) ** 3)
+    exact = scaled.astype(np.float64)
+    gram = exact @ exact.T if images <= dimensions else exact.T @ exact
+    assert _shrinkage(scaled, gram) == pytest.approx(ledoit_wolf_shrinkage(exact), abs=1e-6)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(2, 30),
@@ -455,6 +474,12 @@ def test_a_singular_covariance_is_no_hscore_beyond_the_bound() -> None:
     assert found == pytest.approx(plain_hscore(features, labels), abs=1e-6)
 
 
+def test_one_dimension_is_not_shrunk_away() -> None:
+    features, labels = clusters(60, 1, 2, 30.0)
+    assert hscore(features, labels) == pytest.approx(plain_hscore(features, labels), abs=1e-6)
+    assert hscore(features, labels) == pytest.approx(1, abs=0.1)
+
+
 def test_two_opposite_images_have_a_singular_covariance_that_nothing_shrinks() -> None:
     features = np.array([[1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]])
     assert ledoit_wolf_shrinkage(features) == 0
@@ -478,6 +503,20 @@ def test_every_score_has_a_name_a_value_and_its_seconds() -> None:
         "logme": logme(features, labels),
         "hscore": hscore(features, labels),
     }
+
+
+def test_notes_say_what_was_left_out() -> None:
+    features, labels = clusters(60, 20, 3, 1.0)
+    features[:, :2] = 5
+    labels[:2] = [7, 9]
+    assert all_scores(features, labels).notes == [
+        "2 dimensions are left out of 20: the same for all images.",
+        "k-NN and probe: images of 2 classes with a single image can't be told right, and are not counted "
+        "(number 7, 9).",
+    ]
+    groups = ["one"] * 2 + [f"g{number}" for number in range(58)]
+    labels[:2] = 7
+    assert "1 class with a single group" in all_scores(features, labels, groups).notes[1]
 
 
 ODD = {
