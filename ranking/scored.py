@@ -27,7 +27,9 @@ from ranking import scores
 from ranking.candidates import Candidate, require_enough
 from ranking.frozen import Body, Images, frozen
 from ranking.kept import About, Frozen
-from ranking.scores import SCORES, all_scores
+from ranking.scores import SCORES, all_scores, lonely_classes
+
+MOST_NAMED = 5  # classes
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,13 @@ def head_lines(listed: Data, config: Config) -> list[str]:
     """What is scored on what."""
     train, classes = len(listed.splits.train), len(listed.raw.classes)
     size = "x".join(map(str, config.size))
+    lonely = [listed.raw.classes[label] for label in lonely_classes(listed.splits.train.labels, None)]
+    named = ", ".join(lonely[:MOST_NAMED]) + (f" and {len(lonely) - MOST_NAMED:,} more" * (len(lonely) > MOST_NAMED))
+    notes = [f"note       {counted(len(lonely), 'class')} with a single training image: {named}"] if lonely else []
     return [
         f"{listed.dataset.name}: {counted(train, 'training image')} at {size}, {counted(classes, 'class')}; "
-        "validation and test images are not looked at"
+        "validation and test images are not looked at",
+        *notes,
     ]
 
 

@@ -131,18 +131,11 @@ def _notes(features: Features, varying: int, labels: Whole, groups: Groups) -> l
         notes.append(f"No score says anything about {counted(classes, 'class')}: at least 2 are needed.")
     if not varying:
         notes.append("No score can be had: every feature is the same for all images.")
-<<<<<<< HEAD
-=======
-    elif varying < features.shape[1]:
-        same = counted(features.shape[1] - varying, "dimension", "are")
-        notes.append(f"{same} left out of {features.shape[1]:,}: the same for all images.")
->>>>>>> w-scores
     lonely = lonely_classes(labels, groups)
     if lonely and classes - len(lonely) >= 2:
-        which = ", ".join(map(str, lonely))
         notes.append(
-            f"k-NN and probe: images of {counted(len(lonely), 'class')} with a single {unit} "
-            f"can't be told right, and are not counted (number {which})."
+            f"k-NN and probe: images of {counted(len(lonely), 'class')} with a single {unit} can't be told right, and "
+            "are not counted."
         )
     elif lonely or classes < 2:
         notes.append(f"k-NN and probe need at least 2 classes of 2 {unit}s or more.")
