@@ -92,6 +92,7 @@ def records(place: Path) -> Numbers:
         config = record["config"]
         key = (record["dataset"]["key"], record["seed"], config["shots"], config["tune"])
         key += (config["fold"],) if config["fold"] else ()
+        key += (record["backbone"]["name"], config["epochs"])
         assert key not in found, f"{key} was done twice"
         with (folder / "history.csv").open() as file:
             history = [{name: row[name] for name in row if name not in TIMES} for row in csv.DictReader(file)]
@@ -132,6 +133,20 @@ def report(place: Path) -> Numbers:
     return {path.name: path.read_text().replace(str(place.parent), "") for path in place.glob("report/results.*")}
 
 
+def ranks(place: Path) -> Numbers:
+    """The order and the scores that rank.py made, what its search recommends, and the runs that it made."""
+    found = records(place) if list(place.glob("runs/*/*/*/record.json")) else {}
+    for path in place.glob("runs/rank/*.rank.json"):
+        result = json.loads(path.read_bytes())
+        found["order"], found["split"] = result["order"], result["dataset"]["split"]
+        found["scores"] = {each["name"]: each["scores"] for each in result["backbones"]}
+    for path in place.glob("runs/rank/*.search.json"):
+        search = json.loads(path.read_bytes())
+        rungs = [[(each["name"], each["score"]) for each in rung["candidates"]] for rung in search["rungs"]]
+        found["search"] = [search["recommendation"], search["runner_up"], rungs]
+    return found
+
+
 def decoded(place: Path) -> Numbers:
     """The images that a check leaves."""
     return {path.suffix: _digest(np.load(path)) for path in place.glob("data/folder/.cache/*.npy")}
@@ -162,6 +177,7 @@ def breakhis(place: Path) -> None:
 DIGITS = f"digits.py --shots 4 --epochs 2 {COMMON}"
 FOLDER = f"folder.py pets --epochs 2 {COMMON}"
 FOLDS = f"folder.py pets --epochs 2 --folds 2 {COMMON}"
+RANK = f"rank.py pets --models tiny2 tiny --epochs 3 {OF_GRID}"
 SPLIT = "split.py --input_dir pets --output_dir out --val_size 0.2"
 PROGRAMS = {
     program.name: program
@@ -188,6 +204,9 @@ PROGRAMS = {
             "grid",
             f"grid.py --datasets digits --models tiny --seeds 0-1 --shots 4 --epochs 2 {OF_GRID}",
         ),
+        Program("rank", RANK, pets, numbers=ranks),
+        Program("rank again", f"{RANK} --models tiny tiny2", pets, (RANK,), ranks),
+        Program("search", f"{RANK} --fine-tune --budget images:200", pets, numbers=ranks),
         Program("grid of folds", f"grid.py --datasets folder:pets --models tiny --epochs 1 --folds 2 {OF_GRID}", pets),
     )
 }

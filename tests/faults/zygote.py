@@ -33,7 +33,7 @@ from engine.paths import PROJECT
 from tests.faults.hooks import CHANGES, Fault, install
 
 patience = 60.0  # seconds, after which a process hangs
-PRELOADED = """engine.run engine.records.tensorboard engine.data.split_output grid report reporting.build
+PRELOADED = """engine.run engine.records.tensorboard engine.data.split_output grid report ranking.tuned reporting.build
 reporting.tables reporting.render plotly.offline sklearn.metrics sklearn.model_selection sklearn.datasets
 torch.utils.tensorboard torch.utils.serialization.config torchvision.models pydicom h5py scipy.io"""
 Change = Callable[[], object]  # what is put in place in the process before the script runs
@@ -54,7 +54,7 @@ def preload() -> None:
         importlib.import_module(name)
     Image.init()
     engine_hash()  # half of a small run
-    common.BACKBONES["tiny"] = toy.TINY
+    common.BACKBONES["tiny"] = common.BACKBONES["tiny2"] = toy.TINY
     tqdm.set_lock(threading.RLock())  # its own is a semaphore of all processes, which a kill leaves taken
     sys.dont_write_bytecode = True
     assert threading.active_count() == 1, "a thread would not be there after a fork"
