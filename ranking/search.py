@@ -34,6 +34,7 @@ from grids.view import View, choose_view
 from ranking.budget import Budget, default_budget
 from ranking.halving import (
     Left,
+    Next,
     Plan,
     is_settled,
     make_plan,
@@ -208,7 +209,7 @@ class _Search:
             if current:
                 why = self._run_rung(current)
                 self._learn(current)
-            elif not ledger.ended:
+            else:
                 why = TOO_LITTLE
         return self._result(ledger.ended or why)
 
@@ -251,12 +252,8 @@ class _Search:
             ledger.rungs.append(RungKept(0, list(plan.order), plan.rungs[0].epochs))
             return ledger.rungs[-1]
         last = ledger.rungs[-1]
-        found = next_rung(plan, last.place, last.epochs, last.scores, self._left())
+        found = self._next(last, self._left())
         if found is None:
-            whole = next_rung(plan, last.place, last.epochs, last.scores, Left(plan.budget - ledger.planned_images))
-            if whole is None:
-                ledger.ended = BY_PLAN
-                ledger.save()
             return None
         ledger.rungs.append(RungKept(found.place, list(found.names), found.epochs, found.extra, found.smaller))
         say(*wrapped(self._decision_lines(last, ledger.rungs[-1])))
@@ -275,7 +272,8 @@ class _Search:
             larger = ledger.planned_images + int((budget.seconds - ledger.seconds) / max(pace, 1e-9))
         if larger <= plan.budget:
             return
-        if ledger.ended in (SETTLED, ALONE, IN_FULL):
+        earlier = ledger.finished[-2].scores[0].name if ledger.finished[1:] else None
+        if ledger.ended in (ALONE, IN_FULL) or is_settled(last.scores, earlier):
             say("note       a larger budget changes nothing here")
             return
         longer = more_for(plan, last.epochs, last.scores, larger, ledger.planned_images)
@@ -357,15 +355,20 @@ class _Search:
         scores, earlier = rung.scores, self.ledger.finished[:-1]
         if len(scores) < 2:
             return ALONE
-        if is_settled(scores, earlier[-1].scores[0].name if earlier else None):
-            return SETTLED
-        return IN_FULL if rung.epochs >= self._plan.full else ""
+        if rung.epochs >= self._plan.full:
+            return IN_FULL
+        if not self._next(rung, Left(self._plan.budget - self.ledger.planned_images)):
+            return BY_PLAN
+        return SETTLED if is_settled(scores, earlier[-1].scores[0].name if earlier else None) else ""
+
+    def _next(self, last: RungKept, left: Left) -> Next | None:
+        return next_rung(self._plan, last.place, last.epochs, last.scores, left)
 
     def _begin_line(self, rung: RungKept, there: Sequence[str]) -> str:
         to_do = [name for name in rung.names if name not in there]
         timed = [name for name in to_do if name in self._per_epoch]
         time_text = f", about {duration(self._seconds(timed, rung.epochs))}" if timed and timed == to_do else ""
-        lay = f"; {', '.join(there)} lie there already" if there else ""
+        lay = f"; trained already: {', '.join(there)}" if there else ""
         what = f"{counted(rung.epochs, 'epoch')} of {self.request.images:,} images each"
         return f"rung {rung.place + 1:<5} {', '.join(rung.names)}: {what}{time_text}{lay}"
 

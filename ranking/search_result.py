@@ -199,7 +199,7 @@ def _runner_up(found: SearchResult) -> str:
     }
     assert found.runner_up
     score, epochs = scores[found.runner_up]
-    told = "told apart" if found.told_apart else "can't be told apart"
+    told = "can be told apart" if found.told_apart else "can't be told apart"
     p = "p < 0.001" if found.p is not None and found.p < 0.001 else f"p = {found.p:.2g}"
     return f"{found.runner_up}, {percent(score)} after {counted(epochs, 'epoch')}: they {told} ({found.test}: {p})"
 
