@@ -64,5 +64,8 @@ def parse_budget(text: str) -> Budget:
 
 
 def default_budget(candidates: int, images: int, full: int) -> Budget:
-    """A quarter of what all candidates take in full: `full` epochs of so many images each."""
-    return Budget(images=candidates * full * images // SHARE_OF_GRID)
+    """A quarter of what all candidates take in full: `full` epochs of so many images each.
+
+    Where that is less than an epoch of two, which is the least there is, an epoch of two.
+    """
+    return Budget(images=max(2 * images, candidates * full * images // SHARE_OF_GRID))

@@ -139,7 +139,7 @@ def _rung(rung: RungKept, later: Sequence[RungKept]) -> RungResult:
     for each in rung.results:
         interval = each.as_score().interval if each.score is not None else None
         measured = (each.score, interval, each.loss, each.epoch, each.trained, round(each.seconds, 1))
-        there = each.name in rung.lay_there
+        there = each.name in (rung.lay_there or ())
         rows.append(Standing(each.name, each.status, *measured, each.folder, each.reason, there))
     return RungResult(rung.epochs, rows, list(later[0].names) if later else [])
 

@@ -17,8 +17,9 @@ from common import BACKBONES
 from grids.cells import Cell, find_datasets, make_cells
 from grids.view import Lines
 from ranking.budget import Budget
-from ranking.search import Candidate, Request, run_search
+from ranking.search import run_search
 from ranking.search_result import SearchResult
+from ranking.trainings import Candidate, Request
 
 SCRIPT = """
 if __name__ == "__main__":
@@ -67,7 +68,8 @@ if own.get("fails"):
     sys.exit(own.get("code", 3))
 stop = []
 signal.signal(signal.SIGUSR1, lambda *_: stop.append(1))
-seconds = 0 if (here / "fast").exists() else own.get("seconds", 0)
+seconds = own.get("seconds_in", {}).get(str(epochs), own.get("seconds", 0))
+seconds = 0 if (here / "fast").exists() else seconds
 rows = history()
 folder.mkdir(parents=True, exist_ok=True)
 earlier = json.loads((folder / "record.json").read_text()) if (folder / "record.json").exists() else {}

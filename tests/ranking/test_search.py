@@ -13,12 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from engine.errors import RunError, UserError
+from engine.heartbeat import SEARCH
+from engine.records.schema import json_schema
 from ranking.budget import Budget
-from ranking.search import run_search, train_winner
+from ranking.search import run_search
 from ranking.search_result import SearchResult
+from ranking.trainings import train_winner
+from tests import toy
 from tests.ranking.fake_cells import (
     FULL,
     IMAGES,
@@ -117,7 +122,7 @@ def test_no_other_can_win(capsys: Any) -> None:
     assert found.images == (5 + 4 * 2) * IMAGES  # one more than half of them, which is tied
     again = search(Budget(images=10**6), models=five)
     assert decided(again) == decided(found)
-    assert "a larger budget changes nothing here" in capsys.readouterr().out
+    assert "the larger budget changes nothing" in capsys.readouterr().out
 
 
 def test_ties_are_kept_and_named(capsys: Any) -> None:
@@ -214,12 +219,12 @@ def test_a_larger_budget_extends_a_finished_search(capsys: Any) -> None:
     assert started()[6:] == ["resnet 12 rung 3 of 3", "swin 12 rung 3 of 3"]
     assert "the larger budget pays for one rung more, of over 6 epochs" in capsys.readouterr().out
     search(Budget(images=45 * IMAGES))
-    assert "the larger budget does not pay for a longer rung: it changes nothing" in capsys.readouterr().out
+    assert "the larger budget changes nothing" in capsys.readouterr().out
     full = search(Budget(images=10**6))
     assert full.rungs[-1].epochs == FULL
     assert started()[8:] == ["resnet 20 ", "swin 20 "]  # ordinary runs, without a mark
     search(Budget(images=10**7))
-    assert "a larger budget changes nothing here" in capsys.readouterr().out
+    assert "the larger budget changes nothing" in capsys.readouterr().out
     assert len(started()) == 10
 
 
@@ -298,11 +303,31 @@ def test_seconds_that_run_out_in_the_middle_of_a_rung(capsys: Any) -> None:
 
 
 def test_seconds_that_run_out_later_leave_the_answer_of_the_rung_before(capsys: Any) -> None:
-    curves = {name: {**each, "seconds": 0.0} for name, each in FLAT.items()}
-    prepare(Path(), curves)
-    first = search(Budget(seconds=3600), speed=1e3)  # 1 s an epoch: all in full
-    assert first.rungs[0].epochs == FULL
-    assert first.complete
+    """0.2 s an epoch are thought to pay for 4 of 2 epochs and 2 of 4; in the second rung it is a second."""
+    budget = Budget(seconds=4.0)
+    Path("fast").touch()
+    undisturbed = search(budget, speed=5e3)
+    assert [rung.epochs for rung in undisturbed.rungs] == [2, 5]
+    Path("runs").rename("old")
+    Path("fast").unlink()
+    prepare(Path(), {name: {**each, "seconds_in": {"5": 1.0}} for name, each in FLAT.items()})
+    out = search(budget, speed=5e3)
+    assert out.seconds < 1.1 * 4 + 1
+    assert [rung.epochs for rung in out.rungs] == [2]
+    assert (out.recommendation, out.runner_up, out.complete) == ("resnet", "swin", False)
+    assert out.images >= 9 * IMAGES  # with what the second rung went through
+    printed = capsys.readouterr().out
+    assert "the budget ran out in rung 2, which is not finished and not counted" in printed
+    assert "Take resnet: 90.0 % of 1,000 validation images right after 2 epochs" in printed
+    before = len(started())
+    assert decided(search(budget, speed=5e3)) == decided(out)
+    assert len(started()) == before
+    Path("fast").touch()
+    more = search(Budget(seconds=60.0), speed=5e3)
+    assert more.complete
+    assert decided(more) == decided(undisturbed)
+    assert "the same command again goes on with the rest" not in capsys.readouterr().out  # no other can win
+    assert [line for line in started()[before:] if not line.startswith(("resnet 5", "swin 5"))] == []
 
 
 def test_what_a_budget_of_seconds_leaves_is_looked_at_before_each_rung(capsys: Any) -> None:
@@ -377,3 +402,42 @@ def test_two_at_once_make_each_run_once() -> None:
     assert sorted(started()) == sorted(set(started()))
     assert len(started()) == 6
     assert "another search is at" in Path("printed.txt").read_text()
+
+
+def test_a_larger_budget_in_the_middle_first_ends_the_plan_that_was_begun(capsys: Any) -> None:
+    prepare(Path(), {name: {**each, "seconds": 0.2} for name, each in changed(swin={"scores": {"else": 0.89}}).items()})
+    interrupt_when(lambda: len(started()) == 2)
+    assert search().exit_code == 130
+    Path("fast").touch()
+    more = search(Budget(images=44 * IMAGES))
+    assert [rung.epochs for rung in more.rungs] == [2, 6]
+    assert "the same command again goes on with the rest" in capsys.readouterr().out
+    assert [rung.epochs for rung in search(Budget(images=44 * IMAGES)).rungs] == [2, 6, 12]
+
+
+def test_a_smaller_budget_in_the_middle_is_kept_too() -> None:
+    prepare(Path(), {name: {**each, "seconds": 0.2} for name, each in FLAT.items()})
+    interrupt_when(lambda: len(started()) == 5)
+    assert search().exit_code == 130
+    before = len(started())
+    small = search(Budget(images=19 * IMAGES))  # the rung that was begun takes 20,000 with the one before
+    assert len(started()) == before
+    assert (small.recommendation, small.epochs, small.complete) == ("resnet", 2, False)
+    assert small.why == "too little left"
+
+
+def test_a_record_says_what_rung_it_was_begun_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a real training; the mark is no part of what the run is."""
+    line = "-bs 16 --weights none --recipe cosine --epochs 1"
+    monkeypatch.setenv(SEARCH, "rung 1 of 3")
+    assert toy.Process(line, tmp_path).wait() == 0
+    (path,) = tmp_path.glob("runs/toy/tiny/*/record.json")
+    record = json.loads(path.read_text())
+    assert record["search"] == "rung 1 of 3"
+    jsonschema.validate(record, json_schema())
+    monkeypatch.delenv(SEARCH)
+    assert toy.Process(line, tmp_path).wait() == 0
+    assert [json.loads(each.read_text()) for each in tmp_path.glob("runs/toy/tiny/*/record.json")] == [record]
+    assert toy.Process(f"{line} --seed 1", tmp_path).wait() == 0
+    (other,) = tmp_path.glob("runs/toy/tiny/*-seed1-*/record.json")
+    assert json.loads(other.read_text())["search"] is None
