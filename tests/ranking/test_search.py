@@ -429,15 +429,20 @@ def test_a_smaller_budget_in_the_middle_is_kept_too() -> None:
 def test_a_record_says_what_rung_it_was_begun_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a real training; the mark is no part of what the run is."""
     line = "-bs 16 --weights none --recipe cosine --epochs 1"
+
+    def record_of(seed: int) -> Any:
+        assert toy.Process(f"{line} --seed {seed}", tmp_path).wait() == 0
+        (path,) = tmp_path.glob(f"runs/toy/tiny/*-seed{seed}-*/record.json")
+        record = json.loads(path.read_text())
+        jsonschema.validate(record, json_schema())
+        return record
+
+    monkeypatch.delenv(SEARCH, raising=False)
+    plain = record_of(1)  # and the processes of later tests begin without the mark, too
+    assert plain["search"] is None
     monkeypatch.setenv(SEARCH, "rung 1 of 3")
-    assert toy.Process(line, tmp_path).wait() == 0
-    (path,) = tmp_path.glob("runs/toy/tiny/*/record.json")
-    record = json.loads(path.read_text())
-    assert record["search"] == "rung 1 of 3"
-    jsonschema.validate(record, json_schema())
+    marked = record_of(0)
+    assert marked["search"] == "rung 1 of 3"
+    assert record_of(1) == plain
     monkeypatch.delenv(SEARCH)
-    assert toy.Process(line, tmp_path).wait() == 0
-    assert [json.loads(each.read_text()) for each in tmp_path.glob("runs/toy/tiny/*/record.json")] == [record]
-    assert toy.Process(f"{line} --seed 1", tmp_path).wait() == 0
-    (other,) = tmp_path.glob("runs/toy/tiny/*-seed1-*/record.json")
-    assert json.loads(other.read_text())["search"] is None
+    assert record_of(0) == marked
