@@ -446,3 +446,20 @@ def test_a_record_says_what_rung_it_was_begun_for(tmp_path: Path, monkeypatch: p
     assert record_of(1) == plain
     monkeypatch.delenv(SEARCH)
     assert record_of(0) == marked
+
+
+def test_a_ledger_that_is_damaged_in_the_middle_costs_no_training(capsys: Any) -> None:
+    undisturbed = search()
+    Path("runs").rename("old")
+    Path("started.txt").unlink()
+    prepare(Path(), {name: {**each, "seconds": 0.2} for name, each in FLAT.items()})
+    interrupt_when(lambda: len(started()) == 6)
+    assert search().exit_code == 130
+    ledger().write_text(ledger().read_text()[:-100])
+    Path("fast").touch()
+    found = search()
+    assert decided(found) == decided(undisturbed)
+    assert found.images == undisturbed.images
+    assert found.seconds > 4 * 2 * 0.2  # what the records of the first rung say is counted again
+    assert len(started()) == 7  # the one that was stopped went on
+    assert "made anew of the runs' records" in capsys.readouterr().out
