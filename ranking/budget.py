@@ -47,22 +47,25 @@ def images_text(images: int | None) -> str:
 def parse_budget(text: str) -> Budget:
     """What `--budget` says, a type for argparse: 45s, 30m, 2h, or images:100000."""
     word = text.strip()
-    if match := re.fullmatch(r"images:(\d{1,15})", word):
+    if match := re.fullmatch(r"images:([0-9]{1,15})", word):
         if images := int(match[1]):
             return Budget(images=images)
-        raise argparse.ArgumentTypeError(f"{text!r} is nothing to train with. {EXPECTED}")
-    if match := re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([smh])", word):
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is nothing to train with. {EXPECTED}")
+    if match := re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smh])", word):
         seconds = float(match[1]) * UNITS[match[2]]
         if 0 < seconds <= MOST_SECONDS:
             return Budget(seconds=seconds)
         wrong = "no time at all" if not seconds else "longer than a year"
-        raise argparse.ArgumentTypeError(f"{text!r} is {wrong}. {EXPECTED}")
-    if re.fullmatch(r"\d+(\.\d+)?", word):
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is {wrong}. {EXPECTED}")
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", word):
         unit = f"is a number without its unit: {word}m are minutes, {word}h hours, images:{word} training images"
-        raise argparse.ArgumentTypeError(f"{text!r} {unit}")
-    raise argparse.ArgumentTypeError(f"{text!r} is no budget. {EXPECTED}")
+        raise argparse.ArgumentTypeError(f"{text!r:.40} {unit}")
+    raise argparse.ArgumentTypeError(f"{text!r:.40} is no budget. {EXPECTED}")
 
 
 def default_budget(candidates: int, images: int, full: int) -> Budget:
-    """A quarter of what all candidates take in full: `full` epochs of so many images each."""
-    return Budget(images=candidates * full * images // SHARE_OF_GRID)
+    """A quarter of what all candidates take in full: `full` epochs of so many images each.
+
+    Where that is less than an epoch of two, which is the least there is, an epoch of two.
+    """
+    return Budget(images=max(2 * images, candidates * full * images // SHARE_OF_GRID))

@@ -10,10 +10,9 @@ rung to rung the epochs double and the candidates halve, so that each costs abou
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from engine.console import duration
 from engine.errors import UserError
 from ranking.budget import Budget, images_text
 from reporting.statistics import LEVEL, fisher, wilson
@@ -241,8 +240,3 @@ def plan_lines(plan: Plan, budget: Budget) -> list[str]:
     if plan.left_out:
         lines.append(f"note       a budget of {budget} does not pay for {', '.join(plan.left_out)}: left out, as last")
     return lines
-
-
-def as_text(seconds: Mapping[str, float]) -> str:
-    """How long each takes."""
-    return ", ".join(f"{name} {duration(value)}" for name, value in seconds.items())

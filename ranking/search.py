@@ -7,41 +7,16 @@ which the grid and the report know too.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from engine.cli import importing
 from engine.console import duration, say, wrapped
-from engine.errors import RunError, UserError, counted, disk_errors_explained
+from engine.errors import UserError, counted, disk_errors_explained
 from engine.files import locked
 from grids.cells import Cell
-from grids.devices import device_name, find_slots
-from grids.estimate import Speeds
-from grids.ledger import (
-    MENDABLE,
-    Standing,
-    all_records,
-    clear_leftovers,
-    make_folder,
-    standing_now,
-    to_be_tried,
-)
-from grids.running import Grid, signals_to
-from grids.view import View, choose_view
+from grids.ledger import Standing, make_folder, standing_now
+from grids.running import Grid
 from ranking.budget import Budget, default_budget
-from ranking.halving import (
-    Left,
-    Plan,
-    is_settled,
-    make_plan,
-    more_for,
-    next_rung,
-    plan_lines,
-    ranked,
-)
+from ranking.halving import Left, Next, Plan, is_settled, make_plan, more_for, next_rung, plan_lines, ranked
 from ranking.outcome import failed, outcome, seconds_of, trained_so_far
 from ranking.search_ledger import Ledger, Result, RungKept, ledger_path, open_ledger
 from ranking.search_result import (
@@ -56,52 +31,12 @@ from ranking.search_result import (
     percent,
     result_of,
 )
+from ranking.trainings import Request, error_of, run_cells, slots_of
 from ranking.watch import Watch
 
-RECIPE = "cosine"  # the one whose schedule can be made to fit a rung
-STALL_MINUTES = 30.0  # without a sign of life, after which a training has failed, as grid.py has it
-
-MakeCell = Callable[[str, int | None, str], Cell]  # backbone, epochs (None: the full recipe) and mark -> its cell
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A backbone that is searched among."""
-
-    name: str
-    weights_sha256: str | None
-    images_per_second: float | None = None  # of training, measured on this device; a budget of seconds needs it
-    seconds_around: float = 0.0  # of a run: its start, its plan, the last evaluation
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is searched for."""
-
-    dataset: str  # its key
-    identity: Mapping[str, Any]  # JSON-ready: the split, and all settings that can change a score
-    candidates: Sequence[Candidate]  # best first, by frozen features
-    images: int  # to train on, an epoch
-    full: int  # epochs of the full recipe
-    make: MakeCell
-    out: Path
-    select: str = "top1"  # the metric that chooses, as --select names it
-    per_gpu: int = 1
-    stall_minutes: float = STALL_MINUTES
-    view: Callable[[], AbstractContextManager[View]] = choose_view
-
-    @property
-    def whole_identity(self) -> dict[str, Any]:
-        """All that tells this search from others; neither the budget nor the order, which the ledger keeps."""
-        weights = {each.name: each.weights_sha256 for each in self.candidates}
-        numbers = {"images": self.images, "full": self.full, "select": self.select, "recipe": RECIPE}
-        return {"search": dict(self.identity), "candidates": dict(sorted(weights.items())), **numbers}
-
-    def cell(self, name: str, epochs: int, mark: str) -> Cell:
-        """The cell of a training; one by the full recipe is a run like every other, and bears no mark."""
-        if epochs >= self.full:
-            return replace(self.make(name, None, ""), search="")
-        return replace(self.make(name, epochs, mark), search=mark)
+# of a budget of seconds: past it, epochs that run may end, and nothing lasts for longer than a tenth more
+MOST_OVER = 1.1
+SECONDS_TO_END = 5.0  # that a process may take to end when it is told to, on a busy machine
 
 
 def run_search(request: Request, budget: Budget | None = None) -> SearchResult:
@@ -117,58 +52,6 @@ def run_search(request: Request, budget: Budget | None = None) -> SearchResult:
         path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_suffix(".lock"), f"another search is at {path}"):
         return _Search(request, budget, open_ledger(path, request.whole_identity)).run()
-
-
-def train_winner(request: Request, name: str) -> Standing:
-    """Train one candidate by the full recipe, or find it done: an ordinary run. RunError, UserError: it failed.
-
-    The standing says "done", or "interrupted" where a stop was asked for.
-    """
-    make_folder(request.out)
-    cell = request.cell(name, request.full, "")
-    found, _ = _run_cells(request, [cell], lambda _grid: None)
-    if found[cell.id].status == "failed":
-        raise _error(found[cell.id], f"{cell.title} failed")
-    return found[cell.id]
-
-
-def _run_cells(
-    request: Request, cells: Sequence[Cell], tick: Callable[[Grid], None]
-) -> tuple[dict[str, Standing], Watch | None]:
-    """Run those that are not done. Returns how far each cell, by its id, has come, and what was seen if any ran.
-
-    tick: called several times a second; it may ask the grid to stop.
-    """
-    standings = {cell.id: standing_now(cell) for cell in cells}
-    if not any(to_be_tried(each, False) for each in standings.values()):
-        return standings, None
-    device, slots = _slots_of(cells[0], request.per_gpu)
-    speeds = Speeds(device_name(device, slots[0]))
-    for record in all_records(request.out):
-        speeds.add(record)
-    grid = Grid(cells, standings, speeds, slots, False, request.stall_minutes)
-    with request.view() as inner, signals_to(grid):
-        watch = Watch(inner, lambda: tick(grid))
-        grid.run(watch)
-    clear_leftovers(request.out)
-    watch.stopped = grid.stop_level > 0
-    return grid.standings, watch
-
-
-def _slots_of(cell: Cell, per_gpu: int) -> tuple[str, list[str | None]]:
-    """The device, and where trainings can run on it at the same time."""
-    with importing():
-        from engine.device import find_device  # PyTorch, which takes seconds to import
-
-    device = find_device(cell.config.device)
-    return device, find_slots(device, per_gpu)
-
-
-def _error(found: Standing, what: str) -> UserError | RunError:
-    """What a failed training ends the command with."""
-    failure = found.failure
-    message = f"{what}: {failure.reason if failure else 'nobody knows why'}"
-    return UserError(message) if failure and failure.exit_code == MENDABLE else RunError(message)
 
 
 class _Search:
@@ -188,7 +71,7 @@ class _Search:
         if budget.seconds is not None and (unknown := set(self.names) - self._per_epoch.keys()):
             raise UserError(f"--budget {budget.flag}: nothing was measured of {', '.join(sorted(unknown))}.")
         if budget.seconds is not None and len(self.names) > 1:
-            self._slots = len(_slots_of(request.cell(self.names[0], 1, ""), request.per_gpu)[1])
+            self._slots = len(slots_of(request.cell(self.names[0], 1, ""), request.per_gpu)[1])
 
     def run(self) -> SearchResult:
         """Rung by rung."""
@@ -201,15 +84,17 @@ class _Search:
         for rung in ledger.finished:
             self._learn(rung)
         if ledger.ended:
-            self._extend(ledger.plan)
-        why = ""
+            self._extend()
+        why, went_on = "", not ledger.ended
         while not (ledger.ended or why):
             current = self._current()
             if current:
                 why = self._run_rung(current)
                 self._learn(current)
-            elif not ledger.ended:
+            else:
                 why = TOO_LITTLE
+        if went_on and ledger.ended and self._larger() and self._extended():
+            say("note       this was the plan of the smaller budget; the same command again goes on with the rest")
         return self._result(ledger.ended or why)
 
     def _result(self, why: str) -> SearchResult:
@@ -251,54 +136,62 @@ class _Search:
             ledger.rungs.append(RungKept(0, list(plan.order), plan.rungs[0].epochs))
             return ledger.rungs[-1]
         last = ledger.rungs[-1]
-        found = next_rung(plan, last.place, last.epochs, last.scores, self._left())
+        found = self._next(last, self._left())
         if found is None:
-            whole = next_rung(plan, last.place, last.epochs, last.scores, Left(plan.budget - ledger.planned_images))
-            if whole is None:
-                ledger.ended = BY_PLAN
-                ledger.save()
             return None
         ledger.rungs.append(RungKept(found.place, list(found.names), found.epochs, found.extra, found.smaller))
         say(*wrapped(self._decision_lines(last, ledger.rungs[-1])))
         return ledger.rungs[-1]
 
-    def _extend(self, plan: Plan) -> None:
-        """Take a larger budget than the finished search had, where that pays for a longer rung; say so either way."""
+    def _larger(self) -> int:
+        """What the budget comes to in training images, where it is larger than that of the plan; else 0."""
         ledger, budget = self.ledger, self.budget
-        last = ledger.rungs[-1]
         if budget.seconds is None:
             larger = budget.images or 0
         elif ledger.asked.seconds is not None and budget.seconds <= ledger.asked.seconds:
-            larger = 0
+            return 0
         else:
             pace = ledger.seconds / max(1, ledger.planned_images)
             larger = ledger.planned_images + int((budget.seconds - ledger.seconds) / max(pace, 1e-9))
-        if larger <= plan.budget:
+        return larger if larger > self._plan.budget else 0
+
+    def _extended(self) -> Plan | None:
+        """The plan with a rung more, where the budget is larger than that of the finished search and pays for one."""
+        ledger, finished = self.ledger, self.ledger.finished
+        last = finished[-1]
+        earlier = finished[-2].scores[0].name if finished[1:] else None
+        if ledger.ended in (ALONE, IN_FULL) or is_settled(last.scores, earlier):
+            return None
+        return more_for(self._plan, last.epochs, last.scores, self._larger(), ledger.planned_images)
+
+    def _extend(self) -> None:
+        """Go on with a finished search, where a larger budget changes something; say so either way."""
+        if not self._larger():
             return
-        if ledger.ended in (SETTLED, ALONE, IN_FULL):
-            say("note       a larger budget changes nothing here")
-            return
-        longer = more_for(plan, last.epochs, last.scores, larger, ledger.planned_images)
+        longer = self._extended()
         if longer is None:
-            say("note       the larger budget does not pay for a longer rung: it changes nothing")
+            say("note       the larger budget changes nothing: no longer rung is to come, or it does not pay for one")
             return
-        say(f"note       the larger budget pays for one rung more, of over {counted(last.epochs, 'epoch')}")
-        ledger.plan, ledger.asked, ledger.ended = longer, budget, ""
+        epochs = self.ledger.finished[-1].epochs
+        say(f"note       the larger budget pays for one rung more, of over {counted(epochs, 'epoch')}")
+        self.ledger.plan, self.ledger.asked, self.ledger.ended = longer, self.budget, ""
 
     def _run_rung(self, rung: RungKept) -> str:
         """Train what is not trained yet, and rank it. Returns why it could not be finished; "" if it was."""
         ledger, request = self.ledger, self.request
-        if self._over(1.0):
+        if self._over():
             return OUT_OF_TIME
         mark = f"rung {rung.place + 1} of {len(self._plan.rungs)}"
         cells = {name: request.cell(name, rung.epochs, mark) for name in rung.names}
         before = {name: standing_now(cell) for name, cell in cells.items()}
         there = [name for name, each in before.items() if each.status == "done"]
-        rung.lay_there = [name for name in there if not (before[name].record or {}).get("search")]
-        if ledger.made_anew:
-            ledger.seconds += sum(seconds_of(before[name].record) for name in there if name not in rung.lay_there)
+        if rung.lay_there is None:
+            rung.lay_there = [name for name in there if not (before[name].record or {}).get("search")]
+            if ledger.made_anew:
+                ledger.seconds += sum(seconds_of(before[name].record) for name in there if name not in rung.lay_there)
         ledger.save()
-        say(*wrapped([self._begin_line(rung, there)]))
+        remarks = [f"note       {name} {remark}" for name, each in before.items() for remark in each.remarks]
+        say(*wrapped([self._begin_line(rung, there), *remarks]))
         begun, kept, saved = time.monotonic(), ledger.seconds, time.monotonic()
 
         def tick(grid: Grid) -> None:
@@ -307,11 +200,11 @@ class _Search:
             if time.monotonic() - saved > Watch.SAVE_SECONDS:
                 ledger.save()
                 saved = time.monotonic()
-            if self._over(1.0):
+            if self._over():
                 self._out_of_time |= grid.stop_level == 0
-                grid.stop_level = max(grid.stop_level, 2 if self._over(Watch.HARD) else 1)
+                grid.stop_level = max(grid.stop_level, 2 if self._over(MOST_OVER, SECONDS_TO_END) else 1)
 
-        found, watch = _run_cells(request, list(cells.values()), tick)
+        found, watch = run_cells(request, list(cells.values()), tick)
         if watch:
             ledger.seconds = kept + time.monotonic() - begun
         standings = {name: found[cell.id] for name, cell in cells.items()}
@@ -326,9 +219,10 @@ class _Search:
         ledger.save()
         return STOPPED if watch and watch.stopped and not self._out_of_time else ""
 
-    def _over(self, share: float) -> bool:
-        """Whether such a share of a budget of seconds is spent."""
-        return self.budget.seconds is not None and self.ledger.seconds >= share * self.budget.seconds
+    def _over(self, share: float = 1.0, before: float = 0.0) -> bool:
+        """Whether such a share of a budget of seconds is spent, or will be so soon, and no less than all of it."""
+        limit = self.budget.seconds
+        return limit is not None and self.ledger.seconds >= max(limit, share * limit - before)
 
     def _rank(
         self,
@@ -341,14 +235,14 @@ class _Search:
         results: dict[str, Result] = {}
         for name, each in standings.items():
             if each.status == "done" and each.record:
-                there, took = name in rung.lay_there, seconds.get(name)
+                there, took = name in (rung.lay_there or ()), seconds.get(name)
                 results[name] = outcome(cells[name], each.record, self.request.select, took, there)
             else:
                 results[name] = failed(name, each, rung.epochs * self.request.images)
         scores = [each.as_score() for each in results.values() if each.status == "done"]
         if not scores:
             first = next(iter(standings.values()))
-            raise _error(first, f"all {len(standings)} backbones failed, the first so")
+            raise error_of(first, f"all {len(standings)} backbones failed, the first so")
         best = [each.name for each in ranked(scores, self._plan.order)]
         rung.results = [results[name] for name in (*best, *(name for name in results if name not in best))]
 
@@ -357,15 +251,20 @@ class _Search:
         scores, earlier = rung.scores, self.ledger.finished[:-1]
         if len(scores) < 2:
             return ALONE
-        if is_settled(scores, earlier[-1].scores[0].name if earlier else None):
-            return SETTLED
-        return IN_FULL if rung.epochs >= self._plan.full else ""
+        if rung.epochs >= self._plan.full:
+            return IN_FULL
+        if not self._next(rung, Left(self._plan.budget - self.ledger.planned_images)):
+            return BY_PLAN
+        return SETTLED if is_settled(scores, earlier[-1].scores[0].name if earlier else None) else ""
+
+    def _next(self, last: RungKept, left: Left) -> Next | None:
+        return next_rung(self._plan, last.place, last.epochs, last.scores, left)
 
     def _begin_line(self, rung: RungKept, there: Sequence[str]) -> str:
         to_do = [name for name in rung.names if name not in there]
         timed = [name for name in to_do if name in self._per_epoch]
         time_text = f", about {duration(self._seconds(timed, rung.epochs))}" if timed and timed == to_do else ""
-        lay = f"; {', '.join(there)} lie there already" if there else ""
+        lay = f"; trained already: {', '.join(there)}" if there else ""
         what = f"{counted(rung.epochs, 'epoch')} of {self.request.images:,} images each"
         return f"rung {rung.place + 1:<5} {', '.join(rung.names)}: {what}{time_text}{lay}"
 

@@ -139,7 +139,7 @@ def _rung(rung: RungKept, later: Sequence[RungKept]) -> RungResult:
     for each in rung.results:
         interval = each.as_score().interval if each.score is not None else None
         measured = (each.score, interval, each.loss, each.epoch, each.trained, round(each.seconds, 1))
-        there = each.name in rung.lay_there
+        there = each.name in (rung.lay_there or ())
         rows.append(Standing(each.name, each.status, *measured, each.folder, each.reason, there))
     return RungResult(rung.epochs, rows, list(later[0].names) if later else [])
 
@@ -199,7 +199,7 @@ def _runner_up(found: SearchResult) -> str:
     }
     assert found.runner_up
     score, epochs = scores[found.runner_up]
-    told = "told apart" if found.told_apart else "can't be told apart"
+    told = "can be told apart" if found.told_apart else "can't be told apart"
     p = "p < 0.001" if found.p is not None and found.p < 0.001 else f"p = {found.p:.2g}"
     return f"{found.runner_up}, {percent(score)} after {counted(epochs, 'epoch')}: they {told} ({found.test}: {p})"
 

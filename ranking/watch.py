@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
+from engine.console import duration
 from grids.cells import Cell
 from grids.view import Progress, View
 from grids.worker import Worker
@@ -14,7 +15,6 @@ class Watch:
     """Shows what `inner` shows."""
 
     SAVE_SECONDS = 2.0  # between two looks at the clock that are kept: what a kill costs of the count
-    HARD = 1.08  # of a budget of seconds, at which all is stopped at once: what that takes lies within a tenth, too
 
     def __init__(self, inner: View, tick: Callable[[], None]) -> None:
         self._inner, self._tick = inner, tick
@@ -37,8 +37,11 @@ class Watch:
 
     def ended(self, cell: Cell, status: str, what: str, progress: Progress) -> None:
         """A cell was settled."""
-        if status == "done" and cell.id in self._workers:
-            self.seconds_by_name[cell.config.model] = self._workers[cell.id].seconds
+        if status == "done":
+            what = "trained"  # its result on the test part is not what is looked at here
+            if cell.id in self._workers:
+                seconds = self.seconds_by_name[cell.config.model] = self._workers[cell.id].seconds
+                what += f" in {duration(seconds)}"
         self._inner.ended(cell, status, what, progress)
 
     def note(self, text: str) -> None:

@@ -1,0 +1,116 @@
+"""The trainings of a search: what is asked for, and running them as cells of a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from engine.cli import importing
+from engine.errors import RunError, UserError
+from grids.cells import Cell
+from grids.devices import device_name, find_slots
+from grids.estimate import Speeds
+from grids.ledger import MENDABLE, Standing, all_records, clear_leftovers, make_folder, standing_now, to_be_tried
+from grids.running import Grid, signals_to
+from grids.view import View, choose_view
+from ranking.watch import Watch
+
+RECIPE = "cosine"  # the one whose schedule can be made to fit a rung
+STALL_MINUTES = 30.0  # without a sign of life, after which a training has failed, as grid.py has it
+
+MakeCell = Callable[[str, int | None, str], Cell]  # backbone, epochs (None: the full recipe) and mark -> its cell
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A backbone that is searched among."""
+
+    name: str
+    weights_sha256: str | None
+    images_per_second: float | None = None  # of training, measured on this device; a budget of seconds needs it
+    seconds_around: float = 0.0  # of a run: its start, its plan, the last evaluation
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is searched for."""
+
+    dataset: str  # its key
+    identity: Mapping[str, Any]  # JSON-ready: the split, and all settings that can change a score
+    candidates: Sequence[Candidate]  # best first, by frozen features
+    images: int  # to train on, an epoch
+    full: int  # epochs of the full recipe
+    make: MakeCell
+    out: Path
+    select: str = "top1"  # the metric that chooses, as --select names it
+    per_gpu: int = 1
+    stall_minutes: float = STALL_MINUTES
+    view: Callable[[], AbstractContextManager[View]] = choose_view
+
+    @property
+    def whole_identity(self) -> dict[str, Any]:
+        """All that tells this search from others; neither the budget nor the order, which the ledger keeps."""
+        weights = {each.name: each.weights_sha256 for each in self.candidates}
+        numbers = {"images": self.images, "full": self.full, "select": self.select, "recipe": RECIPE}
+        return {"search": dict(self.identity), "candidates": dict(sorted(weights.items())), **numbers}
+
+    def cell(self, name: str, epochs: int, mark: str) -> Cell:
+        """The cell of a training; one by the full recipe is a run like every other, and bears no mark."""
+        if epochs >= self.full:
+            return replace(self.make(name, None, ""), search="")
+        return replace(self.make(name, epochs, mark), search=mark)
+
+
+def train_winner(request: Request, name: str) -> Standing:
+    """Train one candidate by the full recipe, or find it done: an ordinary run. RunError, UserError: it failed.
+
+    The standing says "done", or "interrupted" where a stop was asked for.
+    """
+    make_folder(request.out)
+    cell = request.cell(name, request.full, "")
+    found, _ = run_cells(request, [cell], lambda _grid: None)
+    if found[cell.id].status == "failed":
+        raise error_of(found[cell.id], f"{cell.title} failed")
+    return found[cell.id]
+
+
+def run_cells(
+    request: Request, cells: Sequence[Cell], tick: Callable[[Grid], None]
+) -> tuple[dict[str, Standing], Watch | None]:
+    """Run those that are not done. Returns how far each cell, by its id, has come, and what was seen if any ran.
+
+    tick: called several times a second; it may ask the grid to stop.
+    """
+    standings = {cell.id: standing_now(cell) for cell in cells}
+    if not any(to_be_tried(each, False) for each in standings.values()):
+        return standings, None
+    device, slots = slots_of(cells[0], request.per_gpu)
+    speeds = Speeds(device_name(device, slots[0]))
+    for record in all_records(request.out):
+        speeds.add(record)
+    grid = Grid(cells, standings, speeds, slots, False, request.stall_minutes)
+    with request.view() as inner, signals_to(grid):
+        watch = Watch(inner, lambda: tick(grid))
+        grid.run(watch)
+    clear_leftovers(request.out)
+    watch.stopped = grid.stop_level > 0
+    return grid.standings, watch
+
+
+def slots_of(cell: Cell, per_gpu: int) -> tuple[str, list[str | None]]:
+    """The device, and where trainings can run on it at the same time."""
+    with importing():
+        from engine.device import find_device  # PyTorch, which takes seconds to import
+
+    device = find_device(cell.config.device)
+    return device, find_slots(device, per_gpu)
+
+
+def error_of(found: Standing, what: str) -> UserError | RunError:
+    """What a failed training ends the command with."""
+    failure = found.failure
+    message = f"{what}: {failure.reason if failure else 'nobody knows why'}"
+    return UserError(message) if failure and failure.exit_code == MENDABLE else RunError(message)
