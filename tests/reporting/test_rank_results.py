@@ -101,7 +101,11 @@ def test_a_search_lies_beside_its_scores(tmp_path: Path) -> None:
     newer, older = results(tmp_path).found
     assert newer.search is None
     assert older.search is not None
-    assert (older.search.recommendation, older.search.told_apart, older.search.spent_images) == ("convnext", False, 7520)
+    assert (older.search.recommendation, older.search.told_apart, older.search.spent_images) == (
+        "convnext",
+        False,
+        7520,
+    )
     assert [len(rung.candidates) for rung in older.search.rungs] == [4, 2]
     assert older.search.rungs[0].candidates[1].low == pytest.approx(0.6)
     path_of(tmp_path, "dtd", "other", SEARCHED).write_text(json.dumps(ranked.search(recommendation="swin")), "utf-8")
