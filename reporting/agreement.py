@@ -19,7 +19,7 @@ from reporting.truth import FEWEST_BACKBONES, Truth, find_truth, verified_in
 ORDER, PRIOR = "order", "prior"  # beside SCORES: what rank.py says, and the ImageNet top-1 of the weights
 FIRSTS = (1, 3)  # of how many first ones the regret is said
 MOST_TIES = 1000  # ways to choose the first ones among equals, of which the mean is taken
-MOST_DRAWN = 4_000_000  # numbers of a bootstrap in memory at once: 32 MB
+MOST_DRAWN = 1_000_000  # numbers of a bootstrap in memory at once: 8 MB, and some such arrays
 ENDS = (100 * LEVEL / 2, 100 * (1 - LEVEL / 2))
 
 Ranked = Mapping[str, float | None]  # backbone -> a value of which more is better; None: not known
@@ -153,16 +153,18 @@ def _shares_of_seeds(seeds: int, random: np.random.Generator) -> Numbers:
 def _over_images(hits: npt.NDArray[np.bool_], random: np.random.Generator) -> Numbers:
     """The top-1 of each run (SAMPLES, runs) on images drawn with replacement; `hits` (runs, images).
 
-    Images that the same runs got right are alike: how often each kind is drawn is multinomial.
+    Images that the same runs got right are alike: of each such kind it is counted how often it is drawn.
     """
-    kinds, images = np.unique(np.packbits(hits, axis=0), axis=1, return_counts=True)
-    right = np.unpackbits(kinds, axis=0, count=len(hits)).astype(np.float64)
-    total = int(images.sum())
-    step = max(1, MOST_DRAWN // len(images))
-    drawn = [
-        random.multinomial(total, images / total, min(step, SAMPLES - start)) @ right.T / total
-        for start in range(0, SAMPLES, step)
-    ]
+    kinds, of_image = np.unique(np.packbits(hits, axis=0), axis=1, return_inverse=True)
+    right = np.unpackbits(kinds, axis=0, count=len(hits)).T.astype(np.float64)
+    of_image, several, total = of_image.ravel(), kinds.shape[1], hits.shape[1]
+    step = max(1, MOST_DRAWN // total)
+    drawn = []
+    for start in range(0, SAMPLES, step):
+        samples = min(step, SAMPLES - start)
+        places = of_image[random.integers(0, total, (samples, total))] + several * np.arange(samples)[:, None]
+        times = np.bincount(places.ravel(), minlength=samples * several).reshape(samples, several)
+        drawn.append(times @ right / total)
     return np.concatenate(drawn)
 
 

@@ -73,8 +73,8 @@ def _agreement(assessment: Assessment) -> str:
     short = f", in short runs of a search ({search}) and no full trainings" if search else ""
     where = f"these images have been fine-tuned already ({counted(len(truth.cells), 'backbone')}, {seeds}{short})"
     return (
-        f"Where {where}: this order agrees with weighted tau {_tau(measures[ORDER])}, {_prior(assessment)}; "
-        f"{_loss(measures[ORDER].regret)}{_prior_loss(measures[PRIOR])}."
+        f"Where {where}: this order agrees with weighted tau {_tau(measures[ORDER])}, {_prior(assessment)}. "
+        f"{capital(_loss(measures[ORDER].regret))}{_prior_loss(measures[PRIOR])}."
     )
 
 
@@ -104,7 +104,7 @@ def _prior_loss(prior: Measure) -> str:
     if not prior.regret:
         return ""
     first, three = (number(prior.regret[k].value, 1) for k in FIRSTS)
-    return f", and by {PRIOR_WORDS} it is {first} and {three}"
+    return f"; by {PRIOR_WORDS} it is {first} and {three}"
 
 
 def _by_score(assessment: Assessment) -> list[str]:

@@ -48,7 +48,7 @@ def build(collected: Collected, runs: Path, thumbnails: bool = True) -> dict[str
 
     def advised(group: ComparableGroup, budget: Budget, overall: Mapping[str, Any]) -> Advice:
         if group.setting.search:
-            return searches.advise(group, budget, searches.searches_of(collected.ranked))
+            return searches.advise(group, budget, collected.ranked)
         return advice.advise(group, budget, overall, begun)
 
     return {

@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from reporting import commands
 from reporting.advice import Advice, Command
 from reporting.comparable import ComparableGroup, Repeats
-from reporting.entry import Budget
+from reporting.entry import Budget, Entry
 from reporting.one_dataset import share
 from reporting.rank_results import Found
 from reporting.search_results import Search
+from reporting.words import capital
 
 OF_A_RUNG = ("epochs", "patience")  # flags that a rung sets, which are none of a training in full
 SHORT = "These are short runs by which rank.py chose: they say little of how good a backbone is after a full training."
 PERCENT = 100
 
 
-def searches_of(found: Sequence[Found]) -> dict[str, Search]:
-    """Dataset's key -> the newest search on it."""
-    searches: dict[str, Search] = {}
+def _search_of(example: Entry, found: Sequence[Found]) -> Search | None:
+    """The newest search on the dataset of a run, by its test part."""
+    key, test_part = example.version.key.partition(" (")[0], example.version.test_part
     for each in found:  # the newest first
-        if each.search and each.search.rungs:
-            searches.setdefault(each.result.dataset.key, each.search)
-    return searches
+        data = each.result.dataset
+        if each.search and each.search.rungs and (data.key, data.test_part) == (key, test_part):
+            return each.search
+    return None
 
 
-def advise(group: ComparableGroup, budget: Budget, searches: Mapping[str, Search]) -> Advice:
-    """What to say of a group of such runs; `searches` by the dataset's key."""
+def advise(group: ComparableGroup, budget: Budget, found: Sequence[Found]) -> Advice:
+    """What to say of a group of such runs; `found` are the results of rank.py, the newest first."""
     headlines, more, lines, settled = [], [], list[Command](), True
     for key, example in group.examples.items():
         cells = [cell for (of, _, amount), cell in group.cells.items() if of == key and amount == budget]
         if not cells:
             continue
-        search = searches.get(key.partition(" (")[0])
+        search = _search_of(example, found)
         first = max(cells, key=lambda cell: cell.mean())
         trained: Repeats | None = first
         name = f"{example.name}: " if len(group.datasets) > 1 else ""
@@ -42,15 +44,12 @@ def advise(group: ComparableGroup, budget: Budget, searches: Mapping[str, Search
             more += [f"{name}{line}" for line in (*cost(search), *ended(search))]
             trained = next((cell for cell in cells if cell.backbone == search.recommendation), None)
         else:
-            highest = f"the highest so far has {first.backbone}, {share(first.mean())} of the test images right"
-            headlines.append(
-                f"{name}no full training yet, but short runs of a search ({group.setting.search}): {highest}."
-            )
+            highest = f"the highest is {first.backbone}, {share(first.mean())} of the test images right"
+            headlines.append(f"{name}only short runs of a search ({group.setting.search}): {highest}.")
         settled &= bool(search and search.complete and search.told_apart)
         lines += _in_full(name, trained, search)
-    headline = headlines[0][:1].upper() + headlines[0][1:]
     return {
-        "headline": headline,
+        "headline": capital(headlines[0]),
         "more": [*headlines[1:], *more, SHORT],
         "open": not settled,
         "taken": None,

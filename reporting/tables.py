@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.errors import counted
+from reporting.agreement import ORDER
 from reporting.cells import mean_and_intervals
 from reporting.entry import Entry
 from reporting.markup import unpaired_note
@@ -101,6 +102,8 @@ def markdown_text(report: Shown) -> str:
             lines += ["", LEGEND]
             lines += [_plain(note)] if (note := unpaired_note(budget)) else []
             lines += ["", *_markdown_costs(report, group, budget["costs"]["scopes"]["overall"])]
+    for result in report["before"]["results"]:
+        lines += _markdown_before(result, report["before"]["labels"])
     for what, key, where in (
         ("Listed apart", "apart", "run"),
         ("Skipped", "skipped", "path"),
@@ -151,6 +154,31 @@ def _markdown_costs(report: Shown, group: Shown, compared: Mapping[str, Any]) ->
             cells.append(text + ("*" if b in front else ""))
         rows.append([_plain(group["backbones"][b]["name"]), top1[place], *cells])
     return [*_rows(rows), "", FRONT.format(counted(len(compared["datasets"]), "dataset"))]
+
+
+def _markdown_before(result: Shown, labels: Mapping[str, str]) -> list[str]:
+    """Scores before training, beside what fine-tuning then gave."""
+    kinds = [kind for kind in result["kinds"] if kind in labels and kind != ORDER]
+    rows = [["backbone", *(labels[kind] for kind in kinds), "measured top-1"]]
+    for row in result["rows"]:
+        measured = "{:.2f} [{:.2f}, {:.2f}]".format(*row["measured"]) if row["measured"] else ""
+        rows.append([_plain(row["name"]), *(row["texts"].get(kind, "") for kind in kinds), measured])
+    lines = ["", f"## Scores before training: {_plain(result['name'])}", ""]
+    search = result["search"]["sentences"] if result["search"] else []
+    lines += [f"- {_plain(line)}" for line in (result["facts"], *result["sentences"], *search)]
+    lines += ["", f"In the order of rank.py: {_plain(result['rule'])}.", "", *_rows(rows)]
+    if not result["agreements"]:
+        return lines
+    heads = ["by", "weighted tau", "points lost by its first", "by its first three", "backbones"]
+    agreements = [
+        [of["name"], *(_with_ends(each) for each in (of["tau"], *of["regret"])), str(of["backbones"])]
+        for of in result["agreements"]
+    ]
+    return [*lines, "", *_rows([heads, *agreements])]
+
+
+def _with_ends(interval: Sequence[str] | None) -> str:
+    return "{} [{}, {}]".format(*interval) if interval else ""
 
 
 def _rows(rows: Sequence[Sequence[str]]) -> list[str]:

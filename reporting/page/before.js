@@ -31,7 +31,7 @@ function beforeWords({ name, facts, rule, sentences, notes, left_out: leftOut })
   return [
     element("p", { class: "note" }, `${name}: ${facts}`),
     ...sentences.map((sentence, place) => element("p", { class: place ? null : "finding" }, sentence)),
-    element("p", { class: "note" }, `The order: ${rule}`),
+    element("p", { class: "note" }, `The order: ${rule}.`),
     list([...notes, ...leftOut.map(({ what, why }) => `Left out: ${what}, ${why}`)], "plain"),
   ].filter(Boolean);
 }
@@ -46,13 +46,13 @@ function beforeTable({ name, rows, kinds, measured, seeds }) {
     columns: [
       { name: "Backbone", head: true, up: true, value: (row) => row.name, show: (row) => beforeName(row.name) },
       { name: "Place", up: true, value: ({ values }) => values.order },
+      ...(measured ? [{ name: "Measured", note: "test top-1, %", value: beforeMeasured, show: beforeInterval }] : []),
       ...of.map((kind) => ({
         name: capital(labels[kind]),
         up: less.includes(kind),
         value: ({ values }) => values[kind],
         show: text(kind),
       })),
-      ...(measured ? [{ name: "Measured", note: "test top-1, %", value: beforeMeasured, show: beforeInterval }] : []),
       { name: "Features", note: "seconds", up: true, value: ({ pass }) => pass },
       ...(speeds ? [{ name: "Training", note: "images/s", value: ({ speed }) => speed }] : []),
     ],

@@ -332,7 +332,8 @@ def test_one_dataset_has_no_ranks_and_its_commands_are_copied_whole(opens: Opens
     assert page.evaluate(copied) == command
 
 
-EMPTY = "[...document.querySelectorAll('.plot')].filter((box) => !box.querySelector('.main-svg')).map(({id}) => id)"
+SHOWN = "[...document.querySelectorAll('.plot')].filter((box) => !box.closest('[hidden]'))"
+EMPTY = f"{SHOWN}.filter((box) => !box.querySelector('.main-svg')).map(({{id}}) => id)"
 
 
 def test_plots_are_drawn_without_scrolling(opens: Opens) -> None:
