@@ -15,7 +15,7 @@ from ranking.budget import Budget
 from ranking.halving import Plan, Rung, Score
 
 SCHEMA = 1  # raised when a field changes its meaning
-ENDING = ".search.json"
+ENDING = ".ledger.json"
 
 
 @dataclass

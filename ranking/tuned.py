@@ -13,7 +13,8 @@ from grids.cells import Cell
 from ranking.answer import Answer, digest_of
 from ranking.budget import Budget
 from ranking.candidates import command_of
-from ranking.search import Candidate, Request, run_search, train_winner
+from ranking.search import run_search
+from ranking.trainings import Candidate, Request, train_winner
 from reporting.rank_results import SEARCHED, path_of
 
 START_SECONDS = 15.0  # of a run on a processor: its start, and the measurement of its plan, until some have been seen

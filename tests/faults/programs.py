@@ -90,7 +90,7 @@ def records(place: Path) -> Numbers:
     for path in place.glob("runs/*/*/*/record.json"):
         record, folder = json.loads(path.read_bytes()), path.parent
         config = record["config"]
-        key = (record["dataset"]["key"], record["seed"], config["shots"], config["tune"])
+        key: tuple[Any, ...] = (record["dataset"]["key"], record["seed"], config["shots"], config["tune"])
         key += (config["fold"],) if config["fold"] else ()
         key += (record["backbone"]["name"], config["epochs"])
         assert key not in found, f"{key} was done twice"

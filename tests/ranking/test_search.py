@@ -52,7 +52,7 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 def ledger() -> Path:
-    (path,) = Path("runs/rank").glob("*.search.json")
+    (path,) = Path("runs/rank").glob("*.ledger.json")
     return path
 
 
@@ -201,7 +201,7 @@ def test_a_damaged_ledger_is_named_and_made_anew(damage: str, capsys: Any) -> No
 def test_another_search_has_another_ledger() -> None:
     search()
     search(identity={"split": "y"})
-    assert len(list(Path("runs/rank").glob("*.search.json"))) == 2
+    assert len(list(Path("runs/rank").glob("*.ledger.json"))) == 2
     assert len(started()) == 6
 
 
@@ -348,7 +348,7 @@ def test_without_speeds_there_is_no_budget_of_seconds() -> None:
 def test_too_small_a_budget() -> None:
     with pytest.raises(UserError, match="Give images:2000 or more"):
         search(Budget(images=1999))
-    assert not list(Path("runs/rank").glob("*.search.json"))
+    assert not list(Path("runs/rank").glob("*.ledger.json"))
     assert search(Budget(images=2000)).complete
 
 
