@@ -16,7 +16,7 @@ from grids.cells import Cell
 from grids.ledger import Standing, make_folder, standing_now
 from grids.running import Grid
 from ranking.budget import Budget, default_budget
-from ranking.halving import Left, Next, Plan, is_settled, make_plan, more_for, next_rung, plan_lines, ranked
+from ranking.halving import Left, Next, Plan, is_settled, make_plan, more_for, next_rung, plan_lines, ranked, ties
 from ranking.outcome import failed, outcome, seconds_of, trained_so_far
 from ranking.search_ledger import Ledger, Result, RungKept, ledger_path, open_ledger
 from ranking.search_result import (
@@ -282,6 +282,11 @@ class _Search:
             lines[0] += f"; and {tied}, not to be told from {sure[-1]} by so few images"
         out = [each.name for each in last.scores if each.name not in rung.names]
         lines += [f"out        {', '.join(out)}"] if out else []
+        unpaid = [each.name for each in last.scores[len(rung.names) : len(sure) + ties(last.scores, len(sure))]]
+        if unpaid:
+            lines[-1] += (
+                f"; of these, {', '.join(unpaid)} can't be told from {sure[-1]} either: the budget is too small"
+            )
         if rung.smaller:
             lines.append("note       what is left of the budget pays for a smaller rung than planned")
         return lines

@@ -184,7 +184,7 @@ def _lines(found: SearchResult) -> list[str]:
         lines.append(f"runner-up  {_runner_up(found)}")
     others = [name for name in found.tied if name != found.runner_up]
     if others:
-        what = "can't be told from it either, where both were trained alike"
+        what = "can't be told from it either, in the last rung that both were in"
         lines.append(f"tied       {', '.join(others)} {what}")
     failed = [f"{name} ({why})" for name, why in found.left_out.items() if why.startswith("failed: ")]
     return [*lines, *([f"left out   {'; '.join(failed)}"] if failed else []), cost]
