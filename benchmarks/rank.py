@@ -39,7 +39,8 @@ SEARCHED = ("eurosat", "tinyimagenet", "tomato", "dtd10")  # sets of images that
 SETS = (*SEARCHED, "cub4", "cars", "ucmerced3", "cifar10", "food10", "cifar100")
 SEEDS, SEEDS_OF_SEARCH = range(3), range(5)
 EPOCHS = 8  # of a run in full
-FLAGS = ("--epochs", str(EPOCHS), "-bs", "32", "--augment", "none")
+# without a measurement of the plan, which takes longer than the smallest of these runs
+FLAGS = ("--epochs", str(EPOCHS), "-bs", "32", "--augment", "none", "--plan", "off", "--precision", "fp32")
 SCRIPT = PROJECT / "benchmarks" / "real_networks.py"
 WITHIN = 0.01  # of the best, on the validation part: as good
 

@@ -63,8 +63,36 @@ def rungs_of(candidates: int, first: int, full: int) -> tuple[Rung, ...]:
     return tuple(rungs)
 
 
+def _rungs_within(candidates: int, full: int, pays: Callable[[Sequence[Rung]], bool]) -> tuple[Rung, ...]:
+    """The rungs that begin with one epoch and keep as many of the better half as is paid for; (): not even the first.
+
+    The last may have more than two candidates: the next would cost too much.
+    """
+    rungs = [Rung(candidates, 1)]
+    while rungs[-1].candidates > FEWEST and rungs[-1].epochs < full:
+        half, epochs = math.ceil(rungs[-1].candidates / 2), min(full, 2 * rungs[-1].epochs)
+        number = next((each for each in range(half, FEWEST - 1, -1) if pays([*rungs, Rung(each, epochs)])), 0)
+        if not number:
+            break
+        rungs.append(Rung(number, epochs))
+    return tuple(rungs) if pays(rungs) else ()
+
+
+def _best_rungs(candidates: int, full: int, pays: Callable[[Sequence[Rung]], bool]) -> tuple[Rung, ...]:
+    """All the way to two candidates with the longest first rung that is paid for; else as far as is; (): nothing is.
+
+    A first rung alone tells little, so that of more than two candidates a second one is asked for.
+    """
+    for first in range(full, 0, -1):
+        rungs = rungs_of(candidates, first, full)
+        if pays(rungs):
+            return rungs
+    rungs = _rungs_within(candidates, full, pays)
+    return rungs if len(rungs) > 1 or candidates == FEWEST else ()
+
+
 def make_plan(order: Sequence[str], images: int, full: int, budget: Budget, seconds: Seconds | None = None) -> Plan:
-    """The plan with the longest first rung that the budget pays for, of as many candidates as it pays for.
+    """The plan with the most candidates that the budget pays for, and for these the longest first rung.
 
     order: best first. images: an epoch. seconds: of a budget of seconds, what trainings take. UserError: there are
     fewer than two candidates, or the budget is too small for one rung of two.
@@ -80,11 +108,9 @@ def make_plan(order: Sequence[str], images: int, full: int, budget: Budget, seco
     limit = budget.images if budget.seconds is None else budget.seconds
     assert limit is not None
     for number in range(len(order), FEWEST - 1, -1):
-        for first in range(full if number == len(order) else 1, 0, -1):
-            rungs = rungs_of(number, first, full)
-            if cost(rungs) <= limit:
-                plan = Plan(tuple(order[:number]), tuple(order[number:]), rungs, images, full, 0)
-                return replace(plan, budget=_in_images(plan, limit, cost) if seconds else int(limit))
+        if rungs := _best_rungs(number, full, lambda rungs: cost(rungs) <= limit):
+            plan = Plan(tuple(order[:number]), tuple(order[number:]), rungs, images, full, 0)
+            return replace(plan, budget=_in_images(plan, limit, cost) if seconds else int(limit))
     least = cost([Rung(FEWEST, 1)])
     raise UserError(_too_small(order, images, budget, least))
 

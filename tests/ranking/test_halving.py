@@ -371,3 +371,24 @@ def test_on_a_simulated_truth_it_is_better_than_the_order_alone() -> None:
         by_order.append(highest - truth(int(order[0]), 20))
     within, order_within = (float(np.mean(np.array(each) <= 0.01)) for each in (lost, by_order))
     assert within > order_within + 0.1
+
+
+@pytest.mark.parametrize(
+    ("candidates", "epochs", "rungs", "left_out"),
+    [
+        (7, 14, [(7, 1), (3, 2)], 0),  # all of them, though the ladder to two would cost 23
+        (7, 11, [(7, 1), (2, 2)], 0),
+        (7, 10, [(6, 1), (2, 2)], 1),  # one rung alone would tell too little
+        (11, 55, [(11, 1), (6, 2), (3, 4), (2, 8)], 0),
+        (11, 40, [(11, 1), (6, 2), (3, 4)], 0),
+        (2, 2, [(2, 1)], 0),
+        (3, 6, [(2, 3)], 1),
+    ],
+)
+def test_as_many_begin_as_the_budget_pays_for(
+    candidates: int, epochs: int, rungs: list[tuple[int, int]], left_out: int
+) -> None:
+    names = [f"n{number}" for number in range(candidates)]
+    plan = make_plan(names, 10, 20, Budget(images=10 * epochs))
+    assert [(rung.candidates, rung.epochs) for rung in plan.rungs] == rungs
+    assert len(plan.left_out) == left_out
