@@ -21,6 +21,7 @@ from PIL import Image
 import common
 import datasets
 import grid
+import rank
 import report
 import split
 from engine.paths import PROJECT
@@ -120,6 +121,13 @@ def run_report(arguments: list[str], patch: pytest.MonkeyPatch) -> int:
     return code
 
 
+def run_rank(arguments: list[str]) -> int:
+    """The exit code of rank.py; what it fine-tunes, in processes of their own, are real backbones for two epochs."""
+    few = [] if "--models" in arguments else ["--models", "mobilenet", "shufflenet"]
+    few += ["--weights", "none"] if "--fine-tune" in arguments else []
+    return rank.main([*arguments, "--size", "32", "--device", "cpu", "--plan", "off", "--epochs", "2", *few])
+
+
 @pytest.mark.parametrize("command", commands())
 @pytest.mark.usefixtures("place")
 def test_the_command_works(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,6 +154,8 @@ def test_the_command_works(command: str, monkeypatch: pytest.MonkeyPatch, capsys
         assert split.main([*arguments, "--overwrite"]) == 0
     elif script == "grid.py":
         assert grid.main([*arguments, *([] if "--dry-run" in arguments else ["--dry-run"])]) == 0
+    elif script == "rank.py":
+        assert run_rank(arguments) == 0
     elif script == "datasets.py":
         assert datasets.main(arguments) == 0
     elif script == "report.py":
