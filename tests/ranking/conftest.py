@@ -83,5 +83,7 @@ def ask(
     for name, backbone in networks.entries(weights_folder).items():
         monkeypatch.setitem(common.BACKBONES, name, backbone)
     monkeypatch.chdir(tmp_path)
+    # a collection of all that the tests of a session hold takes longer than the rest of a question
+    monkeypatch.setattr("ranking.frozen.free_memory", lambda _: None)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return Asker(tmp_path, weights_folder, capsys)

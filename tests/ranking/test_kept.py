@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ import common
 from engine.files import json_digest
 from ranking import kept, scored
 from ranking.kept import About, Frozen, Kept
+from ranking.scores import SCORES
 from tests.ranking import networks
 from tests.ranking.conftest import Asker
 
@@ -174,15 +176,15 @@ def test_what_is_damaged_is_named_and_never_used(
 
 
 def test_scores_of_another_form_are_computed_anew() -> None:
-    good = {"code": "c", "values": dict.fromkeys(scored.SCORES, 0.5) | {"probe": None}, "notes": ["n"]}
+    good = {"code": "c", "values": dict.fromkeys(SCORES, 0.5) | {"probe": None}, "notes": ["n"]}
     assert scored.known_scores(good, "c") == good["values"]
     for bad in (
         {},
         good | {"code": "d"},
         good | {"values": [1]},
         good | {"values": {"probe": 0.5}},
-        good | {"values": dict.fromkeys(scored.SCORES, "x")},
-        good | {"values": dict.fromkeys(scored.SCORES, float("inf"))},
+        good | {"values": dict.fromkeys(SCORES, "x")},
+        good | {"values": dict.fromkeys(SCORES, float("inf"))},
         good | {"notes": [1]},
         good | {"notes": "n"},
     ):
@@ -262,13 +264,12 @@ def test_scores_by_other_code_are_computed_anew_of_the_same_features(
     first = ask.toy()
     monkeypatch.setattr("ranking.frozen.build", lambda *_: pytest.fail("features are computed anew"))
     monkeypatch.setattr(scored.sklearn, "__version__", "9.9")  # type: ignore[attr-defined]
-    asked: list[int] = []
-    real = vars(scored)["all_scores"]
-    monkeypatch.setattr(scored, "all_scores", lambda *given: asked.append(1) or real(*given))
+    computed = mock.Mock(wraps=vars(scored)["all_scores"])
+    monkeypatch.setattr(scored, "all_scores", computed)
     assert ask.toy().rows == first.rows
-    assert len(asked) == 3
+    assert computed.call_count == 3
     assert ask.toy().rows == first.rows
-    assert len(asked) == 3
+    assert computed.call_count == 3
 
 
 def test_groups_of_images_are_part_of_the_scores(tmp_path: Path) -> None:
@@ -317,14 +318,14 @@ def test_other_features_are_computed_anew(ask: Asker, monkeypatch: pytest.Monkey
         assert ask.toy("", models).code == 0
     before = ask.kept
     if what.startswith("mean"):
-        weights = replace(common.BACKBONES["tiny"].weights, mean=(0.1, 0.2, 0.3))  # type: ignore[type-var,arg-type]
+        weights = replace(common.BACKBONES["tiny"].weights, mean=(0.1, 0.2, 0.3))  # type: ignore[type-var]
         change = replaced(weights=weights)
     if change:
         change(ask, monkeypatch)
-    built: list[str] = []
-    real = vars(scored)["frozen"]
-    monkeypatch.setattr(scored, "frozen", lambda body, *rest: built.append(body.name) or real(body, *rest))
+    passes = mock.Mock(wraps=vars(scored)["frozen"])
+    monkeypatch.setattr(scored, "frozen", passes)
     assert ask.toy(line, models).code == 0
+    built = [call.args[0].name for call in passes.call_args_list]
     assert "tiny" in built
     if what.partition(" ")[0] in ("weights", "mean"):
         assert built == ["tiny"]  # what is the other's stays
