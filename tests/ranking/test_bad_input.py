@@ -36,6 +36,11 @@ def place(ask: Asker) -> Path:
         save(Path("copies/train", kind, f"{number}.png"), number)
         save(Path("copies/test", kind, f"{number}.png"), number % 4 + 20)
         save(Path("broken", kind, f"{number}.png"), number)
+    for number, part in enumerate(("train", "test")):
+        shutil.copytree("copies/train", f"parted/{part}")
+        for path in Path(f"parted/{part}").glob("*/*"):
+            save(path, int(path.stem) + 100 * (number + 1))
+        save(Path(f"parted/{part}/owl/1.png"), 98 + number)
     Path("broken/cat/x.png").write_bytes(b"\x89PNG no image")
     Path("nothing/cat").mkdir(parents=True)
     Path("nothing/dog").mkdir()
@@ -60,16 +65,19 @@ MISTAKES = [
     (f"./nowhere {TWO}", "./nowhere: no such folder, and no dataset's name"),
     (f"a/b/c {TWO}", "Expected a folder of images, with a folder for each class in it"),
     (f"folder:nowhere {TWO}", "nowhere does not exist"),
-    (f"folder {TWO}", "folder:"),
+    (f"folder {TWO}", "Name the images' folder: folder:DIR"),
     (f"file {TWO}", "file"),
     (f"'' {TWO}", "is a shell variable not set?"),
-    (f"' ' {TWO}", "no such folder"),
-    (f"$'\\x1b[2J' {TWO}".replace("$'\\x1b[2J'", "'a\x1b[2J\nb'"), "no such folder"),
-    (f"'one class' {TWO}", "at least 2 classes"),
+    (f"' ' {TWO}", "is a shell variable not set?"),
+    (f"'a\x1b[2J\nb' {TWO}", r"a\x1b[2J\nb: no such folder"),
+    (f"'one class' {TWO}", "Found a single class folder in"),
     (f"nothing {TWO}", "no images"),
-    (f"hollow {TWO}", "no images"),
+    (f"hollow {TWO}", "Found no class folders in"),
+    (f"lonely {TWO}", "owl: 1"),
+    (f"lonely {TWO}", "Expected 2 or more in each class. Add images, or remove the class."),
+    (f"bare {TWO}", "Found no images in 1 of the 3 class folders"),
     (f"broken {TWO}", "x.png"),
-    (f"copies {TWO}", "same pixels"),
+    (f"copies {TWO}", "4 images outside the test part with the same content as a test image"),
     (f"my pets {TWO}", "A path with a space in it must be in quotes: 'my pets'"),
     (f"breakhis {TWO}", "breakhis names 4 datasets, and an order is of one. Name one, such as breakhis:40"),
     (f"breakhis:41 {TWO}", "breakhis:40"),
@@ -89,9 +97,9 @@ MISTAKES = [
     (f"{TOY} --weights other.pth", "does not hold weights of tiny"),
     (f"{TOY} --weights IMAGENET1K_V7", "not one of imagenet, auto, none"),
     (f"{TOY} --shots 2 --fraction 0.5", "--shots and --fraction both say how many training images there are"),
-    (f"{TOY} --shots 0", "'0' is not a whole number from 1"),
+    (f"{TOY} --shots 0", "'0' is not a whole number from 2"),
     (f"{TOY} --fraction 1.5", "'1.5' is not a number between 0 and 1"),
-    (f"{TOY} --shots 1", "Nothing can be held out"),
+    (f"{TOY} --shots 1", "'1' is not a whole number from 2"),
     (f"{TOY} --budget 30m", "--budget is for the search, which --fine-tune asks for"),
     (f"{TOY} --train", "--train is for the search, which --fine-tune asks for"),
     (f"{TOY} --fine-tune --budget 90", "'90' is a number without its unit: 90m are minutes"),
@@ -99,7 +107,6 @@ MISTAKES = [
     (f"{TOY} --fine-tune --budget images:0", "'images:0' is nothing to train with"),
     (f"{TOY} --fine-tune --budget soon", "'soon' is no budget. Expected a time such as 45s"),
     (f"{TOY} --fine-tune --budget ''", "'' is no budget"),
-    (f"{TOY} --fine-tune --budget images:1", "--budget images:1 is too small for one rung"),
     (f"{TOY} --size 1", "can't take images of 1x1 pixels"),
     (f"{TOY} --size 0", "--size"),
     (f"{TOY} --size 1 2 3", "--size takes a height and a width"),
@@ -152,9 +159,8 @@ def test_a_card_that_is_not_there(ask: Asker, place: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        (f"lonely {TWO}", "with a single image can't be told right"),
-        (f"bare {TWO}", "folder-bare"),
-        (f"broken {TWO} --allow-partial", "23 training images"),
+        (f"parted {TWO}", "images of 1 class with a single image can't be told right"),
+        (f"broken {TWO} --allow-partial", "broken: 17 training images at 16x16"),
         (f"'my pets' {TWO}", "top 2 "),
         (f"folder:pets {TWO}", "top 2 "),
         (f"{TOY} --weights none", "All weights are random"),
