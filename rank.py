@@ -60,15 +60,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = sys.argv[1:] if arguments is None else list(arguments)
         options = parser().parse_args(words)
         if not options.json:
-            return run(options, words)
+            return run(options, words)[0]
         with redirect_stdout(sys.stderr):
-            return run(options, words)
+            code, content = run(options, words)
+        say(json.dumps(content, indent=2), go_on=True)  # in ASCII, which every stream can write
+        return code
 
     return run_command(command, GOES_ON)
 
 
-def run(options: argparse.Namespace, words: Sequence[str]) -> int:
-    """Score, order, print, and search where that is asked for. Returns the exit code."""
+def run(options: argparse.Namespace, words: Sequence[str]) -> tuple[int, dict[str, Any]]:
+    """Score, order, print, and search where that is asked for. The exit code, and what JSON says."""
     for flag, given in (("--budget", options.budget), ("--train", options.train)):
         if given and not options.fine_tune:
             raise UserError(f"{flag} is for the search, which --fine-tune asks for. Give both, or leave {flag} out.")
@@ -85,9 +87,7 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> int:
         code, content["search"] = tuned(answer, options.budget, options.train)
     else:
         say(*wrapped(answer.next_lines(words)), go_on=True)
-    if options.json:
-        print(json.dumps(content, indent=2, ensure_ascii=False), file=sys.__stdout__)
-    return code
+    return code, content
 
 
 if __name__ == "__main__":

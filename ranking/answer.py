@@ -34,7 +34,7 @@ RECORDS, PLAN, STEPS = "records", "plan", "steps"  # what a speed of training is
 SPEEDS_FROM = {
     RECORDS: "of runs that are recorded here",
     PLAN: "as measured for a run's plan",
-    STEPS: "of a few steps, just now",
+    STEPS: "of a few steps",
 }
 
 

@@ -79,6 +79,8 @@ def find_question(options: argparse.Namespace) -> Question:
 
 def find_one(text: str) -> tuple[str, Chosen]:
     """The dataset of that name, or the images in the folder of that path, and what grid.py calls it."""
+    if not text.strip():
+        raise UserError("DATA is empty: is a shell variable not set? Expected a folder of images, or a dataset's name.")
     named = text
     try:
         found = find_datasets([named])
@@ -86,8 +88,8 @@ def find_one(text: str) -> tuple[str, Chosen]:
         if Path(with_home(text)).is_dir():
             named = f"folder:{text}"
             found = find_datasets([named])
-        elif re.fullmatch(r"\w[\w-]*", text) or "folder:" in text or text.endswith(".py"):
-            raise UserError(str(problem).replace("folder:DIR", "a folder of images")) from None
+        elif re.fullmatch(r"\w[\w-]*(:\w*)?", text) or "folder:" in text or text.endswith(".py"):
+            raise UserError(str(problem).replace(", folder:DIR,", ", a folder of images,")) from None
         else:
             raise UserError(
                 f"{text}: no such folder, and no dataset's name.{nearest(text, DATASETS, 0.6)} Expected a folder of "

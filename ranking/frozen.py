@@ -57,6 +57,12 @@ class Images:
         """Of the pixels and labels, in the order of the rows; what is in other parts has no share in it."""
         return json_digest(list(zip(self.part.own_digests, self.part.labels.tolist(), strict=True)))
 
+    @property
+    def stored_size(self) -> list[int]:
+        """Height and width of the pixels at hand; the digests are those of the images before they were resized."""
+        assert not isinstance(self.part.images, Sequence)
+        return list(self.part.images.shape[1:3])
+
 
 @dataclass(frozen=True)
 class Body:
@@ -67,6 +73,7 @@ class Body:
     weights: Weights
     config: Config
     recipe: Recipe  # that it would be trained by
+    device: str  # its name
 
     def kept(self, images: Images) -> Kept | None:
         """Where its features are kept; None: nowhere, as --no-cache has it."""
@@ -79,9 +86,10 @@ class Body:
             "weights": [self.weights.sha256, list(self.weights.mean), list(self.weights.std)],
             "random": None if self.weights.sha256 else config.seed,  # of random weights
             "images": images.digest,
-            "size": list(config.size),
+            "size": [list(config.size), images.stored_size],
             "decoder": [DECODER, KEPT],
             "precision": config.precision,
+            "device": self.device,  # of which the speeds beside the features are
             "versions": versions(),
         }
         return Kept(config.cache_dir, f"{images.key}-{self.name}", identity)
@@ -104,6 +112,7 @@ def frozen(body: Body, images: Images, plan: Plan, title: str) -> Frozen:
     torch.manual_seed(body.config.seed)
     model = build(body.backbone, body.name, images.classes, body.weights)
     cost = macs(model, body.config.size)
+    _require_rows(model, body.backbone.head, body.config.size)
     batches = _batches(body, images, plan)
     plan, speed, source = _form(body, plan, model, batches)
     plan.place(model)
@@ -124,6 +133,20 @@ def frozen(body: Body, images: Images, plan: Plan, title: str) -> Frozen:
     return Frozen(features, about, {})
 
 
+@torch.inference_mode()
+def _require_rows(model: nn.Module, head: str, size: tuple[int, int]) -> None:
+    """Raise UserError where the head is not called once, with one row of features an image."""
+    model.eval()
+    given: list[tuple[Any, ...]] = []
+    with model.get_submodule(head).register_forward_pre_hook(lambda _, inputs: given.append(inputs)):
+        model(torch.zeros(2, 3, *size))
+    if len(given) != 1 or len(given[0]) != 1:
+        raise UserError(f"its head, {head}, is not called once, with one input, so that nothing can be its features")
+    shape = tuple(given[0][0].shape)
+    if len(shape) != 2 or shape[0] != 2:
+        raise UserError(f"its head, {head}, is given {shape} for 2 images, and not a row of features for each")
+
+
 def _batches(body: Body, images: Images, plan: Plan) -> Batches:
     config, weights = body.config, body.weights
     whole = Batches("train", images.part, config.batch_size, config.size, weights.mean, weights.std, plan.device)
@@ -133,15 +156,9 @@ def _batches(body: Body, images: Images, plan: Plan) -> Batches:
 
 
 def _pass(model: nn.Module, body: Body, batches: Batches, plan: Plan) -> tuple[np.ndarray[Any, Any], float]:
-    """The features and the seconds. UserError: the head is not given a row an image, once."""
+    """The features and the seconds. UserError: they are not finite."""
     start = time.perf_counter()
-    try:
-        computed, _ = Source(model, body.backbone.head, batches, plan).computed()
-    except ValueError as problem:  # not one call with one tensor
-        raise UserError(f"its head, {body.backbone.head}, is not called once, with one input: {problem}") from problem
-    if computed.ndim != 2 or len(computed) != len(batches.part):
-        shape = tuple(computed.shape)
-        raise UserError(f"its head, {body.backbone.head}, is given {shape}, not a row for each image")
+    computed, _ = Source(model, body.backbone.head, batches, plan).computed()
     values = computed.float().cpu().numpy()
     if not np.isfinite(values).all():
         raise UserError(f"its features are not finite in {plan.precision}. Try --precision fp32")

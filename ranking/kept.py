@@ -89,8 +89,8 @@ class Kept:
     """
 
     def __init__(self, cache: Path, stem: str, identity: Mapping[str, Any]) -> None:
-        digest = json_digest({"form": FORM, **identity})[:16]
-        self.path = cache / FOLDER / f"{stem}-{digest}.npy"
+        self._identity = json_digest({"form": FORM, **identity})
+        self.path = cache / FOLDER / f"{stem}-{self._identity[:16]}.npy"
 
     @property
     def manifest(self) -> Path:
@@ -120,6 +120,8 @@ class Kept:
         stated = content.pop("sha256")
         if not is_sealed(content, stated):
             raise DamagedError("its manifest is not what was written")
+        if content["identity"] != self._identity:
+            raise DamagedError("it is of other features")
         about = About(**content["about"])
         written = read_small(self.path, self.path.stat().st_size)
         if sha256(written).hexdigest() != content["features"] or not about.sound:
@@ -143,7 +145,12 @@ class Kept:
                 file.write(buffer.getbuffer())
             about = {each.name: getattr(frozen.about, each.name) for each in fields(About)}
             digest = sha256(buffer.getbuffer()).hexdigest()
-            content = {"about": about, "features": digest, "scores": dict(frozen.scores)}
+            content = {
+                "identity": self._identity,
+                "about": about,
+                "features": digest,
+                "scores": dict(frozen.scores),
+            }
             write_json(self.manifest, content | {"sha256": json_digest(content)})
         except OSError as problem:  # a cache that is only read, or full: computed anew next time
             return f"{problem.strerror or problem}"

@@ -18,12 +18,12 @@ from engine.console import duration, say
 from engine.data.batches import usable_batch_size
 from engine.data.part import Part
 from engine.errors import UserError, counted
-from engine.files import digest
+from engine.files import digest, json_digest
 from engine.models.weights import Weights, find_weights
 from engine.run import Data, decode_images, list_images, resolve_recipe
 from engine.training.plan import Plan, choose_plan
 from engine.training.recipe import Recipe
-from ranking import scores
+from ranking import probe, scaling, scores
 from ranking.candidates import Candidate, require_enough
 from ranking.frozen import Body, Images, frozen
 from ranking.kept import About, Frozen
@@ -87,7 +87,7 @@ def score_all(candidates: Sequence[Candidate], left_out: Mapping[str, str]) -> S
     images = Images(data.splits.train, len(data.raw.classes), data.dataset.key)
     scored: list[Scored] = []
     left = [candidate for candidate in candidates if candidate.name in found]
-    bodies = [body_of(candidate, found[candidate.name], data) for candidate in left]
+    bodies = [body_of(each, found[each.name], data, plan.device_name) for each in left]
     to_pass = sum(not body.is_kept(images) for body in bodies)
     if to_pass < len(bodies):
         say(f"features   {len(bodies) - to_pass} of {counted(len(bodies), 'backbone')}: kept from before")
@@ -117,12 +117,12 @@ def head_lines(listed: Data, config: Config) -> list[str]:
     ]
 
 
-def body_of(candidate: Candidate, weights: Weights, data: Data) -> Body:
+def body_of(candidate: Candidate, weights: Weights, data: Data, device: str) -> Body:
     """What is passed through, and how it would be trained."""
     config, backbone = candidate.cell.config, BACKBONES[candidate.name]
     batch_size = usable_batch_size(config.batch_size, data.train_images, batch_norm=False)
     recipe = resolve_recipe(config, backbone, ceil(data.train_images / batch_size))
-    return Body(candidate.name, backbone, weights, config, recipe)
+    return Body(candidate.name, backbone, weights, config, recipe, device)
 
 
 class Clock:
@@ -156,7 +156,7 @@ def _scored(candidate: Candidate, body: Body, images: Images, plan: Plan, title:
     if found is None:
         found = frozen(body, images, plan, title)
         found = Frozen(found.compact(), found.about, {})  # what is read the next time is the same to the last bit
-    code = code_of_scores(body.config.seed)
+    code = code_of_scores(body.config.seed, images.part.groups)
     values = known_scores(found.scores, code)
     if values is None:
         computed = all_scores(found.features, images.part.labels, images.part.groups, body.config.seed)
@@ -173,9 +173,11 @@ def _scored(candidate: Candidate, body: Body, images: Images, plan: Plan, title:
     return Scored(candidate, body.weights, body.recipe, about, values, notes)
 
 
-def code_of_scores(seed: int) -> str:
-    """What computes the scores: other code, or another seed of the probe's folds, can give others."""
-    return f"{digest(Path(scores.__file__))[:16]}, scikit-learn {sklearn.__version__}, seed {seed}"
+def code_of_scores(seed: int, groups: Sequence[str] | None) -> str:
+    """What gives the scores beside features and labels: code, the seed of the probe's folds, groups of images."""
+    code = json_digest([digest(Path(module.__file__ or "")) for module in (scores, probe, scaling)])
+    together = f", groups {json_digest(list(groups))[:16]}" if groups is not None else ""
+    return f"{code[:16]}, scikit-learn {sklearn.__version__}, seed {seed}{together}"
 
 
 def known_scores(kept: Mapping[str, Any], code: str) -> Mapping[str, float | None] | None:

@@ -51,6 +51,13 @@ MISTAKES = {
     "grid --datasets cifar11": "error: unknown dataset",
     "grid --datasets cifar10 --models resnt": "error: unknown backbone",
     "grid --datasets cifar10 --seeds 4-1": "error: --seeds 4-1",
+    "rank cifar11": "error: unknown dataset",
+    "rank ./nowhere": "error: ./nowhere: no such folder",
+    "rank cifar10 --models resnt swin": "error: unknown backbone",
+    "rank cifar10 --models resnet": "error: resnet alone can't be ranked",
+    "rank cifar10 --budget 30m": "error: --budget is for the search",
+    "rank cifar10 --fine-tune --budget 90": "error: argument --budget",
+    "rank breakhis": "error: breakhis names 4 datasets",
     "datasets cifar11": "error: unknown dataset",
     "report nowhere": "error: there is no folder",
     "split --input_dir nowhere --output_dir out": "error: --input_dir nowhere",
@@ -58,7 +65,9 @@ MISTAKES = {
 
 
 def test_nothing_slow_is_imported() -> None:
-    helps = [f"{script} --help" for script in (*datasets.SCRIPTS, "folder", "datasets", "grid", "report", "split")]
+    helps = [
+        f"{script} --help" for script in (*datasets.SCRIPTS, "folder", "datasets", "grid", "rank", "report", "split")
+    ]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *SLOW],
         input="\n".join([*helps, *MISTAKES]),
@@ -110,7 +119,9 @@ def test_what_asks_for_the_network_is_noted(alone: Path) -> None:
 
 
 def test_no_command_asks_for_the_network_to_say_what_it_does(alone: Path) -> None:
-    helps = [f"{script} --help" for script in (*datasets.SCRIPTS, "folder", "datasets", "grid", "report", "split")]
+    helps = [
+        f"{script} --help" for script in (*datasets.SCRIPTS, "folder", "datasets", "grid", "rank", "report", "split")
+    ]
     lines = [*helps, "datasets", "report nowhere"]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], input="\n".join(lines), cwd=PROJECT, capture_output=True, text=True, check=True
@@ -139,6 +150,7 @@ def test_nor_to_train_and_to_report(alone: Path, tmp_path: Path) -> None:
         ("numpy", "split.py --help"),
         ("torch", "digits.py -model shufflenet"),
         ("torch", "grid.py --datasets digits"),
+        ("torch", "rank.py digits"),
     ],
 )
 def test_an_interruption_while_packages_are_imported_is_no_fault(package: str, line: str, tmp_path: Path) -> None:

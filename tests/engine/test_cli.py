@@ -17,6 +17,7 @@ import datasets
 import digits
 import folder as own
 import grid
+import rank
 import report
 import split
 from common import BACKBONES
@@ -158,7 +159,9 @@ def test_a_flag_of_several_values_that_is_given_again_adds_to_them() -> None:
         assert (found.seeds, found.models) == expected
 
 
-@pytest.mark.parametrize("script", ["digits.py", "folder.py", "split.py", "datasets.py", "grid.py", "report.py"])
+@pytest.mark.parametrize(
+    "script", ["digits.py", "folder.py", "split.py", "datasets.py", "grid.py", "rank.py", "report.py"]
+)
 def test_a_folder_that_is_gone_is_the_users_to_mend(script: str, tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     code = "import os, runpy, sys; os.rmdir(os.getcwd()); sys.argv[0] = sys.argv.pop(1); "
@@ -219,6 +222,7 @@ def test_an_interruption_while_an_object_is_deleted_is_one() -> None:
         "split.py --input_dir my photos --output_dir out",
         "grid.py --datasets folder:my photos --models all --dry-run",
         "grid.py --dry-run --datasets digits folder:my photos",
+        "rank.py my photos --models resnet swin",
         "report.py my photos",
         "digits.py -model resnet --out my photos",
         "digits.py -model resnet --out=my photos --epochs 3",
@@ -234,7 +238,8 @@ def test_a_path_that_lacks_its_quotes_gets_them(
     if script in scripts:
         assert run_command(lambda: parse(scripts[script], BACKBONES, words)) == 2  # type: ignore[arg-type,return-value]
     else:
-        assert {"split.py": split.main, "grid.py": grid.main, "report.py": report.main}[script](words) == 2
+        mains = {"split.py": split.main, "grid.py": grid.main, "rank.py": rank.main, "report.py": report.main}
+        assert mains[script](words) == 2
     said = capsys.readouterr().err
     assert re.search(r"A path with a space in it must be in quotes: '[-=:\w]*my photos'\.", said)
     (tmp_path / "my photos").rename(tmp_path / "photos")
