@@ -134,27 +134,27 @@ def read_cifar100(parts: tuple[float, float, float], _: object) -> RawSplits:
 
 
 Reader = Callable[[ReadOptions], RawSplits]
-MOST: dict[str, tuple[str, int, Reader]] = {  # domain, side in pixels
+KINDS: dict[str, tuple[str, int, Reader]] = {  # domain, side in pixels
     "eurosat": (
         "remote sensing",
         64,
-        partial(read_files, partial(files, DATA / "eurosat/2750", MORE / "eurosat"), (40, 30, 150)),
+        partial(read_files, partial(files, DATA / "eurosat/2750", MORE / "eurosat"), (20, 30, 100)),
     ),
-    "cifar10": ("natural", 64, partial(read_files, partial(files, MORE / "cifar10"), (40, 30, 150))),
-    "food10": ("natural", 96, partial(read_files, partial(files, MORE / "food10"), (36, 10, 14))),
+    "cifar10": ("natural", 64, partial(read_files, partial(files, MORE / "cifar10"), (20, 30, 100))),
+    "food10": ("natural", 64, partial(read_files, partial(files, MORE / "food10"), (20, 15, 25))),
     "dtd10": (
         "texture",
-        96,
+        64,
         partial(read_files, partial(files, DATA / "dtd/dtd/images", MORE / "dtd10"), (0.5, 0.2, 0.3)),
     ),
     "cifar100": ("natural", 64, partial(read_cifar100, (7, 3, 3))),
     "tinyimagenet": ("natural", 64, partial(read_files, tiny, (11, 4, 5))),
-    "tomato": ("plant", 96, partial(read_files, partial(files, DATA / TOMATO), (9, 3, 4))),
-    "cars": ("natural", 96, partial(read_files, cars, (0.5, 0.2, 0.3))),
+    "tomato": ("plant", 64, partial(read_files, partial(files, DATA / TOMATO), (9, 3, 4))),
+    "cars": ("natural", 64, partial(read_files, cars, (7, 2, 3))),
     "cub4": ("natural", 96, partial(read_files, cub, (6, 3, 4))),
     "ucmerced3": (
         "remote sensing",
-        96,
+        64,
         partial(read_files, partial(files, DATA / "ucmerced/UCMerced_LandUse/Images"), (3, 2, 2)),
     ),
 }
@@ -168,7 +168,7 @@ DATASETS = {
         size=(side, side),
         read=read,
     )
-    for name, (domain, side, read) in MOST.items()
+    for name, (domain, side, read) in KINDS.items()
 }
 DATASET = Choice(
     "--data",
