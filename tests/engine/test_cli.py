@@ -166,7 +166,7 @@ def test_a_folder_that_is_gone_is_the_users_to_mend(script: str, tmp_path: Path)
     (tmp_path / "gone").mkdir()
     code = "import os, runpy, sys; os.rmdir(os.getcwd()); sys.argv[0] = sys.argv.pop(1); "
     code += "sys.path[0] = os.path.dirname(sys.argv[0]); runpy.run_path(sys.argv[0], run_name='__main__')"
-    line = [sys.executable, "-c", code, f"{PROJECT / script}.py", "-model", "resnet"]
+    line = [sys.executable, "-c", code, str(PROJECT / script), "-model", "resnet"]
     done = subprocess.run(line, cwd=tmp_path / "gone", capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert done.stderr.startswith("error: the folder that this command runs in is gone")
