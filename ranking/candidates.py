@@ -13,7 +13,7 @@ from common import BACKBONES
 from datasets import DATASETS
 from engine.cli import nearest
 from engine.config import FLAGS
-from engine.errors import UserError, listed
+from engine.errors import UserError, listed, one_line
 from engine.paths import PROJECT, script_path, with_home
 from grids.cells import Cell, Chosen, check_members, find_datasets, make_cells, script_flags
 
@@ -92,8 +92,8 @@ def find_one(text: str) -> tuple[str, Chosen]:
             raise UserError(str(problem).replace(", folder:DIR,", ", a folder of images,")) from None
         else:
             raise UserError(
-                f"{text}: no such folder, and no dataset's name.{nearest(text, DATASETS, 0.6)} Expected a folder of "
-                f"images, with a folder for each class in it, or one of {', '.join(DATASETS)}."
+                f"{one_line(text)}: no such folder, and no dataset's name.{nearest(text, DATASETS, 0.6)} Expected a "
+                f"folder of images, with a folder for each class in it, or one of {', '.join(DATASETS)}."
             ) from None
     if len(found) > 1:
         names = [f"{each.dataset.script_name}:{each.dataset.flags.split()[-1]}" for each in found if each.dataset.flags]

@@ -15,6 +15,8 @@ from engine.paths import PROJECT
 
 SLOW = {"torch", "torchvision", "sklearn", "scipy", "plotly", "matplotlib", "pandas", "wavemix", "h5py", "pydicom"}
 
+SCRIPTS = (*datasets.SCRIPTS, "folder", "datasets", "grid", "rank", "report", "split")
+
 # in one process, since a start is what takes longest: the exit code of each command, and what has been imported
 PROGRAM = """
 import contextlib, importlib, io, sys
