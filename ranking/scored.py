@@ -17,7 +17,8 @@ from engine.config import Config
 from engine.console import duration, say
 from engine.data.batches import usable_batch_size
 from engine.data.part import Part
-from engine.errors import UserError, counted
+from engine.device import free_memory
+from engine.errors import UserError, counted, out_of_memory
 from engine.files import digest, json_digest
 from engine.models.weights import Weights, find_weights
 from engine.run import Data, decode_images, list_images, resolve_recipe
@@ -99,6 +100,11 @@ def score_all(candidates: Sequence[Candidate], left_out: Mapping[str, str]) -> S
                 scored.append(_scored(candidate, body, images, plan, f"{title}{clock.left}"))
         except UserError as problem:
             out[candidate.name] = str(problem)
+        except (RuntimeError, MemoryError) as problem:  # of a single image: smaller batches have been tried
+            if not out_of_memory(problem):
+                raise
+            out[candidate.name] = "out of memory, with a single image at a time"
+            free_memory(plan.device)
     require_enough([each.name for each in scored], out)
     return Scoring(data, plan, tuple(scored), out)
 
