@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from common import BACKBONES
@@ -132,7 +133,11 @@ def require_enough(names: Sequence[str], left_out: Mapping[str, str]) -> None:
         )
     lines = [f"{name}: {first_sentence(reason)}" for name, reason in left_out.items()]
     kept = f"only {names[0]} can be scored" if names else "no backbone can be scored"
-    raise UserError(f"{kept}, and an order takes at least {FEWEST}:{listed(lines)}\nMend one of these, or name others.")
+    name, reason = next(iter(left_out.items()))
+    what = f"\nOf {name}: {advice(reason)}" if advice(reason) else ""
+    raise UserError(
+        f"{kept}, and an order takes at least {FEWEST}:{listed(lines)}\nMend one of these, or name others.{what}"
+    )
 
 
 def command_of(cell: Cell) -> str:
@@ -143,5 +148,12 @@ def command_of(cell: Cell) -> str:
 
 
 def first_sentence(reason: str) -> str:
-    """The first line of a message, which says what is wrong; what to do follows in others."""
-    return reason.partition("\n")[0].rstrip(":")
+    """What a message says is wrong, in a line: its first line, with the details that are indented below it."""
+    first, *rest = reason.split("\n")
+    details = [line.strip() for line in takewhile(lambda line: line.startswith(" "), rest)]
+    return " ".join([first, *details]).rstrip(":")
+
+
+def advice(reason: str) -> str:
+    """What a message says is to be done, "" where it does not: the lines after what is wrong."""
+    return "\n".join(line for line in reason.split("\n")[1:] if not line.startswith(" "))

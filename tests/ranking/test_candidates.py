@@ -15,6 +15,7 @@ from ranking.candidates import (
     OWN,
     PASSED_ON,
     Question,
+    advice,
     command_of,
     find_candidates,
     find_one,
@@ -115,4 +116,5 @@ def test_two_are_enough() -> None:
 
 
 def test_the_first_line_says_what_is_wrong() -> None:
-    assert first_sentence("a is gone:\n  b\nMend it") == "a is gone"
+    assert first_sentence("a is gone:\n  b\nMend it") == "a is gone: b"
+    assert advice("a is gone:\n  b\nMend it") == "Mend it"
