@@ -92,7 +92,7 @@ def cars() -> dict[str, list[Path]]:
     """Seventeen classes of Stanford Cars, of its training part."""
     root, found = DATA / "stanford_cars", dict[str, list[Path]]()
     for row in read_matlab(root / "devkit/cars_train_annos.mat", "annotations")[0].ravel():
-        path = root / "cars_train" / str(row["fname"].item())
+        path = root / "cars_train" / str(row["fname"])
         if path.is_file():
             found.setdefault(f"{int(row['class'].item()):03}", []).append(path)
     return found
