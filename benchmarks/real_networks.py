@@ -94,7 +94,7 @@ def cars() -> dict[str, list[Path]]:
     for row in read_matlab(root / "devkit/cars_train_annos.mat", "annotations")[0].ravel():
         path = root / "cars_train" / str(row["fname"])
         if path.is_file():
-            found.setdefault(f"{int(row['class'].item()):03}", []).append(path)
+            found.setdefault(f"{int(row['class']):03}", []).append(path)
     return found
 
 
