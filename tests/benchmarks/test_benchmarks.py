@@ -17,6 +17,8 @@ import benchmarks.accuracy
 import benchmarks.augment
 import benchmarks.busy
 import benchmarks.cache
+import benchmarks.rank
+import benchmarks.rank_cost
 import benchmarks.recipes
 import benchmarks.speed
 import digits
@@ -244,6 +246,36 @@ def test_accuracy(benchmark: Benchmark, recorded: Recorded, tmp_path: Path) -> N
     ]
     for config in recorded:
         assert (config.model, config.weights, config.epochs, config.size) == ("shufflenet", "none", 1, (32, 32))
+
+
+def test_rank_cost(benchmark: Benchmark, tmp_path: Path) -> None:
+    line = "--images 20 --size 32 --models shufflenet mobilenet --epochs 2 --batch-size 4 --out"
+    printed = benchmark(benchmarks.rank_cost, *line.split(), str(tmp_path))
+    assert "2 epochs of all" in printed
+    found = read(tmp_path / "rank_cost.json")
+    assert found["images"] == 20
+    assert found["again"] > 0
+    assert [row[0] for row in found["rows"][1:]] == ["shufflenet", "mobilenet"]
+
+
+@pytest.mark.slow
+def test_what_an_order_and_a_search_are_worth(
+    benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_data: Path
+) -> None:
+    """Of three networks on 24 photographs of birds: trained in full, ordered and searched among."""
+    monkeypatch.setenv("REAL", str(shared_data.parent))
+    monkeypatch.setattr(benchmarks.rank, "NETWORKS", ("tf2", "bird", "insect"))
+    monkeypatch.setattr(benchmarks.rank, "EPOCHS", 2)
+    monkeypatch.setattr(benchmarks.rank, "FLAGS", ("--epochs", "2", *benchmarks.rank.FLAGS[2:]))
+    for name, value in (("SETS", ("cub4",)), ("SEARCHED", ("cub4",)), ("SEEDS", [0]), ("SEEDS_OF_SEARCH", [0])):
+        monkeypatch.setattr(benchmarks.rank, name, value)
+    out = ["--out", str(tmp_path)]
+    benchmark(benchmarks.rank, "truth", *out)
+    assert "weighted tau" in benchmark(benchmarks.rank, "scores", *out)
+    assert read(tmp_path / "scores.json")["results"]["cub4"]["order"][0] == "bird"
+    assert "within 1 point of the best" in benchmark(benchmarks.rank, "search", *out)
+    (found,) = read(tmp_path / "search.json")["results"]["searches"]
+    assert 0 < found["share"] <= 1
 
 
 def test_recipes(benchmark: Benchmark, recorded: Recorded, tmp_path: Path) -> None:
