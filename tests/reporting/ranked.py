@@ -27,7 +27,8 @@ def backbone(name: str, place: int, **changes: Any) -> RankedBackbone:
 def result(names: Sequence[str] = NAMES, dataset: str = "dtd", **changes: Any) -> RankResult:
     """An order of these, as they are given. `changes` are of its fields."""
     declared = DATASETS[dataset]
-    data = RankedData(dataset, declared.name, declared.domain, "1", "ab" * 32, PART, declared.classes, 1880, (224, 224))
+    size = declared.size
+    data = RankedData(dataset, declared.name, declared.domain, "1", "ab" * 32, PART, declared.classes, 1880, size)
     of: dict[str, Any] = {
         "made": "2026-11-30T10:00:00+00:00",
         "dataset": data,
