@@ -128,7 +128,7 @@ def test_a_search_says_what_it_recommends(tmp_path: Path) -> None:
     ranked.put(tmp_path, ranked.result(), ranked.search(stopped_early=True, told_apart=None))
     advice = advice_of(tmp_path)
     assert advice["headline"].endswith("convnext; its runner-up is swin.")
-    assert "It stopped early, since no other could win any more." in advice["more"]
+    assert "It stopped early: the first was above the 95 % intervals of all that were still in." in advice["more"]
     assert "--epochs" not in json.dumps(advice["commands"])
 
 
