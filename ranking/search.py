@@ -186,8 +186,9 @@ class _Search:
         before = {name: standing_now(cell) for name, cell in cells.items()}
         there = [name for name, each in before.items() if each.status == "done"]
         if rung.lay_there is None:
-            rung.lay_there = [name for name in there if not (before[name].record or {}).get("search")]
-            if ledger.made_anew:
+            rung.lay_there = list(there)
+            if ledger.made_anew:  # what bears the mark of a search was trained for this one
+                rung.lay_there = [name for name in there if not (before[name].record or {}).get("search")]
                 ledger.seconds += sum(seconds_of(before[name].record) for name in there if name not in rung.lay_there)
         ledger.save()
         remarks = [f"note       {name} {remark}" for name, each in before.items() for remark in each.remarks]

@@ -204,9 +204,10 @@ def test_a_damaged_ledger_is_named_and_made_anew(damage: str, capsys: Any) -> No
 
 def test_another_search_has_another_ledger() -> None:
     search()
-    search(identity={"split": "y"})
+    other = search(identity={"split": "y"})
     assert len(list(Path("runs/rank").glob("*.ledger.json"))) == 2
     assert len(started()) == 6
+    assert other.images == 0  # what the first trained cost this one nothing
 
 
 def test_the_order_that_was_decided_by_is_kept() -> None:
