@@ -52,11 +52,10 @@ def search(names: Sequence[str] = NAMES, **changes: Any) -> dict[str, Any]:
                 for place, name in enumerate(several)
             ],
             "kept": list(names[:2]),
-            "why": "",
         }
         for epochs, several in ((1, names), (2, names[:2]))
     ]
-    of = {"budget": "images:9000", "spent_images": 7520, "spent_seconds": 61.0, "full_grid_images": 75200}
+    of = {"budget": "images:9000", "images": 7520, "seconds": 61.0, "full_grid_images": 75200}
     last = {"told_apart": False, "complete": True, "stopped_early": False, "rungs": rungs}
     return {**of, **last, "recommendation": names[0], "runner_up": names[1], **changes}
 
