@@ -69,7 +69,11 @@ class _Search:
                 self._per_epoch[each.name] = request.images / each.images_per_second
             self._around[each.name] = each.seconds_around
         if budget.seconds is not None and (unknown := set(self.names) - self._per_epoch.keys()):
-            raise UserError(f"--budget {budget.flag}: nothing was measured of {', '.join(sorted(unknown))}.")
+            images = default_budget(len(self.names), request.images, request.full)
+            raise UserError(
+                f"--budget {budget.flag}: how fast {', '.join(sorted(unknown))} would train could not be measured. "
+                f"Give --budget in images, such as {images.flag}, or name others by --models."
+            )
         if budget.seconds is not None and len(self.names) > 1:
             self._slots = len(slots_of(request.cell(self.names[0], 1, ""), request.per_gpu)[1])
 

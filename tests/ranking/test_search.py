@@ -359,7 +359,9 @@ def test_what_a_budget_of_seconds_leaves_is_looked_at_before_each_rung(capsys: A
 def test_without_speeds_there_is_no_budget_of_seconds() -> None:
     plain = request()
     bare = replace(plain, candidates=[replace(each, images_per_second=None) for each in plain.candidates])
-    with pytest.raises(UserError, match="nothing was measured of mobilenet, regnet, resnet, swin"):
+    with pytest.raises(UserError, match="how fast mobilenet, regnet, resnet, swin would train could not"):
+        run_search(bare, Budget(seconds=60))
+    with pytest.raises(UserError, match="Give --budget in images, such as images:20000, or"):
         run_search(bare, Budget(seconds=60))
 
 
