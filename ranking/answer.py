@@ -121,7 +121,7 @@ def result_of(scoring: Scoring, speeds: Speeds) -> RankResult:
         len(splits.train),
         config.size,
     )
-    notes = tuple(dict.fromkeys([*data.raw.notes, *(note for each in scoring.scored for note in each.notes)]))
+    notes = [*data.raw.notes, *(note for each in scoring.scored for note in each.notes), *few_images(scoring)]
     left_out = tuple({"name": name, "reason": first_sentence(why)} for name, why in scoring.left_out.items())
     return RankResult(
         now(),
@@ -131,10 +131,18 @@ def result_of(scoring: Scoring, speeds: Speeds) -> RankResult:
         order.mean_rank,
         order.rule,
         left_out,
-        notes,
+        tuple(dict.fromkeys(notes)),
         config.seed,
         engine_hash(),
     )
+
+
+def few_images(scoring: Scoring) -> list[str]:
+    """That records an order is held against are not of the same training images, where they are not."""
+    if not scoring.config.shots and not scoring.config.fraction:
+        return []
+    few = counted(len(scoring.train), "training image")
+    return [f"This is an order for {few} alone; records that it is held against are of runs on all of them."]
 
 
 def digest_of(scoring: Scoring) -> str:

@@ -26,10 +26,7 @@ PASSED_ON = (
     *("labels", "cache_dir", "no_cache", "out", "allow_partial"),
 )
 OWN = ("seed", "shots", "fraction", "data_dir")  # that cells have in a form of their own
-RECIPE = (
-    "--recipe",
-    "cosine",
-)  # what is fine-tuned by: its learning rate comes down within the epochs that it is given
+RECIPE = ("--recipe", "cosine")  # that is fine-tuned by: its learning rate comes down within the epochs it is given
 FEWEST = 2  # backbones, of which one can be the better
 
 

@@ -163,7 +163,8 @@ def ties(scores: Sequence[Score], kept: int) -> int:
 def is_settled(scores: Sequence[Score], earlier_leader: str | None) -> bool:
     """Whether no other can win at 95 %: the first is above all others' intervals, and led the rung before too.
 
-    A lead in a first, short rung may turn.
+    A lead in a first, short rung may turn. Of those that dropped out before, and of longer trainings, which may rank
+    otherwise, this says nothing.
     """
     if len(scores) < 2 or scores[0].name != earlier_leader:
         return False

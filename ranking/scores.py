@@ -45,7 +45,6 @@ __all__ = [
 ]
 
 SIMILARITIES = 4_000_000  # in memory at a time: 16 MB, and twice as much to order them
-SAME = 1e-6  # of its largest value: a dimension that varies by less does so by the rounding of float32 (6e-8)
 NEIGHBOURS = 5
 ROUNDS = 11  # of LogME's fixed point, as its authors have it
 CONVERGED = 1e-3  # relative change of alpha / beta

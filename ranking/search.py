@@ -69,7 +69,11 @@ class _Search:
                 self._per_epoch[each.name] = request.images / each.images_per_second
             self._around[each.name] = each.seconds_around
         if budget.seconds is not None and (unknown := set(self.names) - self._per_epoch.keys()):
-            raise UserError(f"--budget {budget.flag}: nothing was measured of {', '.join(sorted(unknown))}.")
+            images = default_budget(len(self.names), request.images, request.full)
+            raise UserError(
+                f"--budget {budget.flag}: how fast {', '.join(sorted(unknown))} would train could not be measured. "
+                f"Give --budget in images, such as {images.flag}, or name others by --models."
+            )
         if budget.seconds is not None and len(self.names) > 1:
             self._slots = len(slots_of(request.cell(self.names[0], 1, ""), request.per_gpu)[1])
 
@@ -186,8 +190,9 @@ class _Search:
         before = {name: standing_now(cell) for name, cell in cells.items()}
         there = [name for name, each in before.items() if each.status == "done"]
         if rung.lay_there is None:
-            rung.lay_there = [name for name in there if not (before[name].record or {}).get("search")]
-            if ledger.made_anew:
+            rung.lay_there = list(there)
+            if ledger.made_anew:  # what bears the mark of a search was trained for this one
+                rung.lay_there = [name for name in there if not (before[name].record or {}).get("search")]
                 ledger.seconds += sum(seconds_of(before[name].record) for name in there if name not in rung.lay_there)
         ledger.save()
         remarks = [f"note       {name} {remark}" for name, each in before.items() for remark in each.remarks]

@@ -49,7 +49,7 @@ class RungKept:
     epochs: int
     extra: int = 0  # of the names, how many were kept as they could not be told apart
     smaller: bool = False  # than planned, by what was left
-    lay_there: list[str] | None = None  # whose run was finished before, and for no search; None: not looked yet
+    lay_there: list[str] | None = None  # whose run was finished before, not for this search; None: not looked yet
     results: list[Result] = field(default_factory=list)  # ranked, the failed ones last; empty: it has not ended
 
     @property

@@ -64,7 +64,7 @@ class SearchResult:
     left_out: dict[str, str]  # candidate -> why it is not in the last rung
     complete: bool  # whether the search has come to its end
     why: str  # why it ended, or stopped
-    stopped_early: bool  # as no other could win
+    stopped_early: bool  # as no other of the last rung could win: see halving.is_settled()
     recommendation: str | None  # None: no rung has ended
     epochs: int  # of the last rung that the recommended was in
     score: float | None  # of the recommended, in that rung
@@ -207,7 +207,8 @@ def _runner_up(found: SearchResult) -> str:
 def _unfinished(found: SearchResult) -> list[str]:
     number = len(found.rungs) + 1
     why = {
-        SETTLED: "no other can win at 95 %: the rest of the budget is not spent",
+        SETTLED: "of those still in, no other can win at 95 %, if longer trainings rank them as these did: the rest of "
+        "the budget is not spent",
         ALONE: "all others have failed",
         IN_FULL: "the last trainings were those of the full recipe: there is nothing longer to train",
         OUT_OF_TIME: f"the budget ran out in rung {number}, which is not finished and not counted; nothing is lost, "

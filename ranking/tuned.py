@@ -13,6 +13,7 @@ from grids.cells import Cell
 from ranking.answer import Answer, digest_of
 from ranking.budget import Budget
 from ranking.candidates import command_of
+from ranking.scored import Scoring
 from ranking.search import run_search
 from ranking.trainings import Candidate, Request, train_winner
 from reporting.rank_results import SEARCHED, path_of
@@ -30,7 +31,7 @@ def request_of(answer: Answer) -> Request:
 
     return Request(
         scoring.data.dataset.key,
-        {"split": scoring.data.splits.hash, "asked": answer.question.grid_flags},
+        identity_of(scoring),
         [Candidate(each.name, each.weights.sha256, speeds[each.name], START_SECONDS) for each in answer.ordered],
         len(scoring.train),
         scoring.scored[0].recipe.epochs or 1,
@@ -38,6 +39,12 @@ def request_of(answer: Answer) -> Request:
         config.out,
         config.select,
     )
+
+
+def identity_of(scoring: Scoring) -> dict[str, Any]:
+    """What tells a search from others: the split, and what its runs are told by: no places, no spelling."""
+    runs = sorted(each.candidate.cell.key for each in scoring.scored)
+    return {"split": scoring.data.splits.hash, "runs": json_digest(runs)}
 
 
 def tuned(answer: Answer, budget: Budget | None, train: bool) -> tuple[int, dict[str, Any]]:

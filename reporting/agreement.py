@@ -40,7 +40,8 @@ class Measure:
 
     backbones: int  # of which both are known
     tau: Interval | None  # weighted; None under FEWEST_BACKBONES, or where all are equal
-    regret: Mapping[int, Interval]  # points of top-1, by how many of the first ones are trained
+    # points of top-1, by how many of the first ones are trained: of as many as there are, it would be 0 by itself
+    regret: Mapping[int, Interval]
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,9 @@ def _measure(values: Sequence[float | None], means: Numbers, samples: Numbers) -
         value = float(weighted_taus(of_known, means[None, known])[0])
         tau = None if np.isnan(value) else _interval(value, taus[~np.isnan(taus)])
     regrets = {
-        k: _interval(float(_regrets(values, means[None], k)[0]), _regrets(values, samples, k)) for k in FIRSTS if known
+        k: _interval(float(_regrets(values, means[None], k)[0]), _regrets(values, samples, k))
+        for k in FIRSTS
+        if known and k < len(values)
     }
     return Measure(len(known), tau, regrets)
 

@@ -123,7 +123,6 @@ def _rung(rung: Rung, place: int) -> dict[str, Any]:
     return {
         "name": f"Rung {place}",
         "epochs": None if rung.epochs is None else number_text(rung.epochs),
-        "why": rung.why,
         "candidates": [_candidate(each, rung) for each in best_first],
     }
 

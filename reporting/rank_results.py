@@ -57,7 +57,7 @@ class RankedBackbone:
     scores: Mapping[str, float | None]  # by SCORES; more is better
     pass_seconds: float | None  # of the pass that computed the features; None: it is not known
     train_images_per_second: float | None  # of fine-tuning
-    speed_from: str | None  # "plan" or "steps"
+    speed_from: str | None  # "records", "plan" or "steps"
     parameters: int
     macs: int  # of one forward pass of one image
 

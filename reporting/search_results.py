@@ -29,7 +29,6 @@ class Rung:
     epochs: float | None
     candidates: tuple[Candidate, ...]
     kept: tuple[str, ...]
-    why: str
 
 
 @dataclass(frozen=True)
@@ -53,13 +52,13 @@ def as_search(content: Mapping[str, Any]) -> Search:
     """What a file's JSON says of a search. Raises KeyError, TypeError and the like where a field is of another kind."""
     command = content.get("command")
 
-    def flag(name: str) -> bool | None:  # why a search stopped early may be said in words, too
+    def flag(name: str) -> bool | None:
         return None if content.get(name) is None else bool(content[name])
 
     return Search(
-        budget=_in_words(content.get("budget")),
-        spent_images=maybe(number, content.get("spent_images", content.get("images"))),
-        spent_seconds=maybe(number, content.get("spent_seconds", content.get("seconds"))),
+        budget=text(content.get("budget") or ""),
+        spent_images=maybe(number, content.get("images")),
+        spent_seconds=maybe(number, content.get("seconds")),
         full_grid_images=maybe(number, content.get("full_grid_images")),
         rungs=tuple(map(_rung, some(content["rungs"], MOST_RUNGS))),
         recommendation=text(content.get("recommendation") or ""),
@@ -76,12 +75,11 @@ def _rung(content: Mapping[str, Any]) -> Rung:
         maybe(number, content.get("epochs")),
         tuple(map(_candidate, some(content.get("candidates") or [], MOST_BACKBONES))),
         tuple(text(name) for name in some(content.get("kept") or [], MOST_BACKBONES)),
-        shortened(str(content.get("why") or "")),
     )
 
 
 def _candidate(content: Mapping[str, Any]) -> Candidate:
-    ends = some(content.get("interval") or [content.get("low"), content.get("high")], 2)
+    ends = some(content.get("interval") or [None], 2)
     return Candidate(
         text(content["name"]),
         maybe(number, content.get("score")),
@@ -89,10 +87,3 @@ def _candidate(content: Mapping[str, Any]) -> Candidate:
         maybe(number, ends[-1]),
         shortened(str(content.get("status") or "")),
     )
-
-
-def _in_words(budget: Any) -> str:
-    """A budget, which may be a text, a number, or several by their names."""
-    if isinstance(budget, Mapping):
-        return shortened(", ".join(f"{name} {value}" for name, value in budget.items() if value is not None))
-    return shortened(str(budget)) if budget is not None else ""

@@ -82,7 +82,7 @@ def cost(search: Search) -> list[str]:
 def ended(search: Search) -> list[str]:
     """How a search ended, where that is not by its plan."""
     if search.stopped_early:
-        return ["It stopped early, since no other could win any more."]
+        return ["It stopped early: the first was above the 95 % intervals of all that were still in."]
     return ["It has not come to its end: the same command of rank.py goes on."] if search.complete is False else []
 
 

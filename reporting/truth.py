@@ -33,6 +33,11 @@ class Truth:
         return min(seeds), max(seeds)
 
     @property
+    def size(self) -> tuple[int, ...]:
+        """Height and width of the images that were trained on."""
+        return next(iter(self.cells.values())).runs[0].version.size
+
+    @property
     def images(self) -> int:
         """Of the test part."""
         return next(iter(self.cells.values())).runs[0].version.test_images
@@ -46,7 +51,8 @@ class Truth:
 def usable(entries: Iterable[Entry], weights: Mapping[str, str | None]) -> list[Entry]:
     """Of the entries those that can be the truth of these backbones, whose weights have these sha256 by name.
 
-    They are whole runs under the honest protocol, from just these weights, on all training images, and no folds.
+    They are whole runs of fine-tuning, not of the head alone, under the honest protocol, from just these weights, on
+    all training images, and no folds.
     """
     return [
         entry
@@ -56,6 +62,7 @@ def usable(entries: Iterable[Entry], weights: Mapping[str, str | None]) -> list[
         and entry.budget == ALL_IMAGES
         and entry.fold is None
         and not entry.folds
+        and dict(entry.setting.flags).get("tune") != "linear"
         and not entry.setting.weights.startswith("checkpoint")
         and entry.provenance.weights_sha256 is not None
         and entry.provenance.weights_sha256 == weights.get(entry.backbone)
@@ -79,7 +86,7 @@ def find_truth(
         return None, f"the {counted(len(of_data), 'record')} of this dataset here had other test images"
     fitting = usable(same, weights)
     if not fitting:
-        return None, "no finished run of these weights, under the honest protocol and on all images, is here"
+        return None, "no finished fine-tuning of these weights, under the honest protocol and on all images, is here"
     groups, _ = divide(fitting)
     truths = []
     for group in groups:

@@ -205,12 +205,10 @@ function beforeSearch(search) {
     ],
     rows,
   });
-  const why = search.rungs.filter((rung) => rung.why).map((rung) => `${rung.name}: ${rung.why}`);
   return [
     element("h3", {}, "The search by little fine-tuning"),
     ...search.sentences.map((sentence, place) => element("p", { class: place ? null : "finding" }, sentence)),
     ...(rows.length ? sideways(box, "The table scrolls sideways.") : []),
-    list(why, "plain"),
     search.command
       ? element("div", { class: "next" }, element("p", {}, "To train it in full:"), element("pre", {}, search.command))
       : null,

@@ -334,7 +334,8 @@ def test_other_features_are_computed_anew(ask: Asker, monkeypatch: pytest.Monkey
 
 def test_the_same_names_in_another_split_are_other_features(ask: Asker) -> None:
     """A part of the training images that depends on the seed."""
-    ask.toy("--shots 9")
+    few = ask.toy("--shots 9")
+    assert "note       This is an order for 24 training images alone" in few.out
     before = ask.kept
     ask.toy("--shots 9 --seed 1")
     assert len(ask.kept) == 2 * len(before)

@@ -23,6 +23,7 @@ from ranking.budget import Budget
 from ranking.search import run_search
 from ranking.search_result import SearchResult
 from ranking.trainings import train_winner
+from reporting.search_results import as_search
 from tests import toy
 from tests.ranking.fake_cells import (
     FULL,
@@ -106,6 +107,18 @@ def test_the_same_command_again_does_nothing() -> None:
     smaller = search(Budget(images=9 * IMAGES))
     assert len(started()) == before
     assert decided(smaller) == decided(first)
+
+
+def test_the_report_reads_what_a_search_comes_to() -> None:
+    found = search()
+    read = as_search(json.loads(json.dumps(found.as_json())))
+    assert (read.budget, read.spent_images, read.spent_seconds) == (found.budget, found.images, found.seconds)
+    assert (read.full_grid_images, read.recommendation, read.runner_up) == (80 * IMAGES, "resnet", "swin")
+    assert (read.told_apart, read.complete, read.stopped_early) == (found.told_apart, True, False)
+    assert [(rung.epochs, rung.kept) for rung in read.rungs] == [(2, ("resnet", "swin")), (6, ())]
+    first = read.rungs[0].candidates[0]
+    assert (first.name, first.status, first.score) == ("resnet", "done", 0.9)
+    assert (first.low, first.high) == found.rungs[0].candidates[0].interval
 
 
 def test_no_other_can_win(capsys: Any) -> None:
@@ -204,9 +217,10 @@ def test_a_damaged_ledger_is_named_and_made_anew(damage: str, capsys: Any) -> No
 
 def test_another_search_has_another_ledger() -> None:
     search()
-    search(identity={"split": "y"})
+    other = search(identity={"split": "y"})
     assert len(list(Path("runs/rank").glob("*.ledger.json"))) == 2
     assert len(started()) == 6
+    assert other.images == 0  # what the first trained cost this one nothing
 
 
 def test_the_order_that_was_decided_by_is_kept() -> None:
@@ -345,7 +359,9 @@ def test_what_a_budget_of_seconds_leaves_is_looked_at_before_each_rung(capsys: A
 def test_without_speeds_there_is_no_budget_of_seconds() -> None:
     plain = request()
     bare = replace(plain, candidates=[replace(each, images_per_second=None) for each in plain.candidates])
-    with pytest.raises(UserError, match="nothing was measured of mobilenet, regnet, resnet, swin"):
+    with pytest.raises(UserError, match="how fast mobilenet, regnet, resnet, swin would train could not"):
+        run_search(bare, Budget(seconds=60))
+    with pytest.raises(UserError, match="Give --budget in images, such as images:20000, or"):
         run_search(bare, Budget(seconds=60))
 
 

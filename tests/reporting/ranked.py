@@ -27,7 +27,8 @@ def backbone(name: str, place: int, **changes: Any) -> RankedBackbone:
 def result(names: Sequence[str] = NAMES, dataset: str = "dtd", **changes: Any) -> RankResult:
     """An order of these, as they are given. `changes` are of its fields."""
     declared = DATASETS[dataset]
-    data = RankedData(dataset, declared.name, declared.domain, "1", "ab" * 32, PART, declared.classes, 1880, (224, 224))
+    size = declared.size
+    data = RankedData(dataset, declared.name, declared.domain, "1", "ab" * 32, PART, declared.classes, 1880, size)
     of: dict[str, Any] = {
         "made": "2026-11-30T10:00:00+00:00",
         "dataset": data,
@@ -51,11 +52,10 @@ def search(names: Sequence[str] = NAMES, **changes: Any) -> dict[str, Any]:
                 for place, name in enumerate(several)
             ],
             "kept": list(names[:2]),
-            "why": "",
         }
         for epochs, several in ((1, names), (2, names[:2]))
     ]
-    of = {"budget": "images:9000", "spent_images": 7520, "spent_seconds": 61.0, "full_grid_images": 75200}
+    of = {"budget": "images:9000", "images": 7520, "seconds": 61.0, "full_grid_images": 75200}
     last = {"told_apart": False, "complete": True, "stopped_early": False, "rungs": rungs}
     return {**of, **last, "recommendation": names[0], "runner_up": names[1], **changes}
 

@@ -105,6 +105,7 @@ def test_what_is_no_truth_of_an_order(tmp_path: Path) -> None:
     put(tmp_path, "resnet", backbone={"weights_sha256": "11" * 32})
     put(tmp_path, "resnet", backbone={"weights": "none", "weights_sha256": None})
     put(tmp_path, "resnet", status="running", finished=None)
+    put(tmp_path, "resnet", config={"tune": "linear"})
     put(tmp_path, "resnet", dataset={"partial": True, "differences": ["3 images are missing"]})
     put(tmp_path, "resnet", backbone={"weights_run": {"dataset": "a", "protocol": "honest", "weights": "x"}})
     few = "only 2 of the 4 backbones have runs that can be compared, and it takes 3 to speak of an order"
@@ -113,14 +114,14 @@ def test_what_is_no_truth_of_an_order(tmp_path: Path) -> None:
     found = truth_in(tmp_path, "dtd", "ef" * 32, WEIGHTS)[1]
     assert found.endswith(other[4:].partition(" ")[2])
     unknown = truth_in(tmp_path, "dtd", ranked.PART, {"swin": "22" * 32})[1]
-    assert unknown == "no finished run of these weights, under the honest protocol and on all images, is here"
+    assert unknown == "no finished fine-tuning of these weights, under the honest protocol and on all images, is here"
     put(tmp_path, "resnet")
     assert truth_in(tmp_path, "dtd", ranked.PART, WEIGHTS)[0] is not None
 
 
 def test_of_several_groups_that_with_most_backbones_then_seeds_is_the_truth(tmp_path: Path) -> None:
     three = ("convnext", "swin", "resnet")
-    fill(tmp_path, seeds=3, names=three, config={"tune": "linear"})
+    fill(tmp_path, seeds=3, names=three, config={"batch_size": 8})
     fill(tmp_path, seeds=1)
     truth, _ = truth_in(tmp_path, "dtd", ranked.PART, WEIGHTS)
     assert truth is not None
@@ -194,6 +195,7 @@ def test_one_seed_says_nothing_of_other_seeds(tmp_path: Path) -> None:
     outcomes(tmp_path, 1, 400)
     assessment = assess_in(ranked.result(), tmp_path)
     assert "not over seeds, of which there is one" in sentences(assessment)[2]
+    assert "too narrow" not in sentences(assessment)[2]
     first = assessment.measured["convnext"]
     assert (first.value, first.low, first.high) == pytest.approx((80, 76, 84), abs=0.5)
 
@@ -224,6 +226,19 @@ def test_the_order_stands_beside_the_static_prior_and_every_score(tmp_path: Path
     assert "by ImageNet accuracy alone it is 14.0 and 0.0." in said[0]
     assert said[1].startswith("Each score by itself, weighted tau: 1-NN 0.")
     assert "binomial noise of 1,880 test images" in said[2]
+    assert said[2].endswith(". Of so few seeds, they are rather too narrow.")
+
+
+def test_of_backbones_that_were_not_trained_nothing_is_claimed(tmp_path: Path) -> None:
+    """Whoever trains the first three in full must not read then that the best of the first three lost nothing."""
+    fill(tmp_path, names=ranked.NAMES[:3], config={"size": [64, 64]})
+    assessment = assess_in(ranked.result(), tmp_path)
+    assert set(assessment.measures[ORDER].regret) == {1}
+    said = sentences(assessment)[0]
+    assert "(only 3 of the 4 backbones, 2 seeds each, at 64x64 pixels)" in said
+    assert "Their first loses 2.0 points to the best of these (95 % " in said
+    assert "first three" not in said
+    assert said.endswith("; by ImageNet accuracy alone it is 14.0.")
 
 
 def test_a_prior_that_is_not_known_is_not_said(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_scores_their_plot_the_agreement_and_the_search(opens: Opens, made: dict
     assert "Nothing to hold this order against" in page.locator("#before-said").inner_text()
     page.select_option("#before-result", "1")
     assert cells(page, "before-numbers") == list(ranked.NAMES)
-    assert "fine-tuned already (3 backbones, 2 seeds each)" in page.locator("#before-said").inner_text()
+    assert "fine-tuned already (only 3 of the 4 backbones, 2 seeds each)" in page.locator("#before-said").inner_text()
     plot = drawn(page, "before")
     assert plot.locator(".point").count() == 3
     assert plot.locator(".xtitle").text_content() == "place in rank.py's order"
@@ -95,7 +95,7 @@ def test_what_others_wrote_is_text(opens: Opens, made: dict[str, Any]) -> None:
     result |= {"name": HOSTILE, "facts": HOSTILE, "rule": HOSTILE, "sentences": [HOSTILE], "notes": [HOSTILE]}
     result["rows"][0]["name"] = HOSTILE
     result["search"] |= {"sentences": [HOSTILE], "command": HOSTILE}
-    result["search"]["rungs"][0]["why"] = HOSTILE
+    result["search"]["rungs"][0]["candidates"][0]["status"] = HOSTILE
     page = opens(render(made))
     page.select_option("#before-result", "1")
     drawn(page, "before")

@@ -40,7 +40,7 @@ def test_scores_stand_beside_what_was_measured(tmp_path: Path) -> None:
     assert last["measured"] is None
     assert result["kinds"] == ["order", "prior", "knn1", "knn5", "probe", "logme", "hscore"]
     assert result["sentences"][0].startswith(
-        "Where these images have been fine-tuned already (3 backbones, 2 seeds each)"
+        "Where these images have been fine-tuned already (only 3 of the 4 backbones, 2 seeds each)"
     )
     assert [of["name"] for of in result["agreements"]][:3] == ["rank.py's order", "ImageNet top-1", "1-NN"]
     assert result["left_out"] == [{"what": "wavemix", "why": "its weights can't be had"}]
@@ -128,7 +128,7 @@ def test_a_search_says_what_it_recommends(tmp_path: Path) -> None:
     ranked.put(tmp_path, ranked.result(), ranked.search(stopped_early=True, told_apart=None))
     advice = advice_of(tmp_path)
     assert advice["headline"].endswith("convnext; its runner-up is swin.")
-    assert "It stopped early, since no other could win any more." in advice["more"]
+    assert "It stopped early: the first was above the 95 % intervals of all that were still in." in advice["more"]
     assert "--epochs" not in json.dumps(advice["commands"])
 
 

@@ -115,15 +115,16 @@ def test_a_search_lies_beside_its_scores(tmp_path: Path) -> None:
 
 
 def test_of_a_search_what_is_not_said_is_not_known(tmp_path: Path) -> None:
-    candidate = {"name": "swin", "low": 0.1, "high": 0.2}
-    bare = {"rungs": [{"candidates": [candidate]}, {}], "budget": {"seconds": 60, "images": None}, "images": 5}
+    candidate = {"name": "swin", "interval": [0.1, 0.2]}
+    bare = {"rungs": [{"candidates": [candidate, {"name": "resnet"}]}, {}], "images": 5}
     ranked.put(tmp_path, ranked.result(), bare)
     search = results(tmp_path).found[0].search
     assert search is not None
-    assert (search.budget, search.recommendation, search.told_apart, search.complete) == ("seconds 60", "", None, None)
+    assert (search.budget, search.recommendation, search.told_apart, search.complete) == ("", "", None, None)
     assert (search.spent_images, search.spent_seconds) == (5, None)
     only = search.rungs[0].candidates[0]
     assert (only.score, only.low, only.high, only.status) == (None, 0.1, 0.2, "")
+    assert (search.rungs[0].candidates[1].low, search.rungs[0].candidates[1].high) == (None, None)
 
 
 @pytest.mark.parametrize("text", ["{}", '{"rungs": 5}', '{"rungs": [7]}', '{"rungs": [], "checksum": "00"}', "?"])
