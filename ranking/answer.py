@@ -146,9 +146,9 @@ def few_images(scoring: Scoring) -> list[str]:
 
 
 def digest_of(scoring: Scoring) -> str:
-    """By which the result of the same question is found again, and replaced."""
-    asked = {each.name: each.weights.sha256 for each in scoring.scored}
-    return json_digest([scoring.data.splits.hash, list(scoring.config.size), scoring.config.seed, asked])[:10]
+    """By which the result of the same question, and of its search, is found again, and replaced."""
+    asked = sorted((each.candidate.cell.key, each.weights.sha256 or "") for each in scoring.scored)
+    return json_digest([scoring.data.splits.hash, asked])[:10]
 
 
 def top1_of(scored: Scored) -> float | None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from engine.data.part import Part
 from engine.device import free_memory
 from engine.environment import versions
 from engine.errors import UserError, out_of_memory
-from engine.files import json_digest
+from engine.files import digest, json_digest
 from engine.models.backbone import Backbone
 from engine.models.structure import macs
 from engine.models.weights import Weights, build
@@ -80,15 +81,16 @@ class Body:
         config = self.config
         if config.no_cache:
             return None
-        code = code_of(_no_reader, self.backbone.source, self.backbone.arguments)["backbone"]
+        code = code_of(_no_reader, self.backbone.source, self.backbone.arguments)
         identity = {
-            "backbone": [self.name, self.backbone.builder_name, self.backbone.head, code],
+            "backbone": [self.name, self.backbone.builder_name, self.backbone.head],
+            "code": [code["engine"], code["backbone"], digest(Path(__file__))],
             "weights": [self.weights.sha256, list(self.weights.mean), list(self.weights.std)],
             "random": None if self.weights.sha256 else config.seed,  # of random weights
             "images": images.digest,
             "size": [list(config.size), images.stored_size],
             "decoder": [DECODER, KEPT],
-            "precision": config.precision,
+            "asked": [config.precision, config.plan],
             "device": self.device,  # of which the speeds beside the features are
             "versions": versions(),
         }

@@ -9,11 +9,6 @@ import numpy as np
 
 Values = Mapping[str, float | None]
 
-RULE = (
-    "the mean of a backbone's ranks by the linear probe, by the ImageNet top-1 of its exact weights, and, where it is "
-    "known of every backbone, by its mean rank over your own records of other datasets; weights of unknown ImageNet "
-    "top-1 take the rank by the probe in its place; ties go to the better probe, then to the better 5-NN"
-)
 WORDS = {
     "probe": "the linear probe",
     "top1": "the ImageNet top-1 of the exact weights",
@@ -41,7 +36,7 @@ def ranks(values: Values) -> dict[str, float]:
 
 
 def combined(probe: Values, top1: Values, records: Values, knn5: Values | None = None) -> Order:
-    """The order of the backbones that `probe` names, by RULE.
+    """The order of the backbones that `probe` names: by the mean of their ranks, as `rule` of the result has it.
 
     probe, knn5: accuracies; top1: ImageNet's, of the exact weights; records: mean ranks, 1 best, over other datasets.
     None or a missing name: not known. Ranks by top-1 among the k that have one, of n backbones, are stretched from

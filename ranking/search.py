@@ -16,7 +16,19 @@ from grids.cells import Cell
 from grids.ledger import Standing, make_folder, standing_now
 from grids.running import Grid
 from ranking.budget import Budget, default_budget
-from ranking.halving import Left, Next, Plan, is_settled, make_plan, more_for, next_rung, plan_lines, ranked, ties
+from ranking.halving import (
+    Left,
+    Next,
+    Plan,
+    are_told_apart,
+    is_settled,
+    make_plan,
+    more_for,
+    next_rung,
+    plan_lines,
+    ranked,
+    ties,
+)
 from ranking.outcome import failed, outcome, seconds_of, trained_so_far
 from ranking.search_ledger import Ledger, Result, RungKept, ledger_path, open_ledger
 from ranking.search_result import (
@@ -30,6 +42,7 @@ from ranking.search_result import (
     SearchResult,
     percent,
     result_of,
+    versus,
 )
 from ranking.trainings import Request, error_of, run_cells, slots_of
 from ranking.watch import Watch
@@ -260,7 +273,10 @@ class _Search:
             return IN_FULL
         if not self._next(rung, Left(self._plan.budget - self.ledger.planned_images)):
             return BY_PLAN
-        return SETTLED if is_settled(scores, earlier[-1].scores[0].name if earlier else None) else ""
+        led = earlier[-1].scores[0].name if earlier else None
+        behind = [(own, other) for own, other in versus(self.ledger.finished, scores[0]).values()]
+        told = all(are_told_apart(own, other) for own, other in behind)  # of those that dropped out, too
+        return SETTLED if told and is_settled(scores, led) else ""
 
     def _next(self, last: RungKept, left: Left) -> Next | None:
         return next_rung(self._plan, last.place, last.epochs, last.scores, left)

@@ -94,9 +94,9 @@ def result_of(ledger: Ledger, candidates: Sequence[str], budget: Budget, select:
     assert plan
     last = finished[-1] if finished else None
     first = last.scores[0] if last else None
-    versus = _versus(finished, first) if first else {}
-    runner_up = next(iter(versus), None)
-    p = chance(*versus[runner_up]) if runner_up else None
+    against = versus(finished, first) if first else {}
+    runner_up = next(iter(against), None)
+    p = chance(*against[runner_up]) if runner_up else None
     return SearchResult(
         budget=budget.flag,
         select=select,
@@ -114,13 +114,13 @@ def result_of(ledger: Ledger, candidates: Sequence[str], budget: Budget, select:
         epochs=last.epochs if last else 0,
         score=first.score if first else None,
         runner_up=runner_up,
-        told_apart=are_told_apart(*versus[runner_up]) if runner_up else None,
+        told_apart=are_told_apart(*against[runner_up]) if runner_up else None,
         p=p,
-        tied=[name for name, pair in versus.items() if not are_told_apart(*pair)],
+        tied=[name for name, pair in against.items() if not are_told_apart(*pair)],
     )
 
 
-def _versus(finished: Sequence[RungKept], first: Score) -> dict[str, tuple[Score, Score]]:
+def versus(finished: Sequence[RungKept], first: Score) -> dict[str, tuple[Score, Score]]:
     """By every other candidate: the first's score and its own, in the last rung that both took part in.
 
     Those of later rungs come first, and in each the better ones.

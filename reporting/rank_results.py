@@ -112,8 +112,7 @@ def read(path: Path) -> RankResult:
     content = _content(path)
     if content.get("schema") != SCHEMA:
         raise RankError(f"has schema {shortened(str(content.get('schema')), 40)}; this version reads {SCHEMA}")
-    if "checksum" not in content:
-        raise RankError("damaged: it has no checksum")
+    _require_checksum(content)
     try:
         return _result(content)
     except MISTAKES as problem:
@@ -123,10 +122,16 @@ def read(path: Path) -> RankResult:
 def read_search(path: Path) -> Search:
     """Read how a search went; what its file does not say is not known. Raises as read()."""
     content = _content(path)
+    _require_checksum(content)
     try:
         return as_search(content)
     except MISTAKES as problem:
         raise RankError(_damage(problem)) from problem
+
+
+def _require_checksum(content: Mapping[str, Any]) -> None:
+    if "checksum" not in content:
+        raise RankError("damaged: it has no checksum")
 
 
 def _damage(problem: Exception) -> str:
@@ -192,18 +197,13 @@ def _or_skipped(reader: Callable[[Path], Value], path: Path, all_: Results) -> V
 
 
 def _pair(stem: str, search: Search, all_: Results) -> None:
-    """Put a search beside the result of its name, else beside the newest of its dataset that has none."""
-    exact = [i for i, found in enumerate(all_.found) if found.path == f"{RANK_FOLDER}/{clean(stem)}{RANKED}"]
-    named = [
-        i
-        for i, found in enumerate(all_.found)
-        if found.search is None and found.result.dataset.key == clean(stem).rpartition("-")[0]
-    ]
-    if fitting := exact or named:
-        all_.found[fitting[0]] = replace(all_.found[fitting[0]], search=search)
-    else:
-        path = f"{RANK_FOLDER}/{clean(stem)}{SEARCHED}"
-        all_.skipped.append({"path": path, "reason": "a search of a dataset of which no scores are there"})
+    """Put a search beside the result of its name."""
+    for index, found in enumerate(all_.found):
+        if found.path == f"{RANK_FOLDER}/{clean(stem)}{RANKED}":
+            all_.found[index] = replace(found, search=search)
+            return
+    path = f"{RANK_FOLDER}/{clean(stem)}{SEARCHED}"
+    all_.skipped.append({"path": path, "reason": "a search whose scores are not there"})
 
 
 def _result(content: Mapping[str, Any]) -> RankResult:

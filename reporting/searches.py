@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reporting import commands
 from reporting.advice import Advice, Command
-from reporting.comparable import ComparableGroup, Repeats
+from reporting.comparable import ComparableGroup
 from reporting.entry import Budget, Entry
 from reporting.one_dataset import share
 from reporting.rank_results import Found
 from reporting.search_results import Search
 from reporting.words import capital
 
-OF_A_RUNG = ("epochs", "patience")  # flags that a rung sets, which are none of a training in full
 SHORT = "These are short runs by which rank.py chose: they say little of how good a backbone is after a full training."
 PERCENT = 100
 
@@ -37,17 +35,15 @@ def advise(group: ComparableGroup, budget: Budget, found: Sequence[Found]) -> Ad
             continue
         search = _search_of(example, found)
         first = max(cells, key=lambda cell: cell.mean())
-        trained: Repeats | None = first
         name = f"{example.name}: " if len(group.datasets) > 1 else ""
         if search and search.recommendation:
             headlines.append(f"{name}{recommended(search)}")
             more += [f"{name}{line}" for line in (*cost(search), *ended(search))]
-            trained = next((cell for cell in cells if cell.backbone == search.recommendation), None)
+            lines += _in_full(name, search)
         else:
             highest = f"the highest is {first.backbone}, {share(first.mean())} of the test images right"
             headlines.append(f"{name}only short runs of a search ({group.setting.search}): {highest}.")
         settled &= bool(search and search.complete and search.told_apart)
-        lines += _in_full(name, trained, search)
     return {
         "headline": capital(headlines[0]),
         "more": [*headlines[1:], *more, SHORT],
@@ -86,10 +82,7 @@ def ended(search: Search) -> list[str]:
     return ["It has not come to its end: the same command of rank.py goes on."] if search.complete is False else []
 
 
-def _in_full(name: str, first: Repeats | None, search: Search | None) -> list[Command]:
-    """The command that trains the first in full: the search's own, else one without what a rung sets."""
-    which = search.recommendation if search and search.recommendation else first.backbone if first else ""
-    command = search.command if search else ""
-    if not command and first:
-        command = commands.train(first.runs[0], without=OF_A_RUNG)
-    return [{"why": f"{name}To train {which} in full", "command": command}] if command else []
+def _in_full(name: str, search: Search) -> list[Command]:
+    """The command that trains the recommended one in full, as the search has it."""
+    why = f"{name}To train {search.recommendation} in full"
+    return [{"why": why, "command": search.command}] if search.command else []

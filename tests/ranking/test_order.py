@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from ranking.order import RULE, combined, ranks
+from ranking.order import combined, ranks
 
 
 def test_ranks_share_the_mean_of_their_places_and_leave_out_what_is_unknown() -> None:
@@ -90,7 +90,3 @@ def test_the_order_of_the_question_does_not_matter() -> None:
 def test_one_backbone_and_none() -> None:
     assert combined({"a": 0.5}, {"a": 80.0}, {"a": 1.0}).mean_rank == {"a": 1}
     assert combined({}, {}, {}).names == []
-
-
-def test_the_rule_is_one_sentence_of_all_parts() -> None:
-    assert all(word in RULE for word in ("linear probe", "ImageNet top-1", "records", "ties"))

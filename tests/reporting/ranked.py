@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import DATASETS
+from engine.files import json_digest
 from reporting.rank_results import SCORES, SEARCHED, RankedBackbone, RankedData, RankResult, path_of, write
 
 NAMES = ("convnext", "swin", "resnet", "regnet")  # best first by every score
@@ -65,5 +66,6 @@ def put(runs: Path, made: RankResult, searched: Mapping[str, Any] | None = None,
     path = path_of(runs, made.dataset.key, digest)
     write(made, path)
     if searched is not None:
-        path_of(runs, made.dataset.key, digest, SEARCHED).write_text(json.dumps(searched), "utf-8")
+        sealed = {**searched, "checksum": json_digest(searched)}
+        path_of(runs, made.dataset.key, digest, SEARCHED).write_text(json.dumps(sealed), "utf-8")
     return path

@@ -138,9 +138,7 @@ def test_a_damaged_search_leaves_its_scores(tmp_path: Path, text: str) -> None:
 
 def test_a_search_without_scores_is_named(tmp_path: Path) -> None:
     ranked.put(tmp_path, ranked.result(), ranked.search()).unlink()
-    assert [line["reason"] for line in results(tmp_path).skipped] == [
-        "a search of a dataset of which no scores are there"
-    ]
+    assert [line["reason"] for line in results(tmp_path).skipped] == ["a search whose scores are not there"]
 
 
 def test_of_many_results_the_newest_are_read(tmp_path: Path) -> None:
