@@ -18,6 +18,9 @@ from ranking.budget import Budget, images_text
 from reporting.statistics import LEVEL, fisher, wilson
 
 FEWEST = 2  # candidates of a rung: one alone is no comparison
+# of the epochs of the full recipe, the least that a first rung has: a quarter. After fewer steps a new head says less
+# than the features did: docs/choosing.md has what was lost by first rungs of a tenth
+SHORTEST = 4
 
 Seconds = Callable[[Sequence[str], int], float]  # that so many epochs of these candidates take, all together
 
@@ -63,12 +66,12 @@ def rungs_of(candidates: int, first: int, full: int) -> tuple[Rung, ...]:
     return tuple(rungs)
 
 
-def _rungs_within(candidates: int, full: int, pays: Callable[[Sequence[Rung]], bool]) -> tuple[Rung, ...]:
-    """The rungs that begin with one epoch and keep as many of the better half as is paid for; (): not even the first.
+def _rungs_within(first: Rung, full: int, pays: Callable[[Sequence[Rung]], bool]) -> tuple[Rung, ...]:
+    """The rungs after `first` that keep as many of the better half as is paid for; (): not even the first is.
 
     The last may have more than two candidates: the next would cost too much.
     """
-    rungs = [Rung(candidates, 1)]
+    rungs = [first]
     while rungs[-1].candidates > FEWEST and rungs[-1].epochs < full:
         half, epochs = math.ceil(rungs[-1].candidates / 2), min(full, 2 * rungs[-1].epochs)
         number = next((each for each in range(half, FEWEST - 1, -1) if pays([*rungs, Rung(each, epochs)])), 0)
@@ -81,14 +84,16 @@ def _rungs_within(candidates: int, full: int, pays: Callable[[Sequence[Rung]], b
 def _best_rungs(candidates: int, full: int, pays: Callable[[Sequence[Rung]], bool]) -> tuple[Rung, ...]:
     """All the way to two candidates with the longest first rung that is paid for; else as far as is; (): nothing is.
 
-    A first rung alone tells little, so that of more than two candidates a second one is asked for.
+    A first rung alone tells little, so that of more than two candidates a second one is asked for; and one that is too
+    short tells less than the features did, so that it is made shorter for the last two alone.
     """
-    for first in range(full, 0, -1):
+    shortest = math.ceil(full / SHORTEST)
+    for first in range(full, (shortest if candidates > FEWEST else 1) - 1, -1):
         rungs = rungs_of(candidates, first, full)
         if pays(rungs):
             return rungs
-    rungs = _rungs_within(candidates, full, pays)
-    return rungs if len(rungs) > 1 or candidates == FEWEST else ()
+    rungs = _rungs_within(Rung(candidates, shortest), full, pays)
+    return rungs if len(rungs) > 1 else ()
 
 
 def make_plan(order: Sequence[str], images: int, full: int, budget: Budget, seconds: Seconds | None = None) -> Plan:
@@ -147,9 +152,22 @@ class Score:
 
 
 def ranked(scores: Sequence[Score], order: Sequence[str]) -> list[Score]:
-    """Best first: the higher score, of equal ones the lower loss, then the earlier in the order."""
+    """Best first: the higher score, of equal ones the lower loss, then the earlier in the order.
+
+    Of those within a standard error of the highest, the earlier in the order comes first: the features are evidence,
+    too. Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3, have the rule for simpler trees.
+    """
     places = {name: place for place, name in enumerate(order)}
-    return sorted(scores, key=lambda each: (-each.score, each.loss, places[each.name]))
+    highest = max(scores, key=lambda each: each.score, default=None)
+    below = wilson(highest.score, highest.images, 1.0) if highest else None
+    least = below[0] if below else 0.0
+
+    def key(each: Score) -> tuple[float, ...]:
+        if each.score >= least:
+            return (0, places[each.name])
+        return (1, -each.score, each.loss, places[each.name])
+
+    return sorted(scores, key=key)
 
 
 def ties(scores: Sequence[Score], kept: int) -> int:
