@@ -201,7 +201,10 @@ def _runner_up(found: SearchResult) -> str:
     score, epochs = scores[found.runner_up]
     told = "can be told apart" if found.told_apart else "can't be told apart"
     p = "p < 0.001" if found.p is not None and found.p < 0.001 else f"p = {found.p:.2g}"
-    return f"{found.runner_up}, {percent(score)} after {counted(epochs, 'epoch')}: they {told} ({found.test}: {p})"
+    ahead = score is not None and found.score is not None and score > found.score and epochs == found.epochs
+    why = "; within a standard error of each other, the order by the features decides" if ahead else ""
+    after = f"{percent(score)} after {counted(epochs, 'epoch')}"
+    return f"{found.runner_up}, {after}: they {told} ({found.test}: {p}){why}"
 
 
 def _unfinished(found: SearchResult) -> list[str]:
