@@ -261,7 +261,7 @@ def plan_lines(plan: Plan, budget: Budget) -> list[str]:
     steps = ", then ".join(f"{rung.candidates} for {rung.epochs:,}" for rung in plan.rungs)
     grid = (len(plan.order) + len(plan.left_out)) * plan.full * plan.images
     lines = [
-        f"search     {steps} epochs: {images_text(plan.cost())} of {plan.budget:,}; all in full would be {grid:,}",
+        f"search     {steps} epoch{'s' * (plan.rungs[-1].epochs > 1)}: {images_text(plan.cost())} of {plan.budget:,}; all in full would be {grid:,}",
     ]
     if plan.left_out:
         lines.append(f"note       a budget of {budget} does not pay for {', '.join(plan.left_out)}: left out, as last")
