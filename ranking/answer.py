@@ -229,7 +229,9 @@ def next_lines(question: Question, result: RankResult, words: Sequence[str]) -> 
     """What is worth doing next: the first few in full by grid.py, or the search; `words` are this command's own."""
     names = result.order[:TOP]
     grid = ["python", script_path("grid.py"), "--models", *names, *question.grid_flags]
-    search = ["python", script_path("rank.py"), *(word for word in words if word != "--json"), "--fine-tune"]
+    kept = [word for word in words if word != "--json"]
+    flags = kept.index("--") if "--" in kept else len(kept)  # behind it, nothing is a flag
+    search = ["python", script_path("rank.py"), *kept[:flags], "--fine-tune", *kept[flags:]]
     return [
         f"next       train the first {len(names)} in full, or search, which takes a quarter of what all in full take:",
         f"           {shlex.join(grid)}",

@@ -163,6 +163,12 @@ def test_what_is_printed_of_a_backbone(ask: Asker) -> None:
     assert Path(answer["file"]) == kept
 
 
+def test_the_command_of_the_search_has_its_flag_where_flags_are(ask: Asker) -> None:
+    networks.write_script(Path("own.py"), {})
+    said = ask("--models tiny wide --plan off --device cpu -- ./own.py")
+    assert said.out.splitlines()[-1].endswith("--models tiny wide --plan off --device cpu --fine-tune -- ./own.py")
+
+
 def test_a_narrow_terminal_shows_the_scores_and_then_the_costs(ask: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "200")
