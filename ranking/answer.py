@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -202,12 +204,13 @@ def full_words(scoring: Scoring) -> str:
 
 
 def score_table(scoring: Scoring, result: RankResult) -> list[str]:
-    """A line a backbone, in the order."""
+    """A line a backbone, in the order; on a terminal that is too narrow for that, first the scores, then the costs."""
     by_name = {each.name: each for each in result.backbones}
     epochs = {each.name: each.recipe.epochs or 0 for each in scoring.scored}
     elsewhere = any(each.mean_rank_elsewhere is not None for each in result.backbones)
-    rows = [("", "backbone", *(SCORES[name].label for name in SHOWN), "ImageNet", *["elsewhere"] * elsewhere)]
-    rows[0] += ("M params", "images/s", "full run")
+    names = [("", "backbone")]
+    scores = [(*(SCORES[name].label for name in SHOWN), "ImageNet", *["elsewhere"] * elsewhere)]
+    costs = [("M params", "images/s", "full run")]
     for place, name in enumerate(result.order, 1):
         each = by_name[name]
         values = ["-" if (value := each.scores[key]) is None else form.format(value) for key, form in SHOWN.items()]
@@ -216,15 +219,27 @@ def score_table(scoring: Scoring, result: RankResult) -> list[str]:
         speed = each.train_images_per_second
         full = epochs[name] * len(scoring.train) / speed if speed else None
         cost = (f"{speed:,.1f}", duration(full)) if speed and full else ("-", "-")
-        rows.append((f"{place}.", name, *values, f"{each.parameters / 1e6:.1f}", *cost))
-    return table(rows).split("\n")
+        names.append((f"{place}.", name))
+        scores.append(tuple(values))
+        costs.append((f"{each.parameters / 1e6:.1f}", *cost))
+    whole = _side_by_side(names, scores, costs)
+    if sys.stdout.isatty() and max(map(len, whole)) > shutil.get_terminal_size().columns:
+        return [*_side_by_side(names, scores), *_side_by_side(names, costs)]
+    return whole
+
+
+def _side_by_side(*blocks: Sequence[tuple[str, ...]]) -> list[str]:
+    """The rows of one table, of blocks of its columns."""
+    return table([sum(rows, ()) for rows in zip(*blocks, strict=True)]).split("\n")
 
 
 def next_lines(question: Question, result: RankResult, words: Sequence[str]) -> list[str]:
     """What is worth doing next: the first few in full by grid.py, or the search; `words` are this command's own."""
     names = result.order[:TOP]
     grid = ["python", script_path("grid.py"), "--models", *names, *question.grid_flags]
-    search = ["python", script_path("rank.py"), *(word for word in words if word != "--json"), "--fine-tune"]
+    kept = [word for word in words if word != "--json"]
+    flags = kept.index("--") if "--" in kept else len(kept)  # behind it, nothing is a flag
+    search = ["python", script_path("rank.py"), *kept[:flags], "--fine-tune", *kept[flags:]]
     return [
         f"next       train the first {len(names)} in full, or search, which takes a quarter of what all in full take:",
         f"           {shlex.join(grid)}",

@@ -277,10 +277,11 @@ def more_for(plan: Plan, trained: int, scores: Sequence[Score], budget: int, spe
 
 def plan_lines(plan: Plan, budget: Budget) -> list[str]:
     """The plan for people."""
+    unit = "epochs" if plan.rungs[-1].epochs > 1 else "epoch"
     steps = ", then ".join(f"{rung.candidates} for {rung.epochs:,}" for rung in plan.rungs)
     grid = (len(plan.order) + len(plan.left_out)) * plan.full * plan.images
     lines = [
-        f"search     {steps} epochs: {images_text(plan.cost())} of {plan.budget:,}; all in full would be {grid:,}",
+        f"search     {steps} {unit}: {images_text(plan.cost())} of {plan.budget:,}; all in full would be {grid:,}",
     ]
     if plan.left_out:
         lines.append(f"note       a budget of {budget} does not pay for {', '.join(plan.left_out)}: left out, as last")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -9,16 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from engine.cli import importing
-from engine.errors import RunError, UserError
+from engine.errors import RunError, UserError, disk_errors_explained
+from engine.records.run_folder import FULL
 from grids.cells import Cell
 from grids.devices import device_name, find_slots
 from grids.estimate import Speeds
-from grids.ledger import MENDABLE, Standing, all_records, clear_leftovers, make_folder, standing_now, to_be_tried
+from grids.ledger import (
+    MENDABLE,
+    Standing,
+    all_records,
+    clear_leftovers,
+    grid_folder,
+    make_folder,
+    mark_retried,
+    standing_now,
+    to_be_tried,
+)
 from grids.running import Grid, signals_to
 from grids.view import View, choose_view
 from ranking.watch import Watch
 
 RECIPE = "cosine"  # the one whose schedule can be made to fit a rung
+NO_ROOM = tuple(os.strerror(number).lower() for number in FULL)
 STALL_MINUTES = 30.0  # without a sign of life, after which a training has failed, as grid.py has it
 
 MakeCell = Callable[[str, int | None, str], Cell]  # backbone, epochs (None: the full recipe) and mark -> its cell
@@ -82,9 +95,10 @@ def run_cells(
 ) -> tuple[dict[str, Standing], Watch | None]:
     """Run those that are not done. Returns how far each cell, by its id, has come, and what was seen if any ran.
 
-    tick: called several times a second; it may ask the grid to stop.
+    tick: called several times a second; it may ask the grid to stop. RunError: there is no room on the disk, which says
+    nothing of a backbone; what ended by that is tried again.
     """
-    standings = {cell.id: standing_now(cell) for cell in cells}
+    standings = {cell.id: _tried_again(cell, standing_now(cell)) for cell in cells}
     if not any(to_be_tried(each, False) for each in standings.values()):
         return standings, None
     device, slots = slots_of(cells[0], request.per_gpu)
@@ -97,7 +111,26 @@ def run_cells(
         grid.run(watch)
     clear_leftovers(request.out)
     watch.stopped = grid.stop_level > 0
+    for cell in cells:
+        if had_no_room(found := grid.standings[cell.id]):
+            raise error_of(found, f"{cell.title} could not be ended")
     return grid.standings, watch
+
+
+def had_no_room(found: Standing) -> bool:
+    """Whether a training failed by a full disk."""
+    failure = found.failure
+    said = [failure.reason, *failure.tail] if failure and found.status == "failed" else []
+    return any(words in line.lower() for line in said for words in NO_ROOM)
+
+
+def _tried_again(cell: Cell, found: Standing) -> Standing:
+    """The same; of one that failed by a full disk, which is to be tried again, that it was interrupted."""
+    if not (found.failure and had_no_room(found)):
+        return found
+    with disk_errors_explained("a search can't go on in", grid_folder(cell.config.out), "Make room there."):
+        mark_retried(cell, found.failure)
+    return standing_now(cell)
 
 
 def slots_of(cell: Cell, per_gpu: int) -> tuple[str, list[str | None]]:

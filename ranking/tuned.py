@@ -10,6 +10,7 @@ from engine.errors import disk_errors_explained
 from engine.files import json_digest, write_json
 from engine.records.printed import RECORD_LINE, result_line
 from grids.cells import Cell
+from grids.ledger import standing_now
 from ranking.answer import Answer, digest_of
 from ranking.budget import Budget
 from ranking.candidates import command_of
@@ -61,7 +62,8 @@ def tuned(answer: Answer, budget: Budget | None, train: bool) -> tuple[int, dict
     say(*wrapped(found.lines()), go_on=True)
     if not found.recommendation:
         return found.exit_code, content
-    if not train or not found.complete:
+    in_full = standing_now(request.cell(found.recommendation, request.full, ""))
+    if not found.complete or not (train or in_full.status == "done"):
         wait = "" if found.complete else ", once the search has come to its end"
         say(f"in full    {'--train does it' if train else 'the command'}{wait}:", f"           {command}", go_on=True)
         return found.exit_code, content

@@ -402,3 +402,9 @@ def test_as_many_begin_as_the_budget_pays_for(
     plan = make_plan(names, 10, 20, Budget(images=10 * epochs))
     assert [(rung.candidates, rung.epochs) for rung in plan.rungs] == rungs
     assert len(plan.left_out) == left_out
+
+
+@pytest.mark.parametrize(("epochs", "said"), [(1, "2 for 1 epoch: "), (3, "2 for 3 epochs: ")])
+def test_the_plan_for_people_counts_epochs(epochs: int, said: str) -> None:
+    budget = Budget(images=2 * epochs * 100)
+    assert said in halving.plan_lines(halving.make_plan(("a", "b"), 100, 8, budget), budget)[0]

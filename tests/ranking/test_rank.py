@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,13 @@ import rank
 from common import Part
 from engine import INTERRUPTED
 from engine.data.part import Pixels, Splits
+from engine.errors import UserError
 from ranking import scored
+from ranking.budget import Budget
 from ranking.order import combined
 from ranking.scores import SCORES
+from ranking.search_result import SearchResult
+from ranking.trainings import Request
 from tests.ranking import networks
 from tests.ranking.conftest import Asker
 from tests.ranking.networks import NAMES
@@ -158,6 +163,27 @@ def test_what_is_printed_of_a_backbone(ask: Asker) -> None:
     assert Path(answer["file"]) == kept
 
 
+def test_the_command_of_the_search_has_its_flag_where_flags_are(ask: Asker) -> None:
+    networks.write_script(Path("own.py"), {})
+    said = ask("--models tiny wide --plan off --device cpu -- ./own.py")
+    assert said.out.splitlines()[-1].endswith("--models tiny wide --plan off --device cpu --fine-tune -- ./own.py")
+
+
+def test_a_narrow_terminal_shows_the_scores_and_then_the_costs(ask: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    wide = ask.toy()
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = ask.toy()
+    place, costs = 1 + len(NAMES), narrow.rows[1 + len(NAMES) :][: 1 + len(NAMES)]
+    assert [row.split()[0] for row in narrow.rows[:place]] == ["backbone", "1.", "2.", "3."]
+    assert costs[0].split() == ["backbone", "M", "params", "images/s", "full", "run"]
+    for row, scores, cost in zip(wide.rows[:place], narrow.rows[:place], costs, strict=True):
+        assert row.startswith(scores)
+        assert cost.split()[:2] == scores.split()[:2] or "backbone" in cost
+        assert max(len(scores), len(cost)) <= 80
+
+
 def test_medical_images_are_said_to_be_another_matter(ask: Asker) -> None:
     assert "medical" in " ".join(ask.answer(domain="medical")["trust"])
     assert "medical" not in " ".join(ask.answer()["trust"])
@@ -248,7 +274,7 @@ def test_an_interruption_during_the_pass_keeps_what_was_computed(ask: Asker) -> 
     assert not list(Path("runs").rglob("*.json"))
     again = networks.Process(words, ask.weights)
     assert again.wait() == 0, again.said
-    assert "features   of 2 of 3 backbones are kept from before" in again.said
+    assert "features   2 of 3 backbones: kept from before" in again.said
     after = ask.kept
     assert len(after) == len(before) + 1
     assert {name: after[name] for name in before} == before
@@ -257,3 +283,31 @@ def test_an_interruption_during_the_pass_keeps_what_was_computed(ask: Asker) -> 
 def test_a_name_that_is_given_twice_is_one_backbone(ask: Asker) -> None:
     assert sorted(ask.answer("", "tiny tiny wide")["order"]) == ["tiny", "wide"]
     assert "tiny alone can't be ranked" in ask.toy("", "tiny tiny").err
+
+
+def test_how_folders_are_named_makes_no_other_search(ask: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def no_search(request: Request, _budget: Budget | None) -> SearchResult:
+        seen.append(request.whole_identity)
+        raise UserError("enough is seen")
+
+    monkeypatch.setattr("ranking.tuned.run_search", no_search)
+    for words in ("", f"--out {Path('runs').absolute()} --cache-dir kept", "--epochs 3"):
+        assert "enough is seen" in ask.toy(f"--fine-tune {words}").err
+    assert seen[0] == seen[1] != seen[2]
+
+
+@pytest.mark.parametrize("status", ["done", "to do"])
+def test_a_winner_that_is_trained_in_full_is_shown(ask: Asker, monkeypatch: pytest.MonkeyPatch, status: str) -> None:
+    ended = {"as_json": dict, "lines": list, "recommendation": "wide", "complete": True, "exit_code": 0}
+    done = SimpleNamespace(status="done", record={"run": "honest-seed0-1"})
+    monkeypatch.setattr("ranking.tuned.run_search", lambda *_: SimpleNamespace(**ended))
+    monkeypatch.setattr("ranking.tuned.standing_now", lambda _: SimpleNamespace(status=status))
+    monkeypatch.setattr("ranking.tuned.train_winner", lambda *_: done)
+    monkeypatch.setattr("ranking.tuned.result_line", lambda _: "its result")
+    said = ask.toy("--fine-tune")
+    assert said.code == 0, said.err
+    last = ["record     runs/toy/wide/honest-seed0-1", "its result"]
+    assert (said.out.splitlines()[-2:] == last) == (status == "done")
+    assert ("in full    the command:" in said.out) == (status != "done")

@@ -165,6 +165,19 @@ def test_a_candidate_that_fails_drops_out(capsys: Any) -> None:
     assert len([line for line in started() if line.startswith("swin")]) == 1
 
 
+def test_a_full_disk_ends_the_command_and_costs_no_candidate() -> None:
+    full = "the record can't be written to runs/digits: no space left on device. What was saved before is whole."
+    prepare(Path(), changed(resnet={"fails": full}))
+    with pytest.raises(RunError, match=r"resnet.* could not be ended: .*no space left on device"):
+        search()
+    assert not json.loads(ledger().read_text())["rungs"][0]["results"]
+    before = started()
+    prepare(Path(), FLAT)
+    again = search()
+    assert [line for line in started()[len(before) :] if " rung 1 " in line] == ["resnet 2 rung 1 of 2"]
+    assert (again.recommendation, again.runner_up) == ("resnet", "swin")
+
+
 def test_one_that_is_left_alone_is_the_answer(capsys: Any) -> None:
     fails = {"fails": "the loss became nan"}
     prepare(Path(), changed(resnet=fails, swin=fails, mobilenet=fails))
