@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.records.schema import HISTORY, Record
 from grids.cells import Cell
-from grids.ledger import MENDABLE, Standing, own_records, record_key
+from grids.ledger import MENDABLE, Standing, grid_folder, own_records, record_key
 from ranking.search_ledger import Result
 
 
@@ -39,15 +39,17 @@ def outcome(cell: Cell, record: Record, select: str, seconds: float | None, lay_
     )
 
 
-def failed(name: str, found: Standing, images: int) -> Result:
+def failed(cell: Cell, found: Standing, images: int) -> Result:
     """What is kept of a training that failed; `images` are those of a whole one.
 
     What the user can mend is refused before anything is trained; what else was, nobody knows, and all is counted.
     """
     failure = found.failure
     reason = failure.reason if failure else "nobody knows why"
+    log = grid_folder(cell.config.out) / f"{cell.id}.log"
+    reason += f"; log {log}" if log.exists() else ""
     refused = failure is not None and failure.exit_code == MENDABLE
-    return Result(name, "failed", trained=0 if refused else images, reason=reason)
+    return Result(cell.config.model, "failed", trained=0 if refused else images, reason=reason)
 
 
 def folder_of(cell: Cell, record: Record) -> Path:

@@ -256,7 +256,7 @@ class _Search:
                 there, took = name in (rung.lay_there or ()), seconds.get(name)
                 results[name] = outcome(cells[name], each.record, self.request.select, took, there)
             else:
-                results[name] = failed(name, each, rung.epochs * self.request.images)
+                results[name] = failed(cells[name], each, rung.epochs * self.request.images)
         scores = [each.as_score() for each in results.values() if each.status == "done"]
         if not scores:
             first = next(iter(standings.values()))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine.records.schema import Record
-from grids.ledger import MENDABLE, Standing, failure_now
+from grids.ledger import MENDABLE, Standing, failure_now, grid_folder
 from ranking.budget import Budget
 from ranking.halving import make_plan
 from ranking.outcome import failed, outcome, seconds_of
@@ -76,8 +76,13 @@ def test_a_history_that_does_not_tell_costs_the_loss_alone(history: str) -> None
 def test_of_a_failed_run() -> None:
     cell, _ = trained()
     refused, crashed = (Standing("failed", None, failure_now(cell, code, "no", ())) for code in (MENDABLE, 3))
-    assert failed("resnet", refused, 2700).trained == 0
-    assert failed("resnet", crashed, 2700) == Result("resnet", "failed", trained=2700, reason="no")
+    name = cell.config.model
+    assert failed(cell, refused, 2700).trained == 0
+    assert failed(cell, crashed, 2700) == Result(name, "failed", trained=2700, reason="no")
+    log = grid_folder(cell.config.out) / f"{cell.id}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.touch()
+    assert failed(cell, crashed, 2700).reason == f"no; log {log}"
 
 
 @pytest.mark.parametrize("record", [None, {}, {"started": "x", "finished": None}, {"started": "2026-01-01"}])
