@@ -30,6 +30,9 @@ SHARES = {
     "labels": 10,
     "check": 5,
     "grid of folds": 1,
+    "rank": 10,
+    "rank again": 5,
+    "search": 4,
 }
 PLAIN = 40  # one in so many cases is a process that shares nothing with others
 PAGE = 4096  # bytes
