@@ -22,10 +22,12 @@ from tests.faults.programs import (
     FOLDER,
     FOLDS,
     PROGRAMS,
+    SEARCH,
     SPLIT,
     Program,
     Undisturbed,
     pets,
+    ranks,
     records,
     report,
 )
@@ -245,6 +247,16 @@ SCENES = {
             Program("folder again", f"{FOLDER} --seed 1", pets),
             ("data/folder/.cache/*.npy", "data/folder/.cache/*.npy", "data/folder/.cache/*.json"),
             run(FOLDER),
+        ),
+        Scene(
+            "kept features",
+            PROGRAMS["rank again"],
+            (*("data/folder/.cache/features/*.npy", "data/folder/.cache/features/*.json"), "runs/rank/*.rank.json"),
+        ),
+        Scene(
+            "search",
+            Program("search again", SEARCH, pets, (SEARCH,), ranks),
+            ("runs/rank/*.ledger.json", "runs/rank/*.search.json"),
         ),
         Scene("event file", PROGRAMS["paper"], ("runs/*/*/*/events.out.*",), interrupted),
         Scene(

@@ -70,6 +70,7 @@ OF_SPLIT = (
     "--link",
 )
 OF_GRID = ("--datasets", "--models", "--seeds", "--shots", "--stall-minutes", "--per-gpu", "--data-dir", "--out")
+OF_RANK = ("--models", "--seed", "--shots", "--fraction", "--size", "--budget", "--labels", "-bs", "--epochs", "--out")
 LINES = {  # command -> its flags
     f"digits.py --shots 4 --epochs 1 {COMMON}": FLAGS,
     f"folder.py pets --epochs 1 {COMMON}": FLAGS,
@@ -79,6 +80,7 @@ LINES = {  # command -> its flags
     "report.py": ("--out",),
     "grid.py --datasets digits --models tiny --dry-run": OF_GRID,
     "datasets.py": ("--data-dir",),
+    f"rank.py pets --models tiny tiny2 --epochs 2 {OF_GRID}": OF_RANK,
 }
 HOSTILE_NAMES = (
     *("a\nb", "🐈", "é" * 127, "-rf", "--help", "\x1b[2J", "\u202egnp", "=1+1", "@SUM(1)", "a|b", "<b>x</b>", "a%b"),

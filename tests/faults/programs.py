@@ -135,15 +135,16 @@ def report(place: Path) -> Numbers:
 
 def ranks(place: Path) -> Numbers:
     """The order and the scores that rank.py made, what its search recommends, and the runs that it made."""
-    found = records(place) if list(place.glob("runs/*/*/*/record.json")) else {}
+    found = records(place)
     for path in place.glob("runs/rank/*.rank.json"):
         result = json.loads(path.read_bytes())
-        found["order"], found["split"] = result["order"], result["dataset"]["split"]
-        found["scores"] = {each["name"]: each["scores"] for each in result["backbones"]}
+        scores = {each["name"]: each["scores"] for each in result["backbones"]}
+        found["rank"] = {"order": result["order"], "split": result["dataset"]["split"], "scores": scores}
     for path in place.glob("runs/rank/*.search.json"):
         search = json.loads(path.read_bytes())
         rungs = [[(each["name"], each["score"]) for each in rung["candidates"]] for rung in search["rungs"]]
-        found["search"] = [search["recommendation"], search["runner_up"], rungs]
+        named = {name: search[name] for name in ("recommendation", "runner_up", "tied")}
+        found["search"] = {**named, "rungs": rungs}
     return found
 
 
@@ -178,6 +179,7 @@ DIGITS = f"digits.py --shots 4 --epochs 2 {COMMON}"
 FOLDER = f"folder.py pets --epochs 2 {COMMON}"
 FOLDS = f"folder.py pets --epochs 2 --folds 2 {COMMON}"
 RANK = f"rank.py pets --models tiny2 tiny --epochs 3 {OF_GRID}"
+SEARCH = f"{RANK} --fine-tune --budget images:200"
 SPLIT = "split.py --input_dir pets --output_dir out --val_size 0.2"
 PROGRAMS = {
     program.name: program
@@ -206,7 +208,7 @@ PROGRAMS = {
         ),
         Program("rank", RANK, pets, numbers=ranks),
         Program("rank again", f"{RANK} --models tiny tiny2", pets, (RANK,), ranks),
-        Program("search", f"{RANK} --fine-tune --budget images:200", pets, numbers=ranks),
+        Program("search", SEARCH, pets, numbers=ranks),
         Program("grid of folds", f"grid.py --datasets folder:pets --models tiny --epochs 1 --folds 2 {OF_GRID}", pets),
     )
 }
