@@ -254,7 +254,7 @@ def test_a_second_question_computes_nothing(ask: Asker, monkeypatch: pytest.Monk
     monkeypatch.setattr(scored, "all_scores", lambda *_: pytest.fail("scores are computed anew"))
     second = ask.toy()
     assert second.rows == first.rows
-    assert "features   of 3 of 3 backbones are kept from before" in second.out
+    assert "features   3 of 3 backbones: kept from before" in second.out
     assert second.err == ""
 
 
@@ -290,7 +290,7 @@ def other_weights(ask: Asker, patch: pytest.MonkeyPatch) -> None:
 
 def other_code(ask: Asker, patch: pytest.MonkeyPatch) -> None:
     """A builder of one's own, whose file has changed."""
-    patch.setattr("ranking.frozen.code_of", lambda *_: {"backbone": "another"})
+    patch.setattr("ranking.frozen.code_of", lambda *_: {"engine": "the same", "backbone": "another"})
 
 
 CHANGES: dict[str, tuple[str, Callable[[Asker, pytest.MonkeyPatch], None] | None]] = {
