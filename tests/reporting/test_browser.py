@@ -167,8 +167,11 @@ def test_filters_act_on_all_below(opens: Opens) -> None:
     assert "Marks are among all backbones" in page.locator("#accuracy .legend").inner_text()
     assert "It is that of all backbones" in page.locator("#cost-caption").inner_text()
     assert page.locator("#cell-backbone option").count() == 4
-    plot = drawn(page, "cost")
-    assert plot.locator(".annotation-text").all_text_contents() == cells(page)
+    named = drawn(page, "cost").locator(".annotation-text")
+    deadline = time.monotonic() + 20
+    while named.all_text_contents() != cells(page) and time.monotonic() < deadline:
+        page.wait_for_timeout(50)  # it is drawn anew a moment later
+    assert named.all_text_contents() == cells(page)
     page.keyboard.press("Escape")
     page.select_option("#domain", "")
     assert page.locator("#accuracy-table thead tr").last.locator("th").count() == 1 + 8 + 1
