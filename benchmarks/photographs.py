@@ -13,8 +13,9 @@ from engine.data.part import Part, RawSplits
 DISTINCT = 200  # photographs that are made where nobody says otherwise; the others are links to them
 
 
-def make_photographs(folder: Path, images: int, distinct: int = DISTINCT) -> None:
+def make_photographs(folder: Path, images: int, distinct: int | None = None) -> None:
     """Smooth JPEG files of 500x375 and 50 to 80 kB, in two class folders; all but the first `distinct` are links."""
+    distinct = DISTINCT if distinct is None else distinct
     random = np.random.default_rng(0)
     for number in range(images):
         path = folder / str(number % 2) / f"{number:06}.jpg"

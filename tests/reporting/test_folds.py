@@ -278,7 +278,7 @@ def test_folds_with_three_seeds_are_tested_over_seeds(ran: Path) -> None:
     tiny, slow = replace(of["tiny"], runs=runs), replace(of["slow"], runs=of["slow"].runs * 3)
     slow = replace(slow, runs=tuple(replace(entry, seed=seed) for seed, entry in enumerate(slow.runs)))
     by_seeds = statistics.t_test(tiny.mean() - slow.mean(), statistics.over_seeds(tiny.scores(), slow.scores()))
-    assert outcomes.compare(tiny, slow).p >= by_seeds
+    assert outcomes.compare(tiny, slow).p >= by_seeds * (1 - 1e-9)  # equal but for rounding, where images add nothing
     assert outcomes.compare(tiny, slow).p != outcomes.compare(of["tiny"], of["slow"]).p
 
 

@@ -11,7 +11,7 @@ import pytest
 from engine.files import json_digest
 from reporting import rank_results
 from reporting.collect import collect
-from reporting.rank_results import MOST_RESULTS, SEARCHED, RankError, path_of, read, results, write
+from reporting.rank_results import MOST_RESULTS, RankError, path_of, read, results, write
 from tests.reporting import ranked, synthetic
 
 
@@ -108,10 +108,6 @@ def test_a_search_lies_beside_its_scores(tmp_path: Path) -> None:
     )
     assert [len(rung.candidates) for rung in older.search.rungs] == [4, 2]
     assert older.search.rungs[0].candidates[1].low == pytest.approx(0.6)
-    path_of(tmp_path, "dtd", "other", SEARCHED).write_text(json.dumps(ranked.search(recommendation="swin")), "utf-8")
-    newer = results(tmp_path).found[0]
-    assert newer.search is not None
-    assert newer.search.recommendation == "swin"
 
 
 def test_of_a_search_what_is_not_said_is_not_known(tmp_path: Path) -> None:
