@@ -128,30 +128,14 @@ function beforePlot(box, points) {
 }
 
 function beforeMarkers(points) {
-  const styles = points.map(({ name }) => style(name));
-  const colours = styles.map(({ colour }) => colour);
+  const bars = {
+    symmetric: false,
+    array: points.map(({ y, ends }) => ends[1] - y),
+    arrayminus: points.map(({ y, ends }) => y - ends[0]),
+  };
   return {
-    type: "scatter",
-    mode: "markers",
-    x: points.map(({ x }) => x),
-    y: points.map(({ y }) => y),
+    ...pointMarkers(points, bars),
     text: points.map(({ name, ends: [low, high] }) => `${plain(name)}<br>95 % ${low.toFixed(2)} to ${high.toFixed(2)}`),
-    cliponaxis: false,
-    marker: {
-      size: 11,
-      symbol: styles.map(({ symbol }) => symbol),
-      color: colours,
-      line: { width: 2, color: colours },
-    },
-    error_y: {
-      type: "data",
-      symmetric: false,
-      array: points.map(({ y, ends }) => ends[1] - y),
-      arrayminus: points.map(({ y, ends }) => y - ends[0]),
-      color: palette().muted,
-      thickness: 1,
-      width: 3,
-    },
     hovertemplate: "%{text}<br>top-1 %{y:.2f}<br>%{x}<extra></extra>",
   };
 }

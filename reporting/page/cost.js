@@ -172,9 +172,8 @@ function frontLine(points) {
   };
 }
 
-function costMarkers(points) {
-  const { metric, costAxis } = state;
-  const { label, unit } = report.costs[costAxis];
+/** The marks of points {name, x, y}, each in its backbone's style, with error bars up and down as Plotly takes them. */
+function pointMarkers(points, bars) {
   const styles = points.map(({ name }) => style(name));
   const colours = styles.map(({ colour }) => colour);
   return {
@@ -182,7 +181,6 @@ function costMarkers(points) {
     mode: "markers",
     x: points.map(({ x }) => x),
     y: points.map(({ y }) => y),
-    text: points.map(({ name, best }) => (best ? `<b>${plain(name)}</b>` : plain(name))),
     cliponaxis: false,
     marker: {
       size: 11,
@@ -190,14 +188,17 @@ function costMarkers(points) {
       color: colours,
       line: { width: 2, color: colours },
     },
-    error_y: {
-      type: "data",
-      array: points.map(({ half }) => half),
-      color: palette().muted,
-      thickness: 1,
-      width: 3,
-      visible: points.some(({ half }) => half),
-    },
+    error_y: { type: "data", color: palette().muted, thickness: 1, width: 3, ...bars },
+  };
+}
+
+function costMarkers(points) {
+  const { metric, costAxis } = state;
+  const { label, unit } = report.costs[costAxis];
+  const bars = { array: points.map(({ half }) => half), visible: points.some(({ half }) => half) };
+  return {
+    ...pointMarkers(points, bars),
+    text: points.map(({ name, best }) => (best ? `<b>${plain(name)}</b>` : plain(name))),
     hovertemplate:
       `%{text}<br>${report.metrics[metric].label} %{y:.${report.metrics[metric].digits}f}` +
       `<br>${label} %{x:.3s} ${unit}<extra></extra>`,
