@@ -159,9 +159,7 @@ def run(options: argparse.Namespace, retry: str) -> int:
     standings = {cell.id: standing(cell, belonging.get(cell.key, ())) for cell in cells}
     if options.rerun:
         standings = {key: start_over(each) for key, each in standings.items()}
-    speeds = Speeds(device_name(device, slots[0]))
-    for record in known:
-        speeds.add(record)
+    speeds = Speeds(device_name(device, slots[0]), known)
     retry_failed = options.retry_failed or options.rerun
     wanted = {key for key, each in standings.items() if to_be_tried(each, retry_failed)}
     say(*dataset_lines(cells, standings, speeds, slots, wanted), go_on=options.dry_run)

@@ -76,9 +76,9 @@ def assessed(truth: Path, cache: Path, sets: Sequence[str]) -> dict[str, Assessm
 
     The order is that of somebody who has no records: those of other sets have no part in it.
     """
-    found = {}
+    found, records = {}, verified_in(truth)
     for name in sets:
-        entries = verified_in(truth, f"real_{name}")
+        entries = [entry for entry in records if entry.version.key == f"real_{name}"]
         if not entries:
             say(f"{name}: not fine-tuned yet")
             continue

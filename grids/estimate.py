@@ -30,13 +30,15 @@ class Estimate:
 class Speeds:
     """What is known of runs on one device; grows with every record that is added."""
 
-    def __init__(self, device_name: str | None) -> None:
+    def __init__(self, device_name: str | None, records: Iterable[Record] = ()) -> None:
         self._device_name = device_name
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
         self._rates: defaultdict[tuple[Any, ...], list[tuple[float, float]]] = defaultdict(list)
         self._epochs: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
         self._counts: dict[tuple[Any, ...], Mapping[str, float]] = {}
         self._around: list[float] = []
+        for record in records:
+            self.add(record)
 
     def add(self, record: Record) -> None:
         """Take in a record; of one that is not done, its counts alone."""
@@ -55,7 +57,7 @@ class Speeds:
             # computed where the run was interrupted, and may have lain there
             evaluated = dataset["counts"]["val"] * costs["epochs"] + dataset["counts"]["test"]
             alone = costs["train_seconds"] + evaluated / rates[1]
-            seconds = float(alone) if record["resumed"] else max(_wall(record), 1.0)
+            seconds = float(alone) if record["resumed"] else max(wall(record), 1.0)
             self._seconds[_but_for_seed(dataset["key"], dataset["version"], config)].append(seconds)
         except (KeyError, TypeError, ValueError, ZeroDivisionError):  # of another version
             return
@@ -64,7 +66,7 @@ class Speeds:
         """Take in what a process of so many seconds took beside its record's: its start, reading, decoding."""
         with suppress(TypeError, ValueError):  # of a record that does not say when
             if not record["resumed"]:
-                self._around.append(max(seconds - _wall(record), 0.0))
+                self._around.append(max(seconds - wall(record), 0.0))
 
     def estimate(self, cell: Cell) -> Estimate | None:
         """How long `cell` takes; None where nothing was measured that tells."""
@@ -141,7 +143,8 @@ def _recipe(config: Mapping[str, Any]) -> tuple[Any, ...]:
     return (config["recipe"], config["epochs"], config["patience"])
 
 
-def _wall(record: Record) -> float:
+def wall(record: Record) -> float:
+    """Seconds from a run's beginning to its end. ValueError, TypeError: its record does not say when."""
     started, finished = (datetime.fromisoformat(str(time)) for time in (record["started"], record["finished"]))
     return (finished - started).total_seconds()
 

@@ -22,17 +22,19 @@ from engine.records.schema import now
 from grids.estimate import Speeds
 from grids.ledger import all_records
 from ranking.candidates import Candidate, Question, first_sentence
+from ranking.kept import PLAN, STEPS
 from ranking.order import combined
 from ranking.scored import Scored, Scoring, score_all
 from ranking.scores import SCORES
-from reporting.agreement import Assessment, assess_in
+from reporting.agreement import Assessment, assess
 from reporting.agreement_words import sentences
+from reporting.entry import Entry
 from reporting.rank_results import RankedBackbone, RankedData, RankResult, path_of, write
-from reporting.truth import mean_ranks
+from reporting.truth import mean_ranks, verified_in
 
 SHOWN = {"probe": "{:.1%}", "knn1": "{:.1%}", "knn5": "{:.1%}", "logme": "{:.3f}", "hscore": "{:.2f}"}
 TOP = 3  # that are worth fine-tuning: where others published both, the best of so many was the best of all
-RECORDS, PLAN, STEPS = "records", "plan", "steps"  # what a speed of training is known from
+RECORDS = "records"  # what a speed of training is known from, beside PLAN and STEPS
 SPEEDS_FROM = {
     RECORDS: "of runs that are recorded here",
     PLAN: "as measured for a run's plan",
@@ -74,21 +76,19 @@ def answered(question: Question, candidates: Sequence[Candidate], left_out: Mapp
     """Score the candidates, order them, and keep the result. UserError: fewer than two can be scored."""
     scoring = score_all(candidates, left_out)
     config = scoring.config
-    speeds = Speeds(scoring.plan.device_name)
-    for record in all_records(config.out):
-        speeds.add(record)
-    result = result_of(scoring, speeds)
+    entries = verified_in(config.out)
+    result = result_of(scoring, Speeds(scoring.plan.device_name, all_records(config.out)), entries)
     path = path_of(config.out, scoring.data.dataset.key, digest_of(scoring))
     with disk_errors_explained("the result can't be kept in", path.parent, "--out chooses another folder."):
         write(result, path)
-    return Answer(question, scoring, result, assess_in(result, config.out), path)
+    return Answer(question, scoring, result, assess(result, entries), path)
 
 
-def result_of(scoring: Scoring, speeds: Speeds) -> RankResult:
-    """The order of what was scored, and all that is kept of it. `speeds`: of the runs that are recorded here."""
+def result_of(scoring: Scoring, speeds: Speeds, entries: Sequence[Entry]) -> RankResult:
+    """The order of what was scored, and all that is kept of it; `speeds` and `entries` of the runs recorded here."""
     data, config = scoring.data, scoring.config
     weights = {each.name: each.weights.sha256 for each in scoring.scored}
-    found = mean_ranks(config.out, data.dataset.key, weights)
+    found = mean_ranks(entries, data.dataset.key, weights)
     elsewhere: Mapping[str, float] = found[0] if found else {}
     top1 = {each.name: top1_of(each) for each in scoring.scored}
     by = {name: {each.name: each.values[name] for each in scoring.scored} for name in SCORES}
@@ -180,13 +180,8 @@ def lines(scoring: Scoring, result: RankResult, assessment: Assessment) -> list[
     text.append(f"order      {result.rule}")
     text += [f"note       {note}" for note in result.notes]
     first = result.order[:TOP]
-    text.append(f"top {len(first)}      {listed_names(first)}")
+    text.append(f"top {len(first)}      {', '.join(first)}")
     return [*text, *(f"trust      {sentence}" for sentence in trust(scoring, assessment))]
-
-
-def listed_names(names: Sequence[str]) -> str:
-    """Names in a sentence."""
-    return ", ".join(names)
 
 
 def trust(scoring: Scoring, assessment: Assessment) -> list[str]:
@@ -252,4 +247,4 @@ def left_out_lines(left_out: Mapping[str, str]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for name, reason in left_out.items():
         reasons.setdefault(first_sentence(reason), []).append(name)
-    return [f"left out   {listed_names(names)}: {reason}" for reason, names in reasons.items()]
+    return [f"left out   {', '.join(names)}: {reason}" for reason, names in reasons.items()]

@@ -26,7 +26,7 @@ PASSED_ON = (
     *("labels", "cache_dir", "no_cache", "out", "allow_partial"),
 )
 OWN = ("seed", "shots", "fraction", "data_dir")  # that cells have in a form of their own
-RECIPE = ("--recipe", "cosine")  # that is fine-tuned by: its learning rate comes down within the epochs it is given
+RECIPE = "cosine"  # that is fine-tuned by: its learning rate comes down within the epochs that it is given
 FEWEST = 2  # backbones, of which one can be the better
 
 
@@ -52,14 +52,14 @@ class Question:
     @property
     def grid_flags(self) -> list[str]:
         """What a command of grid.py has beside the backbones, to run what is asked of."""
-        flags = ["--datasets", self.named, *RECIPE, *self.flags]
+        flags = ["--datasets", self.named, "--recipe", RECIPE, *self.flags]
         flags += ["--seeds", str(self.seed)] if self.seed else []
         flags += [f"--{self.budget[0]}", self.budget[1]] if self.budget[1] else []
         return [*flags, "--data-dir", str(self.data_dir)] if self.data_dir else flags
 
     def cell(self, model: str, *more: str) -> Cell:
         """The run of a backbone with the recipe cosine, and `more` flags. UserError: its script would refuse it."""
-        flags = [*RECIPE, *self.flags, *more]
+        flags = ["--recipe", RECIPE, *self.flags, *more]
         return make_cells([self.chosen], [model], [self.seed], [self.budget], flags, self.data_dir)[0]
 
 

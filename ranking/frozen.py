@@ -34,7 +34,7 @@ from engine.training.plan import Plan
 from engine.training.recipe import Recipe
 from engine.training.threads import thread_counts
 from engine.training.trials import seconds_of
-from ranking.kept import About, Frozen, Kept
+from ranking.kept import PLAN, STEPS, About, Frozen, Kept
 
 # A processor gains nothing from larger batches, and their activations leave its caches.
 BATCH_OF_A_PROCESSOR = 32
@@ -95,11 +95,6 @@ class Body:
             "versions": versions(),
         }
         return Kept(config.cache_dir, f"{images.key}-{self.name}", identity)
-
-    def is_kept(self, images: Images) -> bool:
-        """Whether its features seem to be kept; what is damaged will show."""
-        kept = self.kept(images)
-        return kept is not None and kept.manifest.is_file()
 
 
 def _no_reader() -> None:
@@ -177,14 +172,14 @@ def _form(body: Body, plan: Plan, model: nn.Module, batches: Batches) -> tuple[P
     training = min(body.config.batch_size, len(batches.part))
     if found := remembered(result_path(plan, model, batches.size, training, request)):
         known = found.plan(plan, training)
-        return replace(known, graphed=False), known.images_per_second, "plan"
+        return replace(known, graphed=False), known.images_per_second, PLAN
     forms = forms_of(plan, request) if request.measure else [plan]
     if request.measure and plan.device == "cpu":  # where others are at work, threads that wait for each other crawl
         forms = [replace(form, threads=threads) for threads in thread_counts() for form in forms]
     few = TRIED if plan.device == "cpu" else training
     images, labels = next(replace(batches, batch_size=min(few, len(batches.part))).sequential())
     chosen = _fastest(forms, model, body.backbone.head, images) if plan.device == "cpu" else forms[0]
-    return chosen, _training_speed(chosen, model, body.backbone.head, images, labels), "steps"
+    return chosen, _training_speed(chosen, model, body.backbone.head, images, labels), STEPS
 
 
 def _fastest(forms: Sequence[Plan], model: nn.Module, head: str, images: torch.Tensor) -> Plan:

@@ -48,9 +48,9 @@ class Plan:
     full: int  # epochs of the full recipe
     budget: int  # in training images processed; of a budget of seconds, what these are thought to come to
 
-    def cost(self, begin: int = 0) -> int:
-        """Training images processed in the rungs from number `begin` on, counted from 0."""
-        return sum(rung.cost(self.images) for rung in self.rungs[begin:])
+    def cost(self) -> int:
+        """Training images processed in all rungs."""
+        return sum(rung.cost(self.images) for rung in self.rungs)
 
     def with_more(self, budget: int, epochs: int) -> Plan:
         """The same, for a larger budget, with one rung more, after one of so many epochs."""

@@ -33,6 +33,7 @@ from engine.files import (
 FOLDER = "features"  # below the folder of decoded images
 FORM = 1  # of these files: raised when the same images would get other features, or the files hold other things
 SHARE = 0.1  # of the disk's free room, that all kept features together may take; the longest unused go first
+PLAN, STEPS = "plan", "steps"  # a speed as the plan of a training run was measured; of a few steps
 ROUNDING = 1e-3  # of the features' norm, that float16 may take: it rounds to half of 2^-10
 LARGEST_MANIFEST = 1 << 20  # bytes
 
@@ -50,7 +51,7 @@ class About:
     parameters: int  # with a new head
     macs: int  # of an image
     train_images_per_second: float | None  # None: it could not be measured
-    speed_from: str  # "plan": as the plan of a training run was measured; "steps": a few steps, just now
+    speed_from: str  # PLAN or STEPS
 
     @property
     def sound(self) -> bool:
@@ -96,6 +97,11 @@ class Kept:
     def manifest(self) -> Path:
         """The file that says what the other holds."""
         return self.path.with_suffix(".json")
+
+    @property
+    def is_there(self) -> bool:
+        """Whether features seem to be kept; what is damaged will show."""
+        return self.manifest.is_file()
 
     def read(self, images: int) -> Frozen | None:
         """What is kept of so many images; None: nothing, or nothing that can be used."""

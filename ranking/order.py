@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reporting import statistics
+
 Values = Mapping[str, float | None]
 
 WORDS = {
@@ -29,10 +31,8 @@ class Order:
 def ranks(values: Values) -> dict[str, float]:
     """1 for the highest value; equal values share the mean of their places. None is left out."""
     known = {name: value for name, value in values.items() if value is not None}
-    of = np.array(list(known.values()), dtype=np.float64)
-    above = (of[None, :] > of[:, None]).sum(axis=1)
-    equal = (of[None, :] == of[:, None]).sum(axis=1)
-    return dict(zip(known, (above + (equal + 1) / 2).tolist(), strict=True))
+    (of,) = statistics.ranks(np.array([list(known.values())], dtype=np.float64))
+    return dict(zip(known, of.tolist(), strict=True))
 
 
 def combined(probe: Values, top1: Values, records: Values, knn5: Values | None = None) -> Order:

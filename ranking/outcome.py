@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
-from datetime import datetime
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
 from engine.records.schema import HISTORY, Record
 from grids.cells import Cell
+from grids.estimate import wall
 from grids.ledger import MENDABLE, Standing, grid_folder, own_records, record_key
 from ranking.search_ledger import Result
 
@@ -84,10 +82,9 @@ def trained_so_far(cell: Cell, found: Standing) -> int:
     return 0
 
 
-def seconds_of(record: Mapping[str, Any] | None) -> float:
-    """From a run's beginning to its end, by its record."""
+def seconds_of(record: Record | None) -> float:
+    """From a run's beginning to its end; 0 where its record does not say."""
     try:
-        begin, end = (datetime.fromisoformat(str((record or {})[name])) for name in ("started", "finished"))
-    except (KeyError, ValueError):
+        return max(0.0, wall(record)) if record else 0.0
+    except (KeyError, ValueError, TypeError):
         return 0.0
-    return max(0.0, (end - begin).total_seconds())

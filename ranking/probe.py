@@ -44,7 +44,11 @@ def probe(features: Features, labels: Whole, groups: Groups = None, seed: int = 
     counted. With two folds the penalty is USUAL_STRENGTH. None as for `knn`.
     Hoerl & Kennard 1970, "Ridge regression", Technometrics 12, 55-67; for classes, scikit-learn's RidgeClassifier.
     """
-    scaled = standardised(features)
+    return probe_of(standardised(features), labels, groups, seed)
+
+
+def probe_of(scaled: Single, labels: Whole, groups: Groups, seed: int) -> float | None:
+    """probe(), of features that are standardised already."""
     asked = countable(labels, groups)
     if asked is None or not scaled.shape[1]:
         return None

@@ -27,7 +27,7 @@ from engine.training.recipe import Recipe
 from ranking import probe, scaling, scores
 from ranking.candidates import Candidate, require_enough
 from ranking.frozen import Body, Images, frozen
-from ranking.kept import About, Frozen
+from ranking.kept import About, Frozen, Kept
 from ranking.scores import SCORES, all_scores, lonely_classes
 
 MOST_NAMED = 5  # classes
@@ -89,15 +89,16 @@ def score_all(candidates: Sequence[Candidate], left_out: Mapping[str, str]) -> S
     scored: list[Scored] = []
     left = [candidate for candidate in candidates if candidate.name in found]
     bodies = [body_of(each, found[each.name], data, plan.device_name) for each in left]
-    to_pass = sum(not body.is_kept(images) for body in bodies)
+    kept = [body.kept(images) for body in bodies]
+    to_pass = sum(not (each and each.is_there) for each in kept)
     if to_pass < len(bodies):
         say(f"features   {len(bodies) - to_pass} of {counted(len(bodies), 'backbone')}: kept from before")
     clock = Clock(to_pass)
-    for number, (candidate, body) in enumerate(zip(left, bodies, strict=True), 1):
+    for number, (candidate, body, where) in enumerate(zip(left, bodies, kept, strict=True), 1):
         title = f"{number} of {len(left)}, {candidate.name}"
         try:
-            with clock.counting(not body.is_kept(images)):
-                scored.append(_scored(candidate, body, images, plan, f"{title}{clock.left}"))
+            with clock.counting(not (where and where.is_there)):
+                scored.append(_scored(candidate, body, where, images, plan, f"{title}{clock.left}"))
         except UserError as problem:
             out[candidate.name] = str(problem)
         except (RuntimeError, MemoryError) as problem:  # of a single image: smaller batches have been tried
@@ -155,8 +156,7 @@ class Clock:
         return f" (all: about {duration(mean * max(1, self._bodies - len(self._seconds)))} left)"
 
 
-def _scored(candidate: Candidate, body: Body, images: Images, plan: Plan, title: str) -> Scored:
-    kept = body.kept(images)
+def _scored(candidate: Candidate, body: Body, kept: Kept | None, images: Images, plan: Plan, title: str) -> Scored:
     found = kept.read(len(images.part)) if kept else None
     passed = found is None
     if found is None:

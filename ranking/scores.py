@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.errors import counted
-from ranking.probe import fold_count, probe
+from ranking.probe import fold_count, probe, probe_of
 from ranking.scaling import (
     Features,
     Groups,
@@ -106,15 +106,15 @@ def all_scores(features: Features, labels: Whole, groups: Groups = None, seed: i
 
     A score that the data don't allow is None, and a note says why. UserError where a feature is not finite.
     """
-    varying = standardised(features).shape[1]
-    notes = _notes(features, varying, labels, groups)
+    scaled = standardised(features)
+    notes = _notes(scaled.shape[1], labels, groups)
     values: dict[str, float | None] = {}
     seconds: dict[str, float] = {}
     for names, score in (
-        (("knn1", "knn5"), lambda: knn(features, labels, groups) or (None, None)),
-        (("probe",), lambda: (probe(features, labels, groups, seed),)),
-        (("logme",), lambda: (logme(features, labels),)),
-        (("hscore",), lambda: (hscore(features, labels),)),
+        (("knn1", "knn5"), lambda: _knn(scaled, labels, groups) or (None, None)),
+        (("probe",), lambda: (probe_of(scaled, labels, groups, seed),)),
+        (("logme",), lambda: (_logme(scaled, labels),)),
+        (("hscore",), lambda: (_hscore(scaled, labels),)),
     ):
         start = time.perf_counter()
         values |= dict(zip(names, score(), strict=True))
@@ -122,7 +122,7 @@ def all_scores(features: Features, labels: Whole, groups: Groups = None, seed: i
     return Scored(values, notes, seconds)
 
 
-def _notes(features: Features, varying: int, labels: Whole, groups: Groups) -> list[str]:
+def _notes(varying: int, labels: Whole, groups: Groups) -> list[str]:
     """What a reader of the scores must know about the data behind them, in sentences."""
     classes, notes = len(np.unique(labels)), []
     unit = "image" if groups is None else "group"
@@ -152,12 +152,15 @@ def knn(features: Features, labels: Whole, groups: Groups = None) -> tuple[float
     mislead, as they would in use. None where fewer than two classes remain or all features are the same.
     Cover & Hart 1967, "Nearest neighbor pattern classification", IEEE Transactions on Information Theory 13, 21-27.
     """
-    scaled = standardised(features)
+    return _knn(standardised(features), labels, groups)
+
+
+def _knn(scaled: Single, labels: Whole, groups: Groups) -> tuple[float, float] | None:
     asked = countable(labels, groups)
     if asked is None or not scaled.shape[1]:
         return None
     lengths = np.sqrt(np.einsum("nd,nd->n", scaled, scaled))
-    scaled /= np.where(lengths > 0, lengths, np.float32(1))[:, None]
+    scaled = scaled / np.where(lengths > 0, lengths, np.float32(1))[:, None]
     codes = group_codes(labels, groups)
     right = np.zeros(2, np.int64)
     rows = max(1, SIMILARITIES // len(labels))
@@ -190,7 +193,10 @@ def logme(features: Features, labels: Whole) -> float | None:
     Gram matrix holds below that is noise. None under two classes, or where all features are the same.
     You, Liu, Wang & Long 2021, "LogME", International Conference on Machine Learning, arXiv 2102.11005.
     """
-    scaled = standardised(features)
+    return _logme(standardised(features), labels)
+
+
+def _logme(scaled: Single, labels: Whole) -> float | None:
     classes = class_codes(labels)
     if not scaled.shape[1] or len(np.unique(classes)) < 2:
         return None
@@ -255,9 +261,12 @@ def hscore(features: Features, labels: Whole) -> float | None:
     photographs of ten dishes with 1,280 features, an untrained MobileNetV2 has 8.2, those trained on ImageNet 7.4.
     Ibrahim, Ponomareva & Mazumder 2021, "Newer is not always better", arXiv 2110.06893.
     """
+    return _hscore(standardised(features), labels)
+
+
+def _hscore(scaled: Single, labels: Whole) -> float | None:
     from scipy.linalg import cho_factor, cho_solve
 
-    scaled = standardised(features)
     classes = class_codes(labels)
     counts = np.bincount(classes)
     if not scaled.shape[1] or len(counts) < 2:

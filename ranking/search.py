@@ -88,7 +88,7 @@ class _Search:
                 f"Give --budget in images, such as {images.flag}, or name others by --models."
             )
         if budget.seconds is not None and len(self.names) > 1:
-            self._slots = len(slots_of(request.cell(self.names[0], 1, ""), request.per_gpu)[1])
+            self._slots = len(slots_of(request.cell(self.names[0], 1, ""))[1])
 
     def run(self) -> SearchResult:
         """Rung by rung."""

@@ -13,6 +13,7 @@ from engine.training.metrics import METRICS
 from ranking.budget import Budget, images_text
 from ranking.halving import Score, are_told_apart, chance
 from ranking.search_ledger import Ledger, RungKept
+from reporting.one_dataset import share
 
 TEST = "Fisher's exact test over the validation images, at 95 %"
 TOP1 = "top1"
@@ -157,9 +158,9 @@ def _left_out(ledger: Ledger) -> dict[str, str]:
     return reasons
 
 
-def percent(share: float | None) -> str:
-    """A share for people."""
-    return "-" if share is None else f"{100 * share:.1f} %"
+def percent(score: float | None) -> str:
+    """A score, which is a share, for people."""
+    return "-" if score is None else share(score)
 
 
 def judged_text(score: float | None, select: str, images: int) -> str:
@@ -170,9 +171,9 @@ def judged_text(score: float | None, select: str, images: int) -> str:
 
 
 def _lines(found: SearchResult) -> list[str]:
-    share = found.images / found.full_grid_images
+    part = found.images / found.full_grid_images
     cost = (
-        f"cost       {images_text(found.images)}, {share:.0%} of the {found.full_grid_images:,} of the full grid, in "
+        f"cost       {images_text(found.images)}, {part:.0%} of the {found.full_grid_images:,} of the full grid, in "
         f"{duration(found.seconds)}"
     )
     if found.recommendation is None:

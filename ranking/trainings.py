@@ -28,13 +28,13 @@ from grids.ledger import (
 )
 from grids.running import Grid, signals_to
 from grids.view import View, choose_view
+from ranking.candidates import RECIPE
 from ranking.watch import Watch
 
-RECIPE = "cosine"  # the one whose schedule can be made to fit a rung
 NO_ROOM = tuple(os.strerror(number).lower() for number in FULL)
 STALL_MINUTES = 30.0  # without a sign of life, after which a training has failed, as grid.py has it
 
-MakeCell = Callable[[str, int | None, str], Cell]  # backbone, epochs (None: the full recipe) and mark -> its cell
+MakeCell = Callable[[str, int | None], Cell]  # backbone, epochs (None: the full recipe) -> its cell
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,6 @@ class Request:
     make: MakeCell
     out: Path
     select: str = "top1"  # the metric that chooses, as --select names it
-    per_gpu: int = 1
-    stall_minutes: float = STALL_MINUTES
     view: Callable[[], AbstractContextManager[View]] = choose_view
 
     @property
@@ -73,8 +71,8 @@ class Request:
     def cell(self, name: str, epochs: int, mark: str) -> Cell:
         """The cell of a training; one by the full recipe is a run like every other, and bears no mark."""
         if epochs >= self.full:
-            return replace(self.make(name, None, ""), search="")
-        return replace(self.make(name, epochs, mark), search=mark)
+            return self.make(name, None)
+        return replace(self.make(name, epochs), search=mark)
 
 
 def train_winner(request: Request, name: str) -> Standing:
@@ -101,11 +99,9 @@ def run_cells(
     standings = {cell.id: _tried_again(cell, standing_now(cell)) for cell in cells}
     if not any(to_be_tried(each, False) for each in standings.values()):
         return standings, None
-    device, slots = slots_of(cells[0], request.per_gpu)
-    speeds = Speeds(device_name(device, slots[0]))
-    for record in all_records(request.out):
-        speeds.add(record)
-    grid = Grid(cells, standings, speeds, slots, False, request.stall_minutes)
+    device, slots = slots_of(cells[0])
+    speeds = Speeds(device_name(device, slots[0]), all_records(request.out))
+    grid = Grid(cells, standings, speeds, slots, False, STALL_MINUTES)
     with request.view() as inner, signals_to(grid):
         watch = Watch(inner, lambda: tick(grid))
         grid.run(watch)
@@ -133,13 +129,13 @@ def _tried_again(cell: Cell, found: Standing) -> Standing:
     return standing_now(cell)
 
 
-def slots_of(cell: Cell, per_gpu: int) -> tuple[str, list[str | None]]:
+def slots_of(cell: Cell) -> tuple[str, list[str | None]]:
     """The device, and where trainings can run on it at the same time."""
     with importing():
         from engine.device import find_device  # PyTorch, which takes seconds to import
 
     device = find_device(cell.config.device)
-    return device, find_slots(device, per_gpu)
+    return device, find_slots(device, 1)
 
 
 def error_of(found: Standing, what: str) -> UserError | RunError:

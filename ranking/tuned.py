@@ -7,17 +7,18 @@ from typing import Any
 from engine import INTERRUPTED
 from engine.console import say, wrapped
 from engine.errors import disk_errors_explained
-from engine.files import json_digest, write_json
+from engine.files import json_digest
 from engine.records.printed import RECORD_LINE, result_line
 from grids.cells import Cell
 from grids.ledger import standing_now
 from ranking.answer import Answer, digest_of
 from ranking.budget import Budget
 from ranking.candidates import command_of
+from ranking.outcome import folder_of
 from ranking.scored import Scoring
 from ranking.search import run_search
 from ranking.trainings import Candidate, Request, train_winner
-from reporting.rank_results import SEARCHED, path_of
+from reporting.rank_results import SEARCHED, path_of, write_search
 
 START_SECONDS = 15.0  # of a run on a processor: its start, and the measurement of its plan, until some have been seen
 
@@ -27,7 +28,7 @@ def request_of(answer: Answer) -> Request:
     scoring, config = answer.scoring, answer.scoring.config
     speeds = {each.name: each.train_images_per_second for each in answer.result.backbones}
 
-    def make(name: str, epochs: int | None, mark: str) -> Cell:
+    def make(name: str, epochs: int | None) -> Cell:
         return answer.question.cell(name, *([] if epochs is None else ["--epochs", str(epochs)]))
 
     return Request(
@@ -58,7 +59,7 @@ def tuned(answer: Answer, budget: Budget | None, train: bool) -> tuple[int, dict
     content = {**found.as_json(), "command": command}
     path = path_of(request.out, request.dataset, digest_of(answer.scoring), SEARCHED)
     with disk_errors_explained("the search can't be kept in", path.parent, "--out chooses another folder."):
-        write_json(path, {**content, "checksum": json_digest(content)})
+        write_search(content, path)
     say(*wrapped(found.lines()), go_on=True)
     if not found.recommendation:
         return found.exit_code, content
@@ -70,6 +71,6 @@ def tuned(answer: Answer, budget: Budget | None, train: bool) -> tuple[int, dict
     done = train_winner(request, found.recommendation)
     if done.status != "done" or not done.record:
         return INTERRUPTED, content
-    folder = request.out / request.dataset / found.recommendation / str(done.record["run"])
+    folder = folder_of(request.cell(found.recommendation, request.full, ""), done.record)
     say(f"{RECORD_LINE}{folder}", result_line(done.record), go_on=True)
     return 0, {**content, "record": str(folder)}

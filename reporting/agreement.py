@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ from reporting import outcomes
 from reporting.entry import Entry
 from reporting.rank_results import SCORES, RankResult
 from reporting.statistics import LEVEL, SAMPLES, Numbers
-from reporting.truth import FEWEST_BACKBONES, Truth, find_truth, verified_in
+from reporting.truth import FEWEST_BACKBONES, Truth, find_truth
 
 ORDER, PRIOR = "order", "prior"  # beside SCORES: what rank.py says, and the ImageNet top-1 of the weights
 FIRSTS = (1, 3)  # of how many first ones the regret is said
@@ -187,11 +186,6 @@ def assess(result: RankResult, entries: Iterable[Entry]) -> Assessment:
         known = [None if prior is None else rank for rank, prior in zip(scores[ORDER], scores[PRIOR], strict=True)]
         order_of_known = _measure(known, means, samples)
     return Assessment(result, truth, "", measures, measured, order_of_known, paired)
-
-
-def assess_in(result: RankResult, runs: Path) -> Assessment:
-    """As assess(), with the records below a folder of runs, which need not be there."""
-    return assess(result, verified_in(runs, result.dataset.key))
 
 
 def scores_of(result: RankResult) -> dict[str, dict[str, float | None]]:

@@ -102,7 +102,15 @@ def path_of(out: Path, key: str, digest: str, ending: str = RANKED) -> Path:
 
 def write(result: RankResult, path: Path) -> None:
     """Write a result, with a checksum, all at once. Raises ValueError where a number in it is not finite."""
-    content = {"schema": SCHEMA, **asdict(result)}
+    _write({"schema": SCHEMA, **asdict(result)}, path)
+
+
+def write_search(content: Mapping[str, Any], path: Path) -> None:
+    """Write how a search went, likewise, as read_search() reads it."""
+    _write(content, path)
+
+
+def _write(content: Mapping[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {**content, "checksum": json_digest(content)})
 

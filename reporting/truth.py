@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,28 +106,24 @@ def _worth(truth: Truth) -> tuple[bool, bool, int, int]:
     return enough, not truth.setting.search, len(truth.cells), sum(len(cell.runs) for cell in truth.cells.values())
 
 
-def truth_in(runs: Path, key: str, test_part: str, weights: Mapping[str, str | None]) -> tuple[Truth | None, str]:
-    """As find_truth(), of the records below a folder of runs, which need not be there."""
-    return find_truth(verified_in(runs, key), key, test_part, weights)
-
-
-def verified_in(runs: Path, key: str | None = None) -> list[Entry]:
-    """The entries below a folder of runs that their files bear out, of a dataset (its key) or all, if any."""
+def verified_in(runs: Path) -> list[Entry]:
+    """The entries below a folder of runs that their files bear out, if any; the folder need not be there."""
     try:
         entries = collect(runs).entries
     except UserError:
         return []
-    return verify(entry for entry in entries if key in (None, entry.version.key)).entries
+    return verify(entries).entries
 
 
-def mean_ranks(runs: Path, without: str, weights: Mapping[str, str | None]) -> tuple[dict[str, float], int] | None:
+def mean_ranks(
+    entries: Sequence[Entry], without: str, weights: Mapping[str, str | None]
+) -> tuple[dict[str, float], int] | None:
     """The mean rank of each of these backbones over the user's own records of other datasets, and how many those are.
 
     1 is the best; equal ones share the mean of their ranks. Only datasets on which all of them have runs that can be
     compared with each other count, datasets that show the same subjects as one, and none with those of the dataset
-    `without` (its key). `weights` as in find_truth(). None where fewer than FEWEST_ELSEWHERE are left.
+    `without` (its key). `entries` and `weights` as in find_truth(). None where fewer than FEWEST_ELSEWHERE are left.
     """
-    entries = verified_in(runs)
     shown = {entry.subjects for entry in entries if entry.version.key == without} - {""}
     others = [entry for entry in entries if entry.version.key != without and entry.subjects not in shown]
     groups, _ = divide(entry for entry in usable(others, weights) if not entry.setting.search)

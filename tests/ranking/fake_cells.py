@@ -102,7 +102,7 @@ def prepare(folder: Path, curves: Mapping[str, Mapping[str, Any]], val: int = VA
     """Put the script there, and what its cells come to: backbone -> its scores by epochs, seconds an epoch, failure."""
     (folder / "digits.py").write_text(SCRIPT)
     (folder / "cell.py").write_text(CELL)
-    cell = make("resnet", 1, "")
+    cell = make("resnet", 1)
     record = {
         "schema": 2,
         "run": "x",
@@ -124,7 +124,7 @@ def prepare(folder: Path, curves: Mapping[str, Mapping[str, Any]], val: int = VA
     (folder / "curves.json").write_text(json.dumps(content))
 
 
-def make(model: str, epochs: int | None, _mark: str) -> Cell:
+def make(model: str, epochs: int | None) -> Cell:
     """A cell of the script in the working directory."""
     flags = [*FLAGS.split(), *(["--epochs", str(epochs)] if epochs else [])]
     (cell,) = make_cells(find_datasets(["./digits.py"]), [model], [0], [("all", "")], flags, None)

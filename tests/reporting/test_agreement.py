@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from common import BACKBONES
 from reporting.agreement import (
     ORDER,
     PRIOR,
+    Assessment,
     as_scores,
-    assess_in,
+    assess,
     regret,
     sampled,
     scores_of,
@@ -25,11 +26,25 @@ from reporting.agreement import (
 )
 from reporting.agreement_words import LITERATURE, sentences
 from reporting.rank_results import SCORES, RankResult
-from reporting.truth import mean_ranks, truth_in
+from reporting.truth import Truth, find_truth, verified_in
+from reporting.truth import mean_ranks as ranks_of
 from tests.reporting import ranked, synthetic
 
 ACCURACY = {"convnext": 0.72, "swin": 0.74, "resnet": 0.60, "regnet": 0.56}  # of names in the order of `ranked`
 WEIGHTS = {name: hashlib.sha256(name.encode()).hexdigest() for name in ACCURACY}
+
+
+def assess_in(result: RankResult, runs: Path) -> Assessment:
+    """assess(), with the records below a folder of runs, as are the two that follow."""
+    return assess(result, verified_in(runs))
+
+
+def truth_in(runs: Path, key: str, test_part: str, weights: Mapping[str, str]) -> tuple[Truth | None, str]:
+    return find_truth(verified_in(runs), key, test_part, weights)
+
+
+def mean_ranks(runs: Path, without: str, weights: Mapping[str, str]) -> tuple[dict[str, float], int] | None:
+    return ranks_of(verified_in(runs), without, weights)
 
 
 def put(runs: Path, name: str, seed: int = 0, **changes: Any) -> Path:
