@@ -34,7 +34,7 @@ from reporting.agreement_words import LABELS
 from reporting.rank_results import SCORES
 from reporting.truth import verified_in
 
-NETWORKS = ("tf2", "tf1", "bird", "insect", "lite0")
+NETWORKS = ("tf2", "tf1", "bird", "insect", "lite0", "lite1", "lite2")
 SEARCHED = ("eurosat", "tinyimagenet", "tomato", "dtd10")  # sets of images that the search is tried on
 SETS = (*SEARCHED, "cub4", "cars", "ucmerced3", "cifar10", "food10", "cifar100")
 SEEDS, SEEDS_OF_SEARCH = range(3), range(5)
