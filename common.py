@@ -15,8 +15,11 @@ from engine.heartbeat import install_stop_handler
 from engine.models.backbone import Backbone, WeightsFile
 
 if TYPE_CHECKING:
+    import os
+
     from torch import nn
 
+    from engine.inference.checkpoint import Trained
     from engine.models.weights import Weights
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "ReadOptions",
     "WeightsFile",
     "build_model",
+    "load",
     "main",
 ]
 
@@ -120,6 +124,18 @@ def build_model(name: str, num_classes: int, weights: str | Weights = "imagenet"
     backbone = BACKBONES[name]
     found = find_weights(backbone, weights) if isinstance(weights, str) else weights
     return build(backbone, name, num_classes, found)
+
+
+def load(checkpoint: str | os.PathLike[str]) -> Trained:
+    """What a finished run trained, of its folder or its checkpoint.pt: .model(), .classes, .preprocessing, .record.
+
+    Nothing but tensors and plain values is unpickled. Raises UserError where it can't be used.
+    """
+    from pathlib import Path
+
+    from engine.inference.checkpoint import open_checkpoint
+
+    return open_checkpoint(Path(checkpoint), BACKBONES)
 
 
 def main(dataset: Dataset | Choice, arguments: Sequence[str] | None = None) -> NoReturn:

@@ -58,12 +58,6 @@ class Images:
         """Of the pixels and labels, in the order of the rows; what is in other parts has no share in it."""
         return json_digest(list(zip(self.part.own_digests, self.part.labels.tolist(), strict=True)))
 
-    @property
-    def stored_size(self) -> list[int]:
-        """Height and width of the pixels at hand; the digests are those of the images before they were resized."""
-        assert not isinstance(self.part.images, Sequence)
-        return list(self.part.images.shape[1:3])
-
 
 @dataclass(frozen=True)
 class Body:
@@ -88,7 +82,7 @@ class Body:
             "weights": [self.weights.sha256, list(self.weights.mean), list(self.weights.std)],
             "random": None if self.weights.sha256 else config.seed,  # of random weights
             "images": images.digest,
-            "size": [list(config.size), images.stored_size],
+            "size": [list(config.size), list(images.part.stored_size)],
             "decoder": [DECODER, KEPT],
             "asked": [config.precision, config.plan],
             "device": self.device,  # of which the speeds beside the features are

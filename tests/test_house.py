@@ -24,13 +24,14 @@ ORDER = (
     ("engine.config",),
     ("engine.command_line",),
     ("engine.records",),
+    ("engine.inference",),
     ("engine.run", "engine.doc_tables"),
     ("common",),
     ("<datasets>", "folder"),
     ("datasets",),
     ("grids", "reporting"),
-    ("ranking",),
-    ("grid", "rank", "report", "split"),
+    ("ranking", "predicting", "exporting"),
+    ("grid", "rank", "report", "split", "predict", "export"),
     ("benchmarks",),
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
@@ -44,7 +45,7 @@ MOST_MODULES = 14  # side by side in engine/
 def modules() -> dict[str, Path]:
     """Every module of the project, without the tests."""
     files = [*PROJECT.glob("*.py")]
-    for package in ("engine", "grids", "ranking", "reporting", "benchmarks"):
+    for package in ("engine", "grids", "ranking", "reporting", "predicting", "exporting", "benchmarks"):
         files += (PROJECT / package).rglob("*.py")
     return {".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
 

@@ -114,10 +114,7 @@ class Batches:
     def _batches(
         self, order: npt.NDArray[np.int64], draws: Draws | None, arrived: Callable[[], None]
     ) -> Iterator[Batch]:
-        # (x / 255 - mean) / std as one product and one sum
-        scale = 1 / (255 * torch.tensor(self.std)).reshape(3, 1, 1)
-        shift = -(torch.tensor(self.mean) / torch.tensor(self.std)).reshape(3, 1, 1)
-        scale, shift = scale.to(self.device), shift.to(self.device)
+        scale, shift = (tensor.to(self.device) for tensor in scale_and_shift(self.mean, self.std))
         start = 0
         for stored, labels in self._stored(order):
             arrived()
@@ -125,10 +122,7 @@ class Batches:
             if draws is not None:
                 images = trivial_augment(images, draws[start : start + len(labels)])
             start += len(labels)
-            pixels = images.contiguous(memory_format=self.memory_format).float()
-            if pixels.shape[2:] != self.size:
-                pixels = resized(pixels, self.size)
-            yield pixels.mul_(scale).add_(shift), labels
+            yield _scaled(images, self.size, scale, shift, self.memory_format), labels
 
     def _stored(self, order: npt.NDArray[np.int64]) -> Iterator[Batch]:
         """Batch by batch the pixels as they are stored, uint8 (B, H, W, 3), and the labels, on the device."""
@@ -208,6 +202,38 @@ class Resident:
         held = self.mib > 0
         self.train, self.val = self._streamed
         return held
+
+
+def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(x / 255 - mean) / std as one product and one sum, float32 (3, 1, 1) each."""
+    scale = 1 / (255 * torch.tensor(std)).reshape(3, 1, 1)
+    shift = -(torch.tensor(mean) / torch.tensor(std)).reshape(3, 1, 1)
+    return scale, shift
+
+
+def normalised(
+    images: torch.Tensor,
+    size: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> torch.Tensor:
+    """uint8 (B, 3, H, W) on any device -> float32 (B, 3, *size), normalised: what a batch is made of, there."""
+    scale, shift = (tensor.to(images.device) for tensor in scale_and_shift(mean, std))
+    return _scaled(images, size, scale, shift, memory_format)
+
+
+def _scaled(
+    images: torch.Tensor,
+    size: tuple[int, int],
+    scale: torch.Tensor,
+    shift: torch.Tensor,
+    memory_format: torch.memory_format,
+) -> torch.Tensor:
+    pixels = images.contiguous(memory_format=memory_format).float()
+    if pixels.shape[2:] != size:
+        pixels = resized(pixels, size)
+    return pixels.mul_(scale).add_(shift)
 
 
 def resized(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -91,6 +91,14 @@ class Part:
         indices = np.arange(len(self)) if indices is None else indices
         return self.images[indices if self.rows is None else self.rows[indices]]
 
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Height and width of the decoded images as they are at hand. Raises TypeError before they are decoded."""
+        if isinstance(self.images, Sequence):
+            raise TypeError("these images have not been decoded")
+        height, width = self.images.shape[1:3]
+        return int(height), int(width)
+
     def entries(self, table: Sequence[Entry]) -> list[Entry]:
         """What `table`, parallel to `images`, holds for each image of this part."""
         return [table[row] for row in (range(len(self)) if self.rows is None else self.rows.tolist())]

@@ -56,6 +56,7 @@ def describe_data(
             "split": splits.hash,
             "test_part": splits.test.fingerprint,
             "division": raw.division or None,
+            "stored_size": list(splits.test.stored_size),
             "place": without_home(str(dataset.own_folder or data_dir.absolute())),
         },
         "decoder": DECODER,

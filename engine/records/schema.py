@@ -142,9 +142,10 @@ class DatasetRecord(TypedDict):
     counts: dict[str, int]
     checksums: dict[str, str]
     split: str
-    test_part: str  # these three not in records from before they were added
+    test_part: str  # these four not in records from before they were added
     division: str | None
     place: str
+    stored_size: list[int]
 
 
 class BackboneRecord(TypedDict):
@@ -196,6 +197,7 @@ class Record(TypedDict, total=False):
     selection: dict[str, Any]
     test: dict[str, Any]
     files: dict[str, str]  # not in records from before it was added
+    calibration: dict[str, Any] | None  # likewise; null where no temperature could be fitted
 
 
 # what every command may rely on

@@ -1,0 +1,138 @@
+"""A checkpoint, opened for use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.errors import UserError, reason_of
+from engine.files import DamagedError, digest
+from engine.inference.preprocessing import Preprocessing
+from engine.models.backbone import Backbone
+from engine.models.structure import replace_head
+from engine.models.weights import SEEN, UNFINISHED
+from engine.records.checkpoint import load_checkpoint
+from engine.records.schema import CHECKPOINT, RECORD, Record, RecordError, as_record, read_record
+
+# The sides of the pixels that a dataset's arrays have, or are kept at, for records from before these were noted.
+STORED_BEFORE = {"cifar10": 32, "cifar100": 32, "digits": 8, "eurosat": 64, "tinyimagenet": 64}
+EXPECTED = "Expected a run's folder (runs/DATASET/BACKBONE/RUN) or the checkpoint.pt in it."
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a finished run trained: all that its checkpoint says, and what the model and its images are made by."""
+
+    path: Path  # of the checkpoint
+    record: Record
+    state: Mapping[str, torch.Tensor]  # of the model
+    backbone: Backbone
+    preprocessing: Preprocessing
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names, in the order of the logits."""
+        return tuple(self.record["dataset"]["classes"])
+
+    @property
+    def temperature(self) -> float | None:
+        """That logits are divided by for calibrated probabilities; None: none was fitted."""
+        calibration = self.record.get("calibration")
+        return float(calibration["temperature"]) if calibration else None
+
+    def model(self) -> nn.Module:
+        """A new model with the weights, in evaluation mode, on the processor: (B, 3, H, W) -> logits (B, classes).
+
+        UserError: the weights are not of this backbone.
+        """
+        model = self.backbone.build()
+        replace_head(model, self.backbone.head, len(self.classes))
+        try:
+            model.load_state_dict(dict(self.state))
+        except RuntimeError as problem:
+            reason = " ".join(str(problem).split())[:200]
+            name = self.record["backbone"]["name"]
+            raise UserError(
+                f"{self.path}: its weights are not of {name} as it is built here ({reason}). Was the backbone's code "
+                "changed since? Get that of the run back."
+            ) from problem
+        return model.eval()
+
+
+def open_checkpoint(path: Path, known: Mapping[str, Backbone]) -> Trained:
+    """The checkpoint at `path`, a run's folder or its checkpoint.pt; `known` are the backbones.
+
+    UserError: it is none, damaged, of a run that has not ended, or of a backbone that is not known.
+    """
+    file = checkpoint_of(path)
+    content = _content(file)
+    rest = {name: value for name, value in content.items() if name not in ("model", "state", SEEN)}
+    try:
+        record = as_record(rest)
+        _require_own(file, path, record)
+        backbone = known[record["backbone"]["name"]]
+        return Trained(file, record, content["model"], backbone, _preprocessing(record))
+    except RecordError as problem:
+        raise UserError(f"{file}: what it says of its run can't be used: {problem}.") from problem
+    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        what = f"{type(problem).__name__}: {problem}"
+        raise UserError(f"{file}: what it says of its run is damaged ({what}). {EXPECTED}") from problem
+
+
+def checkpoint_of(path: Path) -> Path:
+    """The file that is meant by a run's folder, or by itself. UserError: there is none."""
+    file = path / CHECKPOINT if path.is_dir() else path
+    if not file.is_file():
+        found = "holds no checkpoint.pt" if path.is_dir() else "is no file" if path.exists() else "is not there"
+        raise UserError(f"{path} {found}. {EXPECTED}")
+    return file
+
+
+def _content(file: Path) -> dict[str, Any]:
+    try:
+        content = load_checkpoint(file)
+    except OSError as problem:
+        raise UserError(f"{file} can't be read: {reason_of(problem)}.") from problem
+    except DamagedError as problem:
+        raise UserError(f"{file} is no checkpoint that a run has left: {problem}. {EXPECTED}") from problem
+    assert content is not None
+    if UNFINISHED in content or "run" not in content:
+        raise UserError(f"{file} is of a run that has not ended. Let its own command finish it first.")
+    return content
+
+
+def _require_own(file: Path, asked: Path, record: Record) -> None:
+    """UserError: a run's folder is asked for, and its record says that the checkpoint beside it is another one."""
+    if not asked.is_dir():
+        return
+    beside = read_record(asked / RECORD)
+    if beside is None:
+        return
+    stated = beside.get("files", {}).get(CHECKPOINT)
+    if beside["run"] != record["run"] or stated not in (None, digest(file)):
+        raise UserError(
+            f"{file} is not the checkpoint that {asked / RECORD} is of. Put that back, or name the checkpoint itself."
+        )
+
+
+def _preprocessing(record: Record) -> Preprocessing:
+    config, key = record["config"], record["dataset"]["key"]
+    size = _pair(config["size"])
+    before = STORED_BEFORE.get(key)
+    stored = _pair(record["dataset"].get("stored_size") or ((before, before) if before else size))
+    mean, std = (tuple(map(float, record["normalisation"][name])) for name in ("mean", "std"))
+    if not len(mean) == len(std) == 3 or min(std) <= 0:
+        raise ValueError("the normalisation is none")
+    return Preprocessing(stored, size, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    height, width = map(int, size)
+    if min(height, width) < 1:
+        raise ValueError(f"a size of {height}x{width}")
+    return height, width
