@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from contextlib import AbstractContextManager, nullcontext
+from runpy import run_path
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from engine.cli import importing, run_command, show_uncaught
-from engine.command_line import parse
+from engine.cli import failures_explained, importing, let_interrupt, run_command, show_uncaught
+from engine.command_line import arguments_of, parse, signature_with_flags
+from engine.config import Config
 from engine.console import say
 from engine.data.declaration import Choice, Dataset, File, ReadOptions
 from engine.data.part import HDF5Image, Part, RawSplits
 from engine.heartbeat import install_stop_handler
 from engine.models.backbone import Backbone, WeightsFile
+from engine.paths import PROJECT
 
 if TYPE_CHECKING:
-    import os
-
     from torch import nn
 
     from engine.inference.checkpoint import Trained
@@ -34,6 +37,7 @@ __all__ = [
     "ReadOptions",
     "WeightsFile",
     "build_model",
+    "fine_tune",
     "load",
     "main",
 ]
@@ -138,6 +142,62 @@ def load(checkpoint: str | os.PathLike[str]) -> Trained:
     return open_checkpoint(Path(checkpoint), BACKBONES)
 
 
+def fine_tune(images: str | os.PathLike[str] | Dataset | Choice, **flags: Any) -> Any:
+    """Do what a script's command does; returns the record, with "folder", where it lies. Of all folds: a list of them.
+
+    fine_tune("photos", model="mobilenet", batch_size=32, epochs=3) is `python folder.py photos --model mobilenet
+    --batch-size 32 --epochs 3`: the same run, which either goes on with where the other was interrupted. `images` is a
+    folder of images, the name of a dataset as grid.py takes it ("digits", "breakhis:40"), or a declaration; the
+    keywords are the flags, with _ for -, True for those that take no value. Nothing comes back from check=True.
+    Raises UserError for what is to be mended, RunError where the run fails.
+    """
+    let_interrupt()
+    with failures_explained():
+        dataset = images if isinstance(images, Dataset | Choice) else _named(images)
+        words = arguments_of(flags)
+        chosen, config = parse(dataset, BACKBONES, words)
+        which = [str(chosen.own_folder)] if chosen.own_folder else chosen.flags.split()
+        records = _run(chosen, config, [*which, *words], nullcontext())
+    if config.check:
+        return None
+    return records if len(config.runs) > 1 else records[0]
+
+
+# what an editor, or ? in a notebook, shows of it
+setattr(fine_tune, "__signature__", signature_with_flags("images"))  # noqa: B010 (mypy takes no assignment)
+
+
+def _named(images: str | os.PathLike[str]) -> Dataset:
+    """The dataset of that name, or the images in that folder."""
+    # Names lead to scripts, which import this module. In a notebook, another package may have the name `datasets`.
+    scripts = run_path(str(PROJECT / "datasets.py"))
+    text = images if isinstance(images, str) else f"folder:{os.fspath(images)}"
+    dataset: Dataset = scripts["one"](text, "a run")[1].dataset
+    return dataset
+
+
+def _run(
+    chosen: Dataset, config: Config, arguments: Sequence[str], imports: AbstractContextManager[None]
+) -> list[dict[str, Any]]:
+    """Do what `arguments` ask a script for, of which the dataset and the Config are; returns the records."""
+    records = []
+    if own_check := config.check and chosen.own:
+        from engine.data.inspection import check_images, ready_line
+
+        first = config.runs[0]
+        fold = (first.folds, first.fold) if first.folds and first.fold else None
+        check_images(chosen, config.data_dir, config.seed, config.decode_options(chosen), fold)
+    if config.model:
+        # PyTorch takes seconds to import: neither `--help` nor a mistake in the command should wait for it
+        with imports:
+            from engine import run
+
+        records = run.fine_tune(chosen, config, BACKBONES[config.model])
+    if own_check:
+        say(ready_line(chosen.script_name, arguments, config.model))
+    return records
+
+
 def main(dataset: Dataset | Choice, arguments: Sequence[str] | None = None) -> NoReturn:
     """Do what the command line of a dataset's script asks for, then exit.
 
@@ -147,20 +207,7 @@ def main(dataset: Dataset | Choice, arguments: Sequence[str] | None = None) -> N
     def command() -> None:
         install_stop_handler()
         chosen, config = parse(dataset, BACKBONES, arguments)
-        if own_check := config.check and chosen.own:
-            from engine.data.inspection import check_images, ready_line
-
-            first = config.runs[0]
-            fold = (first.folds, first.fold) if first.folds and first.fold else None
-            check_images(chosen, config.data_dir, config.seed, config.decode_options(chosen), fold)
-        if config.model:
-            # PyTorch takes seconds to import: neither `--help` nor a mistake in the command should wait for it
-            with importing():
-                from engine.run import fine_tune
-
-            fine_tune(chosen, config, BACKBONES[config.model])
-        if own_check:
-            say(ready_line(chosen.script_name, sys.argv[1:] if arguments is None else arguments, config.model))
+        _run(chosen, config, sys.argv[1:] if arguments is None else arguments, importing())
 
     goes_on = "interrupted. Without --rerun, the same command goes on from the last epoch that it saved, if any."
     sys.exit(run_command(command, goes_on))

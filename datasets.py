@@ -9,21 +9,26 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
+import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import folder
 from common import BACKBONES, Choice, Dataset
-from engine.cli import Help, Parser, folder, nearest, place_in, run_command
+from engine.cli import Help, Parser, at_home, checked, nearest, place_in, run_command
+from engine.cli import folder as folder_path
 from engine.console import say, table
 from engine.data.declaration import datasets_of
 from engine.data.inventory import look
 from engine.data.locate import wanted
 from engine.data.place import place_among
 from engine.doc_tables import backbone_table, count_text, dataset_table, how_it_comes, put_table
-from engine.errors import UserError
+from engine.errors import UserError, one_line
 from engine.files import write_text
-from engine.paths import PROJECT
+from engine.paths import PROJECT, with_home
 
 # the scripts: first those of the published table, in its order
 SCRIPTS = (
@@ -73,6 +78,82 @@ DATASETS: dict[str, Dataset] = {
 PUBLISHED = [dataset for dataset in DATASETS.values() if dataset.published]
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """A dataset that was named, and the script that runs it."""
+
+    dataset: Dataset
+    script: Path
+
+
+def named(name: str) -> list[Chosen]:
+    """What a name stands for: a key, a script (also by path), one of a script's datasets, folder:DIR, all."""
+    script, _, which = name.partition(":")
+    if name == "all":
+        return [_ours(dataset) for dataset in PUBLISHED]
+    if script in ("folder", "folder.py"):
+        if not which:
+            raise UserError("folder stands for no dataset by itself. Name the images' folder: folder:DIR.")
+        return [_ours(folder.existing(checked("--datasets", folder_path, which)))]
+    path = Path(checked("--datasets", at_home, script)).resolve()
+    if script.endswith(".py") and "/" in script and not path.exists():
+        raise UserError(
+            f"no script {script}. Expected the path of a dataset's script, or a name that datasets.py lists."
+        )
+    if script.endswith(".py") and path.is_file() and path.parent != PROJECT:
+        of_script = [Chosen(dataset, path) for dataset in datasets_of(load(path))]
+    else:
+        of_script = [_ours(dataset) for dataset in _known(name, script)]
+    wanted = [chosen for chosen in of_script if not which or chosen.dataset.flags.split()[-1:] == [which]]
+    if not wanted:
+        known = [f"{script}:{chosen.dataset.flags.split()[-1]}" for chosen in of_script if chosen.dataset.flags]
+        raise UserError(f"unknown dataset {name!r}. Known: {', '.join(known or [script])}.")
+    return wanted
+
+
+def one(text: str, what: str) -> tuple[str, Chosen]:
+    """The dataset of that name, or the images in the folder of that path, and what grid.py calls it.
+
+    what: that is made of it, such as "a run". UserError: there is none, or the name stands for several.
+    """
+    called = text
+    try:
+        found = named(called)
+    except UserError as problem:
+        if Path(with_home(text)).is_dir():
+            called = f"folder:{text}"
+            found = named(called)
+        elif re.fullmatch(r"\w[\w-]*(:\w*)?", text) or "folder:" in text or text.endswith(".py"):
+            raise UserError(str(problem).replace(", folder:DIR,", ", a folder of images,")) from None
+        else:
+            raise UserError(
+                f"{one_line(text)}: no such folder, and no dataset's name.{nearest(text, DATASETS, 0.6)} Expected a "
+                f"folder of images, with a folder for each class in it, or one of {', '.join(DATASETS)}."
+            ) from None
+    if len(found) > 1:
+        names = [f"{each.dataset.script_name}:{each.dataset.flags.split()[-1]}" for each in found if each.dataset.flags]
+        such = f", such as {names[0]}" if names else ""
+        raise UserError(f"{text} names {len(found)} datasets, and {what} is of one. Name one{such}.")
+    return called, found[0]
+
+
+def _ours(dataset: Dataset) -> Chosen:
+    return Chosen(dataset, PROJECT / f"{dataset.script_name}.py")
+
+
+def _known(name: str, script: str) -> list[Dataset]:
+    try:
+        return find(script)
+    except UserError:
+        if Path(with_home(name)).is_dir():
+            raise UserError(
+                f"{name} is a folder, but no dataset's name. Images of your own are named so: "
+                f"--datasets {shlex.quote(f'folder:{name}')}"
+            ) from None
+        known = ", ".join([*DATASETS, "breakhis:40, folder:DIR, the path of a script of your own, all"])
+        raise UserError(f"unknown dataset {name!r}.{nearest(name, DATASETS)} Known: {known}.") from None
+
+
 def parser() -> Parser:
     """The command line."""
     command_line = Parser(
@@ -84,7 +165,7 @@ def parser() -> Parser:
     command_line.add_argument("names", nargs="*", metavar="NAME", help="show these datasets in full")
     command_line.add_argument(
         "--data-dir",
-        type=folder,
+        type=folder_path,
         default=Path("data"),
         metavar="DIR",
         help="a folder with the datasets in DIR/<script>, or one dataset's own, as the scripts take it (default: data)",

@@ -20,12 +20,14 @@ from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from engine import INTERRUPTED, end_at_once
 from engine.console import fit_to_show, settle_streams, steady_streams
 from engine.errors import FAILURES, RunError, UserError, out_of_memory, reason_of, surely_out_of_memory
 from engine.paths import PROJECT, why_no_name
+
+Value = TypeVar("Value")
 
 
 class Help(argparse.HelpFormatter):
@@ -90,32 +92,49 @@ def run_command(command: Callable[[], int | None], interrupted: str = "") -> int
     steady_streams()
     sys.unraisablehook = _interrupt_again
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if signal.getsignal(signal.SIGINT) is end_at_once:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    let_interrupt()
     try:
-        _require_folder()
-        return command() or 0
+        with failures_explained():
+            return command() or 0
     except (UserError, RunError) as problem:
         return _complain(f"error: {problem}", problem.exit_code)
     except (KeyboardInterrupt, BrokenPipeError):
         return _complain(interrupted and f"error: {interrupted}", INTERRUPTED)
-    except Exception as problem:
-        if isinstance(problem, OSError) and problem.errno in FAILURES:
-            where = f"{problem.filename}: " if problem.filename else ""
-            message = f"error: {where}{reason_of(problem)}. Once that is mended, give the same command again."
-        elif out_of_memory(problem):
-            reason = str(problem).partition("\n")[0] or type(problem).__name__
-            or_what = "" if surely_out_of_memory(problem) else ", or a library that does not work with this device"
-            message = f"error: out of memory{or_what}. Try a smaller -bs or --size. ({reason})"
-        else:
-            print(fit_to_show(traceback.format_exc().rstrip("\n")), file=sys.stderr)
-            message = "error: this is a fault of the program; please report the lines above."
+    except Exception:
+        print(fit_to_show(traceback.format_exc().rstrip("\n")), file=sys.stderr)
+        message = "error: this is a fault of the program; please report the lines above."
         return _complain(message, RunError.exit_code)
     finally:
         settle_streams()
         # last, so that it comes first: before what packages do as the process ends
         atexit.unregister(_end_undisturbed)
         atexit.register(_end_undisturbed)
+
+
+@contextmanager
+def failures_explained() -> Iterator[None]:
+    """Raise what the machine fails by, its disks, its network or its memory, as a RunError that says what to do."""
+    try:
+        _require_folder()
+        yield
+    except (UserError, RunError):
+        raise
+    except Exception as problem:
+        if isinstance(problem, OSError) and problem.errno in FAILURES:
+            where = f"{problem.filename}: " if problem.filename else ""
+            reason = f"{where}{reason_of(problem)}. Once that is mended, give the same command again."
+            raise RunError(reason) from problem
+        if out_of_memory(problem):
+            reason = str(problem).partition("\n")[0] or type(problem).__name__
+            or_what = "" if surely_out_of_memory(problem) else ", or a library that does not work with this device"
+            raise RunError(f"out of memory{or_what}. Try a smaller -bs or --size. ({reason})") from problem
+        raise
+
+
+def let_interrupt() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt again, where it ended the process at once while packages were imported."""
+    if signal.getsignal(signal.SIGINT) is end_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def show_uncaught(kind: type[BaseException], problem: BaseException, trace: TracebackType | None) -> None:
@@ -205,6 +224,14 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:
     """' Did you mean ...?', where one of the `known` names is near; else ''."""
     near = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=cutoff)
     return f" Did you mean {near[0]}?" if near else ""
+
+
+def checked(flag: str, kind: Callable[[str], Value], text: str) -> Value:
+    """What a type for argparse makes of a part of a flag's value. Raises UserError where it refuses it."""
+    try:
+        return kind(text)
+    except argparse.ArgumentTypeError as problem:
+        raise UserError(f"{flag}: {problem}.") from None
 
 
 def whole(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:

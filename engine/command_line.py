@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
+from inspect import Parameter, Signature
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,34 @@ def parse(
     return dataset, Config(**values)
 
 
+def arguments_of(flags: Mapping[str, Any]) -> list[str]:
+    """The words of a command line with these flags, which are fields of Config; what is None is not given.
+
+    UserError: there is no such flag, or one that takes no value has one.
+    """
+    words: list[str] = []
+    for name, value in flags.items():
+        if name not in FLAGS:
+            raise UserError(f"unknown keyword {name}.{nearest(name, FLAGS, 0.5)} Known: {', '.join(FLAGS)}.")
+        flag = FLAGS[name].metadata["names"][-1]
+        if FLAGS[name].metadata["options"].get("action") == "store_true":
+            if not isinstance(value, bool | None):
+                raise UserError(f"{name} is {value!r:.60}. Expected True or False.")
+            words += [flag] if value else []
+        elif isinstance(value, tuple | list):
+            words += [flag, *map(str, value)]
+        elif value is not None:
+            words.append(f"{flag}={value}")  # one word: a value may begin with -
+    return words
+
+
+def signature_with_flags(first: str) -> Signature:
+    """That of a function with one parameter called `first`, whose keywords arguments_of() takes."""
+    flags = [Parameter(name, Parameter.KEYWORD_ONLY, default=f.default) for name, f in FLAGS.items() if name != "model"]
+    model = Parameter("model", Parameter.KEYWORD_ONLY)
+    return Signature([Parameter(first, Parameter.POSITIONAL_OR_KEYWORD), model, *flags])
+
+
 def _patience(dataset: Dataset, recipe: str, given: Mapping[str, Any]) -> int | None:
     """The epochs without a gain that end a stage, by the flags that were `given`, or as the recipe has it."""
     if recipe not in RECIPES:
@@ -144,7 +173,7 @@ def _parser(dataset: Dataset | Choice, known: Mapping[str, Backbone]) -> Parser:
         options["help"] = options["help"].format(default=f.default, **words)
         if f.name == "model" and shown.own:
             options["required"] = False  # a check of the images alone needs none: parse() asks for it
-        if f.name == "data_dir" and positional:
+        if f.name == "data_dir" and shown.own:
             continue  # the images' folder has been named already
         if f.metadata["own"] and not shown.own:
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -100,16 +99,22 @@ class Setup:
         return tuning_request(self.config, self.trainee.backbone, self.recipe, self.plan.device)
 
 
-def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> None:
-    """Do what one command asks for: one run, or one for each fold, and then the result of all of these together."""
-    runs = config.runs[:1] if config.check else config.runs
-    records = [one_run(dataset, each, backbone) for each in runs]
+def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> list[dict[str, Any]]:
+    """Do what one command asks for: one run, or one for each fold, and then the result of all of these together.
+
+    Returns their records, each with "folder", where it lies; none after --check.
+    """
+    if config.check:
+        one_run(dataset, config.runs[0], backbone)
+        return []
+    records = [one_run(dataset, each, backbone) for each in config.runs]
     if len(records) > 1:
         say(pooled_line(records), go_on=True)
+    return records
 
 
-def one_run(dataset: Dataset, config: Config, backbone: Backbone) -> Mapping[str, Any]:
-    """Finish a run, or print the record of one that an earlier command finished; returns the record.
+def one_run(dataset: Dataset, config: Config, backbone: Backbone) -> dict[str, Any]:
+    """Finish a run, or print the record of one that an earlier command finished; returns the record, and its folder.
 
     First the data, then the model and its recipe, then the run. What can be refused is refused before the images are
     decoded, which may take an hour.
@@ -129,7 +134,7 @@ def one_run(dataset: Dataset, config: Config, backbone: Backbone) -> Mapping[str
     if run.done and not config.check:
         strange = strange_lines(run.folder, run.strange_files)
         say(f"{RECORD_LINE}{run.folder}", *strange, *other_code, result_line(run.record), go_on=True)
-        return run.record
+        return {**run.record, "folder": str(run.folder)}
     if run.interrupted:
         plan = keep_plan(run.record["plan"], config.precision)
     train = make_batches(config, data, trainee.weights, batch_size, plan)
@@ -145,7 +150,7 @@ def one_run(dataset: Dataset, config: Config, backbone: Backbone) -> Mapping[str
         with run.writing(description, listing, seen_after(trainee.weights, data.splits)):
             train_and_test(setup, run)
         say(f"{RECORD_LINE}{run.folder}", result_line(run.record), go_on=True)
-    return run.record
+    return {**run.record, "folder": str(run.folder)}
 
 
 def list_images(dataset: Dataset, config: Config) -> Data:

@@ -14,32 +14,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import datasets
-import folder
 from common import BACKBONES, Dataset
-from engine.cli import at_home, nearest, without_quotes
-from engine.cli import folder as folder_path
+from datasets import SCRIPTS, Chosen, named
+from engine.cli import checked, without_quotes
 from engine.command_line import check_weights, find_backbone, parse
 from engine.config import FLAGS, Config, asked
-from engine.data.declaration import datasets_of
 from engine.data.file_kinds import visible
 from engine.data.place import place_among
 from engine.errors import UserError
 from engine.models.backbone import WEIGHTS
-from engine.paths import PROJECT, with_home
 from engine.records.printed import fold_words
 
 OWN = {"model", "seed", "shots", "fraction", "data_dir", "rerun"}  # the flags that grid.py has in a form of its own
 NOT_FOR_GRIDS = {"check"}
 PASSED_ON = tuple(name for name in FLAGS if name not in OWN | NOT_FOR_GRIDS)
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A dataset that the grid is to run, and the script that does."""
-
-    dataset: Dataset
-    script: Path
 
 
 @dataclass(frozen=True)
@@ -190,7 +178,7 @@ def places_to_make(cells: Sequence[Cell], data_dir: Path | None) -> list[Path]:
             f"--data-dir {data_dir} {wrong}. Expected a folder that holds the datasets' folders. If they are to be "
             f"fetched into it, make it: mkdir -p {shlex.quote(str(data_dir))}"
         )
-    ours = {*datasets.SCRIPTS, *(cell.dataset.script_name for cell in cells)}
+    ours = {*SCRIPTS, *(cell.dataset.script_name for cell in cells)}
     others = [entry for entry in visible(data_dir) if entry.name not in ours]
     return [] if others else sorted(absent)
 
@@ -201,7 +189,7 @@ def find_datasets(names: Iterable[str]) -> list[Chosen]:
     words = list(names)
     for number, name in enumerate(words):
         try:
-            found = _find(name)
+            found = named(name)
         except UserError as problem:
             hint = without_quotes(words[number:])
             raise UserError(f"{str(problem).rstrip('.')}{hint}." if hint else str(problem)) from None
@@ -214,47 +202,6 @@ def find_datasets(names: Iterable[str]) -> list[Chosen]:
                     "records can't be told apart. Rename one, or give each a grid with an --out of its own."
                 )
     return list(by_place.values())
-
-
-def _find(name: str) -> list[Chosen]:
-    script, _, which = name.partition(":")
-    if name == "all":
-        return [_ours(dataset) for dataset in datasets.PUBLISHED]
-    if script in ("folder", "folder.py"):
-        if not which:
-            raise UserError("folder stands for no dataset by itself. Name the images' folder: folder:DIR.")
-        return [_ours(folder.existing(_checked("--datasets", folder_path, which)))]
-    path = Path(_checked("--datasets", at_home, script)).resolve()
-    if script.endswith(".py") and "/" in script and not path.exists():
-        raise UserError(
-            f"no script {script}. Expected the path of a dataset's script, or a name that datasets.py lists."
-        )
-    if script.endswith(".py") and path.is_file() and path.parent != PROJECT:
-        of_script = [Chosen(dataset, path) for dataset in datasets_of(datasets.load(path))]
-    else:
-        of_script = [_ours(dataset) for dataset in _known(name, script)]
-    wanted = [chosen for chosen in of_script if not which or chosen.dataset.flags.split()[-1:] == [which]]
-    if not wanted:
-        known = [f"{script}:{chosen.dataset.flags.split()[-1]}" for chosen in of_script if chosen.dataset.flags]
-        raise UserError(f"unknown dataset {name!r}. Known: {', '.join(known or [script])}.")
-    return wanted
-
-
-def _ours(dataset: Dataset) -> Chosen:
-    return Chosen(dataset, PROJECT / f"{dataset.script_name}.py")
-
-
-def _known(name: str, script: str) -> list[Dataset]:
-    try:
-        return datasets.find(script)
-    except UserError:
-        if Path(with_home(name)).is_dir():
-            raise UserError(
-                f"{name} is a folder, but no dataset's name. Images of your own are named so: "
-                f"--datasets {shlex.quote(f'folder:{name}')}"
-            ) from None
-        known = ", ".join([*datasets.DATASETS, "breakhis:40, folder:DIR, the path of a script of your own, all"])
-        raise UserError(f"unknown dataset {name!r}.{nearest(name, datasets.DATASETS)} Known: {known}.") from None
 
 
 def find_models(names: Iterable[str]) -> list[str]:
@@ -272,7 +219,7 @@ def find_seeds(texts: Iterable[str]) -> list[int]:
     seeds: dict[int, None] = {}
     for text in texts:
         match = re.fullmatch(r"(\d+)-(\d+)", text)
-        first, last = (_checked("--seeds", kind, part) for part in (match.groups() if match else (text, text)))
+        first, last = (checked("--seeds", kind, part) for part in (match.groups() if match else (text, text)))
         if last < first:
             raise UserError(f"--seeds {text}: the range ends before it begins. Expected, say, 0-4.")
         if last - first >= 10_000:
@@ -287,18 +234,11 @@ def find_budgets(shots: Sequence[str] | None, fractions: Sequence[str] | None) -
     for name, texts in (("shots", shots), ("fraction", fractions)):
         kind = FLAGS[name].metadata["options"]["type"]
         for text in texts or ():
-            budgets[("all", "") if text == "all" else (name, str(_checked(f"--{name}", kind, text)))] = None
+            budgets[("all", "") if text == "all" else (name, str(checked(f"--{name}", kind, text)))] = None
     whole_data = ("all", "")
     if not budgets or whole_data in budgets:
         return [whole_data, *(budget for budget in budgets if budget != whole_data)]
     return list(budgets)
-
-
-def _checked(flag: str, kind: Any, text: str) -> Any:
-    try:
-        return kind(text)
-    except argparse.ArgumentTypeError as problem:
-        raise UserError(f"{flag}: {problem}.") from None
 
 
 def check_members(models: Iterable[str], choice: str) -> None:

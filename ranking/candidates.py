@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +10,11 @@ from itertools import takewhile
 from pathlib import Path
 
 from common import BACKBONES
-from datasets import DATASETS
-from engine.cli import nearest
+from datasets import Chosen, one
 from engine.config import FLAGS
-from engine.errors import UserError, listed, one_line
-from engine.paths import PROJECT, script_path, with_home
-from grids.cells import Cell, Chosen, check_members, find_datasets, make_cells, script_flags
+from engine.errors import UserError, listed
+from engine.paths import PROJECT, script_path
+from grids.cells import Cell, check_members, make_cells, script_flags
 
 # of the scripts' flags: those that say what is run on what, and how. What ends a stage, or tries learning rates, has no
 # place in runs whose epochs are counted
@@ -79,25 +77,7 @@ def find_one(text: str) -> tuple[str, Chosen]:
     """The dataset of that name, or the images in the folder of that path, and what grid.py calls it."""
     if not text.strip():
         raise UserError("DATA is empty: is a shell variable not set? Expected a folder of images, or a dataset's name.")
-    named = text
-    try:
-        found = find_datasets([named])
-    except UserError as problem:
-        if Path(with_home(text)).is_dir():
-            named = f"folder:{text}"
-            found = find_datasets([named])
-        elif re.fullmatch(r"\w[\w-]*(:\w*)?", text) or "folder:" in text or text.endswith(".py"):
-            raise UserError(str(problem).replace(", folder:DIR,", ", a folder of images,")) from None
-        else:
-            raise UserError(
-                f"{one_line(text)}: no such folder, and no dataset's name.{nearest(text, DATASETS, 0.6)} Expected a "
-                f"folder of images, with a folder for each class in it, or one of {', '.join(DATASETS)}."
-            ) from None
-    if len(found) > 1:
-        names = [f"{each.dataset.script_name}:{each.dataset.flags.split()[-1]}" for each in found if each.dataset.flags]
-        named = f", such as {names[0]}" if names else ""
-        raise UserError(f"{text} names {len(found)} datasets, and an order is of one. Name one{named}.")
-    return named, found[0]
+    return one(text, "an order")
 
 
 def find_candidates(question: Question, models: Sequence[str]) -> tuple[list[Candidate], dict[str, str]]:
