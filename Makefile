@@ -45,7 +45,7 @@ docs: .venv/.runtime  ## bring the tables in docs/ up to date
 
 lock: .venv/.report  ## requirements.lock: what is installed here and now, with checksums
 	$(BIN)/python -m pip install --disable-pip-version-check --dry-run --ignore-installed --quiet --report - \
-	  -r requirements-report.txt | $(BIN)/python .ci/lock.py > requirements.lock.tmp
+	  -r requirements.txt -r requirements-report.txt | $(BIN)/python .ci/lock.py > requirements.lock.tmp
 	mv requirements.lock.tmp requirements.lock
 
 audit: build/audit/.ready  ## known faults of what requirements.lock names; asks PyPI
@@ -66,11 +66,11 @@ help:  ## this list
 	@touch $@
 
 .venv/.report: .venv/.runtime requirements-report.txt
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-report.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-report.txt -c requirements.txt
 	@touch $@
 
 .venv/.development: .venv/.report requirements-dev.txt
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt -c requirements.txt
 	@touch $@
 
 build/audit/.ready:

@@ -156,8 +156,11 @@ def fine_tune(images: str | os.PathLike[str] | Dataset | Choice, **flags: Any) -
         dataset = images if isinstance(images, Dataset | Choice) else _named(images)
         words = arguments_of(flags)
         chosen, config = parse(dataset, BACKBONES, words)
+        from engine.device import as_found
+
         which = [str(chosen.own_folder)] if chosen.own_folder else chosen.flags.split()
-        records = _run(chosen, config, [*which, *words], nullcontext())
+        with as_found():
+            records = _run(chosen, config, [*which, *words], nullcontext())
     if config.check:
         return None
     return records if len(config.runs) > 1 else records[0]
@@ -172,7 +175,7 @@ def _named(images: str | os.PathLike[str]) -> Dataset:
     # Names lead to scripts, which import this module. In a notebook, another package may have the name `datasets`.
     scripts = run_path(str(PROJECT / "datasets.py"))
     text = images if isinstance(images, str) else f"folder:{os.fspath(images)}"
-    dataset: Dataset = scripts["one"](text, "a run")[1].dataset
+    dataset: Dataset = scripts["find_one"](text, "a run")[1].dataset
     return dataset
 
 

@@ -111,11 +111,13 @@ def named(name: str) -> list[Chosen]:
     return wanted
 
 
-def one(text: str, what: str) -> tuple[str, Chosen]:
+def find_one(text: str, what: str) -> tuple[str, Chosen]:
     """The dataset of that name, or the images in the folder of that path, and what grid.py calls it.
 
     what: that is made of it, such as "a run". UserError: there is none, or the name stands for several.
     """
+    if not text.strip():
+        raise UserError("the dataset's name is empty: is a variable not set? Expected a folder of images, or a name.")
     called = text
     try:
         found = named(called)

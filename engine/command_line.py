@@ -222,6 +222,8 @@ def grid_command(
             which += f":{dataset.dataset(chosen).flags.split()[-1]}"
         else:
             which += f":{next((word for word in (str(chosen), *extra) if word not in models), 'DIR')}"
+    elif dataset.own_folder or dataset.flags:
+        which += f":{dataset.own_folder or dataset.flags.split()[-1]}"
     command = ["python", str(grid), "--datasets", which, "--models", *models]
     for name, value in given.items():
         if name in FLAGS and name not in ("model", "check"):

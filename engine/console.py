@@ -9,6 +9,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -32,10 +33,24 @@ def steady_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def bar(items: Iterable[Any] | None = None, **options: Any) -> tqdm[Any]:
+    """tqdm's bar: on a terminal, and in a notebook that has ipywidgets as one; elsewhere it shows nothing."""
+    if in_notebook() and find_spec("ipywidgets"):
+        from tqdm.notebook import tqdm as widget
+
+        return widget(items, **options)
+    return tqdm(items, disable=None, file=sys.stderr, **options)
+
+
+def in_notebook() -> bool:
+    """Whether this is the process of a notebook, as Jupyter starts it: tqdm.autonotebook asks the same."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return "IPKernelApp" in getattr(shell, "config", ())
+
+
 def progress(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
-    """The items, with a bar that is wiped when they are through; on a terminal only."""
-    bar = tqdm(items, what, total, leave=False, unit="batch", disable=not sys.stderr.isatty(), file=sys.stderr)
-    for number, item in enumerate(bar, 1):
+    """The items, with a bar() that is wiped when they are through."""
+    for number, item in enumerate(bar(items, desc=what, total=total, leave=False, unit="batch"), 1):
         yield item
         alive(f"{what}: {number:,} of {total:,} batches")
 

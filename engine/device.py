@@ -9,7 +9,8 @@ import platform
 import re
 import subprocess
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,24 @@ def prepare(device: str, deterministic: bool = False) -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+@contextmanager
+def as_found() -> Iterator[None]:
+    """Leave to whoever else computes in this process the threads, random numbers and ways that PyTorch had before."""
+    cudnn, threads = torch.backends.cudnn, torch.get_num_threads()
+    ways = {name: getattr(cudnn, name) for name in ("benchmark", "deterministic", "allow_tf32")}
+    precision, deterministic = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            yield
+    finally:
+        for name, value in ways.items():
+            setattr(cudnn, name, value)
+        torch.set_float32_matmul_precision(precision)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.set_num_threads(threads)
 
 
 def _make_deterministic() -> None:

@@ -10,7 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from common import BACKBONES
-from datasets import Chosen, one
+from datasets import Chosen, find_one
 from engine.config import FLAGS
 from engine.errors import UserError, listed
 from engine.paths import PROJECT, script_path
@@ -69,15 +69,8 @@ def find_question(options: argparse.Namespace) -> Question:
     budget = next(((name, str(given[name])) for name in ("shots", "fraction") if name in given), ("all", ""))
     flags = tuple(script_flags(options, PASSED_ON))
     seed = given.get("seed", FLAGS["seed"].default)
-    named, chosen = find_one(options.data)
+    named, chosen = find_one(options.data, "an order")
     return Question(named, chosen, flags, seed, budget, given.get("data_dir"))
-
-
-def find_one(text: str) -> tuple[str, Chosen]:
-    """The dataset of that name, or the images in the folder of that path, and what grid.py calls it."""
-    if not text.strip():
-        raise UserError("DATA is empty: is a shell variable not set? Expected a folder of images, or a dataset's name.")
-    return one(text, "an order")
 
 
 def find_candidates(question: Question, models: Sequence[str]) -> tuple[list[Candidate], dict[str, str]]:

@@ -17,8 +17,8 @@ from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
+from engine.console import bar
 from engine.data.images import ODDITY, digest, load, resize
 from engine.data.memory import RAN_OUT, TooLargeError, room_for_images
 from engine.data.part import Pixels, Reference
@@ -74,9 +74,9 @@ def decode_rows(references: Sequence[Reference], target: Target | None, what: st
     count = min(cpus(), len(pieces))
     alone = count == 1 or len(references) <= FEW
     room = room_for_images() / count
-    bar = tqdm(desc=what, total=len(references), unit=" images", leave=False, disable=None)
+    shown = bar(desc=what, total=len(references), unit=" images", leave=False)
     with (
-        bar,
+        shown,
         ThreadPoolExecutor(count) as threads,
         _in_place(target) if alone else _processes(target, count) as decoder,
     ):
@@ -85,7 +85,7 @@ def decode_rows(references: Sequence[Reference], target: Target | None, what: st
                 lambda piece: decoder(piece[0], [references[row] for row in piece], room), pieces
             ):
                 outcomes += results
-                bar.update(len(results))
+                shown.update(len(results))
                 alive(f"{what}: {len(outcomes):,} of {len(references):,} images")
             for row in [row for row, outcome in enumerate(outcomes) if outcome.too_large]:
                 (outcomes[row],) = decoder(row, [references[row]], room_for_images())

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urljoin
 
-from tqdm import tqdm
-
+from engine.console import bar
 from engine.data.archives import extract
 from engine.data.checksums import forget, renamed
 from engine.data.declaration import Dataset, File
@@ -105,15 +104,33 @@ def _remove_leftovers(data_dir: Path, folder: str, wanted: Sequence[File]) -> No
             entry.unlink()
 
 
-class _Bar(tqdm):  # type: ignore[type-arg]  # a class that takes parameters in its stubs alone
-    """Shows how far a download has come, and leaves signs of life."""
+class _Bar:
+    """What pooch tells how far a download has come: shown, and a sign of life. To pooch, a false one is none."""
 
-    def __bool__(self) -> bool:
-        return True  # to pooch, false means that there is none
+    def __init__(self, name: str) -> None:
+        self._shown = bar(desc=name, unit="B", unit_scale=True)
 
-    def update(self, n: float | None = 1) -> bool | None:
+    @property
+    def total(self) -> float | None:
+        """Bytes; None, or 0: the server did not say."""
+        return self._shown.total
+
+    @total.setter
+    def total(self, size: float | None) -> None:
+        self._shown.reset(total=size)
+
+    def update(self, size: float) -> None:
+        """So many bytes more have come."""
         alive("downloading")
-        return super().update(n)
+        self._shown.update(size)
+
+    def reset(self) -> None:
+        """None has come."""
+        self._shown.reset()
+
+    def close(self) -> None:
+        """All have come."""
+        self._shown.close()
 
 
 def _download(file: File, folder: Path, see: str, remember: bool) -> None:
@@ -129,9 +146,8 @@ def _download(file: File, folder: Path, see: str, remember: bool) -> None:
             refuse_plain(response)
 
     def download(url: str, output: BinaryIO) -> None:
-        bar = _Bar(desc=file.name, unit="B", unit_scale=True, disable=None)
         HTTPDownloader(
-            progressbar=bar,
+            progressbar=_Bar(file.name),
             chunk_size=1 << 16,
             timeout=(CONNECT_SECONDS, SILENCE_SECONDS),
             headers={"Accept-Encoding": "identity"},

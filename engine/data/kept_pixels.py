@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
+from engine.console import bar
 from engine.data.part import Pixels
 from engine.errors import RunError, reason_of
 from engine.files import DamagedError
@@ -59,12 +59,12 @@ class KeptPixels:
         step = max(1, PIECE // prod(self.shape[1:]))
         pieces = [range(row, min(row + step, len(self))) for row in range(0, len(self), step)]
         found: list[int] = []
-        bar = tqdm(desc="checking", total=len(self), unit=" images", leave=False, disable=None)
-        with bar, ThreadPoolExecutor(threads) as pool:
+        shown = bar(desc="checking", total=len(self), unit=" images", leave=False)
+        with shown, ThreadPoolExecutor(threads) as pool:
             try:
                 for piece, rows in zip(pieces, pool.map(self._damaged, pieces), strict=True):
                     found += rows
-                    bar.update(len(piece))
+                    shown.update(len(piece))
                     alive(f"checking: {piece.stop:,} of {len(self):,} decoded images")
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)

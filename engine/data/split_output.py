@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from engine.console import bar
 from engine.data.file_kinds import is_notes_of_system
 from engine.data.splits import split_hash
 from engine.errors import UserError, listed
@@ -182,8 +181,7 @@ def write(
         pairs = [(originals[name], folder / part / name) for part, names in parts.items() for name in names]
         for parent in {target.parent for _, target in pairs}:
             parent.mkdir(parents=True, exist_ok=True)
-        # disable=None: no bar where there is no terminal
-        for original, target in tqdm(pairs, unit=" images", disable=None):
+        for original, target in bar(pairs, unit=" images"):
             _place(original, target, link)
         write_json(folder / SPLIT_FILE, {**record, "sha256": json_digest(record)})
 

@@ -9,6 +9,7 @@ import pytest
 
 import rank
 from common import BACKBONES
+from datasets import find_one
 from engine.config import FLAGS
 from engine.errors import UserError
 from ranking.candidates import (
@@ -18,7 +19,6 @@ from ranking.candidates import (
     advice,
     command_of,
     find_candidates,
-    find_one,
     find_question,
     first_sentence,
     require_enough,
@@ -57,21 +57,21 @@ def test_every_flag_of_the_scripts_is_taken_or_has_no_place_here() -> None:
     ],
 )
 def test_one_dataset(text: str, named: str, key: str) -> None:
-    found, chosen = find_one(text)
+    found, chosen = find_one(text, "an order")
     assert (found, chosen.dataset.key) == (named, key)
 
 
 def test_a_folder_that_is_called_as_a_dataset_is_the_dataset(tmp_path: Path) -> None:
     """As for grid.py; a path to it is the folder."""
     (tmp_path / "digits").mkdir()
-    assert find_one("digits")[1].dataset.own_folder is None
-    assert find_one("./digits")[1].dataset.own_folder == tmp_path / "digits"
+    assert find_one("digits", "an order")[1].dataset.own_folder is None
+    assert find_one("./digits", "an order")[1].dataset.own_folder == tmp_path / "digits"
 
 
 @pytest.mark.parametrize("text", ["breakhis", "all"])
 def test_several_datasets_are_refused(text: str) -> None:
     with pytest.raises(UserError, match=re.escape(f"{text} names ")):
-        find_one(text)
+        find_one(text, "an order")
 
 
 def test_the_flags_of_a_command_of_the_grid() -> None:
