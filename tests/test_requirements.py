@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from setuptools.config.pyprojecttoml import read_configuration
 
 from engine.paths import PROJECT
 
 LOCKED = re.compile(r"(\S+)==(\S+) --hash=sha256:[0-9a-f]{64}")
 
 
+def test_the_files_are_what_uv_installs() -> None:
+    """requirements.txt always, and of every other file what is in it by its name: nothing is listed twice."""
+    found = read_configuration(PROJECT / "pyproject.toml")["project"]
+    others = {path.stem.partition("-")[2]: ranges(path.name) for path in PROJECT.glob("requirements-*.txt")}
+    others["dev"] += others["report"]
+    assert {*map(Requirement, found["dependencies"])} == {*ranges("requirements.txt")}
+    optional = {name: {*map(Requirement, lines)} for name, lines in found["optional-dependencies"].items()}
+    assert optional == {name: {*each} for name, each in others.items()}
+
+
+@pytest.mark.skipif(not shutil.which("uv"), reason="needs uv")
+def test_uv_runs_a_script() -> None:
+    """By what is installed here: it would fetch gigabytes for itself."""
+    line = ["uv", "run", "--offline", "--no-sync", "--no-config", "digits.py", "--help"]
+    done = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True)
+    assert done.stdout.startswith("usage: digits.py"), done.stderr
+
+
 def ranges(name: str) -> list[Requirement]:
     lines = (PROJECT / name).read_text("utf-8").splitlines()
-    return [Requirement(line) for line in lines if line and not line.startswith(("#", "-r"))]
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
 
 
 def test_every_locked_file_has_its_checksum_and_its_version_is_allowed() -> None:
