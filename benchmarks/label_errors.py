@@ -25,7 +25,7 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import common
-from benchmarks.real_networks import DATASETS
+from benchmarks.real_networks import DATASETS, REAL
 from common import Dataset, Part, RawSplits, ReadOptions
 from engine.cli import Help, share, whole
 from engine.console import say, table
@@ -119,7 +119,7 @@ def compared(names: Sequence[str], probabilities: npt.NDArray[np.float64], of: R
 
 def measure(name: str, tune: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """A set of images by each seed alone, and by the mean of all seeds' probabilities."""
-    dataset = replace(DATASETS[name], key=f"changed_{name}", read=partial(read, name, arguments.share))
+    dataset = replace(DATASETS[name], key=f"changed_{name}", read=partial(read, name, arguments.share), own_folder=REAL)
     options = ReadOptions(Path("unused"))
     raws = dataset.read(options), DATASETS[name].read(options)
     several = [cross_validated(dataset, tune, seed, arguments.out) for seed in range(arguments.seeds)]

@@ -230,7 +230,7 @@ def _said(records: Sequence[Record], found: int, images: int) -> list[str]:
         rest = counts["available"] + (counts["val"] if dataset["own_validation"] else 0)
         lines.append(
             f"note       only the {images:,} test images were looked at: what it was trained on, a model knows by "
-            f"heart. Runs with --folds 5 look at the other {rest:,}, too"
+            f"heart. Of images of your own, runs with --folds 5 look at the other {rest:,}, too"
         )
     if any(map(saw_test_images, records)):
         lines.append("note       its weights have seen images that were looked at: some errors are not found")

@@ -28,7 +28,7 @@ CHANGED = ("train/10", "train/31", "train/52", "test/4", "test/23")  # images th
 Show = Callable[..., str]
 
 
-def mislabelled() -> Dataset:
+def mislabelled(folder: Path) -> Dataset:
     """Images of three shades, some of which have the label of the next one."""
 
     def part(images: int, seed: int, name: str) -> Part:
@@ -38,18 +38,18 @@ def mislabelled() -> Dataset:
     def read(_: ReadOptions) -> RawSplits:
         return RawSplits(toy.CLASSES, part(180, 1, "train"), part(60, 2, "test"))
 
-    return replace(toy.dataset(180, 60), read=read)
+    return replace(toy.dataset(180, 60), read=read, own_folder=folder)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run, and of the two folds of another."""
-    out = tmp_path_factory.mktemp("runs")
+    out, dataset = tmp_path_factory.mktemp("runs"), mislabelled(tmp_path_factory.mktemp("images"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(common.BACKBONES, "tiny", toy.TINY)
         for more in ("", "--folds 2"):
             with pytest.raises(SystemExit) as ended:
-                common.main(mislabelled(), shlex.split(f"{LINE} --out {out} {more}"))
+                common.main(dataset, shlex.split(f"{LINE} --out {out} {more}"))
             assert ended.value.code == 0
     return out / "toy" / "tiny"
 

@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,9 @@ def test_a_run_keeps_the_temperature_of_its_best_epoch(
 
 
 def test_each_fold_has_its_own(command: Command, tmp_path: Path) -> None:
-    assert command(f"{LINE} --folds 2", toy.dataset(train=400, test=40)) == 0
+    (tmp_path / "images").mkdir()
+    own = replace(toy.dataset(train=400, test=40), own_folder=tmp_path / "images")
+    assert command(f"{LINE} --folds 2", own) == 0
     found = [json.loads(path.read_text())["calibration"] for path in tmp_path.glob("runs/*/*/*/record.json")]
     assert [each["images"] for each in found] == [22, 22]
     assert found[0]["temperature"] != found[1]["temperature"]
