@@ -39,6 +39,7 @@ from engine.records.printed import (
 )
 from engine.records.run_folder import Run
 from engine.training.autotune import fastest_plan, with_threads_of_now
+from engine.training.calibration import calibration
 from engine.training.check import check
 from engine.training.features import with_features
 from engine.training.findings import TuningRequest, promise_of
@@ -297,7 +298,9 @@ def train_and_test(setup: Setup, run: Run) -> None:
         recipe = replace(recipe, lr=lr)
     promise = promise_of(plan, model, setup.train, setup.tuning_request)
     state = fit(model, train, val, recipe, plan, run, promise)
+    # one more pass over val: a run that was interrupted at any point fits the same temperature
+    fitted = None if config.protocol == "paper" else calibration(predict(model, val, plan)[0], val.part.labels)
     logits, speed = predict(model, setup.train.for_evaluation("test", setup.data.splits.test), plan)
     if config.deterministic:
         run.change_plan(replace(Plan(**run.record["plan"]), not_deterministic=not_deterministic()))
-    run.finish(model, state, Outcome(setup.data.splits.test, logits, speed))
+    run.finish(model, state, Outcome(setup.data.splits.test, logits, speed, fitted))

@@ -16,7 +16,7 @@ from reporting import advice, cells, comparable, published, ranking, searches
 from reporting.advice import Advice
 from reporting.before_training import before_training
 from reporting.collect import Collected
-from reporting.comparable import DOMAINS, ComparableGroup, in_order
+from reporting.comparable import DOMAINS, ComparableGroup, Repeats, in_order
 from reporting.costs import ShownCells, averages, costs
 from reporting.entry import Budget, reported_costs, reported_metrics
 from reporting.fields import clean
@@ -26,6 +26,7 @@ from reporting.verify import verify
 from reporting.words import budget_words, capital
 
 SMALL = 250  # cells of a report that shows the learning curves of every budget
+MOST_LOGITS = 100_000_000  # of test parts, that are all read
 MOST_CONFUSIONS = 600_000  # pairs of classes in all confusion matrices together
 
 Advised = Callable[[ComparableGroup, Budget, Mapping[str, Any]], Advice]  # by the ranking over all datasets
@@ -41,6 +42,7 @@ def build(collected: Collected, runs: Path, thumbnails: bool = True) -> dict[str
         pictures=sum(cell.budget == group.budgets[0] for group in groups for cell in group.cells.values()),
         all_curves=number <= SMALL,
         confusions=MOST_CONFUSIONS // max(1, number),
+        all_seeds=sum(map(_logits, (cell for group in groups for cell in group.cells.values()))) <= MOST_LOGITS,
     )
     skipped = [*collected.skipped, *verified.skipped]
     no_curve: list[dict[str, str]] = []
@@ -77,6 +79,11 @@ def build(collected: Collected, runs: Path, thumbnails: bool = True) -> dict[str
         "failed": collected.failed,
         "before": before_training(collected.ranked, verified.entries),
     }
+
+
+def _logits(cell: Repeats) -> int:
+    """How many numbers the predictions of all its seeds are."""
+    return sum(run.version.test_images * len(run.version.classes) for run in cell.runs)
 
 
 def _group(

@@ -17,10 +17,11 @@ from engine.files import read_small
 from engine.records.schema import ERRORS, HISTORY, PREDICTIONS, Cost
 from reporting import outcomes, statistics
 from reporting.comparable import ComparableGroup, Repeats
+from reporting.coverage import coverage
 from reporting.entry import Entry, reported_costs, reported_metrics
 from reporting.fields import LARGEST_NUMBER, clean
 from reporting.files import MIB
-from reporting.mistakes import side_pixels, worst_errors
+from reporting.mistakes import pictures, read_mistakes, side_pixels
 from reporting.predictions import require_named
 from reporting.words import Shown, capital, metric_text, number_text, three_digits
 
@@ -43,6 +44,7 @@ class Limits:
     pictures: int  # how many there can be
     all_curves: bool  # of every budget, not of the first alone
     confusions: int  # wrong pairs of classes in each matrix
+    all_seeds: bool  # whether the predictions of all are read, not of the first alone
 
 
 def shown(
@@ -172,20 +174,32 @@ def _matrix(cell: Repeats, most: int) -> dict[str, Any]:
 def _files(
     cell: Repeats, budget: int, limits: Limits, skipped: list[dict[str, str]], no_curve: list[dict[str, str]]
 ) -> dict[str, Any]:
-    """Learning curves and the worst errors, from the runs' own files."""
+    """Learning curves, what rejecting would keep, and the mistakes worth a look, from the runs' own files."""
     curves: list[tuple[list[float], list[float]]] = []
-    errors = None
+    kept = errors = None
     if limits.all_curves or budget == 0:
         curves = [_history(entry, skipped, no_curve) for entry in cell.trainings[:MOST_CURVES]]
+    if budget == 0:
+        kept = coverage(cell.runs if limits.all_seeds else cell.runs[:1], skipped)
     if limits.thumbnails and budget == 0:
-        for entry in cell.trainings:
+        errors = _errors(cell, side_pixels(limits.pictures), skipped)
+    shown = {"curve": [top1 for top1, _ in curves], "loss": [loss for _, loss in curves]}
+    return shown | {"coverage": kept, "errors": errors}
+
+
+def _errors(cell: Repeats, side: int, skipped: list[dict[str, str]]) -> dict[str, Any] | None:
+    """The mistakes of the first seed that there are pictures of."""
+    for run in cell.runs:
+        read = []
+        for entry in run.trainings:
             try:
-                errors = worst_errors(entry, side_pixels(limits.pictures))
+                read.append(read_mistakes(entry))
             except ValueError as problem:
                 skipped.append({"path": f"{entry.run}/{ERRORS}", "reason": str(problem)})
-            if errors:
-                break
-    return {"curve": [top1 for top1, _ in curves], "loss": [loss for _, loss in curves], "errors": errors}
+        several = [each for each in read if each]
+        if any(len(each.rows) for each in several):
+            return pictures(several, side)
+    return None
 
 
 def _history(

@@ -145,6 +145,7 @@ class Entry:
     row: tuple[Any, ...] = ()  # of runs.csv
     fold: Fold | None = None
     folds: tuple[Entry, ...] = ()  # of which it was pooled, in their order
+    calibration: tuple[float, float] | None = None  # temperature, ECE of test at it; None: not fitted, or one a fold
 
     @property
     def trainings(self) -> tuple[Entry, ...]:
@@ -219,6 +220,9 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
         given=shared.setdefault(given, given),
         script=text(command[0]),
         row=row_of(record),
+        calibration=_maybe(
+            lambda said: (number(said["temperature"]), number(said["test_ece"])), record.get("calibration")
+        ),
     )
 
 

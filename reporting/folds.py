@@ -110,6 +110,7 @@ def _pooled(runs: Sequence[Entry]) -> Entry:
         files={},
         fold=None,
         folds=tuple(runs),
+        calibration=None,
     )
 
 

@@ -18,6 +18,8 @@ from reporting.entry import Entry
 from reporting.fields import clean
 from reporting.files import LARGEST_ARRAYS, MIB, arrays
 
+# probabilities that a prediction can be asked to have at least
+THRESHOLDS = (0.0, *(step / 20 for step in range(2, 20)), *(0.96, 0.97, 0.98, 0.99, 0.995, 0.999, 0.9999))
 MOST_KEPT = 20_000  # runs whose outcomes are kept for the next report of --serve
 MOST_ORDERS = 100  # of images by name, of which every dataset has one
 BYTES_OF_NAME = 4 * 4096  # a path, as NumPy keeps text
@@ -41,6 +43,7 @@ class Outcome:
     counts: npt.NDArray[np.int64]
     values: Mapping[str, float]  # by metric; empty where the record names the file's sha256
     sha256: str  # of the file
+    kept: npt.NDArray[np.int64]  # (2, thresholds), images that are as sure as each of THRESHOLDS, and the right of them
 
 
 def predictions_bytes(images: int, classes: int) -> int:
@@ -71,7 +74,8 @@ def outcome(entry: Entry) -> Outcome | None:
         return None
     images, classes = entry.version.test_images, len(entry.version.classes)
     named = entry.files.get(PREDICTIONS)
-    read = _outcome(path, (status.st_mtime_ns, status.st_size), images, classes, named is None)
+    temperature, _ = entry.calibration or (1.0, None)
+    read = _outcome(path, (status.st_mtime_ns, status.st_size), images, classes, named is None, temperature)
     if isinstance(read, str):
         raise ValueError(read)
     if named not in (None, read.sha256):
@@ -97,11 +101,14 @@ def one_after_another(outcomes: Sequence[Outcome]) -> Outcome:
         np.concatenate([of.counts for of in outcomes]),
         {},
         "",
+        np.sum([of.kept for of in outcomes], axis=0),
     )
 
 
 @lru_cache(MOST_KEPT)
-def _outcome(path: Path, mark: tuple[int, int], images: int, classes: int, metrics: bool) -> Outcome | str:
+def _outcome(
+    path: Path, mark: tuple[int, int], images: int, classes: int, metrics: bool, temperature: float
+) -> Outcome | str:
     """Return what the file says, with `metrics` these too, or why it can't be read.
 
     `mark`, its time and size, tells it from an earlier one of its name.
@@ -129,7 +136,15 @@ def _outcome(path: Path, mark: tuple[int, int], images: int, classes: int, metri
         counts.astype(np.int64),
         _values(predictions) if metrics else {},
         hashlib.sha256(content).hexdigest(),
+        _kept(predictions, temperature),
     )
+
+
+def _kept(predictions: Predictions, temperature: float) -> npt.NDArray[np.int64]:
+    probabilities = 1 / np.exp(predictions.below_highest / temperature).sum(axis=1)  # of the predicted class
+    least = np.searchsorted(THRESHOLDS, probabilities, "right") - 1  # the highest that it reaches
+    counts = [np.bincount(least[of], minlength=len(THRESHOLDS)) for of in (slice(None), predictions.correct)]
+    return np.cumsum(np.stack(counts)[:, ::-1], axis=1)[:, ::-1].astype(np.int64)
 
 
 def _values(predictions: Predictions) -> dict[str, float]:

@@ -14,6 +14,7 @@ from reporting.fields import LARGEST_NUMBER, LONGEST_LIST, shortened
 COUNTS = ("available", "train", "val", "test")
 PLAN = ("device", "device_name", "precision", "layout", "threads", "compiled", "graphed", "micro_batch")
 LIBRARIES = ("torch", "torchvision", "numpy")
+CALIBRATION = ("temperature", "test_nll", "test_ece")
 CODES = ("engine", "script", "backbone")
 
 
@@ -26,6 +27,7 @@ def columns() -> list[str]:
         *(f"asked_{name}" for name in FLAGS),
         *("chosen_epoch", "chosen_stage", "chosen_by_part", "chosen_by_top1"),
         *METRICS,
+        *(f"calibration_{name}" for name in CALIBRATION),
         *COSTS,
         *PLAN,
         *(f"{library}_version" for library in ("python", *LIBRARIES, "cuda")),
@@ -53,6 +55,7 @@ def row_of(record: Mapping[str, Any]) -> tuple[Any, ...]:
         *(record["config"].get(name, flag.default) for name, flag in FLAGS.items()),
         *(chosen.get(name) for name in ("epoch", "stage", "part", "top1")),
         *(test.get(name) for name in METRICS),
+        *((record.get("calibration") or {}).get(name) for name in CALIBRATION),
         *(costs.get(name) for name in COSTS),
         *(record["plan"].get(name) for name in PLAN),
         *(environment.get("python"), *(packages.get(name) for name in LIBRARIES), environment.get("cuda")),

@@ -29,13 +29,15 @@ SCRIPTS = (
     "before",
     "figures",
     "cell",
+    "coverage",
+    "mistakes",
     "provenance",
     "live",
     "page",
 )
 # of a cell; the page unpacks them when it looks at one cell
 CURVES = ("curve", "loss")
-DETAIL = ("runs", "recall", "errors", "confusion_rest")
+DETAIL = ("runs", "recall", "coverage", "errors", "confusion_rest")
 RANKING = ("backbones", "ranks", "mean", "caption")  # what the scripts use of one; markup.py has said the rest
 QUESTION = "Which backbone should be fine-tuned?"
 

@@ -21,13 +21,14 @@ from engine.heartbeat import search_mark
 from engine.models.backbone import Backbone
 from engine.models.weights import Weights
 from engine.paths import without_home
-from engine.training.metrics import Labels, Logits, Predictions, evaluate
+from engine.records.mistakes import rows_to_keep
+from engine.training.calibration import scaled
+from engine.training.metrics import METRICS, Logits, Predictions, evaluate
 from engine.training.plan import Plan
 from engine.training.recipe import Recipe
 from engine.training.state import State
 
-WORST = 12  # wrong predictions whose images are kept
-TILE = 64  # pixels: the longer side of such an image, at most
+TILE = 64  # pixels: the longer side of an image that is kept, at most
 
 
 def describe_data(
@@ -107,11 +108,12 @@ def describe_training(config: Config, recipe: Recipe, train: Batches, plan: Plan
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out of the test part, and how fast."""
+    """What came out of the test part, and how fast; what probabilities of it are calibrated by."""
 
     test: Part
     logits: Logits  # (N, classes), in the order of the part
     speed: Mapping[str, float]  # as Clock.stop() has it
+    calibration: Mapping[str, Any] | None = None  # as calibration() has it
 
 
 def results(
@@ -151,25 +153,25 @@ def results(
     return selection, evaluate(outcome.logits, outcome.test.labels), costs
 
 
-def worst_errors(test: Part, logits: Logits) -> dict[str, npt.NDArray[Any]] | None:
-    """The (at most WORST) wrong predictions with the highest probability, highest first; None where nothing is wrong.
+def calibrated(outcome: Outcome) -> dict[str, Any] | None:
+    """A finished run's `calibration`, with NLL and ECE of the test part at its temperature; None: none was fitted."""
+    if outcome.calibration is None:
+        return None
+    temperature = outcome.calibration["temperature"]
+    predictions = Predictions(scaled(outcome.logits, temperature), outcome.test.labels)
+    return {**outcome.calibration} | {f"test_{name}": METRICS[name].compute(predictions) for name in ("nll", "ece")}
 
-    `rows` are their places in the part, `tiles` their images, at most TILE pixels high and wide, uint8 (N, H, W, 3).
+
+def tiles_of_errors(outcome: Outcome) -> dict[str, npt.NDArray[Any]] | None:
+    """Wrong test images that are worth a look, as rows_to_keep() has them; None where nothing is wrong.
+
+    `rows` are their places in the part, `tiles` the images, at most TILE pixels high and wide, uint8 (N, H, W, 3).
     """
-    rows = worst_rows(logits, test.labels)
+    test = outcome.test
+    temperature = outcome.calibration["temperature"] if outcome.calibration else None
+    rows = rows_to_keep(outcome.logits, test.labels, temperature)
     if not len(rows):
         return None
     pixels = test.pixels(rows)
     height, width = (max(1, round(side * min(1.0, TILE / max(pixels.shape[1:3])))) for side in pixels.shape[1:3])
     return {"tiles": np.stack([resize(image, (height, width)) for image in pixels]), "rows": rows}
-
-
-def worst_rows(logits: Logits, labels: Labels) -> Labels:
-    """The rows of the (at most WORST) wrong predictions with the highest probability, highest first.
-
-    logits: (N, C). labels: (N,).
-    """
-    predictions = Predictions(logits, labels)
-    wrong = np.flatnonzero(~predictions.correct)
-    # by the odds, which tell probabilities apart that are all rounded to 1
-    return wrong[np.argsort(predictions.log_odds_against[wrong], kind="stable")[:WORST]]

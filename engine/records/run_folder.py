@@ -21,7 +21,7 @@ from engine.errors import RunError, UserError, reason_of
 from engine.files import DAMAGED_ARRAYS, atomic, digest, json_digest, set_aside, write_json, write_text
 from engine.paths import without_home
 from engine.records import checkpoint
-from engine.records.describe import Outcome, results, worst_errors
+from engine.records.describe import Outcome, calibrated, results, tiles_of_errors
 from engine.records.identity import is_other_seed, matches
 from engine.records.printed import result_line
 from engine.records.run_lock import LostLockError, RunLock
@@ -288,8 +288,9 @@ class Run:
         self._write(lambda: self._save_predictions(outcome))
         self._write(lambda: self._save_errors(outcome))
         self._write_split()  # what befell it since the beginning would have its digest in the record
-        selection, test, costs = results(self.record, state, self._as_written(outcome))
-        self.record |= {"selection": selection, "test": test}
+        outcome = self._as_written(outcome)
+        selection, test, costs = results(self.record, state, outcome)
+        self.record |= {"selection": selection, "test": test, "calibration": calibrated(outcome)}
         self.record["costs"] |= costs
         self.record |= {
             "status": "done",
@@ -349,7 +350,7 @@ class Run:
             np.savez_compressed(file, names=names, labels=outcome.test.labels, logits=outcome.logits)
 
     def _save_errors(self, outcome: Outcome) -> None:
-        errors = worst_errors(outcome.test, outcome.logits)
+        errors = tiles_of_errors(outcome)
         if errors is None:
             return self._remove(ERRORS)
         with atomic(self.folder / ERRORS) as file:

@@ -19,6 +19,7 @@ from engine.cli import run_command
 from engine.data.declaration import Protocol
 from engine.errors import reason_of
 from engine.files import is_sealed, read_json
+from engine.training.calibration import HIGHEST, LOWEST
 from engine.training.metrics import METRICS
 from engine.training.recipe import RECIPES, default_epochs
 
@@ -197,7 +198,7 @@ class Record(TypedDict, total=False):
     selection: dict[str, Any]
     test: dict[str, Any]
     files: dict[str, str]  # not in records from before it was added
-    calibration: dict[str, Any] | None  # likewise; null where no temperature could be fitted
+    calibration: dict[str, Any] | None  # likewise; null where no temperature was fitted
 
 
 # what every command may rely on
@@ -207,7 +208,7 @@ NEEDED_OF_DONE = ("test", "selection", "costs", "finished")
 
 KINDS: dict[str, type] = {  # of fields, where they are not null
     **dict.fromkeys(("dataset", "backbone", "config", "plan", "environment", "costs", "selection", "test"), dict),
-    "files": dict,
+    **dict.fromkeys(("files", "calibration"), dict),
     **dict.fromkeys(("resumed", "sweep"), list),
 }
 COUNTS = ("available", "train", "val", "test")  # of images
@@ -291,6 +292,11 @@ def _damage_within(record: Mapping[str, Any]) -> str:
         for name in known.keys() & found.keys():
             if not _is_number(found[name]) and not (found[name] is None and known[name].optional):
                 return f"{name} is {found[name]!r:.40}"
+    calibration = record.get("calibration")
+    if calibration is not None:
+        temperature = calibration.get("temperature")
+        if not _is_number(temperature) or not LOWEST <= temperature <= HIGHEST:
+            return f"the temperature is {temperature!r:.40}"
     return "lacks top1" if record["status"] == "done" and "top1" not in record["test"] else ""
 
 

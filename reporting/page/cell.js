@@ -1,4 +1,4 @@
-// One cell: its numbers, what it takes for what, how much of each class it finds, and its worst errors.
+// One cell: its numbers, what it takes for what, and how much of each class it finds.
 
 const LISTED = 20; // confusions in the list beside the matrix
 const MOST_DRAWN = 200; // classes of a matrix that can still be seen, and drawn at once
@@ -10,7 +10,7 @@ function renderCell() {
   const { group, dataset: d, backbone: b } = state;
   const cell = cellAt(d, b);
   const turn = (cellTurn += 1);
-  for (const part of ["cell-confusion", "cell-recall", "cell-errors"]) byId(part).hidden = !cell;
+  for (const part of ["cell-confusion", "cell-recall", "cell-coverage", "cell-errors"]) byId(part).hidden = !cell;
   if (!cell) {
     const where =
       group.datasets[d] && group.backbones[b]
@@ -41,7 +41,8 @@ function fillCell(cell, detail, classes) {
     `Confusion matrix${part}: the share of each true class (a row) that is taken for each class (a column), ${count(cell.seeds.length, "seed")} together.${restWords(detail.confusion_rest)}`;
   byId("cell-confusions").replaceChildren(confusionList(images, totals, classes, detail.confusion_rest?.pairs || 0));
   byId("cell-recall").replaceChildren(recallTable(detail.recall, totals, classes, cell.seeds.length));
-  byId("cell-errors").replaceChildren(...worstErrors(detail.errors, classes));
+  renderCoverage(detail.coverage);
+  byId("cell-errors").replaceChildren(...mistakes(detail.errors, classes));
 }
 
 /** The classes that the matrix shows: all, or of very many those that are in most confusions, in their order. */
@@ -258,42 +259,4 @@ function bar(share) {
   );
   made.querySelector(".bar-track > span").style.width = `${100 * share}%`;
   return made;
-}
-
-function worstErrors(errors, classes) {
-  if (!errors || !errors.tiles.length || !/^data:image\/(png|jpeg|webp);base64,[A-Za-z0-9+/=]+$/.test(errors.sprite))
-    return [];
-  const [wide, high] = errors.tile;
-  const columns = errors.tiles.length; // they stand in a row
-  const [side, factor] = [112, 112 / Math.max(wide, high)];
-  const grid = element(
-    "ol",
-    { class: "errors" },
-    errors.tiles.map((tile, index) => {
-      const picture = element("div", { class: "tile", role: "img", "aria-label": tile.name });
-      Object.assign(picture.style, {
-        width: `${wide * factor}px`,
-        height: `${Math.min(side, high * factor)}px`,
-        backgroundImage: `url("${errors.sprite}")`,
-        backgroundSize: `${columns * wide * factor}px ${high * factor}px`,
-        backgroundPosition: `-${index * wide * factor}px 0`,
-      });
-      return element(
-        "li",
-        { title: tile.name },
-        picture,
-        element("p", {}, element("b", {}, classes[tile.predicted]), ` ${(100 * tile.confidence).toFixed(0)} %`),
-        element("p", {}, `is ${classes[tile.true]}`),
-      );
-    }),
-  );
-  return [
-    element("h3", {}, "Worst errors"),
-    element(
-      "p",
-      { class: "note" },
-      `Test images that it got wrong with most confidence, seed ${errors.of}: what it said, how surely, and what it is.`,
-    ),
-    grid,
-  ];
 }

@@ -318,14 +318,14 @@ def test_honest_never_shows_test_to_fit(command: Command, monkeypatch: pytest.Mo
         return fit(model, train, val, *rest)
 
     def watched_predict(model: Any, batches: Any, *rest: Any) -> Any:
-        assert all(name.startswith("test/") for name in batches.part.names)
-        calls.append("test")
+        assert all(name.startswith("test/") == (batches.name == "test") for name in batches.part.names)
+        calls.append(batches.name)
         return predict(model, batches, *rest)
 
     monkeypatch.setattr("engine.run.fit", watched_fit)
     monkeypatch.setattr("engine.run.predict", watched_predict)
     assert command(QUICK, data) == 0
-    assert calls == ["fit", "test"]
+    assert calls == ["fit", "val", "test"]
 
 
 def test_test_labels_cannot_change_an_honest_run(command: Command, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from common import BACKBONES
 from datasets import DATASETS
 from reporting.build import build
 from reporting.collect import Collected
+from reporting.coverage import TABLE
 from reporting.entry import ALL_IMAGES, Budget, Entry, Provenance, Results, Setting, Version, reported_metrics
 
 DOMAINS = {
@@ -55,7 +56,7 @@ def report(
             for seed in range(min(5, seeds))
         ]
         losses = [[round(2 * (1 - value), 4) for value in curve] for curve in curves]
-        cell |= {"curve": curves, "loss": losses, "errors": sprite(draw, classes)}
+        cell |= {"curve": curves, "loss": losses, "errors": sprite(draw, classes), "coverage": coverage(top1, seeds)}
     return made | {
         "made": "2026-11-24T16:50:00+00:00",
         "commit": "44787f0",
@@ -150,5 +151,21 @@ def sprite(draw: random.Random, classes: int, tiles: int = 4, side: int = 16) ->
         {"true": tile % classes, "predicted": (tile + 1) % classes, "confidence": 0.98, "name": f"test/{tile}.png"}
         for tile in range(tiles)
     ]
+    suspects = [
+        {"at": at, "given": at or 0, "suggested": 1, "probabilities": [0.1, 0.8], "name": f"test/s{at}.png"}
+        for at in (0, 2, None)
+    ]
     text = base64.b64encode(buffer.getvalue()).decode()
-    return {"sprite": f"data:image/png;base64,{text}", "tile": [side, side], "of": 0, "tiles": errors}
+    picture = {"sprite": f"data:image/png;base64,{text}", "columns": tiles, "tile": [side, side], "of": 0}
+    return picture | {"tiles": errors, "suspects": suspects, "suspected": [7, 400]}
+
+
+def coverage(top1: float, seeds: int) -> dict[str, Any]:
+    """What rejecting keeps: the fewer, the more of them are right."""
+    rows = [[least, round(1 - least**3 / 2, 4), round(top1 + (1 - top1) * least**3 / 2, 4)] for least in TABLE]
+    table: list[list[float | None]] = [
+        [*row, round(row[2] - 0.02, 4), min(1.0, round(row[2] + 0.02, 4))] for row in rows[:-1]
+    ]
+    table.append([TABLE[-1], 0.0, None, None, None])
+    by = {"temperatures": [1.2 + seed / 10 for seed in range(seeds)], "ece": [0.051, 0.012]}
+    return {"seeds": [*range(seeds)], "curve": rows, "table": table, **by}

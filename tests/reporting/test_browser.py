@@ -263,8 +263,45 @@ def test_a_cell_in_detail(opens: Opens) -> None:
     page.locator(".errors li").nth(3).wait_for()
     assert "98 %" in page.locator(".errors li").first.inner_text()
     assert drawn(page, "confusion").locator(".heatmaplayer image").count() == 1
+    assert drawn(page, "coverage").locator(".scatterlayer .trace").count() == 2
     page.select_option("#cell-backbone", "0")
     page.locator("#cell-summary caption", has_text="resnet on EuroSAT").wait_for()
+
+
+def test_what_is_kept_and_labels_that_may_be_wrong(opens: Opens) -> None:
+    page = opens()
+    page.locator("#coverage-table").wait_for()
+    assert cells(page, "coverage-table") == ["any", "0.5", "0.7", "0.8", "0.9", "0.95", "0.99"]
+    kept = [float(text.split()[0]) for text in cells(page, "coverage-table", 1)]
+    assert kept == sorted(kept, reverse=True)
+    assert cells(page, "coverage-table", 2)[-1] == "\N{EN DASH}"
+    assert cells(page, "coverage-table", 2)[0].endswith("]")
+    caption = page.locator("#coverage-caption").inner_text()
+    assert "3 seeds together" in caption
+    assert "fitted on val (1.20 to 1.40); ECE of test by it 1.2 %, without 5.1 %" in caption
+    assert "The first 3 of 7 test images of 400" in page.locator("#cell-errors").inner_text()
+    suspects = page.locator(".errors").nth(1).locator("li")
+    assert suspects.count() == 3
+    tiles = suspects.locator(".tile")
+    assert tiles.evaluate_all("(tiles) => tiles.map((tile) => tile.style.backgroundImage !== '')") == [
+        True,
+        True,
+        False,
+    ]
+    assert "test/sNone.png" in suspects.nth(2).inner_text()  # without a picture, its name
+
+
+def test_runs_without_predictions_or_a_temperature(opens: Opens) -> None:
+    report = pages.report(names=("resnet",), domains={"natural": ["cifar10", "cifar100"]}, budgets=(ALL_IMAGES,))
+    first, second = report["groups"][0]["cells"]
+    first["coverage"] |= {"temperatures": [], "ece": None}
+    second |= {"coverage": None, "errors": None}
+    page = opens(render(report))
+    page.locator("#coverage-caption", has_text="no temperature was fitted").wait_for()
+    page.select_option("#cell-dataset", "1")
+    page.locator("#cell-summary caption", has_text="CIFAR-100").wait_for()
+    assert not page.locator("#cell-coverage").is_visible()
+    assert page.locator("#cell-errors").inner_text() == ""
 
 
 def test_a_matrix_of_which_only_the_largest_confusions_are_kept(opens: Opens) -> None:
@@ -559,7 +596,7 @@ def test_text_of_records_is_never_markup(opens: Opens) -> None:
             budget["advice"] |= HOSTILE_ADVICE
         for cell in group["cells"]:
             cell["runs"] = [HOSTILE] * len(cell["runs"])
-            for tile in cell["errors"]["tiles"]:
+            for tile in (*cell["errors"]["tiles"], *cell["errors"]["suspects"]):
                 tile["name"] = HOSTILE
         provenance = group["provenances"][0]
         provenance |= dict.fromkeys(("recipe", "weights", "weights_sha256", "hardware", "dataset_version"), HOSTILE)

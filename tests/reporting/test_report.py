@@ -25,7 +25,7 @@ from reporting import cells
 from reporting.build import build
 from reporting.collect import collect
 from reporting.comparable import divide
-from reporting.mistakes import worst_errors
+from reporting.mistakes import read_mistakes
 from reporting.predictions import _outcome
 from tests.reporting import synthetic
 
@@ -251,9 +251,9 @@ def test_no_flipped_bit_ends_a_report(tmp_path: Path, name: str) -> None:
     refused = 0
     for number, place in enumerate(range(0, len(whole), len(whole) // 400)):
         (folder / name).write_bytes(whole[:place] + bytes([whole[place] ^ 1 << number % 8]) + whole[place + 1 :])
-        found = _outcome(folder / "predictions.npz", (number, 0), 420, 21, True)
+        found = _outcome(folder / "predictions.npz", (number, 0), 420, 21, True, 1.0)
         try:
-            worst_errors(entry, 48)
+            read_mistakes(entry)
         except ValueError:
             refused += 1
         else:

@@ -10,7 +10,8 @@ import pytest
 
 from common import Dataset, RawSplits, ReadOptions
 from engine.data.part import Part
-from engine.records.describe import TILE, WORST, Outcome, results, worst_errors, worst_rows
+from engine.records.describe import TILE, Outcome, results, tiles_of_errors
+from engine.records.mistakes import WORST, worst_rows
 from engine.training.state import State
 from tests import toy
 from tests.conftest import Command, only_run
@@ -101,7 +102,7 @@ def test_their_images_are_small(sides: tuple[int, int], tiles: tuple[int, int]) 
     labels = np.array([0, 0, 1])
     pixels = np.arange(3, dtype=np.uint8).repeat(sides[0] * sides[1] * 3).reshape(3, *sides, 3) * 100
     part = Part(pixels, labels, ["a", "b", "c"])
-    found = worst_errors(part, np.array([[1, 0], [0, 1], [9, 0]], np.float32))
+    found = tiles_of_errors(Outcome(part, np.array([[1, 0], [0, 1], [9, 0]], np.float32), SPEED))
     assert found is not None
     assert found["rows"].tolist() == [2, 1]
     assert found["tiles"].shape == (2, *tiles, 3)
@@ -111,7 +112,7 @@ def test_their_images_are_small(sides: tuple[int, int], tiles: tuple[int, int]) 
 
 def test_where_nothing_is_wrong_there_is_nothing_to_show() -> None:
     part = toy.part(6, 1, "test")
-    assert worst_errors(part, np.eye(3, dtype=np.float32)[part.labels]) is None
+    assert tiles_of_errors(Outcome(part, np.eye(3, dtype=np.float32)[part.labels], SPEED)) is None
 
 
 def test_what_is_known_before_the_run_begins(command: Command, tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def outcome(out: Path) -> dict[str, Any]:
         "id": record["run"],
         "selection": record["selection"],
         "test": record["test"],
+        "calibration": record["calibration"],
         "history": history,
         "weights": {name: value.numpy().tobytes() for name, value in weights.items()},
         "predictions": arrays,

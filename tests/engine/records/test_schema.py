@@ -252,6 +252,8 @@ def in_depth(record: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
         "resumed",
         "test.top1",
         "costs.test_images_per_second",
+        "calibration",
+        "calibration.temperature",
     ],
 )
 def test_what_grid_and_script_count_on_is_looked_at_in_depth(new: dict[str, Any], place: str, value: Any) -> None:
@@ -260,10 +262,11 @@ def test_what_grid_and_script_count_on_is_looked_at_in_depth(new: dict[str, Any]
         ("dataset.counts.val", 5),
         ("test.top1", 5),
         ("costs.test_images_per_second", 5),
+        ("calibration.temperature", 5),
         ("resumed", []),
     ]
     fine |= place == "environment.code" and value == []
-    harmed = in_depth(new, place, value)
+    harmed = in_depth({**new, "calibration": {"temperature": 1.5}}, place, value)
     if fine:
         assert as_record(harmed) == harmed
     else:
