@@ -31,7 +31,6 @@ from torchvision.transforms.functional import gaussian_blur
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import real_networks
 from common import ReadOptions, load
 from engine.cli import Help, whole
 from engine.console import say, table
@@ -56,16 +55,20 @@ def trained_cell(cell: str, epochs: int, out: Path) -> Trained:
     data, name, side = cell.split(":")
     folder = out / "explain" / cell.replace(":", "_")
     command = f"benchmarks/real_networks.py --data {data} -model {name} -bs 32 --size {side} --epochs {epochs}"
-    environment = os.environ | {"PYTHONPATH": str(PROJECT), "REAL": str(real_networks.REAL.absolute())}
+    surroundings = os.environ | {"PYTHONPATH": str(PROJECT)}
+    if "REAL" in os.environ:
+        surroundings["REAL"] = str(Path(os.environ["REAL"]).absolute())
     done = subprocess.run(  # noqa: S603 (the benchmark's own command)
         [sys.executable, *command.split(), "--out", str(folder.absolute())],
         cwd=PROJECT,
-        env=environment,
+        env=surroundings,
         capture_output=True,
         text=True,
     )
     if done.returncode:
         sys.exit(f"{command} failed:\n{done.stderr}")
+    import benchmarks.real_networks  # noqa: F401 (it adds its backbones to the factory)
+
     (record,) = folder.rglob("record.json")
     return load(record.parent)
 
@@ -88,7 +91,9 @@ def heat_of(method: Method, model: nn.Module, image: torch.Tensor, label: int) -
 
 def chosen_images(trained: Trained, model: nn.Module, data: str, most: int) -> tuple[list[torch.Tensor], list[int]]:
     """Inputs (1, 3, H, W) and classes of test images that the model classifies correctly, in a random order."""
-    test = real_networks.DATASETS[data].read(ReadOptions(Path())).test
+    from benchmarks.real_networks import DATASETS
+
+    test = DATASETS[data].read(ReadOptions(Path())).test
     assert test is not None
     images: list[torch.Tensor] = []
     labels: list[int] = []

@@ -108,14 +108,14 @@ def settle(model: nn.Module, preprocessing: Preprocessing) -> None:
         model(preprocessing.to_input(torch.from_numpy(draw(BATCH_SIZE, preprocessing.size[0], 500 + batch).images)))
 
 
-def play(name: str, side: int, images: int, steps: int = MOST_STEPS) -> dict[str, Any]:
+def play(name: str, side: int, images: int) -> dict[str, Any]:
     """Train a backbone and count how often the hottest pixel lies in the square, of images it classifies correctly."""
     start = time.perf_counter()
     torch.manual_seed(0)
     backbone = BACKBONES[name]
     preprocessing = Preprocessing((side, side), (side, side), (HALF,) * 3, (HALF,) * 3)
     model = build_model(name, len(COLOURS), "none")
-    taken = learn(model, preprocessing, FASTER * backbone.lr, steps)
+    taken = learn(model, preprocessing, FASTER * backbone.lr, MOST_STEPS)
     # of a run it needs no more than how its images are made
     explainer = Explainer(Trained(Path(name), {}, {}, backbone, preprocessing), model, "cpu")
     task = draw(images, side, 0)

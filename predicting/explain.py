@@ -27,6 +27,7 @@ from engine.inference.checkpoint import Trained
 
 GRAD_CAM, OCCLUSION = "Grad-CAM", "occlusion"
 FEWEST_PLACES = 4  # along a side of the feature map that Grad-CAM is of: coarser ones fare worse than occlusion
+SAME = 1e-3  # of how far two images' logits are apart: what another order of summation may change
 WINDOWS = 7  # along a side, each a quarter of it wide: neighbours overlap by half
 WINDOWS_AT_ONCE = 7
 SMALLEST = 8  # pixels: a window is to be wider than one
@@ -144,24 +145,23 @@ def find_pooled_map(model: nn.Module, size: tuple[int, int], fewest: int = FEWES
     """The last feature map of `model` (on the processor, evaluated), where Grad-CAM on it is sound and fine enough.
 
     Sound means: all that the logits take from an image passes through it, and where in it is of no account. It is
-    tried: the logits are to stay when the network looks at other images, and is given the map of these with its places
-    shuffled. None: there is no such map, or it has fewer than `fewest` places along a side.
+    tried: the logits are to stay when the network looks at another image, and is given the map of this one with its
+    places shuffled. None: there is no such map, or it has fewer than `fewest` places along a side.
     """
     random = torch.Generator().manual_seed(0)
     noise = torch.randn(1, 3, *size, generator=random)
-    images = torch.cat((noise, functional.interpolate(noise[..., :4, :4], size, mode="bilinear")))
+    smooth = functional.interpolate(noise[..., :4, :4], size, mode="bilinear", align_corners=False)
     with torch.no_grad():
         with Watch() as watch:
-            logits = model(images)
+            logits = model(noise)
         features = watch.last
         if features.ndim != 4:
             return None
-        apart = (logits[0] - logits[1]).abs().max()
+        apart = (model(smooth) - logits).abs().max()
         for places in ((2, 3), (1, 2)):
-            put = partial(_instead, shuffled(features, places, random))
-            with Watch(watch.index, put):
-                off = (model(images.flip(0)) - logits).abs().max()
-            if apart > 0 and off <= apart / 100:
+            with Watch(watch.index, partial(_instead, shuffled(features, places, random))):
+                off = (model(smooth) - logits).abs().max()
+            if apart > 0 and off <= SAME * apart:
                 enough = min(features.shape[side] for side in places) >= fewest
                 return PooledMap(watch.index, places) if enough else None
     return None
@@ -176,8 +176,9 @@ def shuffled(features: torch.Tensor, places: tuple[int, int], random: torch.Gene
     return mixed
 
 
-def _instead(put: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-    return put
+def _instead(put: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    """The former; the latter where it is of another kind, so that a network that computes now this, now that fails."""
+    return put if put.shape == found.shape else found
 
 
 class Watch(TorchFunctionMode):
