@@ -138,7 +138,10 @@ def areas(methods: Mapping[str, Method], model: nn.Module, images: list[torch.Te
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         side = image.shape[-1]
         # the mean of the images that the weights were trained on, which normalisation makes 0
-        fills = {"mean": torch.zeros_like(image), "blur": gaussian_blur(image, [side // 4 * 2 + 1], [side / 10])}
+        fills = {
+            "mean": torch.zeros_like(image),
+            "blur": gaussian_blur(image, [side // 4 * 2 + 1] * 2, [side / 10] * 2),
+        }
         orders = {"centre": [centre]}
         orders["random"] = [torch.rand(BLOCKS, BLOCKS, generator=random) for _ in range(RANDOM_DRAWS)]
         for name, own in heats.items():
