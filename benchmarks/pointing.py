@@ -34,6 +34,7 @@ from engine.environment import environment
 from engine.files import write_json
 from engine.inference.checkpoint import Trained
 from engine.inference.preprocessing import Preprocessing
+from engine.training.plan import choose_plan
 from predicting.explain import Explainer, Heat
 
 COLOURS = ((200, 60, 60), (60, 180, 60), (60, 60, 200))
@@ -79,12 +80,14 @@ def draw(count: int, side: int, seed: int) -> Task:
 def learn(model: nn.Module, preprocessing: Preprocessing, lr: float, steps: int) -> int:
     """Train until it has learned the task, at most so many steps; how many it took."""
     side = preprocessing.size[0]
+    autocast = choose_plan("cpu", "auto").autocast
     optimizer = torch.optim.AdamW(model.parameters(), lr)
     correct = 0
     model.train()
     for step in range(steps):
         task = draw(BATCH_SIZE, side, 1000 + step)
-        logits = model(preprocessing.to_input(torch.from_numpy(task.images)))
+        with autocast():
+            logits = model(preprocessing.to_input(torch.from_numpy(task.images))).float()
         labels = torch.from_numpy(task.labels)
         correct = correct + 1 if bool((logits.argmax(1) == labels).all()) else 0
         if correct == LEARNED:
@@ -114,7 +117,7 @@ def play(name: str, side: int, images: int) -> dict[str, Any]:
     torch.manual_seed(0)
     backbone = BACKBONES[name]
     preprocessing = Preprocessing((side, side), (side, side), (HALF,) * 3, (HALF,) * 3)
-    model = build_model(name, len(COLOURS), "none")
+    model = build_model(name, len(COLOURS), "none").to(memory_format=torch.channels_last)
     taken = learn(model, preprocessing, FASTER * backbone.lr, MOST_STEPS)
     # of a run it needs no more than how its images are made
     explainer = Explainer(Trained(Path(name), {}, {}, backbone, preprocessing), model, "cpu")
