@@ -58,7 +58,7 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-SCRIPTS = ("accuracy", "augment", "busy", "cache", "recipes", "speed")
+SCRIPTS = ("accuracy", "augment", "busy", "cache", "explain", "pointing", "recipes", "speed")
 
 
 def test_each_is_a_script() -> None:
