@@ -19,7 +19,7 @@ from engine.errors import UserError, disk_errors_explained, one_line
 from engine.files import atomic
 from predicting.answers import Answer
 
-FORMS = ("text", "csv", "json", "jsonl")
+SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "text"}
 ROOM = "Make room, or let --out name a file elsewhere."
 
 Write = Callable[[str], None]
@@ -27,7 +27,7 @@ Write = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Form:
-    """How answers are written: as one of FORMS."""
+    """How answers are written: as text, csv, json or jsonl."""
 
     name: str
     top: int  # classes an image
@@ -97,8 +97,7 @@ def form_of(asked: str | None, out: Path | None) -> str:
     """The form that is asked for, or that the suffix of `out` says. UserError: it says none."""
     if asked or out is None:
         return asked or "text"
-    named = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "text"}
-    form = named.get(out.suffix.lower())
+    form = SUFFIXES.get(out.suffix.lower())
     if form is None:
         raise UserError(f"--out {out}: its name does not say in which form. Add --csv, --json or --jsonl.")
     return form
@@ -110,6 +109,8 @@ def check_file(out: Path) -> None:
         raise UserError(f"--out {out} is a folder. Expected the name of a file, such as {out / 'predictions.csv'}.")
     if out.exists() and not out.is_file():
         raise UserError(f"--out {out} is no regular file. Expected the name of a file; without --out, stdout has it.")
+    if out.exists() and out.suffix.lower() not in SUFFIXES:
+        raise UserError(f"--out {out}: {out} is there, and no file of answers by its name. Choose another name.")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}. Make it first: mkdir -p {out.parent}")
 
