@@ -15,6 +15,7 @@ failed, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,13 @@ def parser() -> Parser:
         forms.add_argument(f"--{name}", action="store_const", const=name, dest="form", help=f"write the answers {what}")
     add("--out", type=folder, metavar="FILE", help="where they go (default: stdout); its suffix can say in which form")
     add("-bs", "--batch-size", type=whole(1), metavar="N", help="images at a time (default: as the run was evaluated)")
+    add(
+        "--form",
+        dest="computed",
+        choices=("fastest", "run"),
+        default="fastest",
+        help="how it is computed: fastest (default), or exactly as the run evaluated its test images",
+    )
     add("--raw", action="store_true", help="probabilities as they come, not calibrated by the run's temperature")
     add("--reject", type=probability, metavar="P", help="mark predictions whose probability is below P")
     add("--labels", type=folder, metavar="FILE.csv", help="the labels of the images, as folder.py takes them")
@@ -66,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser().parse_args(sys.argv[1:] if arguments is None else list(arguments))
         if options.suspects:
             return suspects(options)
-        inputs = Inputs(options.images, sys.stdin.buffer)
+        inputs = Inputs(options.images, sys.stdin.buffer if sys.stdin else io.BytesIO())
         check(options, inputs)
         with importing():  # PyTorch: not before the command line is known to be right
             from predicting.command import run

@@ -13,7 +13,7 @@ from engine.data.batches import EVALUATED
 from engine.errors import UserError, counted
 from engine.inference.checkpoint import Trained
 from predicting.decoding import Stream
-from predicting.forms import plan_of
+from predicting.forms import form_for
 from predicting.inputs import Inputs
 from predicting.members import Chosen, choose
 from predicting.network import Network
@@ -66,7 +66,7 @@ def _work(options: argparse.Namespace, chosen: Chosen, inputs: Inputs) -> Work:
     if options.explain and len(chosen.members) > 1:
         raise UserError(f"--explain is for one checkpoint, and {options.run} is {len(chosen.members)}. Name one.")
     truth = _truth(options, chosen.classes, inputs)
-    networks = [_network(each, options) for each in chosen.members]
+    networks = [_network(each, options, inputs) for each in chosen.members]
     return Work(
         networks,
         [(None if options.raw else each.temperature) or 1.0 for each in chosen.members],
@@ -83,9 +83,9 @@ def _truth(options: argparse.Namespace, classes: Sequence[str], inputs: Inputs) 
     return Truth(classes, Folders(classes)) if inputs.folders else None
 
 
-def _network(trained: Trained, options: argparse.Namespace) -> Network:
-    batch_size = options.batch_size or EVALUATED * trained.record["batch_size"]
-    return Network.of(trained, plan_of(trained, options.device), batch_size)
+def _network(trained: Trained, options: argparse.Namespace, inputs: Inputs) -> Network:
+    form = form_for(trained, options.device, options.computed, inputs.first())
+    return Network.of(trained, form, options.batch_size or EVALUATED * trained.record["batch_size"])
 
 
 def _overlays(options: argparse.Namespace, network: Network) -> Overlays | None:

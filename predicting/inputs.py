@@ -12,9 +12,10 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import filter as matching
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -82,6 +83,12 @@ class Inputs:
         """Each image in the order of the words. UserError: nothing comes from stdin."""
         for word in self.words:
             yield from self._of(word)
+
+    def first(self) -> Iterator[Found | None]:
+        """As many as there are, for whoever wants to know whether there are many; of stdin it is not known: endless."""
+        aside = replace(self, passed_over=Counter())
+        for word in self.words:
+            yield from repeat(None) if word == STDIN else aside._of(word)
 
     @property
     def folders(self) -> bool:

@@ -13,6 +13,8 @@ from engine.errors import out_of_memory
 from engine.inference.checkpoint import Trained
 from engine.training.loop import filled, pads
 from engine.training.plan import Plan
+from predicting.folding import fold
+from predicting.forms import Form
 
 
 @dataclass
@@ -26,12 +28,14 @@ class Network:
     began: bool = False  # whether it had a batch: a card's later ones are filled to one size
 
     @classmethod
-    def of(cls, trained: Trained, plan: Plan, batch_size: int) -> Network:
-        """The model as `plan` says, on its device. UserError: the weights do not fit."""
-        prepare(plan.device, bool(trained.record["config"].get("deterministic")))
+    def of(cls, trained: Trained, form: Form, batch_size: int) -> Network:
+        """The model in that form, on its device. UserError: the weights do not fit."""
+        prepare(form.plan.device, bool(trained.record["config"].get("deterministic")))
         model = trained.model()
-        plan.place(model)
-        return cls(trained, model, plan, batch_size)
+        if form.folded:
+            fold(model, trained.preprocessing.size)
+        form.plan.place(model)
+        return cls(trained, model, form.plan, batch_size)
 
     @torch.inference_mode()
     def logits(self, stored: torch.Tensor) -> torch.Tensor:

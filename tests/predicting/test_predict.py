@@ -13,7 +13,7 @@ from common import load
 from engine.data.batches import EVALUATED
 from engine.records.schema import read_record
 from predicting.decoding import Stream
-from predicting.forms import plan_of
+from predicting.forms import form_for
 from predicting.inputs import Inputs
 from predicting.network import Network
 from predicting.work import predicted
@@ -27,7 +27,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def test_logits_are_those_of_the_run_bit_for_bit(run: Path) -> None:
     trained = load(run)
-    network = Network.of(trained, plan_of(trained, "cpu"), EVALUATED * trained.record["batch_size"])
+    network = Network.of(trained, form_for(trained, "cpu", "run", []), EVALUATED * trained.record["batch_size"])
     stream = Stream(trained.preprocessing.stored_size, network.batch_size)
     answers = [*predicted([network], stream, Inputs(["pets/test"], None))]  # type: ignore[arg-type]
     kept = np.load(run / "predictions.npz")
