@@ -49,6 +49,7 @@ def parser() -> Parser:
     )
     add("--raw", action="store_true", help="probabilities as they come, not calibrated by the run's temperature")
     add("--reject", type=probability, metavar="P", help="mark predictions whose probability is below P")
+    add("--tta", choices=("flip",), help="the mean over each image and its mirror image, in twice the time")
     add("--labels", type=folder, metavar="FILE.csv", help="the labels of the images, as folder.py takes them")
     add("--explain", type=folder, metavar="DIR", help="write images there that show what each prediction rests on")
     add("--suspects", action="store_true", help="show the images of the run's own data whose labels may be wrong")

@@ -74,6 +74,7 @@ def _work(options: argparse.Namespace, chosen: Chosen, inputs: Inputs) -> Work:
         options.reject,
         truth,
         _overlays(options, networks[0]),
+        options.tta == "flip",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from engine.heartbeat import alive
 from engine.training.metrics import METRICS, evaluate
 from predicting.answers import Answer, Probabilities, likeliest, probabilities
 from predicting.decoding import Batch, Stream
-from predicting.inputs import Inputs
+from predicting.inputs import Found, Inputs
 from predicting.network import Network, on_device
 from predicting.outputs import Form, Write
 from predicting.overlays import Overlays
@@ -33,7 +33,7 @@ class Predicted(NamedTuple):
     """A batch with what the models say of its readable images."""
 
     batch: Batch
-    logits: list[npt.NDArray[np.float32]]  # (N, C) of each network
+    logits: list[npt.NDArray[np.float32]]  # (N, C) of each network; of their mirror images after that
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Work:
     reject: float | None  # the probability below which a prediction is rejected
     truth: Truth | None
     overlays: Overlays | None
+    flip: bool = False  # whether mirror images are asked, too
 
 
 @dataclass
@@ -71,14 +72,17 @@ class Tally:
         return evaluate(logits, labels) | of_kept
 
 
-def predicted(networks: Sequence[Network], stream: Stream, inputs: Inputs) -> Iterator[Predicted]:
+def predicted(
+    networks: Sequence[Network], stream: Stream, inputs: Iterable[Found], flip: bool = False
+) -> Iterator[Predicted]:
     """Each batch with its logits; a device is at work on one while the next is gathered."""
     waiting: tuple[Batch, list[torch.Tensor]] | None = None
     for batch in stream.batches(iter(inputs)):
         begun: list[torch.Tensor] = []
         if len(batch.pixels):
             stored = on_device(batch.pixels, networks[0].plan.device)
-            begun = [network.logits(stored) for network in networks]
+            turned = [stored, stored.flip(2)] if flip else [stored]
+            begun = [network.logits(images) for images in turned for network in networks]
         if waiting:
             yield _finished(*waiting)
         waiting = batch, begun
@@ -97,7 +101,7 @@ def answer_all(work: Work, stream: Stream, inputs: Inputs, write: Write) -> Tall
         desc="predicting", total=inputs.number, unit=" images", leave=False, file=sys.stderr, disable=not _shows_bar()
     )
     with bar:
-        for each in predicted(work.networks, stream, inputs):
+        for each in predicted(work.networks, stream, inputs, work.flip):
             answers = _answers(work, each, tally)
             write(work.form.rows(answers, first=tally.images == 0))
             for answer in answers:
@@ -117,7 +121,8 @@ def _shows_bar() -> bool:
 def _answers(work: Work, of: Predicted, tally: Tally) -> list[Answer]:
     """The answers of a batch, in its order, which `tally` takes in."""
     classes = work.networks[0].trained.classes
-    chances = probabilities(of.logits, work.temperatures) if of.logits else np.empty((0, len(classes)))
+    temperatures = [*work.temperatures, *work.temperatures][: len(of.logits)]
+    chances = probabilities(of.logits, temperatures) if of.logits else np.empty((0, len(classes)))
     order, highest = likeliest(chances, work.form.top)
     answers = []
     row = -1
