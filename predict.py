@@ -1,11 +1,11 @@
 """Classify new images with what a run has trained.
 
-    python predict.py runs/DATASET/BACKBONE/RUN IMAGE         an image, or several; a folder; a pattern in quotes
-    find /photos -name '*.jpg' | python predict.py RUN -      paths on stdin, one a line
-    python predict.py RUN DIR --csv --out answers.csv         CSV, or --json, --jsonl; a row an image
+    python predict.py RUN IMAGE            an image, or several; a folder; a pattern in quotes
+    python predict.py RUN DIR --csv        a row an image; also --json, --jsonl, --out FILE
+    find DIR | python predict.py RUN -     paths on stdin, one a line
 
-RUN is a run's folder or its checkpoint.pt; several with commas between them, or a folder that holds the runs of one
-backbone (its seeds or folds), are an ensemble, whose probabilities are averaged. Images are decoded, resized and
+RUN is a run's folder (runs/DATASET/BACKBONE/RUN) or its checkpoint.pt; several with commas between them, or a folder
+that holds the runs of one backbone (its seeds or folds), are an ensemble, whose probabilities are averaged. Images are decoded, resized and
 normalised as the run's own were. Where labels are known, by class folders or --labels, the metrics are printed, too.
 
 Exit codes: 0 done, 2 something to mend in the command, 3 an image could not be read (the others are answered) or it
@@ -72,7 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says. Returns the exit code."""
 
     def command() -> int:
-        options = parser().parse_args(sys.argv[1:] if arguments is None else list(arguments))
+        options, more = parser().parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
+        options.images += [
+            word for word in more if word != "--"
+        ]  # those behind flags: of flags that do not exist none is left
         if options.suspects:
             return suspects(options)
         inputs = Inputs(options.images, sys.stdin.buffer if sys.stdin else io.BytesIO())

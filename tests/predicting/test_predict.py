@@ -257,3 +257,9 @@ def test_an_empty_stdin_and_one_that_is_closed(ask: Ask, run: Path, monkeypatch:
     assert "nothing came from stdin" in ask(f"{run} -").problems
     monkeypatch.setattr(sys, "stdin", None)
     assert predict.main([str(run), "pets/test/cat/15.png", "--device", "cpu"]) == 0
+
+
+def test_images_may_stand_before_and_behind_flags(ask: Ask, run: Path) -> None:
+    names = [f"pets/test/cat/{number}.png" for number in range(14, 18)]
+    said = ask(f"{run} --jsonl {names[0]} --top 1 {names[1]} {names[2]} --raw -- {names[3]}")
+    assert [row["path"] for row in entries(said)] == names
