@@ -29,13 +29,13 @@ from engine.models.weights import Weights, build, find_weights
 from engine.records.describe import Outcome, describe_data, describe_model, describe_training
 from engine.records.identity import asked_beyond_result
 from engine.records.printed import (
-    RECORD_LINE,
     fold_words,
     head_lines,
     other_code_lines,
     pooled_line,
     result_line,
     strange_lines,
+    where_lines,
 )
 from engine.records.run_folder import Run
 from engine.training.autotune import fastest_plan, with_threads_of_now
@@ -134,7 +134,7 @@ def one_run(dataset: Dataset, config: Config, backbone: Backbone) -> dict[str, A
     other_code = other_code_lines(run.record, code_of(dataset.read, backbone.source, backbone.arguments))
     if run.done and not config.check:
         strange = strange_lines(run.folder, run.strange_files)
-        say(f"{RECORD_LINE}{run.folder}", *strange, *other_code, result_line(run.record), go_on=True)
+        say(*where_lines(run.folder), *strange, *other_code, result_line(run.record), go_on=True)
         return {**run.record, "folder": str(run.folder)}
     if run.interrupted:
         plan = keep_plan(run.record["plan"], config.precision)
@@ -150,7 +150,7 @@ def one_run(dataset: Dataset, config: Config, backbone: Backbone) -> dict[str, A
         listing = data.splits.listing(config.protocol, config.seed)
         with run.writing(description, listing, seen_after(trainee.weights, data.splits)):
             train_and_test(setup, run)
-        say(f"{RECORD_LINE}{run.folder}", result_line(run.record), go_on=True)
+        say(*where_lines(run.folder), result_line(run.record), go_on=True)
     return {**run.record, "folder": str(run.folder)}
 
 

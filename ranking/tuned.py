@@ -8,7 +8,7 @@ from engine import INTERRUPTED
 from engine.console import say, wrapped
 from engine.errors import disk_errors_explained
 from engine.files import json_digest
-from engine.records.printed import RECORD_LINE, result_line
+from engine.records.printed import result_line, where_lines
 from grids.cells import Cell
 from grids.ledger import standing_now
 from ranking.answer import Answer, digest_of
@@ -72,5 +72,5 @@ def tuned(answer: Answer, budget: Budget | None, train: bool) -> tuple[int, dict
     if done.status != "done" or not done.record:
         return INTERRUPTED, content
     folder = folder_of(request.cell(found.recommendation, request.full, ""), done.record)
-    say(f"{RECORD_LINE}{folder}", result_line(done.record), go_on=True)
+    say(*where_lines(folder), result_line(done.record), go_on=True)
     return 0, {**content, "record": str(folder)}

@@ -21,6 +21,7 @@ from PIL import Image
 import common
 import datasets
 import grid
+import predict
 import rank
 import report
 import split
@@ -128,6 +129,40 @@ def run_rank(arguments: list[str]) -> int:
     return rank.main([*arguments, "--size", "32", "--device", "cpu", "--plan", "off", "--epochs", "2", *few])
 
 
+def a_run() -> Path:
+    """What was trained on photos/."""
+    runs = Path("runs/folder-photos/convnext")
+    if not runs.exists():
+        assert run_script("folder.py", ["photos", "-model", "convnext"]) == 0
+    return next(runs.glob("*"))
+
+
+def run_predict(arguments: list[str]) -> int:
+    """The exit code of predict.py, of a run on photos/ and images in there."""
+    named = {"RUN": str(a_run()), "IMAGE": "photos/cat/1.png", "holiday/": "photos"}
+    return predict.main([*(named.get(argument, argument) for argument in arguments), "--device", "cpu"])
+
+
+def python_blocks(page: str) -> list[str]:
+    """The Python on a page that opens a checkpoint."""
+    blocks: list[str] = re.findall(r"^```python\n(.*?)^```", (PROJECT / page).read_text("utf-8"), re.M | re.S)
+    return [block for block in blocks if "load(" in block]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/predict.md"])
+@pytest.mark.usefixtures("place")
+def test_a_checkpoint_is_used_as_the_page_says(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = python_blocks(page)
+    run = a_run()
+    capsys.readouterr()
+    names: dict[str, object] = {}
+    exec(block.replace('"RUN"', repr(str(run))).replace("IMAGE", "photos/cat/1.png"), names)
+    logits = names["logits"]
+    assert isinstance(logits, torch.Tensor)
+    assert logits.shape == (1, 2)
+    assert ("%" in capsys.readouterr().out) == (page != "README.md")
+
+
 @pytest.mark.parametrize("command", commands())
 @pytest.mark.usefixtures("place")
 def test_the_command_works(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,6 +189,8 @@ def test_the_command_works(command: str, monkeypatch: pytest.MonkeyPatch, capsys
         assert split.main([*arguments, "--overwrite"]) == 0
     elif script == "grid.py":
         assert grid.main([*arguments, *([] if "--dry-run" in arguments else ["--dry-run"])]) == 0
+    elif script == "predict.py":
+        assert run_predict(arguments) == 0
     elif script == "rank.py":
         assert run_rank(arguments) == 0
     elif script == "datasets.py":

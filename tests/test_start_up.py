@@ -15,7 +15,7 @@ from engine.paths import PROJECT
 
 SLOW = {"torch", "torchvision", "sklearn", "scipy", "plotly", "matplotlib", "pandas", "wavemix", "h5py", "pydicom"}
 
-SCRIPTS = (*datasets.SCRIPTS, "folder", "datasets", "grid", "rank", "report", "split")
+SCRIPTS = (*datasets.SCRIPTS, "folder", "datasets", "grid", "predict", "rank", "report", "split")
 
 # in one process, since a start is what takes longest: the exit code of each command, and what has been imported
 PROGRAM = """
@@ -60,6 +60,9 @@ MISTAKES = {
     "rank cifar10 --budget 30m": "error: --budget is for the search",
     "rank cifar10 --fine-tune --budget 90": "error: argument --budget",
     "rank breakhis": "error: breakhis names 4 datasets",
+    "predict nowhere photo.jpg": "error: nowhere: no such run",
+    "predict docs nowhere.jpg": "error: nowhere.jpg: no such file or folder",
+    "predict docs docs/report.png --top 0": "error: argument --top",
     "datasets cifar11": "error: unknown dataset",
     "report nowhere": "error: there is no folder",
     "split --input_dir nowhere --output_dir out": "error: --input_dir nowhere",
@@ -67,9 +70,7 @@ MISTAKES = {
 
 
 def test_nothing_slow_is_imported() -> None:
-    helps = [
-        f"{script} --help" for script in (*datasets.SCRIPTS, "folder", "datasets", "grid", "rank", "report", "split")
-    ]
+    helps = [f"{script} --help" for script in SCRIPTS]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *SLOW],
         input="\n".join([*helps, *MISTAKES]),
@@ -121,9 +122,7 @@ def test_what_asks_for_the_network_is_noted(alone: Path) -> None:
 
 
 def test_no_command_asks_for_the_network_to_say_what_it_does(alone: Path) -> None:
-    helps = [
-        f"{script} --help" for script in (*datasets.SCRIPTS, "folder", "datasets", "grid", "rank", "report", "split")
-    ]
+    helps = [f"{script} --help" for script in SCRIPTS]
     lines = [*helps, "datasets", "report nowhere"]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], input="\n".join(lines), cwd=PROJECT, capture_output=True, text=True, check=True

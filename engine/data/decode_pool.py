@@ -53,12 +53,13 @@ class Target:
     file: int  # descriptor
     start: int
     size: tuple[int, int]
+    digests: bool = True  # whether those of the images and of the written pixels are wanted, too
 
     def write(self, row: int, pixels: Pixels) -> int:
-        """Write the pixels of the image at `row`; their CRC-32. Raises OSError."""
+        """Write the pixels of the image at `row`; their CRC-32, if it is wanted. Raises OSError."""
         data = np.ascontiguousarray(pixels).data.cast("B")
         write(self.file, data, self.start + row * len(data))
-        return zlib.crc32(data)
+        return zlib.crc32(data) if self.digests else 0
 
 
 def decode_rows(references: Sequence[Reference], target: Target | None, what: str) -> list[DecodeResult]:
@@ -78,7 +79,7 @@ def decode_rows(references: Sequence[Reference], target: Target | None, what: st
     with (
         shown,
         ThreadPoolExecutor(count) as threads,
-        _in_place(target) if alone else _processes(target, count) as decoder,
+        in_place(target) if alone else processes(target, count) as decoder,
     ):
         try:
             for results in threads.map(
@@ -130,13 +131,15 @@ Decoder = Callable[[int, Sequence[Reference], float], list[DecodeResult]]
 
 
 @contextmanager
-def _in_place(target: Target | None) -> Iterator[Decoder]:
+def in_place(target: Target | None) -> Iterator[Decoder]:
+    """What decodes in this process."""
     with quiet():
         yield lambda first, references, room: _decode(first, references, room, target)
 
 
 @contextmanager
-def _processes(target: Target | None, count: int) -> Iterator[Decoder]:
+def processes(target: Target | None, count: int) -> Iterator[Decoder]:
+    """What decodes in `count` processes, as many calls at once. RunError: one can't be started."""
     idle: SimpleQueue[Process] = SimpleQueue()
 
     def decoder(first: int, references: Sequence[Reference], room: float) -> list[DecodeResult]:
@@ -243,7 +246,7 @@ def _decode(
             os.write(begun, row.to_bytes(ROW_BYTES, "big"))
         try:
             image = load(reference, room)
-            own_digest = digest(image)
+            own_digest = digest(image) if target is None or target.digests else ""
             oddity = "" if isinstance(image, np.ndarray) else image.info.get(ODDITY, "")
             # last: of what can't be read nothing is written
             checksum = target.write(row, resize(image, target.size)) if target else 0

@@ -111,16 +111,17 @@ class _Finder:
         if "/".join(wanted) in self.names:
             return ["/".join(wanted)]
         for names in (self._called, self._stems):
-            shared = {name: _shared(name, wanted) for name in names.get(loose(wanted[-1]), ())}
+            found = names.get(loose(wanted[-1]), ())
+            shared = {name: shared_folders(name.split("/")[:-1], wanted[:-1]) for name in found}
             most = max(shared.values(), default=-1)
             if most >= 0:
                 return [name for name, number in shared.items() if number == most]
         return []
 
 
-def _shared(name: str, wanted: Sequence[str]) -> int:
+def shared_folders(one: Sequence[str], other: Sequence[str]) -> int:
     """How many of the last folders of two paths are the same, of which one must be the end of the other; else -1."""
-    own, others = [loose(part) for part in name.split("/")[:-1]], [loose(part) for part in wanted[:-1]]
+    own, others = list(map(loose, one)), list(map(loose, other))
     number = min(len(own), len(others))
     return number if own[len(own) - number :] == others[len(others) - number :] else -1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import agreeing, counted
+from engine.paths import PROJECT, script_path
 from engine.records.identity import other_codes, saw_test_images
 from engine.training.metrics import MEANS_OF_FOLDS, METRICS, of_confusion, pooled
 
@@ -119,6 +121,14 @@ def imbalance(tests: Iterable[Mapping[str, Any]]) -> float:
 def fold_words(config: Mapping[str, Any]) -> str:
     """Which fold a run is of, by its flags: "fold 2 of 5"; "" without folds."""
     return f"fold {config['fold']} of {config['folds']}" if config.get("folds") else ""
+
+
+def where_lines(folder: Path) -> list[str]:
+    """Where a finished run lies, and the command that classifies new images with it, which works where one stands."""
+    script = script_path("predict.py")
+    script = script if Path(script).exists() else str(PROJECT / script)  # where another script runs than the project's
+    command = shlex.join(["python", script, str(folder)])
+    return [f"{RECORD_LINE}{folder}", f"predict    {command} IMAGE"]
 
 
 def result_line(record: Mapping[str, Any]) -> str:

@@ -299,7 +299,7 @@ def test_a_dataset_is_one_file_and_a_backbone_one_entry(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    record, result = done.stdout.splitlines()[-2:]
+    record, _, result = done.stdout.splitlines()[-3:]
     assert record.startswith(f"record     {tmp_path}/\\xf6/toy/tiny/")
     assert result.startswith("tiny on Toy, 21 test images: top-1 ")
 

@@ -20,6 +20,7 @@ from common import Part
 from engine import INTERRUPTED
 from engine.data.part import Pixels, Splits
 from engine.errors import UserError
+from engine.paths import PROJECT
 from ranking import scored
 from ranking.budget import Budget
 from ranking.order import combined
@@ -308,6 +309,7 @@ def test_a_winner_that_is_trained_in_full_is_shown(ask: Asker, monkeypatch: pyte
     monkeypatch.setattr("ranking.tuned.result_line", lambda _: "its result")
     said = ask.toy("--fine-tune")
     assert said.code == 0, said.err
-    last = ["record     runs/toy/wide/honest-seed0-1", "its result"]
-    assert (said.out.splitlines()[-2:] == last) == (status == "done")
+    folder = "runs/toy/wide/honest-seed0-1"
+    last = [f"record     {folder}", f"predict    python {PROJECT / 'predict.py'} {folder} IMAGE", "its result"]
+    assert (said.out.splitlines()[-3:] == last) == (status == "done")
     assert ("in full    the command:" in said.out) == (status != "done")

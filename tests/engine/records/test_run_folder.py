@@ -13,6 +13,7 @@ import torch
 import digits
 import grid
 from engine.errors import UserError
+from engine.paths import PROJECT
 from engine.records.identity import identity_of
 from engine.records.run_folder import Run
 from tests.conftest import Command, only_run
@@ -211,7 +212,8 @@ def test_script_and_grid_find_a_finished_run_of_an_earlier_version(
     before = {path: path.read_bytes() for path in folder.iterdir()}
     monkeypatch.setattr("engine.run.train_and_test", lambda *_: pytest.fail("it was trained again"))
     assert command(LINE, digits.DATASET) == 0
-    record, result = capsys.readouterr().out.splitlines()
+    record, to_predict, result = capsys.readouterr().out.splitlines()
+    assert to_predict == f"predict    python {PROJECT / 'predict.py'} {folder.relative_to(tmp_path)} IMAGE"
     assert record == f"record     {folder.relative_to(tmp_path)}"
     assert result.startswith("shufflenet on Digits, 360 test images: top-1 98.06%, top-5 ")
 

@@ -1,0 +1,49 @@
+"""Pictures of what a prediction rests on, one an image, in a folder of their own."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from engine.errors import UserError, disk_errors_explained
+from engine.files import atomic, check_output
+
+MOST_LETTERS = 60  # of an image's own name, in that of its overlay
+ROOM = "Make room, or let --explain name a folder elsewhere."
+
+
+class Explains(Protocol):
+    """What draws them: predicting/explain.py."""
+
+    def overlay(self, stored: npt.NDArray[np.uint8], label: int) -> Image.Image:
+        """The image (H, W, 3) with a heat map of class `label` laid over it."""
+
+
+class Overlays:
+    """A folder of overlays, which are numbered as their images come."""
+
+    def __init__(self, folder: Path, explainer: Explains) -> None:
+        self.folder, self._explainer = folder, explainer
+
+    def draw(self, number: int, path: str, stored: npt.NDArray[np.uint8], label: int) -> None:
+        """Write the overlay of the image that comes after `number` others. RunError, UserError: the disk refuses."""
+        name = f"{number + 1:06}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.rpartition('/')[2])[:MOST_LETTERS]}.png"
+        content = io.BytesIO()
+        self._explainer.overlay(stored, label).save(content, "PNG")
+        with disk_errors_explained("can't write", self.folder, ROOM):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with atomic(self.folder / name) as file:
+                file.write(content.getvalue())
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UserError where overlays can't go there: it is a file, or holds something already."""
+    check_output(folder, "--explain")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"--explain {folder}: there is something in it. Name a folder that is new or empty.")
