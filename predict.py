@@ -5,8 +5,9 @@
     find DIR | python predict.py RUN -     paths on stdin, one a line
 
 RUN is a run's folder (runs/DATASET/BACKBONE/RUN) or its checkpoint.pt; several with commas between them, or a folder
-that holds the runs of one backbone (its seeds or folds), are an ensemble, whose probabilities are averaged. Images are decoded, resized and
-normalised as the run's own were. Where labels are known, by class folders or --labels, the metrics are printed, too.
+that holds the runs of one backbone (its seeds or folds), are an ensemble, whose probabilities are averaged. Images are
+decoded, resized and normalised as the run's own were. Where labels are known, by class folders or --labels, the metrics
+are printed, too.
 
 Exit codes: 0 done, 2 something to mend in the command, 3 an image could not be read (the others are answered) or it
 failed, 130 interrupted.

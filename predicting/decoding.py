@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -56,7 +56,7 @@ class Stream:
         pieces = min(-(-2 * batch_size // PIECE), AHEAD_BYTES // (PIECE * self._row_bytes))
         self._pieces = pieces + self._processes
 
-    def batches(self, images: Iterator[Found]) -> Iterator[Batch]:
+    def batches(self, images: Iterator[Found]) -> Generator[Batch, None, None]:
         """Batches of `batch_size` readable images, but for the last. RunError: a process died."""
         with ExitStack() as stack:
             file = stack.enter_context(_memory())
