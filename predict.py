@@ -74,9 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         options, more = parser().parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
-        options.images += [
-            word for word in more if word != "--"
-        ]  # those behind flags: of flags that do not exist none is left
+        # images that stand behind flags: a flag that does not exist was refused
+        options.images += [word for word in more if word != "--"]
         if options.suspects:
             return suspects(options)
         inputs = Inputs(options.images, sys.stdin.buffer if sys.stdin else io.BytesIO())
@@ -107,6 +106,8 @@ def check(options: argparse.Namespace, inputs: Inputs) -> None:
     """Raise UserError for what can be known to be wrong without a look at the checkpoint; settles the form."""
     if not options.images:
         raise UserError("no images are given. Expected files, a folder, a pattern in quotes, or - for paths on stdin.")
+    if not options.run:
+        raise UserError("the path of the run is empty: is a shell variable not set?")
     first = options.run.split(",")[0]
     if not Path(options.run).exists() and not Path(first).exists():
         raise UserError(f"{options.run}: no such run. Expected runs/DATASET/BACKBONE/RUN, or the checkpoint.pt in it.")

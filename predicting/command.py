@@ -43,6 +43,8 @@ def run(options: argparse.Namespace, inputs: Inputs) -> int:
         said = summary_lines(tally, metrics, options.reject, chosen.name)
         if work.truth and metrics:
             said[-1:-1] = work.truth.lines()
+        if inputs.passed_over:
+            said.insert(1, f"note       {inputs.passed_over.total():,} files are no images: {inputs.kinds_passed_over}")
         if options.out:
             said.insert(0, f"answers    {options.out}")
         say(*said, go_on=True)
