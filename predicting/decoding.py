@@ -56,7 +56,10 @@ class Stream:
         self._pieces = pieces + self._processes
 
     def batches(self, images: Iterator[Found]) -> Generator[Batch, None, None]:
-        """Batches of `batch_size` readable images, but for the last, and where hardly any is. RunError: a process died."""
+        """Batches of `batch_size` readable images; fewer at the end, or where few can be read.
+
+        RunError: a process that decodes died.
+        """
         with ExitStack() as stack:
             file = stack.enter_context(_memory())
             target = Target(file, 0, self.size, digests=False)
