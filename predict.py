@@ -5,8 +5,9 @@
     find DIR | python predict.py RUN -     paths on stdin, one a line
 
 RUN is a run's folder (runs/DATASET/BACKBONE/RUN) or its checkpoint.pt; several with commas between them, or a folder
-that holds the runs of one backbone (its seeds or folds), are an ensemble, whose probabilities are averaged. Images are decoded, resized and
-normalised as the run's own were. Where labels are known, by class folders or --labels, the metrics are printed, too.
+that holds the runs of one backbone (its seeds or folds), are an ensemble, whose probabilities are averaged. Images are
+decoded, resized and normalised as the run's own were. Where labels are known, by class folders or --labels, the metrics
+are printed, too.
 
 Exit codes: 0 done, 2 something to mend in the command, 3 an image could not be read (the others are answered) or it
 failed, 130 interrupted.
@@ -73,9 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         options, more = parser().parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
-        options.images += [
-            word for word in more if word != "--"
-        ]  # those behind flags: of flags that do not exist none is left
+        # images that stand behind flags: a flag that does not exist was refused
+        options.images += [word for word in more if word != "--"]
         if options.suspects:
             return suspects(options)
         inputs = Inputs(options.images, sys.stdin.buffer if sys.stdin else io.BytesIO())
@@ -106,6 +106,8 @@ def check(options: argparse.Namespace, inputs: Inputs) -> None:
     """Raise UserError for what can be known to be wrong without a look at the checkpoint; settles the form."""
     if not options.images:
         raise UserError("no images are given. Expected files, a folder, a pattern in quotes, or - for paths on stdin.")
+    if not options.run:
+        raise UserError("the path of the run is empty: is a shell variable not set?")
     first = options.run.split(",")[0]
     if not Path(options.run).exists() and not Path(first).exists():
         raise UserError(f"{options.run}: no such run. Expected runs/DATASET/BACKBONE/RUN, or the checkpoint.pt in it.")

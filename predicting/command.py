@@ -29,19 +29,22 @@ def run(options: argparse.Namespace, inputs: Inputs) -> int:
     """Predict, write, and say what it came to. The exit code."""
     with _notes(options):
         chosen = choose(options.run)
-        say(*chosen.notes)
+        if chosen.notes:
+            say(*chosen.notes)
         work = _work(options, chosen, inputs)
     stored = chosen.members[0].preprocessing.stored_size
     stream = Stream(stored, max(each.batch_size for each in work.networks))
     with writing(options.out) as write:
-        write(work.form.head(_about(options.run, chosen, work.temperatures)))
-        tally = answer_all(work, stream, inputs, write)
+        head = work.form.head(_about(options.run, chosen, work.temperatures))
+        tally = answer_all(work, stream, inputs, write, head)
         metrics = tally.metrics
         write(work.form.tail(_counts(tally, options.reject) | {"metrics": metrics}))
     with _notes(options):
         said = summary_lines(tally, metrics, options.reject, chosen.name)
         if work.truth and metrics:
             said[-1:-1] = work.truth.lines()
+        if inputs.passed_over:
+            said.insert(1, f"note       {inputs.passed_over.total():,} files are no images: {inputs.kinds_passed_over}")
         if options.out:
             said.insert(0, f"answers    {options.out}")
         say(*said, go_on=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from itertools import islice
 from math import prod
 from pathlib import Path
@@ -22,6 +21,7 @@ from engine.data.part import Pixels
 from predicting.inputs import Found
 
 AHEAD_BYTES = 256 << 20  # of decoded images that wait, at most; a piece for each process at least
+MOST_UNREADABLE = 16  # times the images of a batch are looked at for it, where hardly any can be read
 
 
 class Decoded(NamedTuple):
@@ -31,12 +31,11 @@ class Decoded(NamedTuple):
     problem: str  # why there are no pixels of it; "": there are
 
 
-@dataclass
-class Batch:
+class Batch(NamedTuple):
     """Images one after another, and the pixels of those that could be read."""
 
-    images: list[Decoded] = field(default_factory=list)
-    pixels: Pixels = field(default_factory=lambda: np.empty((0, 0, 0, 3), np.uint8))  # (N, H, W, 3)
+    images: list[Decoded]
+    pixels: Pixels  # (N, H, W, 3)
 
 
 class _Piece(NamedTuple):
@@ -56,8 +55,11 @@ class Stream:
         pieces = min(-(-2 * batch_size // PIECE), AHEAD_BYTES // (PIECE * self._row_bytes))
         self._pieces = pieces + self._processes
 
-    def batches(self, images: Iterator[Found]) -> Iterator[Batch]:
-        """Batches of `batch_size` readable images, but for the last. RunError: a process died."""
+    def batches(self, images: Iterator[Found]) -> Generator[Batch, None, None]:
+        """Batches of `batch_size` readable images; fewer at the end, or where few can be read.
+
+        RunError: a process that decodes died.
+        """
         with ExitStack() as stack:
             file = stack.enter_context(_memory())
             target = Target(file, 0, self.size, digests=False)
@@ -68,12 +70,11 @@ class Stream:
                         self._read(file, slot * PIECE + number, batch.pixels[filled])
                         filled += 1
                     batch.images.append(Decoded(image, result.problem))
-                    if filled == self.batch_size:
-                        yield batch
+                    if filled == self.batch_size or len(batch.images) == MOST_UNREADABLE * self.batch_size:
+                        yield Batch(batch.images, batch.pixels[:filled])
                         batch, filled = self._empty(), 0
             if batch.images:
-                batch.pixels = batch.pixels[:filled]
-                yield batch
+                yield Batch(batch.images, batch.pixels[:filled])
 
     def _empty(self) -> Batch:
         return Batch([], np.empty((self.batch_size, *self.size, 3), np.uint8))

@@ -34,6 +34,7 @@ from engine.files import open_regular
 from engine.readers.layout import stem_of
 
 STDIN = "-"
+MOST_KINDS = 5  # of files that are no images, which are named
 UNUSED = "a format that nothing here reads: save it as PNG, say, by what made it"
 
 
@@ -75,7 +76,7 @@ class Inputs:
         if there and not is_folder and (problem := _problem(Path(word))):
             raise UserError(f"{word}: {problem}. Expected an image, or a folder of images.")
         if next(self._of(word), None) is None:
-            others = f" Of what is there, {_kinds(self.passed_over)} are none." if self.passed_over else ""
+            others = f" Of what is there, {self.kinds_passed_over} are none." if self.passed_over else ""
             what = "holds no image" if is_folder else "matches no image"
             raise UserError(f"{word} {what}.{others} Expected images, such as .jpg, .png, .tif or .dcm.")
 
@@ -89,6 +90,12 @@ class Inputs:
         aside = replace(self, passed_over=Counter())
         for word in self.words:
             yield from repeat(None) if word == STDIN else aside._of(word)
+
+    @property
+    def kinds_passed_over(self) -> str:
+        """The most frequent suffixes of files that are no images, with their numbers."""
+        most = sorted(self.passed_over.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST_KINDS]
+        return ", ".join(f"{number:,} {one_line(suffix)}" for suffix, number in most)
 
     @property
     def folders(self) -> bool:
@@ -222,8 +229,3 @@ def _head(path: Path) -> bytes:
             return file.read(HEAD)
     except (OSError, ValueError):
         return b""
-
-
-def _kinds(counts: Counter[str]) -> str:
-    most = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:5]
-    return ", ".join(f"{number:,} {one_line(suffix)}" for suffix, number in most)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -74,18 +75,19 @@ class Tally:
 
 def predicted(
     networks: Sequence[Network], stream: Stream, inputs: Iterable[Found], flip: bool = False
-) -> Iterator[Predicted]:
+) -> Generator[Predicted, None, None]:
     """Each batch with its logits; a device is at work on one while the next is gathered."""
     waiting: tuple[Batch, list[torch.Tensor]] | None = None
-    for batch in stream.batches(iter(inputs)):
-        begun: list[torch.Tensor] = []
-        if len(batch.pixels):
-            stored = on_device(batch.pixels, networks[0].plan.device)
-            turned = [stored, stored.flip(2)] if flip else [stored]
-            begun = [network.logits(images) for images in turned for network in networks]
-        if waiting:
-            yield _finished(*waiting)
-        waiting = batch, begun
+    with closing(stream.batches(iter(inputs))) as batches:
+        for batch in batches:
+            begun: list[torch.Tensor] = []
+            if len(batch.pixels):
+                stored = on_device(batch.pixels, networks[0].plan.device)
+                turned = [stored, stored.flip(2)] if flip else [stored]
+                begun = [network.logits(images) for images in turned for network in networks]
+            if waiting:
+                yield _finished(*waiting)
+            waiting = batch, begun
     if waiting:
         yield _finished(*waiting)
 
@@ -94,16 +96,21 @@ def _finished(batch: Batch, logits: Sequence[torch.Tensor]) -> Predicted:
     return Predicted(batch, [each.cpu().numpy() for each in logits])
 
 
-def answer_all(work: Work, stream: Stream, inputs: Inputs, write: Write) -> Tally:
-    """Predict every image, and write a row of it; those that can't be read are named on stderr, too."""
+def answer_all(work: Work, stream: Stream, inputs: Inputs, write: Write, head: str) -> Tally:
+    """Predict every image, and write a row of it, after the `head`; those that can't be read are named on stderr, too.
+
+    UserError: there is none, of which nothing is written.
+    """
     tally, start = Tally(), time.perf_counter()
     bar = tqdm(
         desc="predicting", total=inputs.number, unit=" images", leave=False, file=sys.stderr, disable=not _shows_bar()
     )
-    with bar:
-        for each in predicted(work.networks, stream, inputs, work.flip):
+    # closed at once, whatever comes: what is decoded ahead would go on
+    with bar, closing(predicted(work.networks, stream, inputs, work.flip)) as batches:
+        for each in batches:
             answers = _answers(work, each, tally)
-            write(work.form.rows(answers, first=tally.images == 0))
+            first = tally.images == 0
+            write((head if first else "") + work.form.rows(answers, first))
             for answer in answers:
                 if answer.problem:
                     tqdm.write(fit_to_show(f"{answer.path}: {answer.problem}"), file=sys.stderr)

@@ -18,6 +18,7 @@ RUN = "{run}"
 MISTAKES = [
     ("", "the following arguments are required: RUN"),
     (f"{RUN}", "no images are given. Expected files, a folder, a pattern in quotes, or - for paths on stdin"),
+    ("'' pets", "the path of the run is empty: is a shell variable not set?"),
     ("nowhere pets", "nowhere: no such run. Expected runs/DATASET/BACKBONE/RUN, or the checkpoint.pt in it"),
     (f"{RUN},nowhere pets", "nowhere is not there"),
     ("empty pets", "empty holds no checkpoint.pt, and no run that has one"),

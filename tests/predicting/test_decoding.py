@@ -113,3 +113,8 @@ def test_nothing_is_left_where_it_is_not_taken_to_its_end(images: list[Found], m
     batches.close()
     assert len([*Path("/proc/self/fd").iterdir()]) == before
     assert threading.active_count() == threads
+
+
+def test_where_hardly_any_can_be_read_what_is_said_does_not_wait() -> None:
+    batches = Stream(SIZE, 2).batches(Found(f"{number}.png", problem="none") for number in range(100))
+    assert [(len(batch.images), len(batch.pixels)) for batch in batches] == [(32, 0)] * 3 + [(4, 0)]

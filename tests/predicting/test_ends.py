@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def kept() -> Iterator[Path]:
 def stopping(problem: BaseException) -> Any:
     """predicted(), that ends after a batch."""
 
-    def predicted(*given: Any) -> Iterator[Any]:
+    def predicted(*given: Any) -> Generator[Any, None, None]:
         yield next(real(*given))
         raise problem
 

@@ -97,7 +97,7 @@ def test_lines_for_people(ask: Ask, run: Path) -> None:
     said = ask(f"{run} pets/test/cat --top 1 --reject 1")
     row, *_, counted, kept, result = said.out.splitlines()
     assert re.fullmatch(r"pets/test/cat/14\.png  (cat|dog|owl) \d+\.\d\d%  rejected  \[cat\]", row)
-    assert counted == "rejected   7 of 7 (100.0%): no probability of theirs reaches 1"
+    assert counted == "rejected   7 of 7 (100.0%): the highest probability is below 1"
     assert kept == "kept       0.00% of 7 images with labels"
     assert result.startswith("tiny, 7 images with labels: top-1 ")
 
