@@ -52,7 +52,7 @@ audit: build/audit/.ready  ## known faults of what requirements.lock names; asks
 	build/audit/bin/pip-audit --strict --disable-pip --vulnerability-service pypi -r requirements.lock
 
 clean:  ## everything but runs/ and data/
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build report
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build report *.egg-info
 	find . -name __pycache__ -not -path './data/*' -not -path './runs/*' -prune -exec rm -rf {} +
 
 help:  ## this list
