@@ -13,9 +13,24 @@ import pytest
 import datasets
 from engine.paths import PROJECT
 
-SLOW = {"torch", "torchvision", "sklearn", "scipy", "plotly", "matplotlib", "pandas", "wavemix", "h5py", "pydicom"}
+SLOW = {
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "safetensors",
+    "timm",
+    "torchvision",
+    "sklearn",
+    "scipy",
+    "plotly",
+    "matplotlib",
+    "pandas",
+    "wavemix",
+    "h5py",
+    "pydicom",
+}
 
-SCRIPTS = (*datasets.SCRIPTS, "folder", "datasets", "grid", "rank", "report", "split")
+SCRIPTS = (*datasets.SCRIPTS, "folder", "datasets", "grid", "rank", "report", "split", "export")
 
 # in one process, since a start is what takes longest: the exit code of each command, and what has been imported
 PROGRAM = """
@@ -63,13 +78,13 @@ MISTAKES = {
     "datasets cifar11": "error: unknown dataset",
     "report nowhere": "error: there is no folder",
     "split --input_dir nowhere --output_dir out": "error: --input_dir nowhere",
+    "export runs --to onx out": "error: argument --to: invalid choice",
+    "export runs out": "error: the following arguments are required: --to",
 }
 
 
 def test_nothing_slow_is_imported() -> None:
-    helps = [
-        f"{script} --help" for script in (*datasets.SCRIPTS, "folder", "datasets", "grid", "rank", "report", "split")
-    ]
+    helps = [f"{script} --help" for script in SCRIPTS]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *SLOW],
         input="\n".join([*helps, *MISTAKES]),
@@ -121,9 +136,7 @@ def test_what_asks_for_the_network_is_noted(alone: Path) -> None:
 
 
 def test_no_command_asks_for_the_network_to_say_what_it_does(alone: Path) -> None:
-    helps = [
-        f"{script} --help" for script in (*datasets.SCRIPTS, "folder", "datasets", "grid", "rank", "report", "split")
-    ]
+    helps = [f"{script} --help" for script in SCRIPTS]
     lines = [*helps, "datasets", "report nowhere"]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], input="\n".join(lines), cwd=PROJECT, capture_output=True, text=True, check=True
