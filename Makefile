@@ -69,7 +69,11 @@ help:  ## this list
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-report.txt -c requirements.txt
 	@touch $@
 
-.venv/.development: .venv/.report requirements-dev.txt
+.venv/.export: .venv/.runtime requirements-export.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-export.txt -c requirements.txt
+	@touch $@
+
+.venv/.development: .venv/.report .venv/.export requirements-dev.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt -c requirements.txt
 	@touch $@
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 import common
 import datasets
+import export
 import grid
 import predict
 import rank
@@ -163,6 +164,13 @@ def test_a_checkpoint_is_used_as_the_page_says(page: str, capsys: pytest.Capture
     assert ("%" in capsys.readouterr().out) == (page != "README.md")
 
 
+def run_export(arguments: list[str]) -> int:
+    """The exit code of export.py, of a run that is made for it."""
+    run_script("digits.py", ["-model", "resnet"])
+    found = next(Path("runs/digits/resnet").glob("*/checkpoint.pt")).parent
+    return export.main([str(found) if "RUN" in word else word for word in [*arguments, "--overwrite"]])
+
+
 @pytest.mark.parametrize("command", commands())
 @pytest.mark.usefixtures("place")
 def test_the_command_works(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,6 +201,8 @@ def test_the_command_works(command: str, monkeypatch: pytest.MonkeyPatch, capsys
         assert run_predict(arguments) == 0
     elif script == "rank.py":
         assert run_rank(arguments) == 0
+    elif script == "export.py":
+        assert run_export(arguments) == 0
     elif script == "datasets.py":
         assert datasets.main(arguments) == 0
     elif script == "report.py":
@@ -201,6 +211,23 @@ def test_the_command_works(command: str, monkeypatch: pytest.MonkeyPatch, capsys
         if script.endswith("nets.py"):
             datasets.load(Path(script))
         assert run_script("digits.py" if script.endswith(("mine.py", "nets.py")) else script, arguments) == 0
+
+
+@pytest.mark.usefixtures("place")
+def test_an_exported_network_is_served_in_ten_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (PROJECT / "docs" / "export.md").read_text("utf-8")
+    (program,) = re.findall(r"^```python\n(import json.*?)^```", page, re.M | re.S)
+    assert run_export(["RUN", "--to", "onnx", "served"]) == 0
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((300, 200)).save("new.jpg")
+    capsys.readouterr()
+    exec(program, {})
+    answer, share = capsys.readouterr().out.split()
+    trained = common.load(next(Path("runs/digits/resnet").glob("*/checkpoint.pt")))
+    with torch.inference_mode():
+        probabilities = trained.model()(trained.preprocessing("new.jpg")[None]).softmax(1)[0]
+    assert answer == trained.classes[int(probabilities.argmax())]
+    assert share == f"{probabilities.max():.1%}"
 
 
 def test_commands_are_found() -> None:

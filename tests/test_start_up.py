@@ -13,9 +13,24 @@ import pytest
 import datasets
 from engine.paths import PROJECT
 
-SLOW = {"torch", "torchvision", "sklearn", "scipy", "plotly", "matplotlib", "pandas", "wavemix", "h5py", "pydicom"}
+SLOW = {
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "safetensors",
+    "timm",
+    "torchvision",
+    "sklearn",
+    "scipy",
+    "plotly",
+    "matplotlib",
+    "pandas",
+    "wavemix",
+    "h5py",
+    "pydicom",
+}
 
-SCRIPTS = (*datasets.SCRIPTS, "folder", "datasets", "grid", "predict", "rank", "report", "split")
+SCRIPTS = (*datasets.SCRIPTS, "folder", "datasets", "export", "grid", "predict", "rank", "report", "split")
 
 # in one process, since a start is what takes longest: the exit code of each command, and what has been imported
 PROGRAM = """
@@ -66,6 +81,8 @@ MISTAKES = {
     "datasets cifar11": "error: unknown dataset",
     "report nowhere": "error: there is no folder",
     "split --input_dir nowhere --output_dir out": "error: --input_dir nowhere",
+    "export runs --to onx out": "error: argument --to: invalid choice",
+    "export runs out": "error: the following arguments are required: --to",
 }
 
 

@@ -33,6 +33,7 @@ class Trained:
     state: Mapping[str, torch.Tensor]  # of the model
     backbone: Backbone
     preprocessing: Preprocessing
+    seen: torch.Tensor | None = None  # digests of the images that trained or chose the weights, as packed_digests() has
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -76,7 +77,7 @@ def open_checkpoint(path: Path, known: Mapping[str, Backbone]) -> Trained:
         record = as_record(rest)
         _require_own(file, path, record)
         backbone = known[record["backbone"]["name"]]
-        return Trained(file, record, content["model"], backbone, _preprocessing(record))
+        return Trained(file, record, content["model"], backbone, _preprocessing(record), content.get(SEEN))
     except RecordError as problem:
         raise UserError(f"{file}: what it says of its run can't be used: {problem}.") from problem
     except (KeyError, TypeError, ValueError, AttributeError) as problem:

@@ -1,0 +1,64 @@
+"""Whether what was exported computes what PyTorch does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from engine.data.part import Pixels
+from engine.errors import RunError
+from exporting.served import Served
+
+TOLERANCE = 1e-4  # of a logit, as a share of the largest where that is above 1; and of a probability
+
+Numbers = npt.NDArray[np.float32]
+Network = Callable[[Pixels], tuple[Numbers, Numbers]]  # uint8 (B, H, W, 3) -> logits, probabilities
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The largest differences from PyTorch's outputs."""
+
+    logits: float
+    probabilities: float
+    largest_logit: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether they are within the tolerance; no number that is none is."""
+        return self.logits <= TOLERANCE * max(1.0, self.largest_logit) and self.probabilities <= TOLERANCE
+
+
+def require_agreement(what: str, found: Network, expected: Served, pixels: Pixels) -> Agreement:
+    """How far `found` is from `expected` on `pixels`, given one by one, some at a time, and all at once.
+
+    RunError: too far, or not with as many outputs as images.
+    """
+    worst = Agreement(0.0, 0.0, 0.0)
+    for batch in (pixels[:1], pixels[: len(pixels) // 2 + 1], pixels):
+        with torch.inference_mode():
+            logits, probabilities = (each.numpy() for each in expected(torch.from_numpy(batch)))
+        outputs = found(batch)
+        if [each.shape for each in outputs] != [logits.shape, probabilities.shape]:
+            raise RunError(f"{what} gives {outputs[0].shape} for {len(batch)} images. Nothing is written.")
+        worst = Agreement(
+            _largest(worst.logits, outputs[0] - logits),
+            _largest(worst.probabilities, outputs[1] - probabilities),
+            _largest(worst.largest_logit, logits),
+        )
+        if not worst.holds:
+            raise RunError(
+                f"{what} does not agree with PyTorch: logits of up to {worst.largest_logit:.3g} differ by up to "
+                f"{worst.logits:.2g}, probabilities by {worst.probabilities:.2g}. Expected {TOLERANCE:g}. Nothing is "
+                "written. Other versions of the packages may do better: pip install -U -r requirements-export.txt"
+            )
+    return worst
+
+
+def _largest(before: float, values: Numbers) -> float:
+    """The larger one of both; NaN where there is one among the values."""
+    return float(np.maximum(before, np.abs(values).max()))

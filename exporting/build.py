@@ -1,0 +1,104 @@
+"""One export, from a run's folder to a folder of files that were checked."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from common import load
+from engine.console import size_text
+from engine.data.new_folder import own_entries, replacing, require_place
+from engine.errors import UserError, disk_errors_explained, listed
+from engine.files import read_json
+from exporting.agreement import TOLERANCE, Agreement
+from exporting.facts import facts_of
+from exporting.forms import (
+    FACTS,
+    ONNX,
+    PT2,
+    SAFETENSORS,
+    SEEN_FILE,
+    Job,
+    write_onnx,
+    write_safetensors,
+    write_torch,
+)
+from exporting.hub import CARD, CONFIG, KEY, OURS, write_hub
+from exporting.images import images_of
+from exporting.served import served
+
+WRITE: dict[str, Callable[[Job, Path], Agreement]] = {
+    "onnx": write_onnx,
+    "torch": write_torch,
+    "safetensors": write_safetensors,
+    "hub": write_hub,
+}
+MADE_OF = frozenset([FACTS, ONNX, PT2, SAFETENSORS, SEEN_FILE, CONFIG, CARD, OURS])
+ADVICE = (
+    "Nothing half-written is left. Expected a folder that can be written to, with room for the weights: mend that, or "
+    "choose another."
+)
+
+
+def export(run: Path, form: str, out: Path, overwrite: bool) -> list[str]:
+    """Put the run's network into the new folder `out`, in the form of that name; what was done, in lines.
+
+    UserError: the run can't be used, or `out` may not be replaced; RunError: what was written does not compute what the
+    network does, or the disk refuses it. Then `out` is as it was.
+    """
+    with disk_errors_explained("can't use", out, ADVICE):
+        require_output(out, overwrite)
+        trained = load(run)
+        network, images = served(trained), images_of(trained)
+        with replacing(out, overwrite) as folder:
+            found = WRITE[form](Job(trained, network, images, facts_of(trained)), folder)
+    files = ", ".join(f"{path.name} ({size_text(path.stat().st_size)})" for path in sorted(out.iterdir()))
+    record = trained.record
+    probabilities = "as fitted on val" if trained.temperature else "uncalibrated: the run fitted no temperature"
+    return [
+        f"run        {record['run']}: {record['backbone']['name']} on {record['dataset']['name']}",
+        f"checked    on {images.what}",
+        f"agreement  logits differ by up to {found.logits:.1e}, probabilities by {found.probabilities:.1e} "
+        f"(limit {TOLERANCE:g})",
+        f"output     probabilities {probabilities}",
+        f"written    {out}: {files}",
+        *(upload_lines(out) if form == "hub" else ()),
+    ]
+
+
+def upload_lines(out: Path) -> list[str]:
+    """The command that would put a hub folder on the hub."""
+    command = shlex.join(["hf", "upload", "YOUR_NAME/YOUR_MODEL", str(out), "."])
+    return [
+        f"next       nothing was uploaded. Once {CARD} has been read, with names of your own:",
+        f"           {command}",
+    ]
+
+
+def require_output(out: Path, overwrite: bool) -> None:
+    """UserError unless `out` is absent, empty or, with `overwrite`, an earlier export and nothing else."""
+    require_place(out, "export")
+    names = own_entries(out)
+    if not names:
+        return
+    strangers = [name for name in names if name not in MADE_OF or (out / name).is_dir()]
+    if strangers or not _is_export(out):
+        raise UserError(
+            f"{out} holds what export.py did not make:{listed(strangers or names)}\nExpected a new or an empty folder. "
+            "Choose another; --overwrite replaces nothing but an earlier export."
+        )
+    if not overwrite:
+        raise UserError(
+            f"{out} already holds an export. Expected a new or an empty folder. Choose another, or add --overwrite to "
+            "replace it."
+        )
+
+
+def _is_export(out: Path) -> bool:
+    """Whether a file in it says what an export says of itself: other programs use the names of the files, too."""
+    try:
+        content = read_json(out / FACTS) if (out / FACTS).exists() else read_json(out / CONFIG)[KEY]
+        return bool(content.keys() >= {"format", "run", "preprocessing"})
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False

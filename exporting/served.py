@@ -1,0 +1,49 @@
+"""What is exported: the network with its preprocessing in it, so that whoever serves it can't get that wrong."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from engine.inference.checkpoint import Trained
+from engine.inference.preprocessing import Preprocessing
+
+
+class Outputs(NamedTuple):
+    """Of B images, float32 (B, classes) each."""
+
+    logits: torch.Tensor
+    probabilities: torch.Tensor
+
+
+class Served(nn.Module):
+    """uint8 (B, H, W, 3) of the stored size -> logits, and probabilities by the temperature that was fitted, if any.
+
+    Resizing and normalising are what training did on the device; decoding stays outside.
+    """
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing, temperature: float | None) -> None:
+        super().__init__()
+        self.network = network
+        self.preprocessing = preprocessing
+        self.temperature = 1.0 if temperature is None else temperature
+
+    def forward(self, pixels: torch.Tensor) -> Outputs:
+        logits = self.network(self.preprocessing.to_input(pixels))
+        return Outputs(logits, (logits / self.temperature).softmax(1))
+
+
+def served(trained: Trained) -> Served:
+    """What the run trained, on the processor, ready to be exported. UserError: its weights do not fit its backbone."""
+    return Served(trained.model(), trained.preprocessing, trained.temperature).eval()
+
+
+def captured(network: Served) -> torch.export.ExportedProgram:
+    """Its computation as torch.export has it, for any number of images; without the paths of the files it is from."""
+    example = torch.zeros(2, *network.preprocessing.stored_size, 3, dtype=torch.uint8)  # of 1, it would be for 1 alone
+    program = torch.export.export(network, (example,), dynamic_shapes={"pixels": {0: torch.export.Dim.DYNAMIC}})
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    return program
