@@ -23,6 +23,7 @@ from engine.environment import versions
 from engine.errors import UserError, out_of_memory
 from engine.files import digest, json_digest
 from engine.models.backbone import Backbone
+from engine.models.names import folder_name
 from engine.models.structure import macs
 from engine.models.weights import Weights, build
 from engine.run import tuning_request
@@ -86,9 +87,9 @@ class Body:
             "decoder": [DECODER, KEPT],
             "asked": [config.precision, config.plan],
             "device": self.device,  # of which the speeds beside the features are
-            "versions": versions(),
+            "versions": versions(self.backbone.library),
         }
-        return Kept(config.cache_dir, f"{images.key}-{self.name}", identity)
+        return Kept(config.cache_dir, f"{images.key}-{folder_name(self.name)}", identity)
 
 
 def _no_reader() -> None:
@@ -102,7 +103,7 @@ def frozen(body: Body, images: Images, plan: Plan, title: str) -> Frozen:
     """
     torch.manual_seed(body.config.seed)
     model = build(body.backbone, body.name, images.classes, body.weights)
-    cost = macs(model, body.config.size)
+    cost = macs(model, body.config.size, body.backbone.head)
     _require_rows(model, body.backbone.head, body.config.size)
     batches = _batches(body, images, plan)
     plan, speed, source = _form(body, plan, model, batches)

@@ -129,9 +129,13 @@ class ComparableGroup:
 
 
 def in_order(names: Iterable[str], order: Iterable[str]) -> list[str]:
-    """The names as `order` has them; those that it lacks follow, by name."""
+    """The names as `order` has them, NAME@WEIGHTS behind NAME; those that it lacks follow, by name."""
     place = {name: index for index, name in enumerate(order)}
-    return sorted(names, key=lambda name: (place.get(name, len(place)), name))
+
+    def where(name: str) -> int:
+        return place.get(name, place.get(name.partition("@")[0], len(place)))
+
+    return sorted(names, key=lambda name: (where(name), name))
 
 
 def divide(entries: Iterable[Entry]) -> tuple[list[ComparableGroup], Apart]:

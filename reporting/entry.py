@@ -11,7 +11,9 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
+from common import BACKBONES
 from engine.config import FLAGS, MOST_FOLDS, asked, asked_settings, in_words
+from engine.models.names import MEMBER, row_name
 from engine.paths import without_home
 from engine.records.identity import codes_of, saw_test_images
 from engine.records.printed import seen_in_words
@@ -178,14 +180,14 @@ def read_entry(path: Path, run: str, shared: dict[Any, Any] | None = None) -> En
 
 
 def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, Any]) -> Entry:
-    dataset, backbone, config = (record[part] for part in ("dataset", "backbone", "config"))
+    dataset, config = (record[part] for part in ("dataset", "config"))
     counts = dataset["counts"]
     status = record["status"]
     if status not in get_args(Status):
         raise ValueError(f"status is {status!r:.40}")
     version, setting = _version(record, shared), _setting(record)
     taken = _maybe(lambda several: tuple(whole(one) for one in several), dataset.get("taken"))
-    given, command = _given(config), record["environment"].get("command") or [""]
+    given, command = _given(record), record["environment"].get("command") or [""]
     return Entry(
         run=run,
         folder=folder,
@@ -202,7 +204,7 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
         subjects=text(dataset["subjects"]),
         available_images=whole(counts["available"]),
         used_images=whole(counts["train"]) + (whole(counts["val"]) if record["protocol"] != "paper" else 0),
-        backbone=text(backbone["name"]),
+        backbone=_row(record),
         setting=shared.setdefault(setting, setting),
         seed=whole(record["seed"]),
         budget=_budget(dataset, config),
@@ -222,11 +224,18 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
     )
 
 
-def _given(config: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """The flags of the run's command, as far as grid.py and the scripts have them today."""
-    beyond = asked(config)
+def _row(record: Mapping[str, Any]) -> str:
+    """What its backbone is called beside the same with others of torchvision's weights."""
+    name, weights = text(record["backbone"]["name"]), text(record["config"]["weights"], LONGEST_PATH)
+    return row_name(name, weights, BACKBONES.get(name)) if MEMBER.fullmatch(weights) else name
+
+
+def _given(record: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """The flags of the run's command, as far as grid.py and the scripts have them today, and the row does not say."""
+    config = record["config"]
+    beyond, said = asked(config), {"model", "seed", "fold"} | ({"weights"} if "@" in _row(record) else set())
     names = [name for name in FLAGS if name in beyond or name in BY_DATASET or (name in PLACES and config.get(name))]
-    values = {name: config[name] for name in names if name in config and name not in ("model", "seed", "fold")}
+    values = {name: config[name] for name in names if name in config and name not in said}
     return tuple(
         (name, text(value, LONGEST_PATH) if isinstance(value, str) else option(value)) for name, value in values.items()
     )
@@ -329,7 +338,8 @@ def _kind_of_weights(record: Mapping[str, Any]) -> str:
         return f"checkpoint of {text(earlier['dataset'])} ({text(earlier['protocol'])} protocol, from {begun})"
     if backbone["weights"] == "none":
         return "none"
-    if asked in ("imagenet", "auto"):
+    # members of an enum are rows of one table
+    if asked in ("imagenet", "auto") or (MEMBER.fullmatch(asked) and asked.startswith("IMAGENET")):
         return "imagenet"
     name = text(backbone["weights"])
     return name.rpartition(".")[2] if name.endswith(f"_Weights.{asked}") else name
