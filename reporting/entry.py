@@ -11,16 +11,15 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from common import BACKBONES
 from engine.config import FLAGS, MOST_FOLDS, asked, asked_settings, in_words
-from engine.models.names import MEMBER, row_name
+from engine.models.names import MEMBER
 from engine.paths import without_home
 from engine.records.identity import codes_of, saw_test_images
 from engine.records.printed import seen_in_words
 from engine.records.schema import COSTS, ERRORS, HISTORY, PREDICTIONS, Cost, RecordError, Status, read_record
 from engine.training.metrics import METRICS, Metric, of_confusion
 from reporting.fields import LONGEST_PATH, number, option, shortened, text, whole
-from reporting.record_row import row_of
+from reporting.record_row import backbone_row, row_of
 
 FILES = (HISTORY, PREDICTIONS, ERRORS)  # of a run, that a report reads
 ROUNDING = 1e-6
@@ -204,7 +203,7 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
         subjects=text(dataset["subjects"]),
         available_images=whole(counts["available"]),
         used_images=whole(counts["train"]) + (whole(counts["val"]) if record["protocol"] != "paper" else 0),
-        backbone=_row(record),
+        backbone=backbone_row(record),
         setting=shared.setdefault(setting, setting),
         seed=whole(record["seed"]),
         budget=_budget(dataset, config),
@@ -224,16 +223,10 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
     )
 
 
-def _row(record: Mapping[str, Any]) -> str:
-    """What its backbone is called beside the same with others of torchvision's weights."""
-    name, weights = text(record["backbone"]["name"]), text(record["config"]["weights"], LONGEST_PATH)
-    return row_name(name, weights, BACKBONES.get(name)) if MEMBER.fullmatch(weights) else name
-
-
 def _given(record: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     """The flags of the run's command, as far as grid.py and the scripts have them today, and the row does not say."""
     config = record["config"]
-    beyond, said = asked(config), {"model", "seed", "fold"} | ({"weights"} if "@" in _row(record) else set())
+    beyond, said = asked(config), {"model", "seed", "fold"} | ({"weights"} if "@" in backbone_row(record) else set())
     names = [name for name in FLAGS if name in beyond or name in BY_DATASET or (name in PLACES and config.get(name))]
     values = {name: config[name] for name in names if name in config and name not in said}
     return tuple(

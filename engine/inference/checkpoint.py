@@ -92,7 +92,7 @@ def _backbone(file: Path, record: Record, known: Mapping[str, Backbone]) -> Back
     """What the run trained. UserError: it is not here, or its file is not as it was."""
     name = record["backbone"]["name"]
     try:
-        backbone = find_backbone(name, known).backbone
+        backbone = find_backbone(name, known, by_user=False).backbone
     except UserError as problem:
         raise UserError(
             f"{file} is of the backbone {one_line(name)}, which can't be built here: {problem}"

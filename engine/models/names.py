@@ -39,10 +39,11 @@ class Found:
         return row_name(self.name, self.weights, self.backbone) if self.weights else self.name
 
 
-def find_backbone(text: str, known: Mapping[str, Backbone]) -> Found:
+def find_backbone(text: str, known: Mapping[str, Backbone], by_user: bool = True) -> Found:
     """The backbone that is meant: by its name in `known`, by torchvision's, as timm:NAME, or as FILE.py:FUNCTION.
 
-    Behind an @ stand the weights that it is to begin from. UserError, with the nearest, where there is none.
+    Behind an @ stand the weights that it is to begin from. by_user: whether the user names it; a file that somebody
+    else names is not run unless the user has named it before. UserError, with the nearest, where there is none.
     """
     # of several that the same function builds, the first has its name
     names = {entry.builder_name: own for own, entry in reversed([*known.items()])} | {own: own for own in known}
@@ -56,7 +57,7 @@ def find_backbone(text: str, known: Mapping[str, Backbone]) -> Found:
     if name.startswith(TIMM):
         return Found(*find_timm(name.removeprefix(TIMM)), weights)
     if own := OWN.fullmatch(name):
-        return Found(*find_own(own["file"], own["function"]), weights)
+        return Found(*find_own(own["file"], own["function"], by_user), weights)
     if name.endswith(".py"):
         raise UserError(f"{one_line(name)} names no function in it: {one_line(name)}:FUNCTION.")
     raise UserError(

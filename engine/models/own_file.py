@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,20 +16,22 @@ from types import ModuleType
 from typing import Any
 
 from engine.cli import at_home, importing, nearest
-from engine.errors import RunError, UserError, one_line, out_of_memory
+from engine.errors import RunError, UserError, one_line, out_of_memory, reason_of
 from engine.models.backbone import Backbone
-from engine.paths import why_no_name, without_home
+from engine.paths import user_cache, why_no_name, without_home
 
+_named_by_user: set[Path] = set()  # in this process
 EXPECTED = (
     "Expected FILE.py:NAME, where NAME is a function that is called without arguments and returns the model (an "
     "nn.Module, randomly initialised), or a common.Backbone that says more: head, weights, learning rate, sizes."
 )
 
 
-def find_own(file: str, name: str) -> tuple[str, Backbone]:
+def find_own(file: str, name: str, by_user: bool = True) -> tuple[str, Backbone]:
     """The name, by an absolute path, and the backbone that `file:name` means; the file is run.
 
-    UserError: there is no such file, it can't be run, or holds no such function, or one that makes no backbone.
+    Where not the user names it, but a checkpoint, it is run only if the user has named the same file before. UserError:
+    else; there is no such file, it can't be run, or holds no such function, or one that makes no backbone.
     """
     path = Path(os.path.abspath(at_home(file)))  # noqa: PTH100 (links stay as they are, .. does not)
     problem = why_no_name(str(path)) or ("" if str(path).isprintable() else "its name can't be shown")
@@ -37,8 +40,28 @@ def find_own(file: str, name: str) -> tuple[str, Backbone]:
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "is not there"
         raise UserError(f"{path} {found}: -model {one_line(file)}:{one_line(name)} names what is in it. {EXPECTED}")
+    mark = _mark(path)
+    if by_user:
+        _named_by_user.add(mark)
+        with suppress(OSError):  # then it is named again, where another process is to know
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+    elif mark not in _named_by_user and not mark.exists():
+        raise UserError(
+            f"to open it is to run {path}, and you have not named that file here, or it has changed since. If you "
+            f"trust it, name it once: common.build_model({f'{path}:{name}'!r}, 2, 'none') in Python, or -model."
+        )
     state = path.stat()
     return f"{without_home(str(path))}:{name}", _found(path, name, (state.st_mtime_ns, state.st_size))
+
+
+def _mark(path: Path) -> Path:
+    """The file that says that the user has named this one, as it is now."""
+    try:
+        digest = hashlib.sha256(f"{path}\0{hashlib.sha256(path.read_bytes()).hexdigest()}".encode()).hexdigest()
+    except OSError as problem:
+        raise UserError(f"{path} can't be read: {reason_of(problem)}.") from problem
+    return user_cache() / "named" / digest[:32]
 
 
 @lru_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from engine.errors import UserError
 
 NEEDED = "safetensors>=0.4.3,<1"
 ENDING = ".safetensors"
+FACTS = {"format", "run", "dataset", "preprocessing"}  # that the header of an export has
 MOST_HEADER = 16 << 20  # bytes: some 100,000 tensors
 
 
@@ -30,6 +32,23 @@ def _header_bytes(path: Path) -> int | None:
         return None
     length: int = struct.unpack("<Q", begin[:8])[0]
     return length if length <= size - 8 else None
+
+
+def facts_in(path: Path) -> dict[str, Any] | None:
+    """What export.py says, in the header of a file that load_safetensors() has read; None: another program wrote it."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        texts: dict[str, str] = file.metadata() or {}
+    if not texts.keys() >= FACTS:
+        return None
+    facts: dict[str, Any] = {}
+    for name, text in texts.items():
+        try:
+            facts[name] = json.loads(text)
+        except (ValueError, RecursionError):  # a text as it is
+            facts[name] = text
+    return facts
 
 
 def load_safetensors(path: Path) -> dict[str, Any]:

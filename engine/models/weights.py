@@ -23,6 +23,7 @@ from engine.errors import UserError
 from engine.files import digest
 from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, Backbone, HubFile, WeightsFile
 from engine.models.hub import hub_file
+from engine.models.safe_file import facts_in, is_safetensors, load_safetensors
 from engine.models.state_dict import LONGEST_NAME, State, load_file, read_weights
 from engine.models.structure import linear_layer, replace_head
 from engine.models.weights_folder import WeightsFolder, is_path, read_folder
@@ -54,6 +55,7 @@ OTHER_WEIGHTS = (
 
 # in a checkpoint: the digests of the images that its weights have seen; the record, while the run lasts
 SEEN, UNFINISHED = "seen", "unfinished"
+SEEN_FILE = "seen.safetensors"  # beside exported weights, with SEEN in it
 RUN = {"schema", "run"}  # what a finished run's checkpoint has, and another program's hardly
 SNAPSHOT = {"state", "model", "best", "optimizer", "scaler", "random"}  # likewise, that of a run that lasts
 DIGEST_BYTES = 16
@@ -101,6 +103,8 @@ def _of_file(choice: str, backbone: Backbone) -> Weights:
     weights = Weights(f"file:{path.name}:{sha256[:12]}", path, sha256, *backbone.normalisation)
     if not isinstance(content, dict):
         return weights
+    if is_safetensors(path) and (facts := facts_in(path)):
+        return _of_export(weights, facts, path.parent)
     if UNFINISHED not in content and not content.keys() >= RUN:
         if content.keys() >= SNAPSHOT:
             raise UserError(
@@ -120,8 +124,26 @@ def _of_file(choice: str, backbone: Backbone) -> Weights:
 
 def _of_folder(folder: WeightsFolder, backbone: Backbone) -> Weights:
     """The weights in a folder as timm and the Hugging Face hub have them."""
+    by_timm = backbone.library == "timm"  # whose names are those of the file that timm reads
+    tensors = folder.tensors if by_timm else folder.own_tensors
     mean, std = folder.normalisation or backbone.normalisation
-    return Weights(f"folder:{folder.path.name}:{folder.sha256[:12]}", folder.tensors, folder.sha256, mean, std)
+    weights = Weights(f"folder:{folder.path.name}:{folder.sha256[:12]}", tensors, folder.sha256, mean, std)
+    if folder.facts is None:
+        return weights
+    found = _of_export(weights, folder.facts, folder.path)
+    return replace(found, mean=mean, std=std) if by_timm else found
+
+
+def _of_export(weights: Weights, facts: Mapping[str, Any], place: Path) -> Weights:
+    """The weights, with what export.py says of the run that they come from. UserError: it is damaged."""
+    try:
+        images = load_safetensors(place / SEEN_FILE) if (place / SEEN_FILE).is_file() else {}
+        return _of_run(weights, {**facts, "normalisation": facts["preprocessing"], **images})
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as problem:
+        raise UserError(
+            f"--weights {place}: what this export says of its run is damaged ({type(problem).__name__}: {problem}), so "
+            "nobody knows which images its weights have seen.\nExpected what export.py wrote: export it again."
+        ) from problem
 
 
 def _of_run(weights: Weights, content: Mapping[str, Any]) -> Weights:

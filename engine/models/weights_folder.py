@@ -14,7 +14,8 @@ from engine.files import digest, json_digest, read_json
 
 CONFIG = "config.json"
 TENSORS = ("model.safetensors", "pytorch_model.bin")  # the first that is there
-LARGEST_CONFIG = 64 << 20  # bytes: that of a run of this project lists the images that it saw
+FACTS = "which_backbone"  # in the config of an export: what it says of its run
+LARGEST_CONFIG = 16 << 20  # bytes
 CHANNELS = 3
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
@@ -30,8 +31,27 @@ class WeightsFolder:
 
     @cached_property
     def sha256(self) -> str:
-        """Of both files together."""
-        return json_digest([digest(self.path / CONFIG), digest(self.tensors)])
+        """Of its files together."""
+        files = dict.fromkeys((self.path / CONFIG, self.tensors, self.own_tensors))
+        return json_digest([digest(file) for file in files])
+
+    @property
+    def facts(self) -> Mapping[str, Any] | None:
+        """What export.py says of the run that they come from; None: another program wrote the folder."""
+        found = self.config.get(FACTS)
+        if found is not None and not isinstance(found, Mapping):
+            raise UserError(f"{self.path / CONFIG}: {FACTS} is {found!r:.60}, no object. Export it again.")
+        return found
+
+    @property
+    def own_tensors(self) -> Path:
+        """The file that has them by this project's names, where timm has others."""
+        name = (self.facts or {}).get("tensors")
+        if name is None:
+            return self.tensors
+        if not isinstance(name, str) or Path(name).name != name or not (self.path / name).is_file():
+            raise UserError(f"{self.path}: the tensors are said to be in {name!r:.60}, no file there. Export it again.")
+        return self.path / name
 
     @property
     def normalisation(self) -> Normalisation | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -12,9 +11,11 @@ import torch
 
 import common
 from common import BACKBONES, build_model, load
+from engine import code_hash
 from engine.data.declaration import LONGEST_KEY
 from engine.errors import UserError
 from engine.files import read_json
+from engine.models import own_file
 from engine.models.names import find_backbone, folder_name, is_here, row_name
 from tests.conftest import Command, only_run
 from tests.toy import TINY
@@ -192,29 +193,39 @@ def test_two_kinds_of_weights_are_refused(nets: Path, command: Command, capfd: p
         build_model("resnet@IMAGENET1K_V2", 3, "none")
 
 
-def test_a_checkpoint_whose_file_is_gone_or_changed_names_it(nets: Path, command: Command) -> None:
+def test_a_checkpoint_whose_file_is_gone_or_changed_names_it(
+    nets: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert command(f"-model nets.py:wide --weights none {LINE}") == 0
     run = only_run(Path("runs"))
     nets.write_text(NETS.replace("nn.ReLU(), nn.Linear(16", "nn.GELU(), nn.Linear(16"))
-    changed = os.spawnv(  # in a process of its own: this one has read the file
-        os.P_WAIT, sys.executable, [sys.executable, "-c", _OPENED, str(Path(common.__file__).parent), str(run)]
-    )
-    assert changed == 7
+    with pytest.raises(UserError, match=rf"to open it is to run {nets}, and you have not named that file here, or it"):
+        load(run)
+    find_backbone("nets.py:wide", BACKBONES)
+    code_hash._file_hash.cache_clear()  # as in a process that has not read the file before
+    with pytest.raises(UserError, match=rf"{nets} is not as it was when the run trained it"):
+        load(run)
+    nets.write_text(NETS + "\n\n# a comment\n")
+    find_backbone("nets.py:wide", BACKBONES)
+    code_hash._file_hash.cache_clear()
+    assert load(run).classes
     nets.unlink()
     with pytest.raises(UserError, match=rf"which can't be built here: {nets} is not there"):
         load(run)
 
 
-_OPENED = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from common import load
-from engine.errors import UserError
-try:
-    load(sys.argv[2])
-except UserError as problem:
-    sys.exit(7 if "nets.py is not as it was when the run trained it" in str(problem) else str(problem))
-"""
+def test_a_checkpoint_of_others_runs_nothing(
+    nets: Path, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert command(f"-model nets.py:wide --weights none {LINE}") == 0
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache of others"))
+    monkeypatch.setattr(own_file, "_named_by_user", set())
+    own_file._found.cache_clear()
+    ran = tmp_path / "ran"
+    nets.write_text(f"open({str(ran)!r}, 'w')\n{NETS}")
+    with pytest.raises(UserError, match=r"you have not named that file here.* common\.build_model\("):
+        load(only_run(Path("runs")))
+    assert not ran.exists()
 
 
 @pytest.mark.parametrize("name", ["~/a/nets.py:wide", "/x y/é.py:f", 'a<b>"c|d?e*f', "timm:vit_tiny.a_in1k", "n" * 300])

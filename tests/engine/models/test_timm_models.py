@@ -86,7 +86,7 @@ def test_a_run_records_the_tag_and_its_own_normalisation(hub: Path, command: Com
 
 def test_position_embeddings_are_resampled_for_the_size(hub: Path) -> None:
     backbone = find_backbone(VIT, BACKBONES).backbone
-    assert backbone.at((64, 96)).build().pos_embed.shape[1] == 1 + 4 * 6  # type: ignore[index, union-attr]
+    assert backbone.at((64, 96)).build().get_parameter("pos_embed").shape[1] == 1 + 4 * 6
     weights = find_weights(backbone, "imagenet")
     from engine.models.weights import build
 
@@ -103,7 +103,8 @@ def test_a_file_of_a_models_weights_will_do(hub: Path, tmp_path: Path) -> None:
     weights = find_weights(find_backbone(VIT, BACKBONES).backbone, str(copied))
     assert weights.mean == (0.5, 0.5, 0.5)
     ours, theirs = build_model(VIT, 3, str(copied)), build_model(VIT, 3)
-    torch.testing.assert_close(ours.patch_embed.proj.weight, theirs.patch_embed.proj.weight)  # type: ignore[union-attr]
+    name = "patch_embed.proj.weight"
+    torch.testing.assert_close(ours.get_parameter(name), theirs.get_parameter(name))
 
 
 def test_weights_that_are_not_there_are_named(hub: Path) -> None:

@@ -84,6 +84,59 @@ def test_a_folder_that_does_not_say_is_normalised_as_the_backbones_own_weights(f
     build(TINY, "tiny", 3, find_weights(TINY, str(folder)))
 
 
+FACTS = {
+    "format": 1,
+    "run": "honest-seed0-0123456789",
+    "dataset": {"key": "toy"},
+    "protocol": "honest",
+    "seed": 3,
+    "backbone": {"weights": "none"},
+    "preprocessing": {"mean": [0.4, 0.4, 0.4], "std": [0.2, 0.2, 0.2]},
+}
+
+
+def test_an_export_says_which_images_its_weights_have_seen(folder: Path, state: dict[str, torch.Tensor]) -> None:
+    """In a folder, in which timm may have other names and another normalisation, and in a file by itself."""
+    seen = torch.arange(32, dtype=torch.uint8).reshape(2, 16)
+    safetensors_torch.save_file({"seen": seen}, folder / "seen.safetensors")
+    texts = {name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in FACTS.items()}
+    safetensors_torch.save_file(state, folder / "own.safetensors", texts)
+    safetensors_torch.save_file({"other.name": torch.zeros(1)}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"which_backbone": FACTS | {"tensors": "own.safetensors"}}))
+    for choice in (folder, folder / "own.safetensors"):
+        weights = find_weights(TINY, str(choice))
+        assert weights.seen == frozenset((bytes(range(16)).hex(), bytes(range(16, 32)).hex()))
+        assert weights.run == {
+            "run": "honest-seed0-0123456789",
+            "dataset": "toy",
+            "protocol": "honest",
+            "seed": 3,
+            "weights": "none",
+        }
+        assert weights.mean == (0.4, 0.4, 0.4)
+        build(TINY, "tiny", 3, weights)
+    (folder / "seen.safetensors").unlink()
+    assert find_weights(TINY, str(folder)).seen is None  # nobody knows
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ("text", "which_backbone is 'text', no object"),
+        (
+            FACTS | {"tensors": "../own.safetensors"},
+            "the tensors are said to be in '../own.safetensors', no file there",
+        ),
+        (FACTS | {"seed": "x"}, "what this export says of its run is damaged (ValueError"),
+        (FACTS | {"preprocessing": {"mean": [1], "std": [1]}}, "what this export says of its run is damaged"),
+        ({}, "what this export says of its run is damaged (KeyError: 'preprocessing')"),
+    ],
+)
+def test_an_export_that_is_damaged_is_refused(facts: object, says: str, folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"which_backbone": facts}))
+    assert says in refused(folder)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
