@@ -103,7 +103,7 @@ def frozen(body: Body, images: Images, plan: Plan, title: str) -> Frozen:
     """
     torch.manual_seed(body.config.seed)
     model = build(body.backbone, body.name, images.classes, body.weights)
-    cost = macs(model, body.config.size, body.backbone.head)
+    cost = macs(model, body.config.size)
     _require_rows(model, body.backbone.head, body.config.size)
     batches = _batches(body, images, plan)
     plan, speed, source = _form(body, plan, model, batches)

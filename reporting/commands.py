@@ -32,9 +32,11 @@ def grid(entry: Entry, models: Sequence[str], seeds: Collection[int], *more: str
     `more` are further words of it; `without` the flags, by the names of Config's fields, that are left out. "" where
     none of the backbones is known here.
     """
-    models = [shlex.quote(name) for name in models if is_here(name, BACKBONES)]
+    models = [_model(name, without) for name in models if is_here(name, BACKBONES)]
     if not models:
         return ""
+    if any("@" in name for name in models):  # each says its weights
+        without = (*without, "weights")
     dataset = _dataset(entry)
     words = ["--datasets", dataset, "--models", *models, "--seeds", *_ranges(seeds)]
     return " ".join(["python", _script("grid.py"), *words, *_flags(entry, without), *more])
@@ -51,8 +53,13 @@ def train(entry: Entry, *more: str, without: Collection[str] = ()) -> str:
     elif entry.version.key in DATASETS:
         declared = DATASETS[entry.version.key]
         script, which = f"{declared.script_name}.py", declared.flags
-    words = [_script(script), which, "-model", shlex.quote(entry.backbone), *_flags(entry, without)]
+    words = [_script(script), which, "-model", _model(entry.backbone, without), *_flags(entry, without)]
     return " ".join(["python", *filter(None, words), *more])
+
+
+def _model(row: str, without: Collection[str]) -> str:
+    """What a command calls the backbone of a row."""
+    return shlex.quote(divided(row)[0] if "weights" in without else row)
 
 
 def checkpoint(entry: Entry) -> str:

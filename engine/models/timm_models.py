@@ -129,7 +129,7 @@ def _config(text: str) -> Any:
     if architecture not in known:
         near = nearest(architecture, known, 0.6).replace("mean ", f"mean {TIMM}")
         raise UserError(
-            f"timm has no model {one_line(architecture)!r}.{near} It lists them by: python -c "
+            f"timm has no model {one_line(architecture or text)!r}.{near} It lists them by: python -c "
             f"\"import timm; print(timm.list_models('*{_letters(architecture)}*'))\""
         )
     tags = [each.partition(".")[2] for each in list_pretrained(f"{architecture}.*")]

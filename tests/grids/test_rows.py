@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from dataclasses import replace
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import grid
+import rank
+import report
 from common import BACKBONES
 from engine.command_line import grid_command, parse
 from engine.errors import UserError
@@ -81,6 +85,30 @@ def test_several_backbones_of_any_kind_are_a_grids() -> None:
 def test_rows_stand_behind_their_architecture() -> None:
     names = ["swin", "timm:x.a", "resnet@IMAGENET1K_V2", "resnet", "convnext"]
     assert in_order(names, BACKBONES) == ["resnet", "resnet@IMAGENET1K_V2", "convnext", "swin", "timm:x.a"]
+
+
+def test_two_files_of_one_name_are_run_ranked_and_reported_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    files = [tmp_path / name / "own.py" for name in ("one", "two")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(OWN)
+    models = [f"{file.parent.name}/own.py:wide@none" for file in files]
+    flags = ["--epochs", "1", "-bs", "64", "--size", "16", "--shots", "10", "--plan", "off", "--precision", "fp32", "--device", "cpu"]
+    line = ["--datasets", "digits", "--models", *models, *flags]
+    assert grid.main(line) == 0
+    capsys.readouterr()
+    assert grid.main([*line, "--dry-run"]) == 0
+    assert re.search(r"^done +2$", capsys.readouterr().out, re.MULTILINE)
+    (group,) = report.make(Path("runs"), Path("report"))["groups"]
+    assert group["backbones"] == [f"{file}:wide" for file in files]
+    kept = [cell.folder for cell in cells(models)]
+    assert len({folder.name for folder in kept}) == 2
+    assert rank.main(["digits", "--models", *models, *flags]) == 0
+    assert len([*tmp_path.rglob("features/digits-own-wide-*.npy")]) == 2
 
 
 def test_cells_without_a_name_of_their_own_are_called_as_their_backbone() -> None:

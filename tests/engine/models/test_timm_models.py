@@ -51,7 +51,8 @@ def test_the_tag_is_part_of_the_name() -> None:
     assert found.name == found.row == VIT
     assert find_backbone(VIT, BACKBONES) == found
     assert found.backbone.weights.name == "timm/test_vit.r160_in1k"  # type: ignore[union-attr]
-    assert find_backbone("timm:resnet50.a1_in1k", BACKBONES).name != find_backbone("timm:resnet50", BACKBONES).name
+    assert find_backbone("timm:resnet50", BACKBONES).row == "timm:resnet50.a1_in1k"
+    assert find_backbone("timm:resnet50.tv_in1k", BACKBONES).row == "timm:resnet50.tv_in1k"
 
 
 @pytest.mark.parametrize("name", [VIT, NET])
