@@ -37,7 +37,10 @@ def test_one_group(tmp_path: Path) -> None:
 
 
 def test_weights_of_one_architecture_are_rows_of_one_group(tmp_path: Path) -> None:
-    other = {"config": {"weights": "IMAGENET1K_V2"}, "backbone": {"weights": "ResNet50_Weights.IMAGENET1K_V2"}}
+    other: dict[str, Any] = {
+        "config": {"weights": "IMAGENET1K_V2"},
+        "backbone": {"weights": "ResNet50_Weights.IMAGENET1K_V2"},
+    }
     (group,), apart = divided(
         tmp_path,
         synthetic.record("ucmerced", "resnet"),
