@@ -15,8 +15,10 @@ from engine.config import Config
 from engine.console import say
 from engine.data.declaration import Choice, Dataset, File, ReadOptions
 from engine.data.part import HDF5Image, Part, RawSplits
+from engine.errors import UserError
 from engine.heartbeat import install_stop_handler
 from engine.models.backbone import Backbone, WeightsFile
+from engine.models.names import find_backbone
 from engine.paths import PROJECT
 
 if TYPE_CHECKING:
@@ -118,16 +120,20 @@ BACKBONES: dict[str, Backbone] = {
 
 
 def build_model(name: str, num_classes: int, weights: str | Weights = "imagenet") -> nn.Module:
-    """The backbone `name` with a new head of `num_classes` outputs.
+    """The backbone `name`, whatever -model takes, with a new head of `num_classes` outputs.
 
     Takes images (B, 3, H, W), normalised as the weights expect, and returns logits (B, num_classes), in train mode
     too. `weights` is what `--weights` takes. Raises UserError when the weights can't be had or don't fit.
     """
     from engine.models.weights import build, find_weights
 
-    backbone = BACKBONES[name]
-    found = find_weights(backbone, weights) if isinstance(weights, str) else weights
-    return build(backbone, name, num_classes, found)
+    found = find_backbone(name, BACKBONES)
+    if found.weights is not None and weights not in ("imagenet", found.weights):
+        raise UserError(f"{name} names its weights, and {weights!r} are others. Leave one of them out.")
+    of = found.weights or weights
+    return build(
+        found.backbone, found.name, num_classes, find_weights(found.backbone, of) if isinstance(of, str) else of
+    )
 
 
 def load(checkpoint: str | os.PathLike[str]) -> Trained:
@@ -195,7 +201,7 @@ def _run(
         with imports:
             from engine import run
 
-        records = run.fine_tune(chosen, config, BACKBONES[config.model])
+        records = run.fine_tune(chosen, config, find_backbone(config.model, BACKBONES).backbone)
     if own_check:
         say(ready_line(chosen.script_name, arguments, config.model))
     return records

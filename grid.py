@@ -187,7 +187,7 @@ def cells_of(options: argparse.Namespace) -> list[Cell]:
     flags += ["--rerun"] if options.rerun else []
     budgets, seeds = find_budgets(options.shots, options.fraction), find_seeds(options.seeds)
     cells = make_cells(chosen, models, seeds, budgets, flags, options.data_dir)
-    check_members((cell.config.model for cell in cells), cells[0].config.weights)
+    check_members(cells)
     return cells
 
 

@@ -26,6 +26,8 @@ MAKES_NUMBERS = (
     "engine/data",
     "engine/readers",
     "engine/models/backbone.py",
+    "engine/models/safe_file.py",
+    "engine/models/state_dict.py",
     "engine/models/structure.py",
     "engine/models/weights.py",
     "engine/training",

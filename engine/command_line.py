@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,10 +19,10 @@ from engine.data.place import place_of, usual_place
 from engine.errors import UserError
 from engine.files import check_output
 from engine.models.backbone import WEIGHTS, Backbone
+from engine.models.names import MEMBER, Found, divided, find_backbone, is_elsewhere
+from engine.models.weights_folder import is_path
 from engine.paths import PROJECT, cache_folder
 from engine.training.recipe import DEFAULT, RECIPES
-
-ENUM_MEMBER = re.compile(r"[A-Z][A-Z0-9_]+")  # how torchvision names the members of its enums of weights
 
 
 def parse(
@@ -65,14 +64,15 @@ def parse(
         raise UserError(f"--size takes a height and a width, but {len(values['size'])} numbers were given.")
     values["size"] = (values["size"][0], values["size"][-1])
     if values["model"] is not None:
-        values["model"] = find_backbone(values["model"], known)
-        known[values["model"]].require_size(values["model"], values["size"])
+        found = find_backbone(values["model"], known)
+        found.backbone.require_size(found.name, values["size"])
+        values |= {"model": found.name, "weights": _weights(found, values["weights"], "weights" in given)}
     elif dataset.own and values["check"]:
         values["model"] = ""
     else:
         raise UserError(_without_a_backbone(dataset, known))
     check_weights(values["weights"])
-    if values["weights"] not in WEIGHTS and Path(values["weights"]).is_file():
+    if values["weights"] not in WEIGHTS and is_path(values["weights"]):
         values["weights"] = str(Path(values["weights"]).absolute())
     check_output(values["out"])
     if values["tensorboard"] and find_spec("tensorboard") is None:
@@ -201,7 +201,8 @@ def _several_backbones(words: Sequence[str], known: Mapping[str, Backbone], fold
             following = takewhile(lambda each: not each.startswith("-"), words[number + 1 :])
             behind += [value] if equals else [each for each in following if each != folder_named]
     names = {"all", *known, *(entry.builder_name for entry in known.values())}
-    asked = list(dict.fromkeys(name for word in behind for name in word.split(",") if name in names))
+    words_of = [name for word in behind for name in word.split(",")]
+    asked = list(dict.fromkeys(name for name in words_of if divided(name)[0] in names or is_elsewhere(name)))
     return asked if len(asked) > 1 or "all" in asked else []
 
 
@@ -232,19 +233,22 @@ def grid_command(
     return shlex.join(command)
 
 
-def find_backbone(name: str, known: Mapping[str, Backbone]) -> str:
-    """The backbone that is meant, by either of its names. Raises UserError, with the nearest, where there is none."""
-    # of several that the same function builds, the first has its name
-    names = {entry.builder_name: own for own, entry in reversed([*known.items()])} | {own: own for own in known}
-    if name not in names:
-        raise UserError(f"unknown backbone {name!r}.{nearest(name, names, 0.5)} Known: {', '.join(known)}.")
-    return names[name]
+def _weights(found: Found, flag: str, is_given: bool) -> str:
+    """What the run begins from: by the name of its backbone, or by the flag. UserError: they say different things."""
+    if found.weights is None:
+        return flag
+    if is_given and flag != found.weights and str(Path(flag).absolute()) != found.weights:
+        raise UserError(
+            f"-model {found.name}@{found.weights} and --weights {flag} say different things. Leave one of them out."
+        )
+    return found.weights
 
 
 def check_weights(choice: str) -> None:
     """UserError: `--weights choice` can't be any weights; whether an enum has such a member is found later."""
-    if choice not in WEIGHTS and not ENUM_MEMBER.fullmatch(choice) and not Path(choice).is_file():
+    if choice not in WEIGHTS and not MEMBER.fullmatch(choice) and not is_path(choice):
         raise UserError(
-            f"--weights {choice}: no such file. Expected one, or {', '.join(WEIGHTS)}, or a member of the backbone's "
-            "enum of weights in torchvision, such as IMAGENET1K_V1."
+            f"--weights {choice}: no such file. Expected one, or a folder with config.json and model.safetensors, or "
+            f"{', '.join(WEIGHTS)}, or a member of the backbone's enum of weights in torchvision, such as "
+            "IMAGENET1K_V1."
         )

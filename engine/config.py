@@ -49,7 +49,15 @@ def by_recipe(words: Callable[[RecipeSpec], str]) -> str:
 class Config:
     """One run, fully specified. The order of the fields is the order of `--help`."""
 
-    model: str = flag("-model", "--model", role=WHAT, required=True, metavar="NAME", help="the backbone: {backbones}")
+    model: str = flag(
+        "-model",
+        "--model",
+        role=WHAT,
+        required=True,
+        metavar="NAME",
+        help="the backbone: {backbones}; timm:NAME, or FILE.py:FUNCTION of your own; NAME@WEIGHTS is NAME with such "
+        "--weights",
+    )
     batch_size: int = flag(
         "-bs",
         "--batch-size",
@@ -132,7 +140,8 @@ class Config:
         type=at_home,
         metavar="WHICH",
         help="imagenet (default), auto (imagenet, or none where they can't be had), none (random), "
-        "the name of a torchvision weights enum member (IMAGENET1K_V2), or a file",
+        "the name of a torchvision weights enum member (IMAGENET1K_V2), a file, or a folder as export.py and timm "
+        "write it",
     )
     tune: Tune = flag(
         "--tune",

@@ -23,10 +23,10 @@ SECRET = re.compile(
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "wavemix")
 
 
-def versions() -> dict[str, str | None]:
-    """Return the versions of the packages that compute; None for one that is not installed."""
+def versions(library: str = "") -> dict[str, str | None]:
+    """Return the versions of the packages that compute, with the `library` of a backbone; None: it is not installed."""
     installed: dict[str, str | None] = {}
-    for package in PACKAGES:
+    for package in filter(None, (*PACKAGES, library)):
         try:
             installed[package] = version(package)
         except PackageNotFoundError:
@@ -34,14 +34,14 @@ def versions() -> dict[str, str | None]:
     return installed
 
 
-def environment() -> dict[str, Any]:
-    """Return what the numbers may depend on beside the command and the code."""
+def environment(library: str = "") -> dict[str, Any]:
+    """Return what the numbers may depend on beside the command and the code; `library` as versions() has it."""
     import torch
 
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": versions(),
+        "packages": versions(library),
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
         "cpu_threads": torch.get_num_threads(),

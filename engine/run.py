@@ -123,7 +123,7 @@ def one_run(dataset: Dataset, config: Config, backbone: Backbone) -> dict[str, A
     plan = choose_plan(config.device, config.precision)
 
     listed = list_images(dataset, config)
-    trainee = make_model(config, backbone, listed)
+    trainee = make_model(config, backbone.at(config.size), listed)
     data = decode_images(listed, config)
 
     batch_size = usable_batch_size(config.batch_size, data.train_images, trains_batch_norm(trainee.model))
@@ -171,7 +171,7 @@ def make_model(config: Config, backbone: Backbone, listed: Data) -> Trainee:
     if config.tune == "linear":
         freeze_body(model, backbone.head)
     usable_batch_size(config.batch_size, listed.train_images, trains_batch_norm(model))
-    return Trainee(backbone, weights, model, macs(model, config.size))
+    return Trainee(backbone, weights, model, macs(model, config.size, backbone.head))
 
 
 def decode_images(listed: Data, config: Config) -> Data:
@@ -235,7 +235,8 @@ def describe(setup: Setup) -> dict[str, Any]:
         **describe_data(data.dataset, data.raw, data.splits, few, config.data_dir),
         **describe_model(config.model, backbone, trainee.weights, trainee.model, trainee.macs, seen),
         **describe_training(config, setup.recipe, setup.train, setup.plan),
-        "environment": environment() | {"code": code_of(data.dataset.read, backbone.source, backbone.arguments)},
+        "environment": environment(backbone.library)
+        | {"code": code_of(data.dataset.read, backbone.source, backbone.arguments)},
     }
 
 

@@ -17,12 +17,14 @@ from typing import Any
 from common import BACKBONES, Dataset
 from datasets import SCRIPTS, Chosen, named
 from engine.cli import checked, without_quotes
-from engine.command_line import check_weights, find_backbone, parse
+from engine.command_line import check_weights, parse
 from engine.config import FLAGS, Config, asked
 from engine.data.file_kinds import visible
 from engine.data.place import place_among
 from engine.errors import UserError
-from engine.models.backbone import WEIGHTS
+from engine.models.backbone import WEIGHTS, Backbone
+from engine.models.names import MEMBER, divided, find_backbone, folder_name, row_name
+from engine.models.weights_folder import is_path
 from engine.records.printed import fold_words
 
 OWN = {"model", "seed", "shots", "fraction", "data_dir", "rerun"}  # the flags that grid.py has in a form of its own
@@ -40,6 +42,7 @@ class Cell:
     command: tuple[str, ...]  # without Python itself
     one_of_name: bool = True  # whether no other folder of the grid is called as its own
     search: str = ""  # which rung of a search it is, in words; "": it is run for itself
+    named: str = ""  # its backbone, as the grid's command has it
 
     @cached_property
     def key(self) -> str:
@@ -53,7 +56,23 @@ class Cell:
         digest = hashlib.sha256(f"{self.key}{place}".encode()).hexdigest()[:8]
         budget = self.budget.replace(" ", "")
         fold = f"-fold{self.config.fold}of{self.config.folds}" if self.config.folds else ""
-        return f"{self.dataset.key}-{self.config.model}-seed{self.config.seed}{fold}-{budget}-{digest}"
+        model = folder_name(self.config.model)
+        return f"{self.dataset.key}-{model}-seed{self.config.seed}{fold}-{budget}-{digest}"
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """What it trains."""
+        return find_backbone(self.config.model, BACKBONES).backbone.at(self.config.size)
+
+    @cached_property
+    def row(self) -> str:
+        """What its backbone is called beside the same with other weights."""
+        return self.named or self.config.model
+
+    @property
+    def folder(self) -> Path:
+        """Where the runs of its backbone on its dataset lie."""
+        return self.config.out / self.dataset.key / folder_name(self.config.model)
 
     @cached_property
     def but_for_seed(self) -> tuple[str, str, Config]:
@@ -66,7 +85,7 @@ class Cell:
         fold = f", {words}" if (words := fold_words(vars(self.config))) else ""
         budget = "" if self.budget == "all" else f", {self.budget}"
         search = f", {self.search}" if self.search else ""
-        return f"{self.dataset_name} {self.config.model}, seed {self.config.seed}{fold}{budget}{search}"
+        return f"{self.dataset_name} {self.row}, seed {self.config.seed}{fold}{budget}{search}"
 
     @property
     def dataset_name(self) -> str:
@@ -154,7 +173,15 @@ def _cell(chosen: Chosen, budget: str, arguments: Sequence[str], data_dir: Path 
         arguments = [*arguments, "--data-dir", str(place_among(dataset, data_dir))]
     dataset, config = parse(dataset, BACKBONES, arguments)
     which = [str(dataset.own_folder)] if dataset.own_folder else dataset.flags.split()
-    return Cell(dataset, config, budget, (str(chosen.script), *which, *arguments))
+    command = (str(chosen.script), *which, *arguments)
+    return Cell(dataset, config, budget, command, named=_row(arguments[1], config))
+
+
+def _row(named: str, config: Config) -> str:
+    """What a cell's backbone is called, by the name in its command and by the weights that its flags ask for."""
+    if divided(named)[1] is None and not MEMBER.fullmatch(config.weights):
+        return config.model
+    return row_name(config.model, config.weights, find_backbone(config.model, BACKBONES).backbone)
 
 
 def places_to_make(cells: Sequence[Cell], data_dir: Path | None) -> list[Path]:
@@ -205,11 +232,11 @@ def find_datasets(names: Iterable[str]) -> list[Chosen]:
 
 
 def find_models(names: Iterable[str]) -> list[str]:
-    """What `--models` names: backbones, by either name, or all of the published comparison."""
+    """What `--models` names, as `-model` takes it, or all of the published comparison; each once."""
     published = [name for name, backbone in BACKBONES.items() if backbone.published]
     models: dict[str, None] = {}
     for name in names:
-        models |= dict.fromkeys(published if name == "all" else [find_backbone(name, BACKBONES)])
+        models |= dict.fromkeys(published if name == "all" else [find_backbone(name, BACKBONES).row])
     return list(models)
 
 
@@ -241,12 +268,12 @@ def find_budgets(shots: Sequence[str] | None, fractions: Sequence[str] | None) -
     return list(budgets)
 
 
-def check_members(models: Iterable[str], choice: str) -> None:
-    """UserError: `--weights choice` is no file, and one of the backbones has no weights of that name."""
-    check_weights(choice)
-    if choice in WEIGHTS or Path(choice).is_file():
-        return
-    from engine.models.weights import find_member  # torchvision takes seconds to import
+def check_members(cells: Iterable[Cell]) -> None:
+    """UserError: the weights of a cell are no file or folder, and its backbone has none of that name."""
+    for (_, choice), backbone in {(cell.config.model, cell.config.weights): cell.backbone for cell in cells}.items():
+        check_weights(choice)
+        if choice in WEIGHTS or is_path(choice):
+            continue
+        from engine.models.weights import find_member  # torchvision takes seconds to import
 
-    for model in models:
-        find_member(BACKBONES[model], choice)
+        find_member(backbone, choice)

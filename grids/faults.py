@@ -53,4 +53,4 @@ def shared_fault(cell: Cell, failure: Failure, earlier: list[tuple[Cell, Failure
 
 def _traits(cell: Cell) -> tuple[Any, ...]:
     """What a mistake can lie in. Without a budget the seed draws the same images, but for the validation part."""
-    return (cell.place, cell.config.model, cell.budget, None if cell.budget == "all" else cell.config.seed)
+    return (cell.place, cell.row, cell.budget, None if cell.budget == "all" else cell.config.seed)

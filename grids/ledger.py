@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from common import BACKBONES
 from engine.code_hash import code_of
 from engine.errors import RunError, UserError, reason_of
-from engine.files import digest, read_json, write_json
+from engine.files import read_json, write_json
+from engine.models.weights_folder import digest_of, is_path
 from engine.paths import writable
 from engine.records.identity import other_codes
 from engine.records.printed import RECORD_LINE, result_line
@@ -47,7 +47,7 @@ class Failure:
 def failure_now(cell: Cell, exit_code: int | None, reason: str, tail: Sequence[str]) -> Failure:
     """The failure of `cell` that has just been seen."""
     config = cell.config
-    named = (cell.id, cell.dataset.key, config.model, config.seed, cell.budget)
+    named = (cell.id, cell.dataset.key, cell.row, config.seed, cell.budget)
     return Failure(*named, exit_code, reason, list(tail), now(), ["python", *cell.command])
 
 
@@ -116,9 +116,7 @@ def all_records(out: Path, damaged: list[str] | None = None) -> list[Record]:
 
 def own_records(cell: Cell) -> list[Record]:
     """The records of the cell's own dataset, backbone and seed."""
-    config = cell.config
-    folder = config.out / cell.dataset.key / config.model
-    return read_records(sorted(folder.glob(f"*-seed{config.seed}-*/{RECORD}")))
+    return read_records(sorted(cell.folder.glob(f"*-seed{cell.config.seed}-*/{RECORD}")))
 
 
 def record_named(printed: Sequence[str]) -> Record | None:
@@ -146,8 +144,7 @@ def standing(cell: Cell, records: Iterable[Record]) -> Standing:
     candidates = [record for record in records if _asked_for(record, cell)]
     by_status = {record["status"]: record for record in candidates if _of_these_images(record, cell)}
     found = _standing(cell, by_status)
-    backbone = BACKBONES[cell.config.model]
-    code = code_of(cell.dataset.read, backbone.source, backbone.arguments)
+    code = code_of(cell.dataset.read, cell.backbone.source, cell.backbone.arguments)
     other_code = found.record is not None and bool(other_codes(found.record, code))
     return replace(found, other_code=other_code, other_images=not by_status and bool(candidates))
 
@@ -195,7 +192,7 @@ def _asked_for(record: Record, cell: Cell) -> bool:
     if record["dataset"].get("partial") and not cell.config.allow_partial:
         return False
     weights = cell.config.weights
-    return not Path(weights).is_file() or record["backbone"].get("weights_sha256") == _digest(weights)
+    return not is_path(weights) or record["backbone"].get("weights_sha256") == _digest(weights)
 
 
 def _of_these_images(record: Record, cell: Cell) -> bool:
@@ -212,7 +209,7 @@ def _of_these_images(record: Record, cell: Cell) -> bool:
 
 @cache
 def _digest(path: str) -> str:
-    return digest(Path(path))
+    return digest_of(Path(path))
 
 
 def read_failure(cell: Cell) -> Failure | None:

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common import BACKBONES
 from engine.code_hash import engine_hash
 from engine.console import duration, table
 from engine.errors import counted, disk_errors_explained
 from engine.files import json_digest
 from engine.models.backbone import WEIGHTS, stated_top1
 from engine.models.weights import find_member
+from engine.models.weights_folder import is_path
 from engine.paths import script_path
 from engine.records.schema import now
 from grids.estimate import Speeds
@@ -155,8 +155,8 @@ def digest_of(scoring: Scoring) -> str:
 
 def top1_of(scored: Scored) -> float | None:
     """ImageNet top-1 of the very weights, percent; None where nobody states it."""
-    backbone, choice = BACKBONES[scored.name], scored.candidate.cell.config.weights
-    if scored.weights.sha256 is None or Path(choice).is_file():
+    backbone, choice = scored.candidate.cell.backbone, scored.candidate.cell.config.weights
+    if scored.weights.sha256 is None or is_path(choice):
         return None
     return stated_top1(backbone.pretrained if choice in WEIGHTS else find_member(backbone, choice))
 

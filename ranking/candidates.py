@@ -79,11 +79,11 @@ def find_candidates(question: Question, models: Sequence[str]) -> tuple[list[Can
     for model in models:
         try:
             cell = question.cell(model)
-            check_members([model], cell.config.weights)
+            check_members([cell])
         except UserError as problem:
             left_out[model] = str(problem)
         else:
-            candidates.append(Candidate(model, cell))
+            candidates.append(Candidate(cell.row, cell))
     require_enough([candidate.name for candidate in candidates], left_out)
     return candidates, left_out
 

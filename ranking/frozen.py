@@ -23,6 +23,7 @@ from engine.environment import versions
 from engine.errors import UserError, out_of_memory
 from engine.files import digest, json_digest
 from engine.models.backbone import Backbone
+from engine.models.names import folder_name
 from engine.models.structure import macs
 from engine.models.weights import Weights, build
 from engine.run import tuning_request
@@ -86,9 +87,9 @@ class Body:
             "decoder": [DECODER, KEPT],
             "asked": [config.precision, config.plan],
             "device": self.device,  # of which the speeds beside the features are
-            "versions": versions(),
+            "versions": versions(self.backbone.library),
         }
-        return Kept(config.cache_dir, f"{images.key}-{self.name}", identity)
+        return Kept(config.cache_dir, f"{images.key}-{folder_name(self.name)}", identity)
 
 
 def _no_reader() -> None:

@@ -24,7 +24,7 @@ def outcome(cell: Cell, record: Record, select: str, seconds: float | None, lay_
     took = costs["train_seconds"] if record["resumed"] else seconds or seconds_of(record)
     evaluated = counts["val"] / costs["test_images_per_second"] if costs["test_images_per_second"] else 0.0
     return Result(
-        name=cell.config.model,
+        name=cell.row,
         status="done",
         score=float(selection[select]),
         loss=_loss(folder, selection["part"], selection["epoch"]),
@@ -47,12 +47,12 @@ def failed(cell: Cell, found: Standing, images: int) -> Result:
     log = grid_folder(cell.config.out) / f"{cell.id}.log"
     reason += f"; log {log}" if log.exists() else ""
     refused = failure is not None and failure.exit_code == MENDABLE
-    return Result(cell.config.model, "failed", trained=0 if refused else images, reason=reason)
+    return Result(cell.row, "failed", trained=0 if refused else images, reason=reason)
 
 
 def folder_of(cell: Cell, record: Record) -> Path:
     """The folder of a run of `cell`, by what its record calls it."""
-    return cell.config.out / cell.dataset.key / cell.config.model / str(record["run"])
+    return cell.folder / str(record["run"])
 
 
 def _loss(folder: Path, part: str, epoch: int) -> float | None:

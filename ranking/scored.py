@@ -12,7 +12,6 @@ from typing import Any
 
 import sklearn
 
-from common import BACKBONES
 from engine.config import Config
 from engine.console import duration, say
 from engine.data.batches import usable_batch_size
@@ -80,7 +79,7 @@ def score_all(candidates: Sequence[Candidate], left_out: Mapping[str, str]) -> S
     found: dict[str, Weights] = {}
     for candidate in candidates:
         try:
-            found[candidate.name] = find_weights(BACKBONES[candidate.name], candidate.cell.config.weights)
+            found[candidate.name] = find_weights(candidate.cell.backbone, candidate.cell.config.weights)
         except UserError as problem:
             out[candidate.name] = str(problem)
     require_enough(list(found), out)
@@ -126,7 +125,7 @@ def head_lines(listed: Data, config: Config) -> list[str]:
 
 def body_of(candidate: Candidate, weights: Weights, data: Data, device: str) -> Body:
     """What is passed through, and how it would be trained."""
-    config, backbone = candidate.cell.config, BACKBONES[candidate.name]
+    config, backbone = candidate.cell.config, candidate.cell.backbone
     batch_size = usable_batch_size(config.batch_size, data.train_images, batch_norm=False)
     recipe = resolve_recipe(config, backbone, ceil(data.train_images / batch_size))
     return Body(candidate.name, backbone, weights, config, recipe, device)

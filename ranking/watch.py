@@ -40,7 +40,7 @@ class Watch:
         if status == "done":
             what = "trained"  # its result on the test part is not what is looked at here
             if cell.id in self._workers:
-                seconds = self.seconds_by_name[cell.config.model] = self._workers[cell.id].seconds
+                seconds = self.seconds_by_name[cell.row] = self._workers[cell.id].seconds
                 what += f" in {duration(seconds)}"
         self._inner.ended(cell, status, what, progress)
 

@@ -13,6 +13,7 @@ from datasets import DATASETS
 from engine.cli import at_home, folder
 from engine.config import FLAGS, asked_settings, default_of
 from engine.models.backbone import WEIGHTS
+from engine.models.names import divided, is_here
 from engine.paths import PROJECT, user_cache, with_home, without_home
 from engine.records.schema import CHECKPOINT
 from engine.training.recipe import DEFAULT
@@ -31,9 +32,11 @@ def grid(entry: Entry, models: Sequence[str], seeds: Collection[int], *more: str
     `more` are further words of it; `without` the flags, by the names of Config's fields, that are left out. "" where
     none of the backbones is known here.
     """
-    models = [name for name in models if name in BACKBONES]
+    models = [_model(name, without) for name in models if is_here(name, BACKBONES)]
     if not models:
         return ""
+    if any("@" in name for name in models):  # each says its weights
+        without = (*without, "weights")
     dataset = _dataset(entry)
     words = ["--datasets", dataset, "--models", *models, "--seeds", *_ranges(seeds)]
     return " ".join(["python", _script("grid.py"), *words, *_flags(entry, without), *more])
@@ -41,7 +44,7 @@ def grid(entry: Entry, models: Sequence[str], seeds: Collection[int], *more: str
 
 def train(entry: Entry, *more: str, without: Collection[str] = ()) -> str:
     """The command of one training with the run's own images and settings; `more`, `without` and "" as above."""
-    if entry.backbone not in BACKBONES:
+    if not is_here(entry.backbone, BACKBONES):
         return ""
     place = _dataset(entry)
     script, _, which = place.partition(":")
@@ -50,8 +53,13 @@ def train(entry: Entry, *more: str, without: Collection[str] = ()) -> str:
     elif entry.version.key in DATASETS:
         declared = DATASETS[entry.version.key]
         script, which = f"{declared.script_name}.py", declared.flags
-    words = [_script(script), which, "-model", entry.backbone, *_flags(entry, without)]
+    words = [_script(script), which, "-model", _model(entry.backbone, without), *_flags(entry, without)]
     return " ".join(["python", *filter(None, words), *more])
+
+
+def _model(row: str, without: Collection[str]) -> str:
+    """What a command calls the backbone of a row."""
+    return shlex.quote(divided(row)[0] if "weights" in without else row)
 
 
 def checkpoint(entry: Entry) -> str:
@@ -81,7 +89,8 @@ def asks_for(command: str, setting: Setting) -> bool:
     values = {name: flag.default for name, flag in FLAGS.items()} | {"recipe": setting.recipe}
     values |= {"patience": default_of("patience", setting.recipe)} | given
     flags = tuple((name, option(value)) for name, value in asked_settings(values).items())
-    weights = "imagenet" if values["weights"] == "auto" else values["weights"]
+    weights = divided(str(values.get("model", "")))[1] or str(values["weights"])
+    weights = "imagenet" if weights == "auto" or weights.startswith("IMAGENET") else weights
     known = setting.weights not in WEIGHTS or weights == setting.weights
     return (values["protocol"], values["recipe"], flags) == (setting.protocol, setting.recipe, setting.flags) and known
 

@@ -14,6 +14,7 @@ import numpy as np
 from common import BACKBONES
 from datasets import DATASETS, PUBLISHED
 from engine.config import in_words
+from engine.models.timm_models import saw_more_than_imagenet
 from engine.training.metrics import MEANS_OF_FOLDS, METRICS
 from engine.training.recipe import RECIPES
 from reporting.entry import ALL_IMAGES, Budget, Entry, Setting, Version, one_budget_each
@@ -129,9 +130,13 @@ class ComparableGroup:
 
 
 def in_order(names: Iterable[str], order: Iterable[str]) -> list[str]:
-    """The names as `order` has them; those that it lacks follow, by name."""
+    """The names as `order` has them, NAME@WEIGHTS behind NAME; those that it lacks follow, by name."""
     place = {name: index for index, name in enumerate(order)}
-    return sorted(names, key=lambda name: (place.get(name, len(place)), name))
+
+    def where(name: str) -> int:
+        return place.get(name, place.get(name.partition("@")[0], len(place)))
+
+    return sorted(names, key=lambda name: (where(name), name))
 
 
 def divide(entries: Iterable[Entry]) -> tuple[list[ComparableGroup], Apart]:
@@ -312,10 +317,20 @@ def notes(group: ComparableGroup) -> list[str]:
     more = len(of_records) - MOST_NOTES
     rest = [f"and {more:,} more notes, in the records"] if more > 0 else []
     return [
-        *map(capital, (*warnings(group.setting), *_folds(group), *_precisions(group))),
+        *map(capital, (*warnings(group.setting), *_other_images(group), *_folds(group), *_precisions(group))),
         *list(of_records)[:MOST_NOTES],
         *rest,
     ]
+
+
+def _other_images(group: ComparableGroup) -> list[str]:
+    """A note on weights that may have been trained on more than the others."""
+    more = {
+        entry.provenance.weights: None for entry in group.entries if saw_more_than_imagenet(entry.provenance.weights)
+    }
+    if not more:
+        return []
+    return [f"weights whose name does not say that they were trained on ImageNet-1k alone: {', '.join(sorted(more))}"]
 
 
 def _folds(group: ComparableGroup) -> list[str]:

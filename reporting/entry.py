@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.config import FLAGS, MOST_FOLDS, asked, asked_settings, in_words
+from engine.models.names import MEMBER
 from engine.paths import without_home
 from engine.records.identity import codes_of, saw_test_images
 from engine.records.printed import seen_in_words
 from engine.records.schema import COSTS, ERRORS, HISTORY, PREDICTIONS, Cost, RecordError, Status, read_record
 from engine.training.metrics import METRICS, Metric, of_confusion
 from reporting.fields import LONGEST_PATH, number, option, shortened, text, whole
-from reporting.record_row import row_of
+from reporting.record_row import backbone_row, row_of
 
 FILES = (HISTORY, PREDICTIONS, ERRORS)  # of a run, that a report reads
 ROUNDING = 1e-6
@@ -179,14 +180,14 @@ def read_entry(path: Path, run: str, shared: dict[Any, Any] | None = None) -> En
 
 
 def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, Any]) -> Entry:
-    dataset, backbone, config = (record[part] for part in ("dataset", "backbone", "config"))
+    dataset, config = (record[part] for part in ("dataset", "config"))
     counts = dataset["counts"]
     status = record["status"]
     if status not in get_args(Status):
         raise ValueError(f"status is {status!r:.40}")
     version, setting = _version(record, shared), _setting(record)
     taken = _maybe(lambda several: tuple(whole(one) for one in several), dataset.get("taken"))
-    given, command = _given(config), record["environment"].get("command") or [""]
+    given, command = _given(record), record["environment"].get("command") or [""]
     return Entry(
         run=run,
         folder=folder,
@@ -203,7 +204,7 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
         subjects=text(dataset["subjects"]),
         available_images=whole(counts["available"]),
         used_images=whole(counts["train"]) + (whole(counts["val"]) if record["protocol"] != "paper" else 0),
-        backbone=text(backbone["name"]),
+        backbone=backbone_row(record),
         setting=shared.setdefault(setting, setting),
         seed=whole(record["seed"]),
         budget=_budget(dataset, config),
@@ -226,11 +227,12 @@ def _entry(record: Mapping[str, Any], folder: Path, run: str, shared: dict[Any, 
     )
 
 
-def _given(config: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """The flags of the run's command, as far as grid.py and the scripts have them today."""
-    beyond = asked(config)
+def _given(record: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """The flags of the run's command, as far as grid.py and the scripts have them today, and the row does not say."""
+    config = record["config"]
+    beyond, said = asked(config), {"model", "seed", "fold"} | ({"weights"} if "@" in backbone_row(record) else set())
     names = [name for name in FLAGS if name in beyond or name in BY_DATASET or (name in PLACES and config.get(name))]
-    values = {name: config[name] for name in names if name in config and name not in ("model", "seed", "fold")}
+    values = {name: config[name] for name in names if name in config and name not in said}
     return tuple(
         (name, text(value, LONGEST_PATH) if isinstance(value, str) else option(value)) for name, value in values.items()
     )
@@ -333,7 +335,8 @@ def _kind_of_weights(record: Mapping[str, Any]) -> str:
         return f"checkpoint of {text(earlier['dataset'])} ({text(earlier['protocol'])} protocol, from {begun})"
     if backbone["weights"] == "none":
         return "none"
-    if asked in ("imagenet", "auto"):
+    # members of an enum are rows of one table
+    if asked in ("imagenet", "auto") or (MEMBER.fullmatch(asked) and asked.startswith("IMAGENET")):
         return "imagenet"
     name = text(backbone["weights"])
     return name.rpartition(".")[2] if name.endswith(f"_Weights.{asked}") else name

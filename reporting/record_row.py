@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from common import BACKBONES
 from engine.config import FLAGS
+from engine.models.names import MEMBER, row_name
 from engine.records.identity import codes_of
 from engine.records.schema import COSTS
 from engine.training.metrics import METRICS
-from reporting.fields import LARGEST_NUMBER, LONGEST_LIST, shortened
+from reporting.fields import LARGEST_NUMBER, LONGEST_LIST, LONGEST_PATH, shortened, text
 
 COUNTS = ("available", "train", "val", "test")
 PLAN = ("device", "device_name", "precision", "layout", "threads", "compiled", "graphed", "micro_batch")
@@ -79,3 +81,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple) and len(value) <= LONGEST_LIST:
         return shortened(" ".join(map(str, value)))
     return None
+
+
+def backbone_row(record: Mapping[str, Any]) -> str:
+    """What its backbone is called beside the same with others of torchvision's weights."""
+    name, weights = text(record["backbone"]["name"]), text(record["config"]["weights"], LONGEST_PATH)
+    return row_name(name, weights, BACKBONES.get(name)) if MEMBER.fullmatch(weights) else name

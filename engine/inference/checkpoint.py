@@ -10,13 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.errors import UserError, reason_of
+from engine.code_hash import code_of
+from engine.errors import UserError, one_line, reason_of
 from engine.files import DamagedError, digest
 from engine.inference.preprocessing import Preprocessing
 from engine.models.backbone import Backbone
+from engine.models.names import find_backbone
 from engine.models.structure import replace_head
 from engine.models.weights import SEEN, UNFINISHED
 from engine.records.checkpoint import load_checkpoint
+from engine.records.identity import codes_of
 from engine.records.schema import CHECKPOINT, RECORD, Record, RecordError, as_record, read_record
 
 # The sides of the pixels that a dataset's arrays have, or are kept at, for records from before these were noted.
@@ -76,13 +79,34 @@ def open_checkpoint(path: Path, known: Mapping[str, Backbone]) -> Trained:
     try:
         record = as_record(rest)
         _require_own(file, path, record)
-        backbone = known[record["backbone"]["name"]]
-        return Trained(file, record, content["model"], backbone, _preprocessing(record), content.get(SEEN))
+        preprocessing = _preprocessing(record)
+        backbone = _backbone(file, record, known).at(preprocessing.size)
+        return Trained(file, record, content["model"], backbone, preprocessing, content.get(SEEN))
     except RecordError as problem:
         raise UserError(f"{file}: what it says of its run can't be used: {problem}.") from problem
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         what = f"{type(problem).__name__}: {problem}"
         raise UserError(f"{file}: what it says of its run is damaged ({what}). {EXPECTED}") from problem
+
+
+def _backbone(file: Path, record: Record, known: Mapping[str, Backbone]) -> Backbone:
+    """What the run trained. UserError: it is not here, or its file is not as it was."""
+    name = record["backbone"]["name"]
+    try:
+        backbone = find_backbone(name, known, by_user=False).backbone
+    except UserError as problem:
+        raise UserError(
+            f"{file} is of the backbone {one_line(name)}, which can't be built here: {problem}"
+        ) from problem
+    made = codes_of(record)
+    if backbone.file and made:
+        now = code_of(_backbone, backbone.source, backbone.arguments)["backbone"]
+        if now not in [each.get("backbone") for each in made]:
+            raise UserError(
+                f"{file} is of {one_line(name)}, and {backbone.file} is not as it was when the run trained it: "
+                "comments may change, code may not. Put that of the run back."
+            )
+    return backbone
 
 
 def checkpoint_of(path: Path) -> Path:

@@ -6,7 +6,7 @@ import pkgutil
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,17 @@ class WeightsFile:
     top1: float | None = None  # on ImageNet-1k, percent, as its authors state it
 
 
+@dataclass(frozen=True)
+class HubFile:
+    """Pretrained weights on the Hugging Face hub, which are kept where its own library keeps what it fetches."""
+
+    name: str  # as the record calls them
+    repository: str
+    files: tuple[str, ...]  # of which the first that is there is taken
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 @declared
 @dataclass(frozen=True)
 class Backbone:
@@ -54,7 +65,7 @@ class Backbone:
 
     # called without arguments: the 1000-class model, randomly initialised. A function, a class, a functools.partial
     builder: str | Callable[[], nn.Module]
-    weights: str | WeightsEnum | WeightsFile | None  # what `--weights imagenet` means; None: it has none
+    weights: str | WeightsEnum | WeightsFile | HubFile | None  # what `--weights imagenet` means; None: it has none
     head: str  # the dotted name of the last linear layer, which a new one replaces
     lr: float = 3e-4  # the highest learning rate of the recipe "cosine"
     smallest: int = 1  # pixels: the shortest side that it takes
@@ -64,6 +75,7 @@ class Backbone:
     usual_on_cpu: str = "bf16 NHWC"
     usual_on_cuda: str = "bf16 NHWC"
     published: bool = False  # whether it is one of the published comparison's eleven
+    file: str = ""  # that was named for it; "": it stands in BACKBONES
 
     def __post_init__(self) -> None:
         if not (callable(self.builder) or (isinstance(self.builder, str) and self.builder)):
@@ -88,7 +100,9 @@ class Backbone:
 
     @property
     def source(self) -> str:
-        """The file that the builder is in; "" where it is torchvision's, or in none."""
+        """The file that the builder is in, or that was named for it; "" where it is torchvision's, or in none."""
+        if self.file:
+            return self.file
         if isinstance(self.builder, str):
             module = self.builder.replace(":", ".").rpartition(".")[0]
             while module:
@@ -99,6 +113,31 @@ class Backbone:
             return ""
         module = getattr(behind(self.builder), "__module__", None) or ""
         return "" if module.startswith("torchvision.") else file_of(self.builder)
+
+    @property
+    def home(self) -> str:
+        """Where it stands: the file that was named for it, a library, or BACKBONES."""
+        return self.file or self.library or "BACKBONES"
+
+    @property
+    def library(self) -> str:
+        """The package, beside those that every run needs, whose model it is; "": none."""
+        return getattr(self.builder, "library", "")
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation, from 0 to 1, that a file of its weights expects if it does not say."""
+        stated = isinstance(self.weights, WeightsFile | HubFile)
+        return (self.weights.mean, self.weights.std) if stated else (IMAGENET_MEAN, IMAGENET_STD)  # type: ignore[union-attr]
+
+    def at(self, size: tuple[int, int]) -> Backbone:
+        """The same for images of `size` (height, width): a model that is built for one size is built for that."""
+        resized = getattr(self.builder, "at", None)
+        return self if resized is None else replace(self, builder=resized(size))
+
+    def is_usual(self, member: str) -> bool:
+        """Whether the member of an enum of weights is what `--weights imagenet` means."""
+        return self.weights is not None and str(self.weights).endswith(f"_Weights.{member}")
 
     def build(self) -> nn.Module:
         """The 1000-class model, randomly initialised. Raises UserError where the builder makes none."""
@@ -113,10 +152,10 @@ class Backbone:
             last = traceback.extract_tb(problem.__traceback__)[-1]
             where = "" if last.filename == __file__ else f" ({last.filename}, line {last.lineno})"
             what = f"{type(problem).__name__}: {problem}{where}"
-            raise UserError(f"the builder {self.builder_name} of BACKBONES fails: {what}. {BUILDERS}") from problem
+            raise UserError(f"the builder {self.builder_name} of {self.home} fails: {what}. {BUILDERS}") from problem
         if not isinstance(model, nn.Module):
             kind = type(model).__name__
-            raise UserError(f"the builder {self.builder_name} of BACKBONES makes a {kind}, no nn.Module. {BUILDERS}")
+            raise UserError(f"the builder {self.builder_name} of {self.home} makes a {kind}, no nn.Module. {BUILDERS}")
         return model
 
     @property
@@ -130,10 +169,10 @@ class Backbone:
         return builder
 
     @property
-    def pretrained(self) -> WeightsEnum | WeightsFile:
+    def pretrained(self) -> WeightsEnum | WeightsFile | HubFile:
         """The weights that `--weights imagenet` means. Raises UserError where there are none."""
         if self.weights is None:
-            raise UserError(f"{self.builder_name} has no pretrained weights: its entry in BACKBONES says None.")
+            raise UserError(f"{self.builder_name} has no pretrained weights: {self.home} states none.")
         if not isinstance(self.weights, str):
             return self.weights
         member: WeightsEnum = _resolved(f"torchvision.models:{self.weights}", "the weights", WEIGHTS_OF_ENTRIES)
@@ -154,8 +193,10 @@ class Backbone:
         raise UserError(f"{name} can't take images of {size[0]}x{size[1]} pixels: {fix}.\nUse {flag}.")
 
 
-def stated_top1(weights: WeightsEnum | WeightsFile) -> float | None:
+def stated_top1(weights: WeightsEnum | WeightsFile | HubFile) -> float | None:
     """Top-1 accuracy on ImageNet-1k, percent, as the authors of the weights state it; None where they do not."""
+    if isinstance(weights, HubFile):
+        return None
     if isinstance(weights, WeightsFile):
         return weights.top1
     stated: dict[str, float] = weights.meta.get("_metrics", {}).get("ImageNet-1K", {})

@@ -17,6 +17,8 @@ def replace_head(model: nn.Module, head: str, num_classes: int) -> None:
     """Put a freshly initialised linear layer with `num_classes` outputs in the place of the one named `head`."""
     parent, _, name = head.rpartition(".")
     setattr(model.get_submodule(parent), name, nn.Linear(linear_layer(model, head).in_features, num_classes))
+    if type(model).__module__.startswith("timm."):
+        vars(model)["num_classes"] = num_classes  # as its own reset_classifier() says, which resets more than the layer
 
 
 def linear_layer(model: nn.Module, head: str) -> nn.Linear:
@@ -57,11 +59,11 @@ def trains_batch_norm(model: nn.Module) -> bool:
     )
 
 
-def macs(model: nn.Module, size: tuple[int, int]) -> int:
+def macs(model: nn.Module, size: tuple[int, int], head: str = "") -> int:
     """Multiply-accumulates of one forward pass of one image of `size` (height, width), counted without computing.
 
     Convolutions, matrix products and attention count, as in torchvision's own tables; element-wise work does not.
-    Raises UserError when the model can't take such images.
+    Raises UserError when the model can't take such images, or does not give the logits of the layer named `head`.
     """
     shapes = copy.deepcopy(model).to("meta").eval()
     for module in shapes.modules():
@@ -70,11 +72,18 @@ def macs(model: nn.Module, size: tuple[int, int]) -> int:
             vars(module)["forward"] = lambda features: features
     try:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            shapes(torch.empty(1, 3, *size, device="meta"))
+            logits = shapes(torch.empty(1, 3, *size, device="meta"))
     # what layers raise when their input shrinks to nothing, does not divide, or is not the one size that they take
     except (RuntimeError, ValueError, IndexError, AssertionError) as problem:
         reason = str(problem).partition("\n")[0] or type(problem).__name__
         raise UserError(
             f"this backbone can't take images of {size[0]}x{size[1]} pixels: {reason}\nUse another --size."
         ) from problem
+    wanted = (1, linear_layer(model, head).out_features) if head else None
+    found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if wanted and found != wanted:
+        raise UserError(
+            f"this backbone gives {found} for one image, where its head, {head}, gives {wanted}. Expected the logits "
+            "of the head, one row an image: is another layer the head?"
+        )
     return int(counter.get_total_flops()) // 2

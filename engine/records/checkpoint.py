@@ -13,7 +13,8 @@ from torch import nn
 from engine.console import say
 from engine.errors import UserError
 from engine.files import DamagedError, atomic, set_aside
-from engine.models.weights import SEEN, UNFINISHED, load_tensors, packed_digests
+from engine.models.state_dict import load_tensors
+from engine.models.weights import SEEN, UNFINISHED, packed_digests
 from engine.records.schema import CHECKPOINT, PREVIOUS
 from engine.training.saving import copy_of
 from engine.training.state import State

@@ -19,6 +19,7 @@ from torch import nn
 from engine.console import say
 from engine.errors import RunError, UserError, reason_of
 from engine.files import DAMAGED_ARRAYS, atomic, digest, json_digest, set_aside, write_json, write_text
+from engine.models.names import folder_name
 from engine.paths import without_home
 from engine.records import checkpoint
 from engine.records.describe import Outcome, calibrated, results, tiles_of_errors
@@ -68,7 +69,7 @@ class Run:
         name = f"{asked.get('protocol', 'honest')}-seed{asked.get('seed', 0)}"
         name += f"-fold{asked['fold']}of{asked['folds']}" if "folds" in asked else ""
         new = f"{name}-{json_digest(identity)[:10]}"
-        siblings = out / identity["dataset"] / asked["model"]
+        siblings = out / identity["dataset"] / folder_name(asked["model"])
         self.folder = siblings / new
         if not self.folder.exists():
             self.folder = _earlier(siblings, name, identity) or self.folder

@@ -17,6 +17,7 @@ from engine.console import say
 from engine.data.batches import Batches
 from engine.environment import versions
 from engine.files import read_json, write_json
+from engine.models.names import folder_name
 from engine.paths import user_cache
 from engine.training.plan import DTYPES, LAYOUTS, Plan
 
@@ -93,7 +94,7 @@ def result_path(plan: Plan, model: nn.Module, size: tuple[int, int], batch_size:
         "form": 2,  # of what is measured and remembered
     }
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-    return user_cache() / "plans" / f"{request.backbone}-{digest}.json"
+    return user_cache() / "plans" / f"{folder_name(request.backbone)}-{digest}.json"
 
 
 def remembered(path: Path) -> TuningResult | None:

@@ -301,7 +301,7 @@ CHANGES: dict[str, tuple[str, Callable[[Asker, pytest.MonkeyPatch], None] | None
     "decoder": ("", lambda _, patch: patch.setattr("ranking.frozen.DECODER", 99)),
     "decoder of kept pixels": ("", lambda _, patch: patch.setattr("ranking.frozen.KEPT", 99)),
     "code of the builder": ("", other_code),
-    "versions": ("", lambda _, patch: patch.setattr("ranking.frozen.versions", lambda: {"torch": "9.9"})),
+    "versions": ("", lambda _, patch: patch.setattr("ranking.frozen.versions", lambda _: {"torch": "9.9"})),
     "form of the files": ("", lambda _, patch: patch.setattr(kept, "FORM", 99)),
     "shots": ("--shots 9", None),
     "seed, of random weights": ("--weights none --seed 1", None),

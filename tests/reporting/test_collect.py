@@ -74,7 +74,8 @@ def test_what_a_record_does_not_say_is_absent(tmp_path: Path) -> None:
         ("auto", "Swin_T_Weights.IMAGENET1K_V1", None, "imagenet"),
         ("auto", "none", None, "none"),
         ("none", "none", None, "none"),
-        ("IMAGENET1K_V2", "ResNet50_Weights.IMAGENET1K_V2", None, "IMAGENET1K_V2"),
+        ("IMAGENET1K_V2", "ResNet50_Weights.IMAGENET1K_V2", None, "imagenet"),
+        ("SWAG_V1", "X_Weights.SWAG_V1", None, "SWAG_V1"),
         ("some/dir/mine.pth", "mine.pth", None, "mine.pth"),
         (
             "x/checkpoint.pt",

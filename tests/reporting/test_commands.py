@@ -29,6 +29,9 @@ SETTINGS: list[list[str]] = [
 ]
 
 
+NETS = "from torch import nn\n\n\ndef wide():\n    return nn.Sequential(nn.Flatten(), nn.Linear(12, 1000))\n"
+
+
 def entry_of(dataset: Dataset, config: Config, runs: Path = Path("runs")) -> Entry:
     """What a report keeps of a run of that command."""
     changes: dict[str, Any] = {"config": config.settings(), "recipe": config.recipe, "protocol": config.protocol}
@@ -101,6 +104,33 @@ def test_what_is_not_known_here_is_in_no_command(place: Path) -> None:
     entry = entry_of(dataset, config)
     assert commands.grid(entry, ["$(reboot)"], {0}) == ""
     assert " --models swin --seeds 0 2" in commands.grid(entry, ["$(reboot)", "swin"], {2, 0})
+
+
+def test_weights_of_one_architecture_are_asked_for_by_their_rows(place: Path) -> None:
+    arguments = ["my photos; rm -rf $HOME", "-model", "resnet@IMAGENET1K_V2"]
+    dataset, config = parse(folder.DATASET, BACKBONES, arguments)
+    entry = entry_of(dataset, config)
+    assert (entry.backbone, entry.setting.weights) == ("resnet@IMAGENET1K_V2", "imagenet")
+    command = commands.grid(entry, ["resnet", entry.backbone], {0})
+    assert " --models resnet resnet@IMAGENET1K_V2 --seeds 0" in command
+    assert "--weights" not in command
+    assert asked_for(command)[1].config == config
+    assert commands.asks_for(shlex.join(["python", "folder.py", *arguments]), entry.setting)
+    words = shlex.split(commands.train(entry, "--weights", "none", without=("weights",)))
+    assert words[words.index("-model") + 1] == "resnet"
+
+
+def test_a_file_of_ones_own_is_quoted(place: Path) -> None:
+    (place / "my nets.py").write_text(NETS)
+    arguments = ["my photos; rm -rf $HOME", "-model", "../my nets.py:wide", "--weights", "none"]
+    dataset, config = parse(folder.DATASET, BACKBONES, arguments)
+    entry = entry_of(dataset, config)
+    assert entry.backbone == "~/my nets.py:wide"
+    (cell,) = asked_for(commands.grid(entry, [entry.backbone], {0}))
+    assert cell.config == config
+    assert "-model '~/my nets.py:wide'" in commands.train(entry)
+    (place / "my nets.py").unlink()
+    assert commands.train(entry) == ""
 
 
 def test_training_on_begins_from_the_checkpoint(place: Path) -> None:

@@ -36,6 +36,31 @@ def test_one_group(tmp_path: Path) -> None:
     assert comparable.settings(group.setting) == [RECIPES["adamw-sgd"].help]
 
 
+def test_weights_of_one_architecture_are_rows_of_one_group(tmp_path: Path) -> None:
+    other: dict[str, Any] = {
+        "config": {"weights": "IMAGENET1K_V2"},
+        "backbone": {"weights": "ResNet50_Weights.IMAGENET1K_V2"},
+    }
+    (group,), apart = divided(
+        tmp_path,
+        synthetic.record("ucmerced", "resnet"),
+        synthetic.record("ucmerced", "resnet", 1, **other),
+        synthetic.record("ucmerced", "swin"),
+        synthetic.record("ucmerced", "mobilenet", config={"weights": "IMAGENET1K_V2"}),  # what it begins from anyway
+    )
+    assert apart == []
+    assert group.backbones == ["resnet", "resnet@IMAGENET1K_V2", "swin", "mobilenet"]
+
+
+def test_weights_that_saw_more_than_imagenet_are_noted(tmp_path: Path) -> None:
+    made = synthetic.record("ucmerced", "swin", backbone={"weights": "timm/swin.ms_in22k_ft_in1k"})
+    (group,), _ = divided(
+        tmp_path, made, synthetic.record("ucmerced", "resnet", backbone={"weights": "timm/r.a1_in1k"})
+    )
+    (note,) = [note for note in comparable.notes(group) if "ImageNet-1k" in note]
+    assert note.endswith("trained on ImageNet-1k alone: timm/swin.ms_in22k_ft_in1k")
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -49,7 +74,7 @@ def test_one_group(tmp_path: Path) -> None:
         ({"config": {"lr_sweep": True}}, "learning rate chosen by a sweep"),
         ({"config": {"batch_size": 32}}, "batches of 32"),
         ({"config": {"weights": "none"}, "backbone": {"weights": "none"}}, "random weights"),
-        ({"config": {"weights": "IMAGENET1K_V2"}, "backbone": {"weights": "X_Weights.IMAGENET1K_V2"}}, "IMAGENET1K_V2"),
+        ({"config": {"weights": "SWAG_V1"}, "backbone": {"weights": "X_Weights.SWAG_V1"}}, "weights SWAG_V1"),
         ({"config": {"weights": "a/my.pth"}, "backbone": {"weights": "my.pth"}}, "weights my.pth"),
     ],
 )

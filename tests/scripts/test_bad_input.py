@@ -60,7 +60,7 @@ GOOD = "-model tiny -bs 16 --weights none --epochs 1 --plan off"
         ("-model tiny --weights imagenet", "http://127.0.0.1:9/tiny.pth"),
         ("-model tiny --weights nosuch.pth", "no such file"),
         ("-model tiny --weights IMAGENET1K_V2", "not one of imagenet, auto, none"),
-        ("-model tiny --weights .", "no such file"),
+        ("-model tiny --weights .", "the folder holds no config.json"),
         ("-model tiny --weights empty.pth", "empty.pth (0 bytes) can't be read"),
         ("-model tiny --weights garbage.pth", "garbage.pth (4,000 bytes) can't be read"),
         ("-model tiny --weights cut.pth", "can't be read as PyTorch weights"),

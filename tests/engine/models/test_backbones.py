@@ -19,10 +19,10 @@ from torchvision.models import VisionTransformer, WeightsEnum
 import digits
 from common import BACKBONES, Backbone, WeightsFile, build_model
 from engine.code_hash import code_of
-from engine.command_line import find_backbone
 from engine.data.batches import Batches
 from engine.data.declaration import ReadOptions
 from engine.errors import UserError
+from engine.models.names import find_backbone
 from engine.models.structure import freeze_body, macs, replace_head, set_train_mode, trains_batch_norm
 from engine.models.weights import find_weights
 from engine.training.loop import predict, train_epoch
@@ -267,6 +267,7 @@ def test_parameters_and_accuracy_are_the_published(name: str) -> None:
     if isinstance(weights, WeightsFile):
         assert weights.top1 == accuracy
     else:
+        assert isinstance(weights, WeightsEnum)
         assert parameters == weights.meta["num_params"]
         assert round(weights.meta["_metrics"]["ImageNet-1K"]["acc@1"], 2) == accuracy
 
@@ -521,7 +522,7 @@ def test_a_builder_is_anything_that_can_be_called(
     assert (entry.builder_name, Path(entry.source).name) == (called, file)
     monkeypatch.setitem(BACKBONES, "tiny", entry)
     assert build_model("tiny", 3, "none")(random_images(2, 3, 8, 8)).shape == (2, 3)
-    assert find_backbone(called, BACKBONES) == "tiny"
+    assert find_backbone(called, BACKBONES).name == "tiny"
 
 
 def test_what_a_partial_binds_is_told_apart() -> None:
@@ -532,7 +533,7 @@ def test_what_a_partial_binds_is_told_apart() -> None:
     codes = [code_of(digits.read, each.source, each.arguments)["backbone"] for each in (narrow, wide)]
     plain = Backbone(resnet18, None, "fc")
     assert len({*codes, code_of(digits.read, plain.source, plain.arguments)["backbone"]}) == 3
-    assert find_backbone("resnet50", BACKBONES | {"mine": replace(BACKBONES["resnet"], lr=1.0)}) == "resnet"
+    assert find_backbone("resnet50", BACKBONES | {"mine": replace(BACKBONES["resnet"], lr=1.0)}).name == "resnet"
 
 
 def test_what_a_partial_binds_may_have_no_name() -> None:

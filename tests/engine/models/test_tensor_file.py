@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from engine.errors import UserError
+from engine.models.state_dict import load_tensors
 from engine.models.tensor_file import ImplausibleError
-from engine.models.weights import Weights, find_weights, load_tensors, load_weights
+from engine.models.weights import Weights, find_weights, load_weights
 from engine.paths import PROJECT
 from tests import toy
 from tests.engine.models import hostile
