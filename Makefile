@@ -75,35 +75,6 @@ help:  ## this list
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt -c requirements.txt
 	@touch $@
 
-build/audit/.ready  ## known faults of what requirements.lock names; asks PyPI
-	build/audit/bin/pip-audit --strict --disable-pip --vulnerability-service pypi -r requirements.lock
-
-clean:  ## everything but runs/ and data/
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build report *.egg-info
-	find . -name __pycache__ -not -path './data/*' -not -path './runs/*' -prune -exec rm -rf {} +
-
-help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/make \1: \2/p' Makefile
-
-.venv/.runtime: requirements.txt
-	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 10) and \
-	  f"Python 3.10 or later is needed, but $(PYTHON) is {v}: make PYTHON=python3.12, say")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
-	@touch $@
-
-.venv/.report: .venv/.runtime requirements-report.txt
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-report.txt -c requirements.txt
-	@touch $@
-
-.venv/.export: .venv/.runtime requirements-export.txt
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-export.txt -c requirements.txt
-	@touch $@
-
-.venv/.development: .venv/.report .venv/.export requirements-dev.txt
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt -c requirements.txt
-	@touch $@
-
 build/audit/.ready:
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/python -m pip install --disable-pip-version-check pip-audit
