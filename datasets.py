@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import folder
 from common import BACKBONES, Choice, Dataset
 from engine.cli import Help, Parser, at_home, checked, nearest, place_in, run_command
 from engine.cli import folder as folder_path
@@ -29,6 +28,7 @@ from engine.doc_tables import backbone_table, count_text, dataset_table, how_it_
 from engine.errors import UserError, one_line
 from engine.files import write_text
 from engine.paths import PROJECT, with_home
+from folder import existing
 
 # the scripts: first those of the published table, in its order
 SCRIPTS = (
@@ -94,7 +94,7 @@ def named(name: str) -> list[Chosen]:
     if script in ("folder", "folder.py"):
         if not which:
             raise UserError("folder stands for no dataset by itself. Name the images' folder: folder:DIR.")
-        return [_ours(folder.existing(checked("--datasets", folder_path, which)))]
+        return [_ours(existing(checked("--datasets", folder_path, which)))]
     path = Path(checked("--datasets", at_home, script)).resolve()
     if script.endswith(".py") and "/" in script and not path.exists():
         raise UserError(

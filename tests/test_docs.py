@@ -141,7 +141,7 @@ def a_run() -> Path:
 
 def run_predict(arguments: list[str]) -> int:
     """The exit code of predict.py, of a run on photos/ and images in there."""
-    named = {"RUN": str(a_run()), "IMAGE": "photos/cat/1.png", "holiday/": "photos"}
+    named = {"RUN": str(a_run()), "IMAGE": "photos/cat/1.png", "holiday": "photos"}
     return predict.main([*(named.get(argument, argument) for argument in arguments), "--device", "cpu"])
 
 
@@ -230,7 +230,8 @@ def test_an_exported_network_is_served_in_ten_lines(capsys: pytest.CaptureFixtur
     answer, share = capsys.readouterr().out.split()
     trained = common.load(next(Path("runs/digits/resnet").glob("*/checkpoint.pt")))
     with torch.inference_mode():
-        probabilities = trained.model()(trained.preprocessing("new.jpg")[None]).softmax(1)[0]
+        logits = trained.model()(trained.preprocessing("new.jpg")[None])
+    probabilities = (logits / (trained.temperature or 1.0)).softmax(1)[0]
     assert answer == trained.classes[int(probabilities.argmax())]
     assert share == f"{probabilities.max():.1%}"
 

@@ -220,6 +220,7 @@ def test_what_was_done_before_a_flag_came_is_still_done(story: Story) -> None:
     assert "to do      0" in story.dry_run
 
 
+@pytest.mark.slow
 def test_no_test_stands_in_the_way(story: Story) -> None:
     """No other test, and no page of docs/ that is not made from the tables, must be changed for an addition."""
     house = story.house.folder
