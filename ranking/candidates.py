@@ -99,7 +99,7 @@ def require_enough(names: Sequence[str], left_out: Mapping[str, str]) -> None:
         more = next(name for name, backbone in BACKBONES.items() if backbone.published and name not in names)
         raise UserError(
             f"{' and '.join(names)} alone can't be ranked: an order takes at least {FEWEST} backbones. Name more, such "
-            f"as --models {' '.join(names)} {more}, or all."
+            f"as --models {shlex.join(names)} {more}, or all."
         )
     lines = [f"{name}: {first_sentence(reason)}" for name, reason in left_out.items()]
     kept = f"only {names[0]} can be scored" if names else "no backbone can be scored"
