@@ -68,10 +68,10 @@ class Inputs:
     def _require(self, word: str, hint: str) -> None:
         there, is_folder = _exists(word), Path(word).is_dir()
         if not there and not glob.has_magic(word):
-            beside = _names(Path(word).parent)
+            near = f"{hint}." if hint else f".{nearest(Path(word).name, _names(Path(word).parent), 0.6)}"
             raise UserError(
-                f"{word}: no such file or folder.{nearest(Path(word).name, beside, 0.6)}{hint} Expected an image, a "
-                f"folder of images, a pattern in quotes, or {STDIN} for paths on stdin."
+                f"{word}: no such file or folder{near} Expected an image, a folder of images, a pattern in quotes, or "
+                f"{STDIN} for paths on stdin."
             )
         if there and not is_folder and (problem := _problem(Path(word))):
             raise UserError(f"{word}: {problem}. Expected an image, or a folder of images.")

@@ -7,8 +7,9 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,18 @@ def writing(out: Path | None) -> Iterator[Write]:
     if out is None:
         yield _to_stdout
         return
-    with disk_errors_explained("can't write", out, ROOM), atomic(out) as file:
-        yield lambda text: file.write(text.encode("utf-8", "backslashreplace")) and None
+    explained = partial(disk_errors_explained, "can't write", out, ROOM)
+    with ExitStack() as stack:
+        with explained():
+            file = stack.enter_context(atomic(out))
+
+        def write(text: str) -> None:
+            with explained():
+                file.write(text.encode("utf-8", "backslashreplace"))
+
+        yield write
+        with explained():
+            stack.close()
 
 
 def _to_stdout(text: str) -> None:

@@ -50,7 +50,7 @@ def train(line: str) -> None:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pets/ and two seeds of a run on them, and birds/ and a run on these, of other classes."""
+    """A folder with pets/ and two seeds of a run on them, and birds/ and a run on these."""
     place = tmp_path_factory.mktemp("trained")
     for number, name in enumerate(CLASSES):
         for index in range(21):
@@ -63,8 +63,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setitem(common.BACKBONES, "tiny", TINY)
         patch.chdir(place)
         for seed in (0, 1):
-            train(f"pets {QUICK} --seed {seed} --out runs/pets")
-        train(f"birds {QUICK} --out runs/birds")
+            train(f"pets {QUICK} --seed {seed}")
+        train(f"birds {QUICK}")
     return place
 
 
@@ -79,7 +79,7 @@ def ask(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: p
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         capfd.readouterr()
         words = shlex.split(line)
-        code = predict.main(words if "--device" in words else [*words, "--device", "cpu"])
+        code = predict.main(words if "--device" in words else ["--device", "cpu", *words])
         return Said(code, *capfd.readouterr())
 
     return run
@@ -88,4 +88,4 @@ def ask(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: p
 @pytest.fixture
 def run(ask: Ask) -> Path:
     """The folder of the first run."""
-    return next(Path("runs/pets").glob("*/tiny/*seed0*"))
+    return next(Path("runs/folder-pets/tiny").glob("*seed0*"))

@@ -31,7 +31,7 @@ MISTAKES = [
     ("only_unfinished pets", "none of 1 run in it has ended"),
     ("swapped pets", "is not the checkpoint that"),
     ("runs pets", "holds runs of several backbones or datasets. Name one of them:"),
-    (f"{RUN},birds pets", "can't be taken together: 2 classes of the other alone, such as jay"),
+    (f"{RUN},other pets", "can't be taken together: 3 classes of the first alone, such as cat"),
     (f"{RUN},larger pets", "images are decoded to 16x16 for the one and to 20x20 for the other"),
     ("mixed pets", "holds runs of different settings (epochs)"),
     (f"{RUN} nowhere.jpg", "nowhere.jpg: no such file or folder"),
@@ -58,9 +58,9 @@ MISTAKES = [
     (f"{RUN} pets --labels nowhere.csv", "--labels nowhere.csv: no such file"),
     (f"{RUN} pets --labels strange.csv", "none of its 2 labels is a class of the model: it has ant, bee, say"),
     (f"{RUN} pets --labels columns.csv", "columns.csv"),
-    (f"{RUN} pets --explain text.pt", "--explain text.pt: text.pt is a file"),
+    (f"{RUN} pets --explain text.pt", "text.pt is a file. Expected a folder"),
     (f"{RUN} pets --explain pets", "--explain pets: there is something in it"),
-    ("runs/pets/folder-pets/tiny pets --explain new", "--explain is for one checkpoint, and"),
+    ("runs/folder-pets/tiny pets --explain new", "--explain is for one checkpoint, and"),
     (f"{RUN} pets --suspects", "--suspects is of the images that the run held out, and takes no others"),
     (f"{RUN} pets --tops 3", "unknown flag --tops. Did you mean --top?"),
     (f"{RUN} pets --device tpu", "invalid choice: 'tpu'"),
@@ -90,8 +90,8 @@ def place(run: Path) -> Path:
     Path("cut.pt").write_bytes(checkpoint[: len(checkpoint) // 2])
     Path("evil.pt").write_bytes(pickle.dumps(Evil()))
     torch.save({"x": torch.ones(2)}, "weights.pt")
-    (birds,) = Path("runs/birds").glob("*/tiny/*")
-    shutil.copytree(birds, "birds")
+    (birds,) = Path("runs/folder-birds/tiny").iterdir()
+    shutil.copytree(birds, "other")
     shutil.copytree(run, "swapped")
     shutil.copy(birds / "checkpoint.pt", "swapped")
     content = torch.load(run / "checkpoint.pt", weights_only=True)

@@ -41,7 +41,7 @@ def test_timms_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     from benchmarks import timm_inference
 
     make_photographs(tmp_path, 3)
-    line = f"timm_inference.py test_resnet {tmp_path} 64 --workers 0 --batch-size 2"
+    line = f"timm_inference.py test_resnet {tmp_path} 64 --workers 1 --batch-size 2"
     monkeypatch.setattr(sys, "argv", line.split())
     timm_inference.main()
     assert re.fullmatch(r"images 3 seconds \d+\.\d{3}\n", capsys.readouterr().out)

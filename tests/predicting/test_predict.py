@@ -27,7 +27,7 @@ from predicting.forms import form_for
 from predicting.inputs import Inputs
 from predicting.network import Network
 from predicting.work import predicted
-from tests.predicting.conftest import CLASSES, Ask, Said
+from tests.predicting.conftest import CLASSES, Ask, Said, picture
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -48,7 +48,7 @@ def test_logits_are_those_of_the_run_bit_for_bit(run: Path) -> None:
 
 
 def test_csv(ask: Ask, run: Path) -> None:
-    said = ask(f"{run} pets/test --csv")
+    said = ask(f"{run} pets/test --csv --form run")
     assert said.code == 0
     rows = table(said.out)
     kept = np.load(run / "predictions.npz")
@@ -61,7 +61,7 @@ def test_csv(ask: Ask, run: Path) -> None:
 
 
 def test_the_metrics_are_those_of_the_record(ask: Ask, run: Path) -> None:
-    said = ask(f"{run} pets/test --json")
+    said = ask(f"{run} pets/test --json --form run")
     found = json.loads(said.out)
     record = read_record(run / "record.json")
     assert record
@@ -144,10 +144,10 @@ def test_nothing_but_what_can_not_be_read(ask: Ask, run: Path) -> None:
 
 
 def test_an_ensemble_is_the_mean_of_its_members(ask: Ask) -> None:
-    runs = sorted(Path("runs/pets").glob("*/tiny/*"))
+    runs = sorted(Path("runs/folder-pets/tiny").iterdir())
     assert len(runs) == 2
     expected = np.mean([softmax(np.load(run / "predictions.npz")["logits"]) for run in runs], axis=0)
-    both = "runs/pets/folder-pets/tiny", ",".join(map(str, runs))
+    both = "runs/folder-pets/tiny", ",".join(map(str, runs))
     for named in both:
         rows = entries(ask(f"{named} pets/test --jsonl"))
         for row, chances in zip(rows, expected, strict=True):
@@ -177,13 +177,14 @@ def test_probabilities_are_calibrated_by_the_temperature_of_the_run(ask: Ask, ru
 
 
 def test_flipped(ask: Ask, run: Path) -> None:
-    for path in Path("pets/test").glob("*/*.png"):
-        mirrored = Path("mirrored", *path.parts[2:])
-        mirrored.parent.mkdir(parents=True, exist_ok=True)
-        Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(mirrored)
+    Path("mirrored").mkdir()
+    for number in range(5):
+        path = Path("small", f"{number}.png")
+        picture(path, number, (16, 16))  # not resized, which would round
+        Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(Path("mirrored", path.name))
     one, other, both = (
         [{each["class"]: each["probability"] for each in row["predictions"]} for row in entries(ask(f"{run} {line}"))]
-        for line in ("pets/test --jsonl", "mirrored --jsonl", "pets/test --jsonl --tta flip")
+        for line in ("small --jsonl", "mirrored --jsonl", "small --jsonl --tta flip")
     )
     for first, second, mean in zip(one, other, both, strict=True):
         assert all(mean[name] == pytest.approx((first[name] + second[name]) / 2, abs=1e-5) for name in CLASSES)
