@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import nn
 
 from engine.inference.checkpoint import Trained
 from engine.inference.preprocessing import Preprocessing
-
-
-class Outputs(NamedTuple):
-    """Of B images, float32 (B, classes) each."""
-
-    logits: torch.Tensor
-    probabilities: torch.Tensor
 
 
 class Served(nn.Module):
@@ -30,9 +21,10 @@ class Served(nn.Module):
         self.preprocessing = preprocessing
         self.temperature = 1.0 if temperature is None else temperature
 
-    def forward(self, pixels: torch.Tensor) -> Outputs:
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """float32 (B, classes) each."""
         logits = self.network(self.preprocessing.to_input(pixels))
-        return Outputs(logits, (logits / self.temperature).softmax(1))
+        return logits, (logits / self.temperature).softmax(1)
 
 
 def served(trained: Trained) -> Served:
