@@ -1,6 +1,6 @@
 """Every backbone in every form: whether it agrees with PyTorch, its size, and the seconds it took to make and check.
 
-    python benchmarks/export.py [--models NAME ...] [--size 256] [--stored 32]
+    python benchmarks/export.py [--models NAME ...] [--to FORM ...] [--size 256] [--stored 32]
 
 Networks of random weights, whose batch statistics are those of images, and whose logits are spread as trained ones
 are. The images are scikit-learn's digits, which are real. A Markdown table, a line a backbone as it is done.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import nn
 
 import digits
 from common import BACKBONES
+from engine.console import say
 from engine.data.images import resize
 from engine.data.part import Pixels
 from engine.errors import RunError
@@ -113,12 +114,12 @@ def measured(form: str, job: Job, folder: Path) -> tuple[Agreement | None, float
     return found, sum(path.stat().st_size for path in folder.iterdir()) / 1e6, seconds
 
 
-def row(name: str, stored: int, size: int) -> tuple[str, Mapping[str, Agreement | None]]:
+def row(name: str, stored: int, size: int, forms: Sequence[str]) -> tuple[str, Mapping[str, Agreement | None]]:
     """A backbone's line of the table, and how its forms agree."""
     of = trained(name, stored, size)
     job = Job(of, served(of), Images(images(stored), "digits"), facts_of(of))
     cells, found = [name], {}
-    for form in WRITE:
+    for form in forms:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             found[form], megabytes, seconds = measured(form, job, folder)
@@ -132,16 +133,18 @@ def row(name: str, stored: int, size: int) -> tuple[str, Mapping[str, Agreement 
     return f"| {' | '.join(cells)} |", found
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     line = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     line.add_argument("--models", nargs="+", choices=list(BACKBONES), default=list(BACKBONES), metavar="NAME")
+    line.add_argument("--to", nargs="+", choices=list(WRITE), default=list(WRITE), metavar="FORM")
     line.add_argument("--size", type=int, default=256, help="pixels that the network is given, high and wide")
     line.add_argument("--stored", type=int, default=32, help="pixels that images are stored at")
-    options = line.parse_args()
-    print(f"| backbone | {' | '.join(WRITE)} | in timm |\n|---|{'---|' * (len(WRITE) + 1)}")
+    options = line.parse_args(arguments)
+    heads = ["backbone", *options.to, *(["in timm"] if "hub" in options.to else [])]
+    say(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
     for name in options.models:
-        print(row(name, options.stored, options.size)[0], flush=True)
+        say(row(name, options.stored, options.size, options.to)[0])
 
 
 if __name__ == "__main__":

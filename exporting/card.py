@@ -40,7 +40,7 @@ def model_card(facts: dict[str, Any], architecture: str | None) -> str:
 
 def _front_matter(facts: dict[str, Any], name: str, architecture: str | None) -> str:
     """YAML, whose texts are as JSON has them."""
-    lines = ["---", "pipeline_tag: image-classification", "license: other", 'license_name: "see the model card"']
+    lines = ["---", "pipeline_tag: image-classification", "license: other", "license_name: see-model-card"]
     lines += ["library_name: timm"] if architecture else []
     lines += ["tags:", "- image-classification", "- pytorch", *(["- timm"] if architecture else [])]
     lines += ["model-index:", f"- name: {json.dumps(name)}", "  results:", "  - task:"]
@@ -57,7 +57,7 @@ def _summary(facts: dict[str, Any]) -> str:
     backbone, counts = facts["backbone"], facts["dataset"]["counts"]
     begun = "random weights" if backbone["weights"] == "none" else f"the weights {_text(backbone['weights'])}"
     return (
-        f"`{_text(backbone['builder'])}`, fine-tuned from {begun} on {counts['train']:,} images of "
+        f"{_text(backbone['builder'])}, fine-tuned from {begun} on {counts['train']:,} images of "
         f"{_text(facts['dataset']['name'])}, to tell {len(facts['classes']):,} classes apart. Run `{facts['run']}`."
     )
 
@@ -88,7 +88,7 @@ def _data(facts: dict[str, Any]) -> str:
         f"- sha256 of the split (every name, label and pixel): `{dataset['split']}`",
     ]
     rows += [f"- sha256 of the test part: `{dataset['test_part']}`"] if dataset["test_part"] else []
-    rows += [f"- {_text(dataset[key])}" for key in ("citation", "page") if dataset.get(key)]
+    rows += [f"- {dataset[key]}" for key in ("citation", "page") if dataset.get(key)]
     classes = facts["classes"]
     more = f" and {len(classes) - MOST_CLASSES:,} more, in config.json" if len(classes) > MOST_CLASSES else ""
     return "\n".join([*rows, f"- classes: {', '.join(map(_text, classes[:MOST_CLASSES]))}{more}"])

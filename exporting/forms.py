@@ -16,7 +16,7 @@ from engine.inference.checkpoint import Trained
 from exporting.agreement import Agreement, Network, Numbers, require_agreement
 from exporting.facts import as_texts
 from exporting.images import Images
-from exporting.served import Served, captured, served
+from exporting.served import Served, captured, not_taken, served
 
 OPSET = 18  # the lowest that PyTorch's exporter writes: what reads a later one reads this one, too
 FACTS = "model.json"
@@ -38,17 +38,7 @@ def write_onnx(job: Job, folder: Path) -> Agreement:
     import onnx
     import onnxruntime
 
-    program = torch.onnx.export(
-        captured(job.network),
-        (),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=["pixels"],
-        output_names=["logits", "probabilities"],
-        verbose=False,
-    )
-    assert program is not None
-    model = program.model_proto
+    model = _onnx_model(job.network)
     for node in model.graph.node:  # what each came of, with the paths of this machine's files
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
@@ -64,6 +54,20 @@ def write_onnx(job: Job, folder: Path) -> Agreement:
         return logits, probabilities
 
     return require_agreement(ONNX, network, job.network, job.images.pixels)
+
+
+def _onnx_model(network: Served) -> Any:
+    """As PyTorch's exporter writes it. RunError: it can't."""
+    program = captured(network)
+    names = ["logits", "probabilities"]
+    try:
+        written = torch.onnx.export(
+            program, (), dynamo=True, opset_version=OPSET, input_names=["pixels"], output_names=names, verbose=False
+        )
+    except Exception as problem:  # an operator that ONNX lacks, in a network of one's own
+        raise not_taken("the ONNX exporter", problem) from problem
+    assert written is not None
+    return written.model_proto
 
 
 def write_torch(job: Job, folder: Path) -> Agreement:

@@ -6,6 +6,7 @@ import getpass
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,12 @@ from common import load
 from engine.data.part import Pixels
 from engine.models.weights import _seen
 from engine.paths import PROJECT
+from exporting.build import WRITE
+from exporting.facts import facts_of
+from exporting.forms import Job
+from exporting.images import Images
 from exporting.packages import NEEDED
+from exporting.served import served
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +113,16 @@ def test_nothing_tells_of_the_machine(form: str, run: Path, tmp_path: Path) -> N
     for path in out.iterdir():
         content = everything_in(path)
         assert [word for word in words if word in content] == [], path.name
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch"])
+def test_stored_images_that_are_larger_than_what_the_network_takes(form: str, run: Path, tmp_path: Path) -> None:
+    """They are antialiased as one side shrinks."""
+    for package in NEEDED[form]:
+        pytest.importorskip(package)
+    trained = load(run)
+    trained = replace(trained, preprocessing=replace(trained.preprocessing, stored_size=(51, 20)))
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 51, 20, 3), dtype=np.uint8)
+    found = WRITE[form](Job(trained, served(trained), Images(pixels, "noise"), facts_of(trained)), tmp_path)
+    assert found.holds
+    assert found.largest_logit > 0.1
