@@ -157,6 +157,7 @@ def test_what_was_measured_is_kept_when_it_is_interrupted(
     assert "geometric mean" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_busy(benchmark: Benchmark, tmp_path: Path) -> None:
     printed = benchmark(benchmarks.busy, "--models", "shufflenet", *ON_LITTLE.split(), str(tmp_path))
     assert "neighbours: 2" in printed
@@ -248,6 +249,7 @@ def test_accuracy(benchmark: Benchmark, recorded: Recorded, tmp_path: Path) -> N
         assert (config.model, config.weights, config.epochs, config.size) == ("shufflenet", "none", 1, (32, 32))
 
 
+@pytest.mark.slow
 def test_rank_cost(benchmark: Benchmark, tmp_path: Path) -> None:
     line = "--images 20 --size 32 --models shufflenet mobilenet --epochs 2 --batch-size 4 --out"
     printed = benchmark(benchmarks.rank_cost, *line.split(), str(tmp_path))

@@ -49,6 +49,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", [KeyboardInterrupt, RuntimeError])
 def test_neighbours_train_at_low_priority_and_end_with_the_block(
     problem: type[BaseException], started: Started
@@ -99,6 +100,7 @@ os.kill(os.getpid(), 9)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 def test_a_neighbour_ends_with_a_parent_that_was_killed() -> None:
     command = [sys.executable, "-c", ORPHANED, str(NEIGHBOUR)]
     done = subprocess.run(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)

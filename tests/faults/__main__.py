@@ -27,10 +27,10 @@ from tests.faults.verdict import Verdict, found, table
 Case = Callable[[int, Random, dict[str, Undisturbed], Path], Verdict]
 # kind -> a case of it, and how many there are of it in a full run and in a short one
 KINDS: dict[str, tuple[Case, int, int]] = {
-    "kill": (kills.kill, 1000, 20),
-    "disk": (kills.disk, 150, 12),
+    "kill": (kills.kill, 1000, 12),
+    "disk": (kills.disk, 150, 8),
     "room": (kills.room, 60, 3),
-    "damage": (damage.damage, 400, 20),
+    "damage": (damage.damage, 400, 12),
     "around": (surroundings.surroundings, 80, 8),
     "line": (inputs.line_case, 150, 6),
     "folders": (inputs.folders_case, 50, 4),
