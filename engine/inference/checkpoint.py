@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from engine.code_hash import code_of
-from engine.errors import UserError, one_line, reason_of
+from engine.errors import UserError, listed, one_line, reason_of
 from engine.files import DamagedError, digest
 from engine.inference.preprocessing import Preprocessing
 from engine.models.backbone import Backbone
@@ -110,8 +110,16 @@ def _backbone(file: Path, record: Record, known: Mapping[str, Backbone]) -> Back
 
 
 def checkpoint_of(path: Path) -> Path:
-    """The file that is meant by a run's folder, or by itself. UserError: there is none."""
+    """The file that is meant by a run's folder, by one that holds a single run, or by itself.
+
+    UserError: there is none, or there are several.
+    """
     file = path / CHECKPOINT if path.is_dir() else path
+    if path.is_dir() and not file.exists() and (within := sorted(path.glob(f"*/{CHECKPOINT}"))):
+        if len(within) > 1:
+            lines = listed(str(each.parent) for each in within)
+            raise UserError(f"{path} holds {len(within):,} runs. Name one of them:{lines}")
+        file = within[0]
     if not file.is_file():
         found = "holds no checkpoint.pt" if path.is_dir() else "is no file" if path.exists() else "is not there"
         raise UserError(f"{path} {found}. {EXPECTED}")
@@ -135,13 +143,13 @@ def _require_own(file: Path, asked: Path, record: Record) -> None:
     """UserError: a run's folder is asked for, and its record says that the checkpoint beside it is another one."""
     if not asked.is_dir():
         return
-    beside = read_record(asked / RECORD)
+    beside = read_record(file.with_name(RECORD))
     if beside is None:
         return
     stated = beside.get("files", {}).get(CHECKPOINT)
     if beside["run"] != record["run"] or stated not in (None, digest(file)):
         raise UserError(
-            f"{file} is not the checkpoint that {asked / RECORD} is of. Put that back, or name the checkpoint itself."
+            f"{file} is not the checkpoint that {file.with_name(RECORD)} is of. Put that back, or name the checkpoint itself."
         )
 
 
