@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+import digits
 import grid
 import rank
 import report
-from common import BACKBONES
+from common import BACKBONES, main
 from engine.command_line import grid_command, parse
 from engine.errors import UserError
 from grids.cells import Cell, check_members, find_datasets, find_models, make_cells
@@ -98,17 +99,19 @@ def test_two_files_of_one_name_are_run_ranked_and_reported_apart(
         file.write_text(OWN)
     models = [f"{file.parent.name}/own.py:wide@none" for file in files]
     flags = ["--epochs", "1", "-bs", "64", "--size", "16", "--shots", "10", "--plan", "off", "--device", "cpu"]
-    line = ["--datasets", "digits", "--models", *models, *flags]
-    assert grid.main(line) == 0
+    flags += ["--cache-dir", "kept"]
+    for model in models:
+        with pytest.raises(SystemExit, match="0"):
+            main(digits.DATASET, ["-model", model, *flags])
     capsys.readouterr()
-    assert grid.main([*line, "--dry-run"]) == 0
+    assert grid.main(["--datasets", "digits", "--models", *models, *flags, "--dry-run"]) == 0
     assert re.search(r"^done +2$", capsys.readouterr().out, re.MULTILINE)
     (group,) = report.make(Path("runs"), Path("report"))["groups"]
     assert [backbone["name"] for backbone in group["backbones"]] == [f"{file}:wide" for file in files]
     kept = [cell.folder for cell in cells(models)]
     assert len({folder.name for folder in kept}) == 2
     assert rank.main(["digits", "--models", *models, *flags]) == 0
-    assert len([*tmp_path.rglob("features/digits-own-wide-*.npy")]) == 2
+    assert len([*Path("kept").rglob("features/digits-own-wide-*.npy")]) == 2
 
 
 def test_cells_without_a_name_of_their_own_are_called_as_their_backbone() -> None:

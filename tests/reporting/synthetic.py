@@ -59,7 +59,7 @@ def record(
     counts = _counts(declared, budget, protocol)
     accuracy = _accuracy(declared, backbone, budget, random) if top1 is None else top1
     matrix = _confusion(declared, accuracy, random)
-    index = list(BACKBONES).index(backbone)
+    index = list(BACKBONES).index(backbone) if backbone in BACKBONES else 0
     speed = 2400 / (1 + GIGA_MACS[index]) * (1 + 0.03 * random.standard_normal())
     epochs = int(random.integers(24, 44))
     made: Record = {
@@ -341,7 +341,7 @@ def _counts(dataset: Dataset, budget: str, protocol: str) -> dict[str, int]:
 def _accuracy(dataset: Dataset, backbone: str, budget: str, random: np.random.Generator) -> float:
     own = np.random.default_rng(_number(dataset.key))
     base = 0.97 - 0.06 * np.log10(dataset.classes) - 0.06 * own.random()
-    index = list(BACKBONES).index(backbone)
+    index = list(BACKBONES).index(backbone) if backbone in BACKBONES else 0
     liking = 0.008 * own.standard_normal(len(BACKBONES))[index]
     share = _counts(dataset, budget, "honest")["train"] / dataset.train_images
     error = (1 - base - GAINS[index] - liking) * share**-0.18

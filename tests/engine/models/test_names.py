@@ -158,7 +158,7 @@ def test_names_in_the_home_folder_hold_in_another_home(
         ("gone.py:wide", "gone.py is not there"),
         ("folder.py:wide", "folder.py is a folder"),
         ("nets.py:NUMBER", "NUMBER is of type int. Expected FILE.py:NAME"),
-        ("nets.py:raises", "fails: ValueError: no such width (line 20)"),
+        ("nets.py:raises", "fails: ValueError: no such width (line 21)"),
         ("nets.py:ends", "fails: SystemExit: 3 (line 25)"),
         ("nets.py:text", "returns a str. Expected FILE.py:NAME"),
         ("nets.py:without_head", "returns a Sequential without a linear layer"),
