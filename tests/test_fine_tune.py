@@ -19,7 +19,6 @@ import pytest
 import torch
 from PIL import Image
 
-import common
 import folder
 from common import fine_tune
 from engine import end_at_once
@@ -148,20 +147,18 @@ def test_another_package_may_be_called_datasets(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.usefixtures("command")
-def test_an_interrupted_call_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_call_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     save = Run.save
 
     def saved_and_interrupted(run: Run, snapshot: Any) -> None:
         save(run, snapshot)
         os.kill(os.getpid(), signal.SIGINT)  # as Jupyter interrupts a cell
 
-    monkeypatch.setattr(Run, "save", saved_and_interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Run, "save", saved_and_interrupted)
         fine_tune(toy.dataset(), **QUICK)
-    monkeypatch.undo()
-    monkeypatch.setitem(common.BACKBONES, "tiny", toy.TINY)
     capsys.readouterr()
-    record = fine_tune(toy.dataset(), **QUICK, out=Path("runs").absolute())
+    record = fine_tune(toy.dataset(), **QUICK)
     assert (record["status"], len(record["resumed"])) == ("done", 1)
     epochs = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.split()[0].isdecimal()]
     assert epochs == ["2", "3", "4"]
