@@ -149,7 +149,8 @@ def _require_own(file: Path, asked: Path, record: Record) -> None:
     stated = beside.get("files", {}).get(CHECKPOINT)
     if beside["run"] != record["run"] or stated not in (None, digest(file)):
         raise UserError(
-            f"{file} is not the checkpoint that {file.with_name(RECORD)} is of. Put that back, or name the checkpoint itself."
+            f"{file} is not the checkpoint that {file.with_name(RECORD)} is of. Put that back, or name the checkpoint "
+            "itself."
         )
 
 
