@@ -72,9 +72,13 @@ def pickled(place: Path) -> None:
 def of_another_backbone(place: Path) -> None:
     (place / "run" / "record.json").unlink()
     content = torch.load(place / "run" / "checkpoint.pt", weights_only=True)
-    del content["checksum"]
+    content.pop("checksum", None)
     content["backbone"]["name"] = "resnet"
     torch.save(content, place / "run" / "checkpoint.pt")
+
+
+def two_runs(place: Path) -> None:
+    shutil.copytree(place / "run", place / "another")
 
 
 def nothing(place: Path) -> None:
@@ -89,7 +93,7 @@ ROWS: list[tuple[Callable[[Path], None], str, str]] = [
     (nothing, "run --to torch out --overwrit", "unknown flag --overwrit"),
     (nothing, "run --to torch ''", "the path is empty"),
     (nothing, "nowhere --to torch out", "nowhere is not there"),
-    (nothing, ". --to torch out", "holds no checkpoint.pt"),
+    (two_runs, ". --to torch out", ". holds 2 runs. Name one of them"),
     (nothing, "run/history.csv --to torch out", "no checkpoint that a run has left"),
     (no_checkpoint, "run --to torch out", "run holds no checkpoint.pt"),
     (cut_short, "run --to torch out", "no checkpoint that a run has left"),
