@@ -150,7 +150,7 @@ class _Lines(io.RawIOBase):
     def __init__(self, number: int) -> None:
         self._lines = (b"%d.jpg\n" % index for index in range(number))
 
-    def __iter__(self) -> Iterator[bytes]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[bytes]:
         return self._lines
 
     def readable(self) -> bool:

@@ -16,7 +16,9 @@ import time
 
 import numpy as np
 import torch
-from timm.data import create_dataset, create_loader, resolve_data_config
+from timm.data.config import resolve_data_config
+from timm.data.dataset_factory import create_dataset
+from timm.data.loader import create_loader
 from timm.models import create_model
 
 

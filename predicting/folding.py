@@ -26,7 +26,7 @@ def fold(model: nn.Module, size: tuple[int, int]) -> int:
     expected = model(images)
     before = {name: model.get_submodule(name) for pair in pairs for name in pair}
     for convolution, norm in pairs:
-        _put(model, convolution, fuse_conv_bn_eval(before[convolution], before[norm]))  # type: ignore[type-var]
+        _put(model, convolution, fuse_conv_bn_eval(before[convolution], before[norm]))  # type: ignore[type-var, arg-type]
         _put(model, norm, nn.Identity())
     if (model(images) - expected).norm() <= SOUND * expected.norm():
         return len(pairs)

@@ -98,7 +98,7 @@ def place(run: Path) -> Path:
     saved = {name: content[name] for name in ("model", "state")}
     record = {name: value for name, value in content.items() if name not in ("model", "state", "seen")}
     Path("unfinished").mkdir()
-    rest = {name: {} for name in ("best", "optimizer", "scaler", "random")}
+    rest: dict[str, object] = {name: {} for name in ("best", "optimizer", "scaler", "random")}
     torch.save({**saved, **rest, "unfinished": record}, "unfinished/checkpoint.pt")
     told = json.loads((run / "record.json").read_text())
     del told["checksum"]

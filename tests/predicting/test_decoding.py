@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.data.decode_pool import Decoder, DecodeResult
+from engine.data.decode_pool import PIECE, Decoder, DecodeResult, cpus
 from engine.data.images import load, resize
 from predicting import decoding
 from predicting.decoding import Stream
@@ -75,7 +75,7 @@ def test_no_more_is_read_ahead_than_there_is_room_for(monkeypatch: pytest.Monkey
     batches = Stream(SIZE, 32).batches(listing())
     for _ in range(40):
         assert len(next(batches).images) == 32
-    assert taken <= 40 * 32 + 32 * 2 + (decoding.cpus() + 2) * decoding.PIECE
+    assert taken <= 40 * 32 + 32 * 2 + (cpus() + 2) * PIECE
     batches.close()
 
 

@@ -47,7 +47,8 @@ class Shared(nn.Module):
         self.convolution, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.convolution(images)) + self.convolution(images)
+        result: torch.Tensor = self.norm(self.convolution(images)) + self.convolution(images)
+        return result
 
 
 class Branches(Shared):
@@ -55,7 +56,8 @@ class Branches(Shared):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         taken = self.convolution(images)
-        return self.norm(taken) + taken
+        result: torch.Tensor = self.norm(taken) + taken
+        return result
 
 
 class Deciding(Shared):
@@ -63,7 +65,8 @@ class Deciding(Shared):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         taken = self.convolution(images)
-        return self.norm(taken) if images.sum() > 0 else taken
+        result: torch.Tensor = self.norm(taken) if images.sum() > 0 else taken
+        return result
 
 
 @pytest.mark.parametrize("kind", [Shared, Branches, Deciding])
@@ -97,7 +100,7 @@ def test_on_a_device_like_the_runs_its_own_plan_is_kept(run: Path) -> None:
 
 
 def test_elsewhere_forms_are_measured_once_if_there_are_many_images(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     trained = load(run)
     trained.record["plan"]["device_name"] = "another processor, 64 threads"
@@ -107,7 +110,7 @@ def test_elsewhere_forms_are_measured_once_if_there_are_many_images(
     assert not Path("cache").exists()
     found = form_for(trained, "cpu", "fastest", repeat(None))
     assert found.plan.reason == "measured to be the fastest"
-    assert "measuring  which form of tiny is fastest here" in capsys.readouterr().out
+    assert "measuring  which form of tiny is fastest here" in capfd.readouterr().out
     monkeypatch.setattr(forms, "_fastest", lambda *_: pytest.fail("it was measured again"))
     assert form_for(trained, "cpu", "fastest", repeat(None)) == found
     (kept,) = Path("cache/forms").iterdir()

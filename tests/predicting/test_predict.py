@@ -32,7 +32,8 @@ from tests.predicting.conftest import CLASSES, Ask, Said, picture
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    result: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    return result
 
 
 def test_logits_are_those_of_the_run_bit_for_bit(run: Path) -> None:
