@@ -1,6 +1,6 @@
 """How many wrong labels are found: real images, some of which get another class's label, and real networks.
 
-REAL=DIR python benchmarks/label_errors.py [--sets eurosat cifar10 food10 dtd10] [--tune linear full] [--seeds 3]
+REAL=DIR python benchmarks/label_errors.py [--sets eurosat cifar10 food10 dtd10] [--tune linear full] [--seeds 2]
 
 Images and networks are those of benchmarks/real_networks.py; a share of the labels, drawn at random, becomes another
 class, drawn at random. Each set is cross-validated by the project's own runs, and what `--suspects` names of it is
@@ -34,7 +34,8 @@ from engine.files import write_json
 from engine.records.mistakes import likely_label_errors
 from predicting.suspects import HeldOut, held_out
 
-SETS = ("eurosat", "cifar10", "food10", "dtd10")
+SETS = {"eurosat": 64, "cifar10": 128, "food10": 128, "dtd10": 128}  # the side that images are given at
+SIDE = 64  # of other sets
 TUNES = {  # flags of a run that trains the last layer, and of one that trains all
     "linear": ("--tune", "linear", "--augment", "none", "--epochs", "30", "--lr", "1e-3"),
     "full": ("--augment", "none", "--epochs", "8"),
@@ -87,9 +88,9 @@ def labels_of(raw: RawSplits) -> dict[str, int]:
 def cross_validated(dataset: Dataset, tune: str, seed: int, out: Path) -> HeldOut:
     """The held-out predictions of all images, by runs that are made where they are not there."""
     place = out / tune
-    words = [*FLAGS, *TUNES[tune], "--folds", str(FOLDS), "--seed", str(seed), "--out", str(place)]
+    words = [*FLAGS, *TUNES[tune], "--folds", str(FOLDS), "--seed", str(seed)]
     try:
-        common.main(dataset, [*words, "--cache-dir", str(out / "cache")])
+        common.main(dataset, [*words, "--out", str(place), "--cache-dir", str(out / "cache")])
     except SystemExit as ended:
         if ended.code:
             raise
@@ -119,7 +120,14 @@ def compared(names: Sequence[str], probabilities: npt.NDArray[np.float64], of: R
 
 def measure(name: str, tune: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """A set of images by each seed alone, and by the mean of all seeds' probabilities."""
-    dataset = replace(DATASETS[name], key=f"changed_{name}", read=partial(read, name, arguments.share), own_folder=REAL)
+    side = SETS.get(name, SIDE)
+    dataset = replace(
+        DATASETS[name],
+        key=f"changed_{name}",
+        read=partial(read, name, arguments.share),
+        own_folder=REAL,
+        size=(side, side),
+    )
     options = ReadOptions(Path("unused"))
     raws = dataset.read(options), DATASETS[name].read(options)
     several = [cross_validated(dataset, tune, seed, arguments.out) for seed in range(arguments.seeds)]
@@ -154,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
     parser.add_argument("--sets", nargs="+", choices=list(DATASETS), default=list(SETS), help="of images")
     parser.add_argument("--tune", nargs="+", choices=list(TUNES), default=["linear"], help="what runs train")
-    parser.add_argument("--seeds", type=whole(1), default=3, metavar="N", help="default: 3")
+    parser.add_argument("--seeds", type=whole(1), default=2, metavar="N", help="default: 2")
     parser.add_argument("--share", type=share, default=0.05, help="of labels that are changed (default: 0.05)")
     parser.add_argument("--out", type=Path, default=Path("build/label_errors"), help="default: build/label_errors")
     arguments = parser.parse_args()

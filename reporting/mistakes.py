@@ -57,17 +57,17 @@ def read_mistakes(entry: Entry) -> Mistakes | None:
     Raises ValueError where the files are damaged, don't fit each other or are not those of the record.
     """
     folder, images, classes = entry.folder, entry.version.test_images, len(entry.version.classes)
+    content = None
     try:
         content = read_small(folder / ERRORS, LARGEST_BYTES)
     except FileNotFoundError:
         if not entry.fold or not (folder / PREDICTIONS).exists():
             return None
-        content = b""
     except (OSError, ValueError) as problem:
         raise ValueError(f"the worst errors can't be shown: {problem}") from problem
     try:
         tiles, rows = np.zeros((0, 1, 1, 3), np.uint8), np.zeros(0, np.int64)
-        if content:
+        if content is not None:
             require_named(entry, ERRORS, content)
             tiles, rows = arrays(content, ("tiles", "rows"), LARGEST_BYTES)
         most = predictions_bytes(images, classes)
@@ -79,8 +79,8 @@ def read_mistakes(entry: Entry) -> Mistakes | None:
             raise ValueError(f"tiles {tiles.shape} for {len(rows)} rows")
         if predictions.classes != classes or names.shape != (predictions.images,):
             raise ValueError(f"names {names.shape} and logits {logits.shape}, of {classes} classes")
-        sides = tiles.shape[1:3]
-        if len(rows) > MOST_TILES or len(rows) < bool(content) or max(sides) > MOST_PIXELS or min(sides) < 1:
+        least, sides = 0 if content is None else 1, tiles.shape[1:3]
+        if not least <= len(rows) <= MOST_TILES or max(sides) > MOST_PIXELS or min(sides) < 1:
             raise ValueError(f"tiles {tiles.shape}, expected {MOST_TILES} of {MOST_PIXELS} pixels at most")
         if predictions.correct[rows].any() or len(set(rows.tolist())) < len(rows):
             raise ValueError("they are of other predictions")

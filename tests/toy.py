@@ -16,6 +16,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
@@ -49,6 +50,15 @@ def part(images: int, seed: int, name: str, classes: int = 3) -> Part:
     labels = np.arange(images) % classes
     pixels = 60 * labels[:, None, None, None] + random.integers(0, 120, (images, 8, 8, 3))
     return Part(pixels.clip(0, 255).astype(np.uint8), labels.astype(np.int64), [f"{name}/{i}" for i in range(images)])
+
+
+def on_disk(given: Part, folder: Path) -> Part:
+    """The same images as files, of which folds can be made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name.replace('/', '-')}.png" for name in given.names]
+    for path, pixels in zip(paths, given.pixels(), strict=True):
+        Image.fromarray(pixels).save(path)
+    return Part(paths, given.labels, given.names)
 
 
 def dataset(train: int = 60, test: int = 21, classes: int = 3, augment: str = "trivial") -> Dataset:

@@ -36,8 +36,8 @@ def likely_label_errors(probabilities: Probabilities, labels: Labels) -> Suspect
 
     A class is likely for an image whose probability of it is at least the mean of that of all images with its label
     (equation 1 there). Those images are named of which the likeliest such class, and the predicted one, are not the
-    given one; first those whose given class has least probability, against the highest other one (its normalised
-    margin).
+    given one; first those whose given class has the least probability (its self-confidence), which found more of
+    labels that were changed at random than the normalised margin did: docs/probabilities.md.
     """
     images, classes = probabilities.shape
     own = probabilities[np.arange(images), labels]
@@ -48,8 +48,7 @@ def likely_label_errors(probabilities: Probabilities, labels: Labels) -> Suspect
     suggested = likely.argmax(axis=1)
     named = (likely.max(axis=1) >= 0) & (suggested != labels) & (probabilities.argmax(axis=1) != labels)
     rows = np.flatnonzero(named)
-    margin = own[rows] - probabilities[rows].max(axis=1)
-    rows = rows[np.argsort(margin, kind="stable")]
+    rows = rows[np.argsort(own[rows], kind="stable")]
     return Suspects(rows, suggested[rows])
 
 

@@ -25,14 +25,15 @@ function calibrationWords({ temperatures, ece }) {
   if (!temperatures.length) return "Probabilities are those of the model as it is: no temperature was fitted.";
   const [low, high] = [Math.min(...temperatures), Math.max(...temperatures)].map((value) => value.toPrecision(3));
   return (
-    `Probabilities are calibrated by the temperature of each run, fitted on val (${low === high ? low : `${low} to ${high}`}); ` +
-    `ECE of test by it ${percent(ece[1])}, without ${percent(ece[0])}.`
+    "Probabilities are calibrated by the temperature of each run, fitted on val " +
+    `(${low === high ? low : `${low} to ${high}`}); ECE of test by it ${percent(ece[1])}, without ${percent(ece[0])}.`
   );
 }
 
 function accuracyKept([, , accuracy, low, high]) {
   if (!present(accuracy)) return null;
-  return present(low) ? `${percent(accuracy)} [${(100 * low).toFixed(1)}, ${(100 * high).toFixed(1)}]` : percent(accuracy);
+  const interval = present(low) ? ` [${(100 * low).toFixed(1)}, ${(100 * high).toFixed(1)}]` : "";
+  return `${percent(accuracy)}${interval}`;
 }
 
 function percent(share) {
@@ -42,7 +43,7 @@ function percent(share) {
 function coveragePlot({ curve, table }) {
   const { accent, paper } = palette();
   const marked = table.filter(([, , accuracy]) => present(accuracy));
-  const apart = (row, place) => !place || marked[place - 1][1] - row[1] > 0.03; // so that names do not lie on each other
+  const apart = (row, place) => !place || marked[place - 1][1] - row[1] > 0.03; // names would lie on each other
   const trace = (rows, more) => ({
     type: "scatter",
     x: rows.map(([, share]) => 100 * share),

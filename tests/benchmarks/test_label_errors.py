@@ -44,15 +44,15 @@ def test_what_is_found_is_compared_with_what_was_changed() -> None:
 
 def test_a_set_is_measured_by_runs_of_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second seed's runs, and the mean of both; again, without any training."""
-    parts = (toy.part(90, 1, "train"), toy.part(30, 2, "test"), toy.part(30, 3, "val"))
+    drawn = (toy.part(images, seed, f"{seed}") for seed, images in enumerate((90, 30, 30)))
+    train, test, val = (toy.on_disk(part, tmp_path / "real") for part in drawn)
 
     def read(_: common.ReadOptions) -> common.RawSplits:
-        train, test, val = parts
         return common.RawSplits(toy.CLASSES, train, test, val)
 
-    (tmp_path / "real").mkdir()
     monkeypatch.setattr(label_errors, "REAL", tmp_path / "real")
     monkeypatch.setattr(label_errors, "FOLDS", 2)
+    monkeypatch.setattr(label_errors, "SIDE", 16)
     monkeypatch.setattr(label_errors, "FLAGS", (*label_errors.FLAGS, "--weights", "none"))
     monkeypatch.setitem(label_errors.TUNES, "linear", ("--epochs", "4", "--lr", "0.02", "--augment", "none"))
     monkeypatch.setitem(real_networks.DATASETS, "toy", replace(toy.dataset(), read=read))

@@ -25,14 +25,12 @@ from tests import toy
 LINE = "-model tiny -bs 16 --weights none --plan off --precision fp32 --lr 0.02 --epochs 6 --augment none --device cpu"
 CHANGED = ("train/10", "train/31", "train/52", "test/4", "test/23")  # images that get a wrong label
 
-Show = Callable[..., str]
-
 
 def mislabelled(folder: Path) -> Dataset:
     """Images of three shades, some of which have the label of the next one."""
 
     def part(images: int, seed: int, name: str) -> Part:
-        right = toy.part(images, seed, name)
+        right = toy.on_disk(toy.part(images, seed, name), folder)
         return replace(right, labels=(right.labels + np.isin(right.names, CHANGED)) % 3)
 
     def read(_: ReadOptions) -> RawSplits:

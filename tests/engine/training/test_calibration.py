@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import common
+from common import RawSplits
 from engine.records.schema import json_schema
 from engine.training.calibration import FEWEST, HIGHEST, LOWEST, calibration, fitted_temperature, scaled
 from engine.training.metrics import METRICS, Predictions
@@ -168,8 +169,9 @@ def test_a_run_keeps_the_temperature_of_its_best_epoch(
 
 
 def test_each_fold_has_its_own(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    own = replace(toy.dataset(train=400, test=40), own_folder=tmp_path / "images")
+    images = tmp_path / "images"
+    train, test = (toy.on_disk(toy.part(220, seed, f"{seed}"), images) for seed in (1, 2))
+    own = replace(toy.dataset(220, 220), own_folder=images, read=lambda _: RawSplits(toy.CLASSES, train, test))
     assert command(f"{LINE} --folds 2", own) == 0
     found = [json.loads(path.read_text())["calibration"] for path in tmp_path.glob("runs/*/*/*/record.json")]
     assert [each["images"] for each in found] == [22, 22]
