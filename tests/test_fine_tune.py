@@ -53,9 +53,9 @@ def test_it_is_the_run_of_the_command(command: Command, tmp_path: Path, capsys: 
     assert kept.pop("checksum")
     assert json.loads(json.dumps({name: value for name, value in record.items() if name != "folder"})) == kept
     assert command(LINE) == 0
-    assert capsys.readouterr().out.splitlines() == called.out.splitlines()[-2:]
+    assert capsys.readouterr().out.splitlines() == called.out.splitlines()[-3:]
     assert fine_tune(toy.dataset(), **QUICK)["run"] == record["run"]
-    assert capsys.readouterr().out.splitlines() == called.out.splitlines()[-2:]
+    assert capsys.readouterr().out.splitlines() == called.out.splitlines()[-3:]
     assert command(f"{LINE} --out other") == 0
     heads = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("record")]
     assert heads[:5] == [line for line in called.out.splitlines() if not line.startswith("record")][:5]
@@ -67,7 +67,7 @@ def test_a_folder_of_images(
 ) -> None:
     record = fine_tune(spelled(photos), **QUICK, size=16)
     assert record["dataset"]["classes"] == ["cat", "dog"]
-    shown = capsys.readouterr().out.splitlines()[-2:]
+    shown = capsys.readouterr().out.splitlines()[-3:]
     assert command(f"{photos} {LINE} --size 16", folder.DATASET) == 0
     assert capsys.readouterr().out.splitlines() == shown
 
