@@ -3,7 +3,7 @@
 python benchmarks/predict.py [--models NAME ...] [--images 1000] [--rounds 3] [--size 224] [--out DIR]
 python benchmarks/predict.py --memory
 
-A run of each backbone is made first, from random weights on a few of the images, with its plan as it is measured: that
+A run of each backbone is made first, from random weights on few photographs, with its plan as it is measured: that
 is in no figure. Both then classify all images in processes of their own, which take turns, in an order that is reversed
 every round. What is timed begins when all is imported and the model is built, and ends when the answers are written.
 timm's decodes to the same side, with bicubic resizing and a crop in the middle, as it does.
@@ -45,6 +45,7 @@ PAIRS = {
     "regnet": "regnety_032",
     "convnext": "convnext_tiny",
 }
+FEW = 40  # photographs that a run is trained on
 QUICK = ["resnet", "mobilenet", "regnet"]
 
 
@@ -58,10 +59,12 @@ def call(command: Sequence[str | Path], folder: Path) -> str:
 
 
 def trained(name: str, side: int, folder: Path) -> Path:
-    """The folder of a run on a few of the photographs."""
+    """The folder of a run on few photographs."""
+    if not (folder / "few").exists():
+        make_photographs(folder / "few", FEW)
     flags = ["--weights", "none", "--size", str(side), "--shots", "8", "--epochs", "1", "-bs", "8", "--device", "cpu"]
-    call([PROJECT / "folder.py", "photographs", "-model", name, *flags], folder)
-    return next((folder / "runs" / "folder-photographs" / name).glob("*"))
+    call([PROJECT / "folder.py", "few", "-model", name, *flags], folder)
+    return next((folder / "runs" / "folder-few" / name).glob("*"))
 
 
 def of_predict(run: Path, folder: Path) -> float:
@@ -116,10 +119,9 @@ def memory() -> None:
     """The peak of this process, in MiB, at numbers of images that are ten times as large and more."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        make_photographs(folder / "photographs", 32)
         run = trained("shufflenet", 32, folder)
         for number in (2_000, 20_000):
-            paths = "".join(f"photographs/{index % 2}/{index % 32:06}.jpg\n" for index in range(number)).encode()
+            paths = "".join(f"few/{index % 2}/{index % FEW:06}.jpg\n" for index in range(number)).encode()
             say(f"{number:>9,} images: {_peak(run, paths, folder):,.0f} MiB")
         say(f"1,000,000 paths that are not decoded: {_peak(run, b'', folder, 10**6):,.0f} MiB")
 

@@ -22,7 +22,7 @@ def test_both_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
         script = Path(command[0]).name
         scripts.append(script)
         if script == "folder.py":
-            (folder / "runs" / "folder-photographs" / "resnet" / "run").mkdir(parents=True)
+            (folder / "runs" / "folder-few" / "resnet" / "run").mkdir(parents=True)
             return ""
         return "images     12, 60.0 a second" if script == "predict.py" else "images 12 seconds 0.300"
 
