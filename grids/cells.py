@@ -79,6 +79,12 @@ class Cell:
         """The same for all cells that differ in their seed, or their fold, alone."""
         return self.place, self.budget, replace(self.config, seed=0, fold=None)
 
+    def of_seed(self, seed: int) -> Cell:
+        """The same from another seed."""
+        place = self.command.index("--seed") + 1
+        command = (*self.command[:place], str(seed), *self.command[place + 1 :])
+        return replace(self, config=replace(self.config, seed=seed), command=command)
+
     @property
     def title(self) -> str:
         """What people read."""
@@ -141,16 +147,19 @@ def make_cells(
 
     UserError: a script would refuse the command of a cell.
     """
+    of_first_seed: list[Cell] = []  # a command line takes milliseconds to resolve, and seeds change nothing else in it
+    for name, number in budgets:
+        for each in chosen:
+            for model in models:
+                own = ["-model", model, "--seed", str(seeds[0]), *([] if name == "all" else [f"--{name}", number])]
+                of_first_seed += _folds(_cell(each, f"{name} {number}".strip(), [*own, *flags], data_dir))
     cells: dict[str, Cell] = {}
     for seed in seeds:
-        for name, number in budgets:
-            for each in chosen:
-                for model in models:
-                    own = ["-model", model, "--seed", str(seed), *([] if name == "all" else [f"--{name}", number])]
-                    for cell in _folds(_cell(each, f"{name} {number}".strip(), [*own, *flags], data_dir)):
-                        cells.setdefault(cell.id, cell)
+        for cell in of_first_seed:
+            seeded = cell.of_seed(seed)
+            cells.setdefault(seeded.id, seeded)
     names = Counter(key for key, _ in {(cell.dataset.key, cell.dataset.own_folder) for cell in cells.values()})
-    return [replace(cell, one_of_name=names[cell.dataset.key] == 1) for cell in cells.values()]
+    return [cell if names[cell.dataset.key] == 1 else replace(cell, one_of_name=False) for cell in cells.values()]
 
 
 def _folds(cell: Cell) -> list[Cell]:
