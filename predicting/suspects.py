@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from engine.config import asked
 from engine.console import say, table
-from engine.errors import UserError, counted, disk_errors_explained, reason_of
+from engine.errors import UserError, counted, disk_errors_explained, listed, reason_of
 from engine.files import read_small, write_text
 from engine.records.identity import saw_test_images
 from engine.records.mistakes import likely_label_errors, probabilities_of
@@ -96,8 +96,13 @@ def suspects(images: HeldOut, classes: Sequence[str]) -> list[Suspect]:
 
 
 def _of(run: Path) -> tuple[Path, Record]:
-    """The folder and the record of a finished run."""
+    """The folder and the record of a finished run, which may be the only one in `run`."""
     folder = run if run.is_dir() else run.parent
+    if run.is_dir() and not (run / RECORD).exists() and (within := sorted(run.glob(f"*/{RECORD}"))):
+        if len(within) > 1:
+            lines = listed(str(each.parent) for each in within)
+            raise UserError(f"{run} holds {len(within):,} runs. Name one of them, or one of the folds:{lines}")
+        folder = within[0].parent
     try:
         record = read_record(folder / RECORD)
     except RecordError as problem:

@@ -55,6 +55,10 @@ def no_checkpoint(place: Path) -> None:
     (place / "run" / "checkpoint.pt").unlink()
 
 
+def empty(place: Path) -> None:
+    (place / "runs").mkdir()
+
+
 def cut_short(place: Path) -> None:
     content = (place / "run" / "checkpoint.pt").read_bytes()
     (place / "run" / "checkpoint.pt").write_bytes(content[: len(content) // 2])
@@ -93,7 +97,11 @@ ROWS: list[tuple[Callable[[Path], None], str, str]] = [
     (nothing, "run --to torch out --overwrit", "unknown flag --overwrit"),
     (nothing, "run --to torch ''", "the path is empty"),
     (nothing, "nowhere --to torch out", "nowhere is not there"),
+<<<<<<< HEAD
     (two_runs, ". --to torch out", ". holds 2 runs. Name one of them"),
+=======
+    (empty, "runs --to torch out", "runs holds no checkpoint.pt"),
+>>>>>>> w-export
     (nothing, "run/history.csv --to torch out", "no checkpoint that a run has left"),
     (no_checkpoint, "run --to torch out", "run holds no checkpoint.pt"),
     (cut_short, "run --to torch out", "no checkpoint that a run has left"),
@@ -173,6 +181,7 @@ def test_an_interruption(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     export_fails(place, 130, "no half-written export is left", capsys)
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_nothing_under_the_name(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
