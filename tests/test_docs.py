@@ -141,7 +141,8 @@ def a_run() -> Path:
 
 def run_predict(arguments: list[str]) -> int:
     """The exit code of predict.py, of a run on photos/ and images in there."""
-    named = {"RUN": str(a_run()), "IMAGE": "photos/cat/1.png", "holiday": "photos"}
+    run = str(a_run())
+    named = {"RUN": run, "runs/folder-photos/convnext": run, "IMAGE": "photos/cat/1.png", "holiday": "photos"}
     return predict.main([*(named.get(argument, argument) for argument in arguments), "--device", "cpu"])
 
 

@@ -97,11 +97,8 @@ ROWS: list[tuple[Callable[[Path], None], str, str]] = [
     (nothing, "run --to torch out --overwrit", "unknown flag --overwrit"),
     (nothing, "run --to torch ''", "the path is empty"),
     (nothing, "nowhere --to torch out", "nowhere is not there"),
-<<<<<<< HEAD
     (two_runs, ". --to torch out", ". holds 2 runs. Name one of them"),
-=======
     (empty, "runs --to torch out", "runs holds no checkpoint.pt"),
->>>>>>> w-export
     (nothing, "run/history.csv --to torch out", "no checkpoint that a run has left"),
     (no_checkpoint, "run --to torch out", "run holds no checkpoint.pt"),
     (cut_short, "run --to torch out", "no checkpoint that a run has left"),
