@@ -9,7 +9,7 @@ every round. What is timed begins when all is imported and the model is built, a
 timm's decodes to the same side, with bicubic resizing and a crop in the middle, as it does.
 
 --memory: the peak memory of predict.py at 2,000 and at 20,000 small images, and at a million paths of which none is
-decoded.
+decoded, nor passed through the model.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def memory() -> None:
         for number in (2_000, 20_000):
             paths = "".join(f"few/{index % 2}/{index % FEW:06}.jpg\n" for index in range(number)).encode()
             say(f"{number:>9,} images: {_peak(run, paths, folder):,.0f} MiB")
-        say(f"1,000,000 paths that are not decoded: {_peak(run, b'', folder, 10**6):,.0f} MiB")
+        say(f"1,000,000 paths alone: {_peak(run, b'', folder, 10**6):,.0f} MiB")
 
 
 def _peak(run: Path, paths: bytes, folder: Path, fake: int = 0) -> float:
@@ -162,10 +162,12 @@ class _Lines(io.RawIOBase):
 
 @contextmanager
 def _undecoded(fake: int) -> Iterator[_Lines | None]:
-    """Let so many paths on stdin be images without pixels of their own, if it is any."""
+    """Let so many paths on stdin be images that are not looked at, if it is any."""
     if not fake:
         yield None
         return
+    import torch
+
     from engine.data.decode_pool import DecodeResult
 
     @contextmanager
@@ -173,8 +175,11 @@ def _undecoded(fake: int) -> Iterator[_Lines | None]:
         yield lambda first, references, room: [DecodeResult("", "")] * len(references)
 
     blank = mock.patch("predicting.decoding.Stream._read", return_value=None)
+    unasked = mock.patch(
+        "predicting.network.Network.logits", lambda self, stored: torch.zeros(len(stored), len(self.trained.classes))
+    )
     decoders = [mock.patch(f"predicting.decoding.{name}", decoder) for name in ("in_place", "processes")]
-    with blank, decoders[0], decoders[1], mock.patch("predicting.inputs._problem", return_value=""):
+    with blank, unasked, decoders[0], decoders[1], mock.patch("predicting.inputs._problem", return_value=""):
         yield _Lines(fake)
 
 
