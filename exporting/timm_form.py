@@ -43,14 +43,14 @@ def of_swin(state: State, _: Shapes) -> State:
         name = name.replace("features.0.0.", "patch_embed.proj.").replace("features.0.2.", "patch_embed.norm.")
         name = re.sub(r"^features\.(\d)\.(\d+)\.", lambda at: f"layers.{int(at[1]) // 2}.blocks.{at[2]}.", name)
         name = re.sub(r"^features\.(\d)\.", lambda at: f"layers.{int(at[1]) // 2}.downsample.", name)
-        name = name.replace("mlp.0.", "mlp.fc1.").replace("mlp.3.", "mlp.fc2.").replace("head.", "head.fc.")
+        name = name.replace(".mlp.0.", ".mlp.fc1.").replace(".mlp.3.", ".mlp.fc2.").replace("head.", "head.fc.")
         found[name] = tensor
     return {name: tensor for name, tensor in found.items() if not name.endswith("relative_position_index")}
 
 
 def of_swin_v2(state: State, shapes: Shapes) -> State:
     """Swin v2: like Swin; its queries and values have a bias each, and its keys, which are given zeros, none."""
-    found = {name.replace("cpb_mlp.fc", "cpb_mlp."): each for name, each in of_swin(state, shapes).items()}
+    found = of_swin(state, shapes)
     for name in [name for name in found if name.endswith("qkv.bias")]:
         query, _, value = found.pop(name).chunk(3)
         attention = name.removesuffix("qkv.bias")
