@@ -26,6 +26,9 @@ from engine.errors import UserError
 from predicting.inputs import Inputs
 from predicting.outputs import check_file, form_of
 
+# flags that say how new images are answered
+OF_IMAGES = {"top": "--top", "batch_size": "-bs", "computed": "--form", "raw": "--raw", "reject": "--reject"}
+OF_IMAGES |= {"tta": "--tta", "labels": "--labels", "explain": "--explain", "device": "--device"}
 INTERRUPTED = "interrupted. A file that --out names is written whole or not at all."
 
 
@@ -92,6 +95,11 @@ def suspects(options: argparse.Namespace) -> int:
     """Show the run's own images whose labels may be wrong."""
     if options.images:
         raise UserError("--suspects is of the images that the run held out, and takes no others. Leave them out.")
+    if not options.run:
+        raise UserError("the path of the run is empty: is a shell variable not set?")
+    usual = parser().parse_args([options.run, "--suspects"])
+    if others := [flag for name, flag in OF_IMAGES.items() if getattr(options, name) != getattr(usual, name)]:
+        raise UserError(f"--suspects takes no {' and no '.join(others)}: it shows what the run itself predicted.")
     form = form_of(options.form, options.out)
     if options.out:
         check_file(options.out)

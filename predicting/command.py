@@ -45,6 +45,8 @@ def run(options: argparse.Namespace, inputs: Inputs) -> int:
             said[-1:-1] = work.truth.lines()
         if inputs.passed_over:
             said.insert(1, f"note       {inputs.passed_over.total():,} files are no images: {inputs.kinds_passed_over}")
+        if work.overlays:
+            said.insert(0, work.overlays.line)
         if options.out:
             said.insert(0, f"answers    {options.out}")
         say(*said, go_on=True)

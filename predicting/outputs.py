@@ -76,7 +76,7 @@ class Form:
         entry: dict[str, Any] = {"path": answer.path}
         entry["predictions"] = [{"class": name, "probability": float(f"{chance:.6g}")} for name, chance in answer.top]
         if self.rejects:
-            entry["rejected"] = answer.rejected
+            entry["rejected"] = None if answer.problem else answer.rejected
         return entry | {"label": answer.label or None, "error": answer.problem or None}
 
     def _line(self, answer: Answer) -> str:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -19,6 +20,7 @@ from engine.config import asked
 from engine.console import say, table
 from engine.errors import UserError, counted, disk_errors_explained, listed, reason_of
 from engine.files import read_small, write_text
+from engine.paths import script_path
 from engine.records.identity import saw_test_images
 from engine.records.mistakes import likely_label_errors, probabilities_of
 from engine.records.schema import PREDICTIONS, RECORD, Record, RecordError, read_record
@@ -129,11 +131,12 @@ def _folds(folder: Path, record: Record) -> tuple[list[Path], list[Record]]:
         if other and other["status"] == "done" and _is_fold(other, record):
             found.setdefault(other["config"]["fold"], (path.parent, other))
     if missing := [str(number) for number in range(1, of + 1) if number not in found]:
-        words = _without_fold(record["environment"].get("command", []))
+        script, *words = _without_fold(record["environment"].get("command", [])) or ["folder.py"]
+        command = shlex.join(["python", script if "/" in script else script_path(script), *words])
         raise UserError(
             f"{folder} is a fold of {of}, of which {counted(len(missing), 'fold', 'are')} not finished beside it "
             f"({', '.join(missing)}). Expected all of them: finish them, by the command of the run without --fold: "
-            f"python {' '.join(words)}"
+            f"{command}"
         )
     ordered = [found[number] for number in range(1, of + 1)]
     return [path for path, _ in ordered], [each for _, each in ordered]

@@ -103,6 +103,12 @@ def is_here(text: str, known: Mapping[str, Backbone]) -> bool:
     return name in known or (name.startswith(TIMM) and find_spec("timm") is not None)
 
 
+def may_have_weights(text: str, known: Mapping[str, Backbone]) -> bool:
+    """Whether pretrained weights of such a backbone are known of, as far as can be told without running anything."""
+    name, _ = divided(text)
+    return known[name].weights is not None if name in known else name.startswith(TIMM)
+
+
 def folder_name(name: str) -> str:
     """What the folder of a backbone's runs is called: its name, as far as every system takes that.
 
