@@ -16,6 +16,8 @@ from reporting.predictions import THRESHOLDS, outcome
 
 TABLE = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)  # those thresholds that the table beside the plot has
 
+FEWEST_KEPT = 10  # images of a seed: of fewer, a curve would show chance
+
 
 def coverage(runs: Sequence[Entry], skipped: list[dict[str, str]]) -> dict[str, Any] | None:
     """The share of test images kept, and the accuracy of those, by the least probability that is asked for.
@@ -34,7 +36,11 @@ def coverage(runs: Sequence[Entry], skipped: list[dict[str, str]]) -> dict[str, 
     for threshold, (images, right) in zip(THRESHOLDS, kept.T.tolist(), strict=True):
         share = _rounded(images / int(kept[0, 0]))
         accuracy = right / images if images else None
-        if accuracy is not None and (not curve or curve[-1][1:] != [share, _rounded(accuracy)]):
+        if (
+            accuracy is not None
+            and images >= FEWEST_KEPT * len(found)
+            and (not curve or curve[-1][1:] != [share, _rounded(accuracy)])
+        ):
             curve.append([threshold, share, _rounded(accuracy)])
         if threshold in TABLE:
             interval = None if accuracy is None else statistics.wilson(accuracy, round(images / len(found)))
