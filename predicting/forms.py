@@ -19,6 +19,7 @@ from engine.environment import versions
 from engine.files import read_json, write_json
 from engine.heartbeat import device_is_shared
 from engine.inference.checkpoint import Trained
+from engine.models.names import folder_name
 from engine.paths import user_cache
 from engine.training.agreement import copy_in_form
 from engine.training.plan import LAYOUTS, Plan, choose_plan
@@ -101,7 +102,7 @@ def _path(trained: Trained, plan: Plan) -> Path:
     state = sorted((name, list(value.shape)) for name, value in trained.state.items())
     parts = [state, trained.preprocessing.size, plan.device_name, plan.precision, [*versions().values()]]
     digest = sha256(json.dumps(parts).encode()).hexdigest()[:16]
-    return user_cache() / "forms" / f"{trained.record['backbone']['name']}-{digest}.json"
+    return user_cache() / "forms" / f"{folder_name(trained.record['backbone']['name'])}-{digest}.json"
 
 
 @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -49,6 +50,8 @@ def choose(text: str) -> Chosen:
         folders, left_out = _runs_in(path)
         found += folders
         notes += left_out
+    if twice := [path for path, number in Counter(path.resolve() for path in found).items() if number > 1]:
+        raise UserError(f"{text} names {twice[0]} twice. Name each run once.")
     members = tuple(common.load(path) for path in found)
     _require_alike(found, members)
     return Chosen(members, tuple(notes))

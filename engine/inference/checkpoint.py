@@ -17,7 +17,7 @@ from engine.inference.preprocessing import Preprocessing
 from engine.models.backbone import Backbone
 from engine.models.names import find_backbone
 from engine.models.structure import replace_head
-from engine.models.weights import SEEN, UNFINISHED
+from engine.models.weights import SEEN, UNFINISHED, unpacked_digests
 from engine.records.checkpoint import load_checkpoint
 from engine.records.identity import codes_of
 from engine.records.schema import CHECKPOINT, RECORD, Record, RecordError, as_record, read_record
@@ -42,6 +42,11 @@ class Trained:
     def classes(self) -> tuple[str, ...]:
         """Their names, in the order of the logits."""
         return tuple(self.record["dataset"]["classes"])
+
+    @property
+    def seen_digests(self) -> frozenset[str]:
+        """Of the images that trained the weights or chose them, as far as the checkpoint says."""
+        return unpacked_digests(self.seen) or frozenset()
 
     @property
     def temperature(self) -> float | None:

@@ -28,7 +28,8 @@ function worstErrors(errors, classes) {
     element(
       "p",
       { class: "note" },
-      `Test images that it got wrong with most confidence, seed ${errors.of}: what it said, how surely, what it is.`,
+      `Test images that it got wrong with most confidence, seed ${errors.of}: what it said, how surely, and what it ` +
+        "is.",
     ),
     element(
       "ol",

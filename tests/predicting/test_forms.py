@@ -12,6 +12,7 @@ from torch import nn
 
 import common
 from common import build_model, load
+from engine.training.plan import LAYOUTS, Plan
 from predicting import forms
 from predicting.folding import fold
 from predicting.forms import form_for
@@ -37,6 +38,22 @@ def test_a_folded_model_gives_the_same_but_for_rounding() -> None:
         assert fold(model, (16, 16)) == 1
         torch.testing.assert_close(model(images), before, rtol=1e-4, atol=1e-4)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_folded_model_computes_in_every_form(precision: str, layout: str) -> None:
+    """Also with a convolution of one pixel, for which processors have kernels of their own."""
+    model = settled(nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1)))
+    plan = Plan("cpu", "the processor", precision, "for the test", layout=layout)
+    images = torch.randn(2, 3, 8, 8)
+    with torch.inference_mode():
+        before = model(images)
+    assert fold(model, (8, 8)) == 1
+    plan.place(model)
+    with torch.inference_mode(), plan.autocast():
+        found = model(images.contiguous(memory_format=plan.memory_format)).float()
+    torch.testing.assert_close(found, before, rtol=0.05, atol=0.05)
 
 
 class Shared(nn.Module):
