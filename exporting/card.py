@@ -23,7 +23,10 @@ transform = timm.data.create_transform(**timm.data.resolve_model_data_config(mod
 
 
 def model_card(facts: dict[str, Any], architecture: str | None, not_in_timm: str = "") -> str:
-    """README.md, with the front matter that the hub reads. architecture: timm's name; None: timm can't load it, for a reason."""
+    """README.md, with the front matter that the hub reads.
+
+    architecture: timm's name; None: timm can't load it, and `not_in_timm` says why.
+    """
     name = f"{facts['backbone']['name']} on {facts['dataset']['name']}"
     sections = [
         _front_matter(facts, name, architecture),
