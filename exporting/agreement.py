@@ -13,7 +13,7 @@ from engine.data.part import Pixels
 from engine.errors import RunError
 from exporting.served import Served
 
-TOLERANCE = 1e-4  # of a logit, as a share of the largest where that is above 1; and of a probability
+TOLERANCE = 1e-4  # as a share of the largest logit, where that is above 1
 
 Numbers = npt.NDArray[np.float32]
 Network = Callable[[Pixels], tuple[Numbers, Numbers]]  # uint8 (B, H, W, 3) -> logits, probabilities
@@ -29,8 +29,9 @@ class Agreement:
 
     @property
     def holds(self) -> bool:
-        """Whether they are within the tolerance; no number that is none is."""
-        return self.logits <= TOLERANCE * max(1.0, self.largest_logit) and self.probabilities <= TOLERANCE
+        """Whether they are within the tolerance; what is no number never is."""
+        most = TOLERANCE * max(1.0, self.largest_logit)
+        return self.logits <= most and self.probabilities <= most
 
 
 def require_agreement(what: str, found: Network, expected: Served, pixels: Pixels) -> Agreement:

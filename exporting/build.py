@@ -63,15 +63,18 @@ def export(run: Path, form: str, out: Path, overwrite: bool) -> list[str]:
         f"(limit {TOLERANCE:g})",
         f"output     probabilities {probabilities}",
         f"written    {out}: {files}",
-        *(upload_lines(out) if form == "hub" else ()),
+        *(hub_lines(out) if form == "hub" else ()),
     ]
 
 
-def upload_lines(out: Path) -> list[str]:
-    """The command that would put a hub folder on the hub."""
+def hub_lines(out: Path) -> list[str]:
+    """Whether timm can load a hub folder, and the command that would put it on the hub."""
+    loads = f'timm.create_model("local-dir:{out}", pretrained=True) loads it'
+    why = f"nothing was uploaded. Once {CARD} has been read, with names of your own:"
     command = shlex.join(["hf", "upload", "YOUR_NAME/YOUR_MODEL", str(out), "."])
     return [
-        f"next       nothing was uploaded. Once {CARD} has been read, with names of your own:",
+        f"timm       {read_json(out / CONFIG).get('not_in_timm', loads)}",
+        f"next       {why}",
         f"           {command}",
     ]
 

@@ -22,8 +22,11 @@ transform = timm.data.create_transform(**timm.data.resolve_model_data_config(mod
 ```"""
 
 
-def model_card(facts: dict[str, Any], architecture: str | None) -> str:
-    """README.md, with the front matter that the hub reads. architecture: timm's name; None: timm can't load it."""
+def model_card(facts: dict[str, Any], architecture: str | None, not_in_timm: str = "") -> str:
+    """README.md, with the front matter that the hub reads.
+
+    architecture: timm's name; None: timm can't load it, and `not_in_timm` says why.
+    """
     name = f"{facts['backbone']['name']} on {facts['dataset']['name']}"
     sections = [
         _front_matter(facts, name, architecture),
@@ -31,7 +34,7 @@ def model_card(facts: dict[str, Any], architecture: str | None) -> str:
         f"## Results\n\n{_results(facts)}",
         f"## Data\n\n{_data(facts)}",
         f"## Training and its cost\n\n{_training(facts)}",
-        f"## Use\n\n{_use(facts, architecture)}",
+        f"## Use\n\n{_use(facts, architecture, not_in_timm)}",
         f"## Limits\n\n{_limits(facts)}",
         f"## Licences\n\n{_licences(facts)}",
     ]
@@ -109,7 +112,7 @@ def _training(facts: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def _use(facts: dict[str, Any], architecture: str | None) -> str:
+def _use(facts: dict[str, Any], architecture: str | None, not_in_timm: str) -> str:
     preprocessing = facts["preprocessing"]
     height, width = preprocessing["stored_size"]
     steps = f"Images are decoded and resized to {height}x{width} pixels: {preprocessing['decoding']}."
@@ -117,7 +120,7 @@ def _use(facts: dict[str, Any], architecture: str | None) -> str:
         steps += " They are then resized, bilinear and in floating point, to {}x{}.".format(*preprocessing["size"])
     again = "`--weights FOLDER` of the program that trained it begins from this folder."
     if architecture is None:
-        return f"timm has no such network. {steps} {again}"
+        return f"timm can't load it: {not_in_timm}. {steps} {again}"
     return f"{CODE}\n\n{steps} {again}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engine.errors import one_line
+from engine.errors import RunError, one_line
 from engine.files import write_json, write_text
 from exporting.agreement import Agreement, require_agreement
 from exporting.card import model_card
@@ -27,11 +27,16 @@ def write_hub(job: Job, folder: Path) -> Agreement:
     if form is not None:
         try:
             return _write_for_timm(job, folder, form)
+        except RunError:
+            height, width = job.trained.preprocessing.size
+            why = f"timm's {form.architecture} computes something else of images of {height}x{width}"
+        except OSError:
+            raise
         # whatever another version of timm raises where it has renamed or rebuilt something
         except Exception as problem:
-            why = one_line(f"timm's {form.architecture} can't be given its weights: {problem}".partition("\n")[0])
-            for path in folder.iterdir():
-                path.unlink()
+            why = one_line(f"timm's {form.architecture} does not take the weights: {problem}".partition("\n")[0])
+        for path in folder.iterdir():
+            path.unlink()
     put_tensors(folder / SAFETENSORS, dict(job.trained.state), job.facts)
     backbone = job.facts["backbone"]
     config = {"architecture": backbone["builder"], **_described(job, SAFETENSORS), "not_in_timm": why}
@@ -91,6 +96,6 @@ def _finished(job: Job, folder: Path, config: dict[str, Any], architecture: str 
     config.setdefault("pretrained_cfg", {"input_size": [3, *job.facts["preprocessing"]["size"]], **normalisation})
     write_json(folder / CONFIG, config)
     put_seen(job.trained, folder)
-    write_text(folder / CARD, model_card(job.facts, architecture))
+    write_text(folder / CARD, model_card(job.facts, architecture, config.get("not_in_timm", "")))
     tensors = config[KEY]["tensors"]
     return require_agreement(tensors, reloaded(job, folder / tensors), job.network, job.images.pixels)
