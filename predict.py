@@ -22,7 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.cli import Help, Parser, at_home, folder, importing, run_command, whole
-from engine.errors import UserError
+from engine.errors import UserError, one_line
+from engine.paths import exists, is_file
 from predicting.inputs import Inputs
 from predicting.outputs import check_file, form_of
 
@@ -117,12 +118,14 @@ def check(options: argparse.Namespace, inputs: Inputs) -> None:
     if not options.run:
         raise UserError("the path of the run is empty: is a shell variable not set?")
     first = options.run.split(",")[0]
-    if not Path(options.run).exists() and not Path(first).exists():
-        raise UserError(f"{options.run}: no such run. Expected runs/DATASET/BACKBONE/RUN, or the checkpoint.pt in it.")
+    if not exists(options.run) and not exists(first):
+        raise UserError(
+            f"{one_line(options.run)}: no such run. Expected runs/DATASET/BACKBONE/RUN, or the checkpoint.pt in it."
+        )
     options.form = form_of(options.form, options.out)
     if options.out:
         check_file(options.out)
-    if options.labels and not options.labels.is_file():
+    if options.labels and not is_file(options.labels):
         raise UserError(f"--labels {options.labels}: no such file. Expected a file with the columns file and label.")
     if options.explain:
         from predicting.overlays import check_folder

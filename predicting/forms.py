@@ -51,9 +51,11 @@ def form_for(trained: Trained, device: str, asked: str, images: Iterable[object]
     begun = Plan(**trained.record["plan"])
     if asked == "run":
         here = choose_plan(device, begun.precision)
-        return Form(replace(begun, device=here.device, device_name=here.device_name), folded=False)
+        threads = min(begun.threads, usable_threads())
+        plan = replace(begun, device=here.device, device_name=here.device_name, threads=threads)
+        return Form(plan, folded=False)
     here = choose_plan(device, "auto")
-    if begun.sound and begun.device == here.device and _model(begun.device_name) == _model(here.device_name):
+    if begun.device == here.device and _model(begun.device_name) == _model(here.device_name):
         return Form(replace(begun, threads=min(begun.threads, usable_threads())), folded=True)
     usual = trained.backbone.usual_on_cuda if here.device == "cuda" else trained.backbone.usual_on_cpu
     precision, _, layout = usual.partition(" ")

@@ -12,6 +12,7 @@ from torch import nn
 
 import common
 from common import build_model, load
+from engine.device import usable_threads
 from engine.training.plan import LAYOUTS, Plan
 from predicting import forms
 from predicting.folding import fold
@@ -114,6 +115,13 @@ def test_on_a_device_like_the_runs_its_own_plan_is_kept(run: Path) -> None:
         form = form_for(trained, "cpu", asked, repeat(None))
         assert form.folded == folded
         assert (form.plan.precision, form.plan.layout) == ("fp32", trained.record["plan"]["layout"])
+
+
+def test_no_more_threads_than_there_are(run: Path) -> None:
+    trained = load(run)
+    trained.record["plan"]["threads"] = 10**9
+    for asked in ("run", "fastest"):
+        assert form_for(trained, "cpu", asked, repeat(None)).plan.threads == usable_threads()
 
 
 def test_elsewhere_forms_are_measured_once_if_there_are_many_images(

@@ -153,6 +153,16 @@ def not_finite(kept: dict[str, Any]) -> dict[str, Any]:
     return kept | {"logits": np.full_like(kept["logits"], np.nan)}
 
 
+def of_kind(kind: str) -> Callable[[Path], object]:
+    return lambda folder: change_predictions(folder, lambda kept: kept | {"logits": kept["logits"].astype(kind)})
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b"])
+def test_names_that_no_folder_can_have(name: str) -> None:
+    with pytest.raises(UserError, match="is not there"):
+        show_suspects(Path(name), None, "")
+
+
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
@@ -173,6 +183,8 @@ def not_finite(kept: dict[str, Any]) -> dict[str, Any]:
         (lambda folder: change_predictions(folder, lambda kept: kept | {"labels": kept["labels"] + 1}), "labels must"),
         (lambda folder: change_predictions(folder, lambda kept: kept | {"names": kept["names"][1:]}), "names (59,)"),
         (lambda folder: change_predictions(folder, not_finite), "are not finite"),
+        (of_kind("U20"), "logits <U20, expected text and numbers"),
+        (of_kind("c16"), "logits complex128, expected text and numbers"),
     ],
 )
 def test_what_a_run_lacks_or_has_wrong(copied: Path, harm: Callable[[Path], object], says: str) -> None:
