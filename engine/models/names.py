@@ -119,6 +119,7 @@ def folder_name(name: str) -> str:
         return name
     if name.startswith(TIMM):  # which has no such letters in its names
         return f"timm-{NO_FOLDER.sub('-', name.removeprefix(TIMM))}"
-    own = OWN.fullmatch(name)
-    short = f"{Path(own['file']).stem}-{own['function']}" if own else name
+    called, weights = divided(name)
+    own = OWN.fullmatch(called)
+    short = f"{Path(own['file']).stem}-{own['function']}{f'-{weights}' if weights else ''}" if own else name
     return f"{NO_FOLDER.sub('-', short)[:LONGEST_FOLDER]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

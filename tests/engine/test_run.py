@@ -110,7 +110,7 @@ def test_done_prints_its_record_and_trains_nothing(command: Command, tmp_path: P
     first = capsys.readouterr().out.splitlines()
     before = {path: path.read_bytes() for path in only_run(tmp_path / "runs").iterdir()}
     assert command(QUICK) == 0
-    assert capsys.readouterr().out.splitlines() == first[-2:]
+    assert capsys.readouterr().out.splitlines() == first[-3:]
     assert {path: path.read_bytes() for path in only_run(tmp_path / "runs").iterdir()} == before
 
 

@@ -59,7 +59,7 @@ def predictions(path: Path) -> object:
     """predictions.npz, of a report."""
     from reporting.predictions import _outcome
 
-    return _outcome.__wrapped__(path, (0, 0), 360, 10, True)
+    return _outcome.__wrapped__(path, (0, 0), 360, 10, True, 1.0)
 
 
 def image(path: Path) -> object:

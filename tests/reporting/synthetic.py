@@ -20,6 +20,7 @@ from common import BACKBONES, Dataset
 from datasets import DATASETS, PUBLISHED
 from engine.config import FLAGS
 from engine.files import digest
+from engine.models.names import folder_name
 from engine.records.schema import SCHEMA
 from engine.training.metrics import evaluate
 
@@ -202,7 +203,7 @@ def write(folder: Path, made: Record, errors: bool = False) -> Path:
 
     Returns the run's folder.
     """
-    run: Path = folder / made["dataset"]["key"] / made["backbone"]["name"] / made["run"]
+    run: Path = folder / made["dataset"]["key"] / folder_name(made["backbone"]["name"]) / made["run"]
     run.mkdir(parents=True, exist_ok=True)
     if made["status"] == "done":
         _write_history(run, made)

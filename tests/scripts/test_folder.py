@@ -944,11 +944,11 @@ def test_folds_run_one_after_another_and_end_with_all_of_them(
     # again: nothing is trained, all of it is told
     assert command(FOLDS, folder.DATASET) == 0
     again = capsys.readouterr().out.splitlines()
-    assert len(again) == 7
+    assert len(again) == 10
     assert again[-2:] == [last, pooled]
     # a fold alone is the very run of it, of the same numbers
     assert command(f"{FOLDS} --fold 2", folder.DATASET) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert len(capsys.readouterr().out.splitlines()) == 3
     assert command(f"{FOLDS} --fold 2 --out alone", folder.DATASET) == 0
     assert folds_of(tmp_path / "alone")[2]["test"] == records[2]["test"]
 

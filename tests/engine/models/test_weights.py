@@ -218,8 +218,9 @@ def test_none_asks_nobody(server: Server, cache: Path) -> None:
 
 
 def test_an_unknown_word_lists_what_is_known(tmp_path: Path) -> None:
-    for choice in ("imagnet", str(tmp_path)):
-        with pytest.raises(UserError, match="imagenet, auto, none, IMAGENET1K_V1, IMAGENET1K_V2") as caught:
+    known = "imagenet, auto, none, IMAGENET1K_V1, IMAGENET1K_V2"
+    for choice, says in (("imagnet", known), (str(tmp_path), "the folder holds no config.json")):
+        with pytest.raises(UserError, match=says) as caught:
             find_weights(BACKBONES["resnet"], choice)
         assert f"--weights {choice}: " in str(caught.value)
     with pytest.raises(UserError, match=r"imagenet, auto, none\.$"):
