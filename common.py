@@ -178,6 +178,11 @@ setattr(fine_tune, "__signature__", signature_with_flags("images"))  # noqa: B01
 
 def _named(images: str | os.PathLike[str]) -> Dataset:
     """The dataset of that name, or the images in that folder."""
+    if not isinstance(images, str | os.PathLike) or not isinstance(os.fspath(images), str):
+        raise UserError(
+            f"fine_tune: the images are {images!r:.80}. Expected a folder of them, the name of a dataset, or a "
+            "declaration."
+        )
     # Names lead to scripts, which import this module. In a notebook, another package may have the name `datasets`.
     scripts = run_path(str(PROJECT / "datasets.py"))
     text = images if isinstance(images, str) else f"folder:{os.fspath(images)}"

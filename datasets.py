@@ -27,7 +27,7 @@ from engine.data.place import place_among
 from engine.doc_tables import backbone_table, count_text, dataset_table, how_it_comes, put_table
 from engine.errors import UserError, one_line
 from engine.files import write_text
-from engine.paths import PROJECT, with_home
+from engine.paths import PROJECT, exists, is_dir, is_file, with_home
 from folder import existing
 
 # the scripts: first those of the published table, in its order
@@ -95,12 +95,14 @@ def named(name: str) -> list[Chosen]:
         if not which:
             raise UserError("folder stands for no dataset by itself. Name the images' folder: folder:DIR.")
         return [_ours(existing(checked("--datasets", folder_path, which)))]
+    if "\0" in script:
+        raise UserError(f"unknown dataset {name!a}: no name has a NUL in it.")
     path = Path(checked("--datasets", at_home, script)).resolve()
-    if script.endswith(".py") and "/" in script and not path.exists():
+    if script.endswith(".py") and "/" in script and not exists(path):
         raise UserError(
             f"no script {script}. Expected the path of a dataset's script, or a name that datasets.py lists."
         )
-    if script.endswith(".py") and path.is_file() and path.parent != PROJECT:
+    if script.endswith(".py") and is_file(path) and path.parent != PROJECT:
         of_script = [Chosen(dataset, path) for dataset in datasets_of(load(path))]
     else:
         of_script = [_ours(dataset) for dataset in _known(name, script)]
@@ -122,7 +124,7 @@ def find_one(text: str, what: str) -> tuple[str, Chosen]:
     try:
         found = named(called)
     except UserError as problem:
-        if Path(with_home(text)).is_dir():
+        if is_dir(with_home(text)):
             called = f"folder:{text}"
             found = named(called)
         elif re.fullmatch(r"\w[\w-]*(:\w*)?", text) or "folder:" in text or text.endswith(".py"):
@@ -147,7 +149,7 @@ def _known(name: str, script: str) -> list[Dataset]:
     try:
         return find(script)
     except UserError:
-        if Path(with_home(name)).is_dir():
+        if is_dir(with_home(name)):
             raise UserError(
                 f"{name} is a folder, but no dataset's name. Images of your own are named so: "
                 f"--datasets {shlex.quote(f'folder:{name}')}"

@@ -36,7 +36,7 @@ from engine.errors import (
     reason_of,
     refusing,
 )
-from engine.paths import script_path
+from engine.paths import exists, is_dir, is_link, script_path
 from engine.readers.class_folders import (
     alike,
     by_composed_name,
@@ -304,15 +304,17 @@ def read_split(root: Path, names: list[str]) -> tuple[dict[str, str], tuple[str,
 
 def require_folder(root: Path) -> None:
     """Raise UserError where `root` is no folder."""
-    if not root.is_dir():
-        wrong = "is a file" if root.exists() else "does not exist"
-        if root.is_symlink() and not root.exists():
+    if not is_dir(root):
+        wrong = "is a file" if exists(root) else "does not exist"
+        if is_link(root) and not exists(root):
             wrong = f"is a link to {root.readlink()}, where there is nothing"
         above = root.absolute().parent
-        there = [entry.name for entry in above.iterdir()] if above.is_dir() else []
+        there = [entry.name for entry in above.iterdir()] if is_dir(above) else []
         if near := [name for name in there if loose(name) == loose(root.name) and name != root.name]:
             wrong += f", but {' and '.join(map(ascii, near))} is there, which differs from {root.name!a}"
-        raise UserError(f"{root} {wrong}. Expected a folder with images: one folder a class, or train/ and test/.")
+        raise UserError(
+            f"{one_line(str(root))} {wrong}. Expected a folder with images: one folder a class, or train/ and test/."
+        )
 
 
 def existing(root: Path) -> Dataset:

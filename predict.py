@@ -22,10 +22,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.cli import Help, Parser, at_home, folder, importing, run_command, whole
-from engine.errors import UserError
+from engine.errors import UserError, one_line
+from engine.paths import exists, is_file
 from predicting.inputs import Inputs
 from predicting.outputs import check_file, form_of
 
+# flags that say how new images are answered
+OF_IMAGES = {"top": "--top", "batch_size": "-bs", "computed": "--form", "raw": "--raw", "reject": "--reject"}
+OF_IMAGES |= {"tta": "--tta", "labels": "--labels", "explain": "--explain", "device": "--device"}
 INTERRUPTED = "interrupted. A file that --out names is written whole or not at all."
 
 
@@ -92,6 +96,11 @@ def suspects(options: argparse.Namespace) -> int:
     """Show the run's own images whose labels may be wrong."""
     if options.images:
         raise UserError("--suspects is of the images that the run held out, and takes no others. Leave them out.")
+    if not options.run:
+        raise UserError("the path of the run is empty: is a shell variable not set?")
+    usual = parser().parse_args([options.run, "--suspects"])
+    if others := [flag for name, flag in OF_IMAGES.items() if getattr(options, name) != getattr(usual, name)]:
+        raise UserError(f"--suspects takes no {' and no '.join(others)}: it shows what the run itself predicted.")
     form = form_of(options.form, options.out)
     if options.out:
         check_file(options.out)
@@ -109,12 +118,14 @@ def check(options: argparse.Namespace, inputs: Inputs) -> None:
     if not options.run:
         raise UserError("the path of the run is empty: is a shell variable not set?")
     first = options.run.split(",")[0]
-    if not Path(options.run).exists() and not Path(first).exists():
-        raise UserError(f"{options.run}: no such run. Expected runs/DATASET/BACKBONE/RUN, or the checkpoint.pt in it.")
+    if not exists(options.run) and not exists(first):
+        raise UserError(
+            f"{one_line(options.run)}: no such run. Expected runs/DATASET/BACKBONE/RUN, or the checkpoint.pt in it."
+        )
     options.form = form_of(options.form, options.out)
     if options.out:
         check_file(options.out)
-    if options.labels and not options.labels.is_file():
+    if options.labels and not is_file(options.labels):
         raise UserError(f"--labels {options.labels}: no such file. Expected a file with the columns file and label.")
     if options.explain:
         from predicting.overlays import check_folder

@@ -22,9 +22,9 @@ from engine.cli import Help, whole
 from engine.console import say, table
 from engine.records.schema import PREDICTIONS
 from engine.training.calibration import HIGHEST, LOWEST, fitted_temperature, scaled
-from engine.training.metrics import METRICS, Predictions
+from engine.training.metrics import METRICS, Labels, Logits, Predictions
 
-SIZES = (10, 20, 50, 100)  # images that are drawn
+SIZES = (10, 20, 50, 100)  # images that are drawn, of at least twice as many
 
 
 def least_nll(predictions: Predictions) -> float:
@@ -46,10 +46,17 @@ WAYS: dict[str, Callable[[Predictions], float]] = {
 }
 
 
-def row(run: Path, images: int, draws: int) -> tuple[str, ...]:
-    """The mean and the worst NLL of the images that were not drawn, and the mean ECE, by each way."""
+def rows(run: Path, draws: int) -> list[tuple[str, ...]]:
+    """A line of the table for each number of images."""
     with np.load(run / PREDICTIONS) as kept:
         logits, labels = kept["logits"], kept["labels"]
+    name = "/".join(run.absolute().parts[-3:-1])
+    sizes = [images for images in SIZES if 2 * images <= len(labels)]
+    return [(name, f"{images}", *scores_of(logits, labels, images, draws)) for images in sizes]
+
+
+def scores_of(logits: Logits, labels: Labels, images: int, draws: int) -> list[str]:
+    """The mean and the worst NLL of the images that were not drawn, and the mean ECE, by each way."""
     random = np.random.default_rng(0)
     scores = []
     for _ in range(draws):
@@ -59,11 +66,10 @@ def row(run: Path, images: int, draws: int) -> tuple[str, ...]:
         judged = [Predictions(scaled(logits[rest], each), labels[rest]) for each in temperatures]
         scores.append([[METRICS[name].compute(each) or 0.0 for name in ("nll", "ece")] for each in judged])
     nll, ece = np.moveaxis(np.array(scores), 2, 0)
-    texts = [
+    return [
         f"{mean:.3f} (worst {worst:.3f}), ECE {error:.1%}"
         for mean, worst, error in zip(nll.mean(axis=0), nll.max(axis=0), ece.mean(axis=0), strict=True)
     ]
-    return "/".join(run.absolute().parts[-3:-1]), f"{images}", *texts
 
 
 def main() -> None:
@@ -72,8 +78,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
     parser.add_argument("--draws", type=whole(1), default=100, metavar="N", help="default: 100")
     arguments = parser.parse_args()
-    rows = [row(run, images, arguments.draws) for run in arguments.runs for images in SIZES]
-    say(table([("run", "drawn", *WAYS), *rows]))
+    say(table([("run", "drawn", *WAYS), *(row for run in arguments.runs for row in rows(run, arguments.draws))]))
 
 
 if __name__ == "__main__":

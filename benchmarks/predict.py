@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -94,6 +94,7 @@ def compare(name: str, side: int, rounds: int, folder: Path) -> dict[str, Any]:
         ours.append(of_predict(run, folder))
         if not number % 2:
             theirs.append(of_timm(name, side, folder))
+        say(f"{name:12} round {number + 1}: predict.py {ours[-1]:.1f}, timm {theirs[-1]:.1f} images/s")
     ratio = statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
     return {"predict": ours, "timm": theirs, "ratio": ratio}
 
@@ -174,12 +175,22 @@ def _undecoded(fake: int) -> Iterator[_Lines | None]:
     def decoder(*_: object) -> Iterator[Any]:
         yield lambda first, references, room: [DecodeResult("", "")] * len(references)
 
-    blank = mock.patch("predicting.decoding.Stream._read", return_value=None)
-    unasked = mock.patch(
-        "predicting.network.Network.logits", lambda self, stored: torch.zeros(len(stored), len(self.trained.classes))
-    )
-    decoders = [mock.patch(f"predicting.decoding.{name}", decoder) for name in ("in_place", "processes")]
-    with blank, unasked, decoders[0], decoders[1], mock.patch("predicting.inputs._problem", return_value=""):
+    def none(*_: object) -> str:
+        return ""
+
+    def unasked(network: Any, stored: Any) -> Any:
+        return torch.zeros(len(stored), len(network.trained.classes))
+
+    # functions: a mock would keep all that it is called with
+    with ExitStack() as stack:
+        for name, instead in (
+            ("decoding.Stream._read", none),
+            ("decoding.in_place", decoder),
+            ("decoding.processes", decoder),
+            ("inputs._problem", none),
+            ("network.Network.logits", unasked),
+        ):
+            stack.enter_context(mock.patch(f"predicting.{name}", instead))
         yield _Lines(fake)
 
 

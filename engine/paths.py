@@ -29,6 +29,29 @@ def user_cache() -> Path:
         return Path(tempfile.gettempdir()) / f"which-backbone-{os.getuid()}"
 
 
+# Path's own methods raise for a name that is too long or has a NUL in it, which no file can have.
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is such a file or folder."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is such a file."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_dir(path: str | Path) -> bool:
+    """Whether there is such a folder."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def is_link(path: str | Path) -> bool:
+    """Whether there is such a symbolic link."""
+    return os.path.islink(path)  # noqa: PTH114
+
+
 def without_home(text: str) -> str:
     """The text, in which the user's home folder, wherever a path begins with it, is a ~: its name may be a person's."""
     home = os.path.expanduser("~").rstrip("/")  # noqa: PTH111 (Path.home() raises for a user without one)
@@ -71,4 +94,4 @@ def why_no_name(name: str) -> str:
         name.encode()
     except UnicodeEncodeError:
         return "its name is not UTF-8"
-    return ""
+    return "its name has a NUL in it" if "\0" in name else ""

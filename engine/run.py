@@ -18,7 +18,7 @@ from engine.data.declaration import Dataset
 from engine.data.folds import fold_of
 from engine.data.images import DECODER
 from engine.data.load import decode, divide, read
-from engine.data.part import RawSplits, Splits
+from engine.data.part import Part, RawSplits, Splits
 from engine.data.splits import taken
 from engine.device import not_deterministic, prepare
 from engine.environment import environment
@@ -246,6 +246,11 @@ def seen_after(weights: Weights, splits: Splits) -> frozenset[str] | None:
     return None if before is None else before.union(splits.train.own_digests, splits.val.own_digests)
 
 
+def may_have_seen(weights: Weights, val: Part) -> bool:
+    """Whether weights of an earlier run are known to have seen images of val, or may have."""
+    return weights.run is not None and weights.seen_of(val) != 0
+
+
 def trains_on_features(config: Config) -> bool:
     """Whether images pass through the frozen body only once."""
     return config.tune == "linear" and config.augment == "none"
@@ -300,7 +305,9 @@ def train_and_test(setup: Setup, run: Run) -> None:
     promise = promise_of(plan, model, setup.train, setup.tuning_request)
     state = fit(model, train, val, recipe, plan, run, promise)
     # one more pass over val: a run that was interrupted at any point fits the same temperature
-    fitted = None if config.protocol == "paper" else calibration(predict(model, val, plan)[0], val.part.labels)
+    fitted = None
+    if config.protocol != "paper" and not may_have_seen(setup.trainee.weights, setup.data.splits.val):
+        fitted = calibration(predict(model, val, plan)[0], val.part.labels)
     logits, speed = predict(model, setup.train.for_evaluation("test", setup.data.splits.test), plan)
     if config.deterministic:
         run.change_plan(replace(Plan(**run.record["plan"]), not_deterministic=not_deterministic()))

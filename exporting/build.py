@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from common import load
 from engine.console import size_text
 from engine.data.new_folder import own_entries, replacing, require_place
 from engine.errors import UserError, disk_errors_explained, listed
 from engine.files import read_json
+from engine.inference.checkpoint import DAMAGE, Trained, damaged
 from exporting.agreement import TOLERANCE, Agreement
+from exporting.card import model_card
 from exporting.facts import facts_of
 from exporting.forms import (
     FACTS,
@@ -50,9 +54,10 @@ def export(run: Path, form: str, out: Path, overwrite: bool) -> list[str]:
     with disk_errors_explained("can't use", out, ADVICE):
         require_output(out, overwrite)
         trained = load(run)
+        facts = _facts(trained)
         network, images = served(trained), images_of(trained)
         with replacing(out, overwrite) as folder:
-            found = WRITE[form](Job(trained, network, images, facts_of(trained)), folder)
+            found = WRITE[form](Job(trained, network, images, facts), folder)
     files = ", ".join(f"{path.name} ({size_text(path.stat().st_size)})" for path in sorted(out.iterdir()))
     record = trained.record
     probabilities = "as fitted on val" if trained.temperature else "uncalibrated: the run fitted no temperature"
@@ -65,6 +70,23 @@ def export(run: Path, form: str, out: Path, overwrite: bool) -> list[str]:
         f"written    {out}: {files}",
         *(hub_lines(out) if form == "hub" else ()),
     ]
+
+
+def _facts(trained: Trained) -> dict[str, Any]:
+    """What an export says of the run. UserError: the record is damaged."""
+    try:
+        facts = facts_of(trained)
+        if not all(isinstance(facts["dataset"][name], str) for name in ("key", "name")):
+            raise TypeError("the dataset has no name")
+        config, place = trained.record["config"], trained.record["dataset"].get("place")
+        for where in (config["data_dir"], config.get("labels") or "", place or ""):
+            if not isinstance(where, str):
+                raise TypeError(f"a place of the data is {where!r:.40}")
+        # the card takes each fact for what it should be, and JSON and its encoding the others
+        f"{model_card(facts, None)}{json.dumps(facts, ensure_ascii=False, allow_nan=False)}".encode()
+    except DAMAGE as problem:
+        raise damaged(trained.path, problem) from problem
+    return facts
 
 
 def hub_lines(out: Path) -> list[str]:

@@ -58,9 +58,10 @@ def _front_matter(facts: dict[str, Any], name: str, architecture: str | None) ->
 
 def _summary(facts: dict[str, Any]) -> str:
     backbone, counts = facts["backbone"], facts["dataset"]["counts"]
-    begun = "random weights" if backbone["weights"] == "none" else f"the weights {_text(backbone['weights'])}"
+    pretrained = backbone["weights"] != "none"
+    begun = f"fine-tuned from the weights {_text(backbone['weights'])}" if pretrained else "trained from random weights"
     return (
-        f"{_text(backbone['builder'])}, fine-tuned from {begun} on {counts['train']:,} images of "
+        f"{_text(backbone['builder'])}, {begun} on {counts['train']:,} images of "
         f"{_text(facts['dataset']['name'])}, to tell {len(facts['classes']):,} classes apart. Run `{facts['run']}`."
     )
 

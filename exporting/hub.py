@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engine.errors import RunError, one_line
+from engine.errors import RunError, one_line, surely_out_of_memory
 from engine.files import write_json, write_text
 from exporting.agreement import Agreement, require_agreement
 from exporting.card import model_card
@@ -30,10 +30,12 @@ def write_hub(job: Job, folder: Path) -> Agreement:
         except RunError:
             height, width = job.trained.preprocessing.size
             why = f"timm's {form.architecture} computes something else of images of {height}x{width}"
-        except OSError:
+        except (OSError, MemoryError):  # of the disk or the machine
             raise
         # whatever another version of timm raises where it has renamed or rebuilt something
         except Exception as problem:
+            if surely_out_of_memory(problem):
+                raise
             why = one_line(f"timm's {form.architecture} does not take the weights: {problem}".partition("\n")[0])
         for path in folder.iterdir():
             path.unlink()
@@ -77,7 +79,10 @@ def _write_for_timm(job: Job, folder: Path, form: TimmForm) -> Agreement:
     write_json(folder / CONFIG, config)
     loaded = timm.create_model(f"local-dir:{folder}", pretrained=True)
     network = Served(loaded, preprocessing, job.trained.temperature).eval()
-    require_agreement(f"timm's {form.architecture}", in_torch(network), job.network, job.images.pixels)
+    try:
+        require_agreement(f"timm's {form.architecture}", in_torch(network), job.network, job.images.pixels)
+    except RunError as problem:  # the run's own names remain
+        raise ValueError(str(problem)) from problem
     return _finished(job, folder, config, form.architecture)
 
 

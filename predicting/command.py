@@ -33,7 +33,7 @@ def run(options: argparse.Namespace, inputs: Inputs) -> int:
             say(*chosen.notes)
         work = _work(options, chosen, inputs)
     stored = chosen.members[0].preprocessing.stored_size
-    stream = Stream(stored, max(each.batch_size for each in work.networks))
+    stream = Stream(stored, max(each.batch_size for each in work.networks), bool(work.seen))
     with writing(options.out) as write:
         head = work.form.head(_about(options.run, chosen, work.temperatures))
         tally = answer_all(work, stream, inputs, write, head)
@@ -45,6 +45,8 @@ def run(options: argparse.Namespace, inputs: Inputs) -> int:
             said[-1:-1] = work.truth.lines()
         if inputs.passed_over:
             said.insert(1, f"note       {inputs.passed_over.total():,} files are no images: {inputs.kinds_passed_over}")
+        if work.overlays:
+            said.insert(0, work.overlays.line)
         if options.out:
             said.insert(0, f"answers    {options.out}")
         say(*said, go_on=True)
@@ -78,6 +80,7 @@ def _work(options: argparse.Namespace, chosen: Chosen, inputs: Inputs) -> Work:
         truth,
         _overlays(options, networks[0]),
         options.tta == "flip",
+        frozenset().union(*(each.seen_digests for each in chosen.members)) if truth else frozenset(),
     )
 
 

@@ -29,6 +29,7 @@ class Decoded(NamedTuple):
 
     found: Found
     problem: str  # why there are no pixels of it; "": there are
+    digest: str  # of the image, where it is wanted
 
 
 class Batch(NamedTuple):
@@ -47,8 +48,8 @@ class _Piece(NamedTuple):
 class Stream:
     """What turns images into batches of stored pixels, uint8 (N, *size, 3), in their order."""
 
-    def __init__(self, size: tuple[int, int], batch_size: int) -> None:
-        self.size, self.batch_size = size, batch_size
+    def __init__(self, size: tuple[int, int], batch_size: int, digests: bool = False) -> None:
+        self.size, self.batch_size, self.digests = size, batch_size, digests
         self._processes = cpus()
         self._row_bytes = prod(size) * 3
         # of two batches: one is gathered from what was decoded while the device was at another
@@ -62,14 +63,14 @@ class Stream:
         """
         with ExitStack() as stack:
             file = stack.enter_context(_memory())
-            target = Target(file, 0, self.size, digests=False)
+            target = Target(file, 0, self.size, self.digests)
             batch, filled = self._empty(), 0
             for found, slot, results in self._decoded(images, target, stack):
                 for number, (image, result) in enumerate(zip(found, results, strict=True)):
                     if not result.problem:
                         self._read(file, slot * PIECE + number, batch.pixels[filled])
                         filled += 1
-                    batch.images.append(Decoded(image, result.problem))
+                    batch.images.append(Decoded(image, result.problem, result.digest))
                     if filled == self.batch_size or len(batch.images) == MOST_UNREADABLE * self.batch_size:
                         yield Batch(batch.images, batch.pixels[:filled])
                         batch, filled = self._empty(), 0

@@ -12,7 +12,7 @@ TRIED = 2  # images that the folded model is compared on
 SOUND = 1e-3  # of the norm of the outputs, that folding may move them by: rounding in float32 moves them by about 1e-6
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode(): some of its tensors, in some layouts, are refused by kernels afterwards
 def fold(model: nn.Module, size: tuple[int, int]) -> int:
     """Fold, in place, what can be in a model in evaluation mode on the processor; how many layers that were.
 

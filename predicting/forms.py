@@ -19,6 +19,7 @@ from engine.environment import versions
 from engine.files import read_json, write_json
 from engine.heartbeat import device_is_shared
 from engine.inference.checkpoint import Trained
+from engine.models.names import folder_name
 from engine.paths import user_cache
 from engine.training.agreement import copy_in_form
 from engine.training.plan import LAYOUTS, Plan, choose_plan
@@ -50,9 +51,11 @@ def form_for(trained: Trained, device: str, asked: str, images: Iterable[object]
     begun = Plan(**trained.record["plan"])
     if asked == "run":
         here = choose_plan(device, begun.precision)
-        return Form(replace(begun, device=here.device, device_name=here.device_name), folded=False)
+        threads = min(begun.threads, usable_threads())
+        plan = replace(begun, device=here.device, device_name=here.device_name, threads=threads)
+        return Form(plan, folded=False)
     here = choose_plan(device, "auto")
-    if begun.sound and begun.device == here.device and _model(begun.device_name) == _model(here.device_name):
+    if begun.device == here.device and _model(begun.device_name) == _model(here.device_name):
         return Form(replace(begun, threads=min(begun.threads, usable_threads())), folded=True)
     usual = trained.backbone.usual_on_cuda if here.device == "cuda" else trained.backbone.usual_on_cpu
     precision, _, layout = usual.partition(" ")
@@ -101,7 +104,7 @@ def _path(trained: Trained, plan: Plan) -> Path:
     state = sorted((name, list(value.shape)) for name, value in trained.state.items())
     parts = [state, trained.preprocessing.size, plan.device_name, plan.precision, [*versions().values()]]
     digest = sha256(json.dumps(parts).encode()).hexdigest()[:16]
-    return user_cache() / "forms" / f"{trained.record['backbone']['name']}-{digest}.json"
+    return user_cache() / "forms" / f"{folder_name(trained.record['backbone']['name'])}-{digest}.json"
 
 
 @torch.inference_mode()

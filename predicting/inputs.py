@@ -31,6 +31,7 @@ from engine.data.file_kinds import (
 )
 from engine.errors import UserError, one_line, reason_of
 from engine.files import open_regular
+from engine.paths import is_dir
 from engine.readers.layout import stem_of
 
 STDIN = "-"
@@ -66,12 +67,12 @@ class Inputs:
         self.passed_over.clear()
 
     def _require(self, word: str, hint: str) -> None:
-        there, is_folder = _exists(word), Path(word).is_dir()
+        there, is_folder = _exists(word), is_dir(word)
         if not there and not glob.has_magic(word):
             near = f"{hint}." if hint else f".{nearest(Path(word).name, _names(Path(word).parent), 0.6)}"
             raise UserError(
-                f"{word}: no such file or folder{near} Expected an image, a folder of images, a pattern in quotes, or "
-                f"{STDIN} for paths on stdin."
+                f"{one_line(word)}: no such file or folder{near} Expected an image, a folder of images, a pattern in "
+                f"quotes, or {STDIN} for paths on stdin."
             )
         if there and not is_folder and (problem := _problem(Path(word))):
             raise UserError(f"{word}: {problem}. Expected an image, or a folder of images.")
@@ -100,18 +101,18 @@ class Inputs:
     @property
     def folders(self) -> bool:
         """Whether some are found by a folder, which can be one of class folders."""
-        return any(word != STDIN and Path(word).is_dir() for word in self.words)
+        return any(word != STDIN and is_dir(word) for word in self.words)
 
     @property
     def number(self) -> int | None:
         """How many there are; None: that is not known before they are listed."""
-        alone = all(word != STDIN and _exists(word) and not Path(word).is_dir() for word in self.words)
+        alone = all(word != STDIN and _exists(word) and not is_dir(word) for word in self.words)
         return len(self.words) if alone else None
 
     def _of(self, word: str) -> Iterator[Found]:
         if word == STDIN:
             yield from self._lines()
-        elif Path(word).is_dir():
+        elif is_dir(word):
             yield from self._walk(Path(word), word, set())
         elif _exists(word):
             yield Found(word, problem=_problem(Path(word)))

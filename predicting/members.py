@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,6 +13,7 @@ import common
 from engine.config import FLAGS, MACHINE, asked
 from engine.errors import UserError, counted, one_line
 from engine.inference.checkpoint import EXPECTED, Trained
+from engine.paths import exists, is_dir
 from engine.records.schema import CHECKPOINT, RECORD, Record, RecordError, read_record
 
 DEPTH = 3  # levels below a folder at which runs are looked for: DATASET/BACKBONE/RUN
@@ -43,12 +45,14 @@ def choose(text: str) -> Chosen:
 
     UserError: one can't be used, or they can't be taken together.
     """
-    paths = [Path(part).expanduser() for part in ([text] if Path(text).expanduser().exists() else text.split(","))]
+    paths = [Path(part).expanduser() for part in ([text] if exists(Path(text).expanduser()) else text.split(","))]
     found, notes = [], []
     for path in paths:
         folders, left_out = _runs_in(path)
         found += folders
         notes += left_out
+    if twice := [path for path, number in Counter(path.resolve() for path in found).items() if number > 1]:
+        raise UserError(f"{text} names {twice[0]} twice. Name each run once.")
     members = tuple(common.load(path) for path in found)
     _require_alike(found, members)
     return Chosen(members, tuple(notes))
@@ -56,7 +60,7 @@ def choose(text: str) -> Chosen:
 
 def _runs_in(path: Path) -> tuple[list[Path], list[str]]:
     """The runs that a path means, and a line for each that has not ended."""
-    if not path.is_dir() or (path / CHECKPOINT).exists() or (path / RECORD).exists():
+    if not is_dir(path) or (path / CHECKPOINT).exists() or (path / RECORD).exists():
         return [path], []
     for depth in range(1, DEPTH + 1):
         records = sorted(path.glob("/".join(["*"] * depth + [RECORD])))

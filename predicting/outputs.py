@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,9 @@ from engine.files import atomic
 from predicting.answers import Answer
 
 SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "text"}
+# how answers and suspects begin, as CSV, as JSON and as a JSON text a line
+HEADS = (b"path,class,", b'{\n  "run": ', b'{"path": ', b"rank,file,", b'[\n  {\n    "rank": ', b"[]", b'{"rank": ')
+LINE = re.compile(rb"[^\n]*  (?:[^\n]* \d+\.\d\d%|error: )|rank +labelled +likely +file\n")  # for people
 ROOM = "Make room, or let --out name a file elsewhere."
 
 Write = Callable[[str], None]
@@ -76,7 +80,7 @@ class Form:
         entry: dict[str, Any] = {"path": answer.path}
         entry["predictions"] = [{"class": name, "probability": float(f"{chance:.6g}")} for name, chance in answer.top]
         if self.rejects:
-            entry["rejected"] = answer.rejected
+            entry["rejected"] = None if answer.problem else answer.rejected
         return entry | {"label": answer.label or None, "error": answer.problem or None}
 
     def _line(self, answer: Answer) -> str:
@@ -110,10 +114,19 @@ def check_file(out: Path) -> None:
         raise UserError(f"--out {out} is a folder. Expected the name of a file, such as {out / 'predictions.csv'}.")
     if out.exists() and not out.is_file():
         raise UserError(f"--out {out} is no regular file. Expected the name of a file; without --out, stdout has it.")
-    if out.exists() and out.suffix.lower() not in SUFFIXES:
-        raise UserError(f"--out {out}: {out} is there, and no file of answers by its name. Choose another name.")
+    if out.is_symlink():
+        raise UserError(f"--out {out} is a link. Name the file itself, or another.")
+    if out.exists() and not _is_ours(out):
+        raise UserError(f"--out {out}: the file is there, and is none that predict.py wrote. Choose another name.")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}. Make it first: mkdir -p {out.parent}")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file begins as those do that are written here; an empty one may be replaced, too."""
+    with disk_errors_explained("can't read", path, "Choose another name."), path.open("rb") as file:
+        head = file.read(4096)
+    return not head or head.startswith(HEADS) or LINE.match(head) is not None
 
 
 @contextmanager
@@ -133,6 +146,7 @@ def writing(out: Path | None) -> Iterator[Write]:
         def write(text: str) -> None:
             with explained():
                 file.write(text.encode("utf-8", "backslashreplace"))
+                file.flush()  # what does not fit on the disk is said here
 
         yield write
         with explained():

@@ -21,6 +21,8 @@ ROOM = "Make room, or let --explain name a folder elsewhere."
 class Explains(Protocol):
     """What draws them: predicting/explain.py."""
 
+    method: str  # its name
+
     def overlay(self, stored: npt.NDArray[np.uint8], label: int) -> Image.Image:
         """The image (H, W, 3) with a heat map of class `label` laid over it."""
 
@@ -30,6 +32,11 @@ class Overlays:
 
     def __init__(self, folder: Path, explainer: Explains) -> None:
         self.folder, self._explainer = folder, explainer
+
+    @property
+    def line(self) -> str:
+        """What is said of them at the end."""
+        return f"overlays   {self.folder}, by {self._explainer.method}, numbered in the order of the answers"
 
     def draw(self, number: int, path: str, stored: npt.NDArray[np.uint8], label: int) -> None:
         """Write the overlay of the image that comes after `number` others. RunError, UserError: the disk refuses."""

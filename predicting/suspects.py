@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -17,8 +18,9 @@ import numpy.typing as npt
 
 from engine.config import asked
 from engine.console import say, table
-from engine.errors import UserError, counted, disk_errors_explained, listed, reason_of
+from engine.errors import UserError, counted, disk_errors_explained, listed, one_line, reason_of
 from engine.files import read_small, write_text
+from engine.paths import exists, is_dir, script_path
 from engine.records.identity import saw_test_images
 from engine.records.mistakes import likely_label_errors, probabilities_of
 from engine.records.schema import PREDICTIONS, RECORD, Record, RecordError, read_record
@@ -97,8 +99,10 @@ def suspects(images: HeldOut, classes: Sequence[str]) -> list[Suspect]:
 
 def _of(run: Path) -> tuple[Path, Record]:
     """The folder and the record of a finished run, which may be the only one in `run`."""
-    folder = run if run.is_dir() else run.parent
-    if run.is_dir() and not (run / RECORD).exists() and (within := sorted(run.glob(f"*/{RECORD}"))):
+    if not exists(run):
+        raise UserError(f"{one_line(str(run))} is not there. {EXPECTED}")
+    folder = run if is_dir(run) else run.parent
+    if is_dir(run) and not (run / RECORD).exists() and (within := sorted(run.glob(f"*/{RECORD}"))):
         if len(within) > 1:
             lines = listed(str(each.parent) for each in within)
             raise UserError(f"{run} holds {len(within):,} runs. Name one of them, or one of the folds:{lines}")
@@ -107,8 +111,8 @@ def _of(run: Path) -> tuple[Path, Record]:
         record = read_record(folder / RECORD)
     except RecordError as problem:
         raise UserError(f"{folder / RECORD} can't be used: {problem}. {EXPECTED}") from problem
-    if not run.exists() or record is None:
-        found = "is not there" if not run.exists() else f"has no {RECORD} in it" if run.is_dir() else "lies beside none"
+    if record is None:
+        found = f"has no {RECORD} in it" if is_dir(run) else "lies beside none"
         raise UserError(f"{run} {found}. {EXPECTED}")
     if record["status"] != "done":
         raise UserError(f"{folder} is of a run that has not ended. Let its own command finish it first.")
@@ -129,11 +133,12 @@ def _folds(folder: Path, record: Record) -> tuple[list[Path], list[Record]]:
         if other and other["status"] == "done" and _is_fold(other, record):
             found.setdefault(other["config"]["fold"], (path.parent, other))
     if missing := [str(number) for number in range(1, of + 1) if number not in found]:
-        words = _without_fold(record["environment"].get("command", []))
+        script, *words = _without_fold(record["environment"].get("command", [])) or ["folder.py"]
+        command = shlex.join(["python", script if "/" in script else script_path(script), *words])
         raise UserError(
             f"{folder} is a fold of {of}, of which {counted(len(missing), 'fold', 'are')} not finished beside it "
             f"({', '.join(missing)}). Expected all of them: finish them, by the command of the run without --fold: "
-            f"python {' '.join(words)}"
+            f"{command}"
         )
     ordered = [found[number] for number in range(1, of + 1)]
     return [path for path, _ in ordered], [each for _, each in ordered]
@@ -173,6 +178,8 @@ def _read(folder: Path, record: Record) -> HeldOut:
         names, labels, logits = arrays(content, ("names", "labels", "logits"), most)
         if logits.ndim != 2 or logits.shape[1] != classes or names.shape != labels.shape:
             raise ValueError(f"names {names.shape}, labels {labels.shape}, logits {logits.shape}, {classes} classes")
+        if names.dtype.kind != "U" or logits.dtype.kind != "f":
+            raise ValueError(f"names {names.dtype} and logits {logits.dtype}, expected text and numbers")
         calibration = record.get("calibration")
         probabilities = probabilities_of(logits, labels, calibration["temperature"] if calibration else None)
     except FileNotFoundError as problem:

@@ -77,7 +77,7 @@ class Folders:
         if not found.root:
             return ""
         *inside, _ = found.path.removeprefix(str(Path(found.root))).split("/")
-        own = Path(found.root).absolute().name
+        own = Path(os.path.abspath(found.root)).name  # noqa: PTH100 (which leaves no ..)
         return next((name for name in (*inside, own) if nfc(name) in self._classes), "")
 
 

@@ -48,6 +48,7 @@ class Work:
     truth: Truth | None
     overlays: Overlays | None
     flip: bool = False  # whether mirror images are asked, too
+    seen: frozenset[str] = frozenset()  # digests of images that trained or chose a network, where labels are known
 
 
 @dataclass
@@ -61,6 +62,7 @@ class Tally:
     logits: list[npt.NDArray[np.float32]] = field(default_factory=list)  # of those whose label is a class: log(p)
     labels: list[int] = field(default_factory=list)
     kept: list[bool] = field(default_factory=list)  # whether these are not rejected
+    seen: int = 0  # of those, the ones that trained or chose a network
 
     @property
     def metrics(self) -> dict[str, Any] | None:
@@ -70,7 +72,7 @@ class Tally:
         logits, labels, kept = np.concatenate(self.logits), np.array(self.labels, np.int64), np.array(self.kept)
         right = logits.argmax(axis=1) == labels
         of_kept = {"coverage": float(kept.mean()), "top1_of_kept": float(right[kept].mean()) if kept.any() else None}
-        return evaluate(logits, labels) | of_kept
+        return evaluate(logits, labels) | of_kept | {"seen": self.seen}
 
 
 def predicted(
@@ -133,7 +135,7 @@ def _answers(work: Work, of: Predicted, tally: Tally) -> list[Answer]:
     order, highest = likeliest(chances, work.form.top)
     answers = []
     row = -1
-    for found, problem in of.batch.images:
+    for found, problem, digest in of.batch.images:
         row += not problem
         if not problem and not np.isfinite(chances[row]).all():
             problem = "the model's outputs on it are not finite"
@@ -147,6 +149,7 @@ def _answers(work: Work, of: Predicted, tally: Tally) -> list[Answer]:
         tally.rejected += rejected
         if number is not None:
             _judge(tally, chances[row], number, not rejected)
+            tally.seen += digest in work.seen
         if work.overlays:
             work.overlays.draw(tally.images + len(answers), found.path, of.batch.pixels[row], int(order[row, 0]))
         answers.append(Answer(found.path, top, label, rejected))
@@ -179,5 +182,8 @@ def summary_lines(tally: Tally, metrics: dict[str, Any] | None, reject: float | 
         lines.append(
             f"kept       {metrics['coverage']:.2%} of {counted(metrics['images'], 'image')} with labels{right}"
         )
+    if tally.seen:
+        many = f"{tally.seen:,} of these {counted(metrics['images'], 'image')}"
+        lines.append(f"note       {many} trained the network or chose its epoch, so that the result flatters")
     values = [METRICS[key].text(metrics[key]) for key in METRICS if metrics[key] is not None]
     return [*lines, f"{name}, {counted(metrics['images'], 'image')} with labels: {', '.join(values)}"]

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 
 from common import BACKBONES
 from engine.errors import counted
+from engine.models.names import may_have_weights
 from engine.records.schema import CHECKPOINT
 from engine.training.metrics import METRICS
 from reporting import commands, folds
@@ -163,7 +164,7 @@ def _guesses(found: OneDataset, group: ComparableGroup) -> tuple[str, list[str],
             if len(equal) == 1
             else f"{best}, like {listed(equal[1:])},"
         )
-    if group.setting.weights == "none":
+    if group.setting.weights == "none" and any(may_have_weights(name, BACKBONES) for name in found.ordered):
         advice = (
             "These began from random weights, which takes far more images and epochs: begin from pretrained ones, that "
             "is, leave --weights none out"
@@ -309,8 +310,8 @@ def _next(found: OneDataset, group: ComparableGroup, best: str, taken: Taken | N
     example, weights = found.cells[found.ordered[0]].runs[-1], group.setting.weights
     seeds = _wanted(found)
     lines: list[Command] = []
-    if weights == "none":
-        command = commands.grid(example, found.ordered, seeds, without=("weights",))
+    if weights == "none" and (pretrained := [name for name in found.ordered if may_have_weights(name, BACKBONES)]):
+        command = commands.grid(example, pretrained, seeds, without=("weights",))
         lines += _command("The same from pretrained weights, which need far fewer images", command)
     others = [name for name, of in BACKBONES.items() if of.published and name not in found.cells]
     if not best:

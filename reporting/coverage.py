@@ -15,6 +15,8 @@ from reporting.fields import clean
 from reporting.predictions import THRESHOLDS, outcome
 
 TABLE = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)  # those thresholds that the table beside the plot has
+STEP = 0.01  # of the images, that points of the curve are apart at least
+FEWEST_KEPT = 10  # images of a seed: of fewer, a curve would show chance
 
 
 def coverage(runs: Sequence[Entry], skipped: list[dict[str, str]]) -> dict[str, Any] | None:
@@ -34,8 +36,9 @@ def coverage(runs: Sequence[Entry], skipped: list[dict[str, str]]) -> dict[str, 
     for threshold, (images, right) in zip(THRESHOLDS, kept.T.tolist(), strict=True):
         share = _rounded(images / int(kept[0, 0]))
         accuracy = right / images if images else None
-        if accuracy is not None and (not curve or curve[-1][1:] != [share, _rounded(accuracy)]):
-            curve.append([threshold, share, _rounded(accuracy)])
+        enough = accuracy is not None and images >= FEWEST_KEPT * len(found)
+        if enough and (not curve or curve[-1][1] - share >= STEP or threshold in TABLE):
+            curve.append([threshold, share, _rounded(right / images)])
         if threshold in TABLE:
             interval = None if accuracy is None else statistics.wilson(accuracy, round(images / len(found)))
             ends = [None, None] if interval is None else [_rounded(end) for end in interval]

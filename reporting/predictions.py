@@ -19,7 +19,7 @@ from reporting.fields import clean
 from reporting.files import LARGEST_ARRAYS, MIB, arrays
 
 # probabilities that a prediction can be asked to have at least
-THRESHOLDS = (0.0, *(step / 20 for step in range(2, 20)), *(0.96, 0.97, 0.98, 0.99, 0.995, 0.999, 0.9999))
+THRESHOLDS = (0.0, *(step / 100 for step in range(1, 100)), 0.995, 0.999, 0.9999)
 MOST_KEPT = 20_000  # runs whose outcomes are kept for the next report of --serve
 MOST_ORDERS = 100  # of images by name, of which every dataset has one
 BYTES_OF_NAME = 4 * 4096  # a path, as NumPy keeps text

@@ -205,3 +205,20 @@ def test_what_the_machine_fails_by(problem: Exception, says: str, monkeypatch: p
     with pytest.raises(RunError) as caught:
         fine_tune(toy.dataset(), **QUICK)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        ("a" * 300, "unknown dataset"),
+        ("a" * 300 + "/b", "no such folder"),
+        ("a\0b", "no such folder"),
+        ("folder:" + "a" * 300, "longer than this disk takes"),
+        (Path("a\0b"), "NUL"),
+        (5, "the images are 5. Expected a folder of them"),
+        (None, "the images are None. Expected"),
+    ],
+)
+def test_what_names_no_images(images: Any, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        fine_tune(images, **QUICK)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,27 @@ import torch
 from torch import nn
 
 from engine.code_hash import code_of
+from engine.data.declaration import LARGEST_SIDE
 from engine.errors import UserError, listed, one_line, reason_of
 from engine.files import DamagedError, digest
 from engine.inference.preprocessing import Preprocessing
 from engine.models.backbone import Backbone
 from engine.models.names import find_backbone
 from engine.models.structure import replace_head
-from engine.models.weights import SEEN, UNFINISHED
+from engine.models.weights import DIGEST_BYTES, SEEN, UNFINISHED, unpacked_digests
+from engine.paths import exists, is_dir, is_file
 from engine.records.checkpoint import load_checkpoint
 from engine.records.identity import codes_of
 from engine.records.schema import CHECKPOINT, RECORD, Record, RecordError, as_record, read_record
+from engine.training.plan import Plan
 
 # The sides of the pixels that a dataset's arrays have, or are kept at, for records from before these were noted.
 STORED_BEFORE = {"cifar10": 32, "cifar100": 32, "digits": 8, "eurosat": 64, "tinyimagenet": 64}
 EXPECTED = "Expected a run's folder (runs/DATASET/BACKBONE/RUN) or the checkpoint.pt in it."
+LARGEST_BATCH = (1 << 31) - 1  # images
+LONGEST_REASON = 200  # letters
+# what values that are not of the kind they are taken for raise
+DAMAGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,11 @@ class Trained:
         return tuple(self.record["dataset"]["classes"])
 
     @property
+    def seen_digests(self) -> frozenset[str]:
+        """Of the images that trained the weights or chose them, as far as the checkpoint says."""
+        return unpacked_digests(self.seen) or frozenset()
+
+    @property
     def temperature(self) -> float | None:
         """That logits are divided by for calibrated probabilities; None: none was fitted."""
         calibration = self.record.get("calibration")
@@ -58,8 +71,8 @@ class Trained:
         replace_head(model, self.backbone.head, len(self.classes))
         try:
             model.load_state_dict(dict(self.state))
-        except RuntimeError as problem:
-            reason = " ".join(str(problem).split())[:200]
+        except (RuntimeError, TypeError, ValueError, AttributeError) as problem:
+            reason = " ".join(str(problem).split())[:LONGEST_REASON]
             name = self.record["backbone"]["name"]
             raise UserError(
                 f"{self.path}: its weights are not of {name} as it is built here ({reason}). Was the backbone's code "
@@ -79,14 +92,51 @@ def open_checkpoint(path: Path, known: Mapping[str, Backbone]) -> Trained:
     try:
         record = as_record(rest)
         _require_own(file, path, record)
+        _require_kinds(content, record)
         preprocessing = _preprocessing(record)
         backbone = _backbone(file, record, known).at(preprocessing.size)
+        _require_size(file, record["backbone"]["name"], backbone, preprocessing.size)
         return Trained(file, record, content["model"], backbone, preprocessing, content.get(SEEN))
     except RecordError as problem:
         raise UserError(f"{file}: what it says of its run can't be used: {problem}.") from problem
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
-        what = f"{type(problem).__name__}: {problem}"
-        raise UserError(f"{file}: what it says of its run is damaged ({what}). {EXPECTED}") from problem
+    except DAMAGE as problem:
+        raise damaged(file, problem) from problem
+
+
+def damaged(file: Path, problem: Exception) -> UserError:
+    """The error to raise where something in a checkpoint is not of the kind that it should be."""
+    what = one_line(f"{type(problem).__name__}: {problem}"[:LONGEST_REASON])
+    return UserError(f"{file}: what it says of its run is damaged ({what}). {EXPECTED}")
+
+
+def _require_kinds(content: Mapping[str, Any], record: Record) -> None:
+    """Raise one of DAMAGE where what a checkpoint is used by is not of its kind."""
+    state, seen, classes = content["model"], content.get(SEEN), record["dataset"]["classes"]
+    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
+        raise TypeError(f"the model is a {type(state).__name__}, not tensors by their names")
+    if others := [name for name, value in state.items() if not isinstance(value, torch.Tensor)]:
+        raise TypeError(f"{others[0]} of the model is a {type(state[others[0]]).__name__}, no tensor")
+    if seen is not None and not (
+        isinstance(seen, torch.Tensor) and seen.dtype == torch.uint8 and seen.shape[1:] == (DIGEST_BYTES,)
+    ):
+        raise ValueError(f"{SEEN} holds no digests of images")
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        raise TypeError("the classes are no names")
+    "".join(classes).encode()  # which a surrogate that stands alone can't be
+    batch_size = record["batch_size"]
+    if type(batch_size) is not int or not 1 <= batch_size <= LARGEST_BATCH:
+        raise ValueError(f"a batch size of {batch_size!r:.40}")
+    if not Plan(**record["plan"]).sound:
+        raise ValueError("the plan is none")
+
+
+def _require_size(file: Path, name: str, backbone: Backbone, size: tuple[int, int]) -> None:
+    """UserError: the backbone can't take images of that size."""
+    try:
+        backbone.require_size(name, size)
+    except UserError as problem:
+        reason = str(problem).partition("\n")[0].rstrip(".")
+        raise UserError(f"{file}: what it says of its run is damaged ({reason}). {EXPECTED}") from problem
 
 
 def _backbone(file: Path, record: Record, known: Mapping[str, Backbone]) -> Backbone:
@@ -103,8 +153,8 @@ def _backbone(file: Path, record: Record, known: Mapping[str, Backbone]) -> Back
         now = code_of(_backbone, backbone.source, backbone.arguments)["backbone"]
         if now not in [each.get("backbone") for each in made]:
             raise UserError(
-                f"{file} is of {one_line(name)}, and {backbone.file} is not as it was when the run trained it: "
-                "comments may change, code may not. Put that of the run back."
+                f"{file} is of {one_line(name)}, and {backbone.file} has other code, comments aside, than when the run "
+                "trained it. Put that of the run back."
             )
     return backbone
 
@@ -114,15 +164,15 @@ def checkpoint_of(path: Path) -> Path:
 
     UserError: there is none, or there are several.
     """
-    file = path / CHECKPOINT if path.is_dir() else path
-    if path.is_dir() and not file.exists() and (within := sorted(path.glob(f"*/{CHECKPOINT}"))):
+    file = path / CHECKPOINT if is_dir(path) else path
+    if is_dir(path) and not exists(file) and (within := sorted(path.glob(f"*/{CHECKPOINT}"))):
         if len(within) > 1:
             lines = listed(str(each.parent) for each in within)
             raise UserError(f"{path} holds {len(within):,} runs. Name one of them:{lines}")
         file = within[0]
-    if not file.is_file():
-        found = "holds no checkpoint.pt" if path.is_dir() else "is no file" if path.exists() else "is not there"
-        raise UserError(f"{path} {found}. {EXPECTED}")
+    if not is_file(file):
+        found = "holds no checkpoint.pt" if is_dir(path) else "is no file" if exists(path) else "is not there"
+        raise UserError(f"{one_line(str(path))} {found}. {EXPECTED}")
     return file
 
 
@@ -160,13 +210,13 @@ def _preprocessing(record: Record) -> Preprocessing:
     before = STORED_BEFORE.get(key)
     stored = _pair(record["dataset"].get("stored_size") or ((before, before) if before else size))
     mean, std = (tuple(map(float, record["normalisation"][name])) for name in ("mean", "std"))
-    if not len(mean) == len(std) == 3 or min(std) <= 0:
+    if not len(mean) == len(std) == 3 or min(std) <= 0 or not all(map(isfinite, (*mean, *std))):
         raise ValueError("the normalisation is none")
     return Preprocessing(stored, size, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
 
 
 def _pair(size: Any) -> tuple[int, int]:
-    height, width = map(int, size)
-    if min(height, width) < 1:
-        raise ValueError(f"a size of {height}x{width}")
+    height, width = size
+    if not all(type(side) is int and 1 <= side <= LARGEST_SIDE for side in (height, width)):
+        raise ValueError(f"a size of {height!r:.40} x {width!r:.40}")
     return height, width

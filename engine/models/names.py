@@ -15,7 +15,7 @@ from engine.models.backbone import Backbone
 from engine.models.own_file import find_own
 from engine.models.timm_models import TIMM, find_timm
 from engine.models.weights_folder import is_path
-from engine.paths import with_home, without_home
+from engine.paths import is_file, with_home, without_home
 
 OWN = re.compile(r"(?P<file>.+\.py):(?P<function>[^:/@]*)", re.DOTALL)
 OTHERS = "Or timm:NAME, a model of timm's; or FILE.py:FUNCTION, one of your own."
@@ -99,8 +99,14 @@ def is_here(text: str, known: Mapping[str, Backbone]) -> bool:
     name, _ = divided(text)
     own = OWN.fullmatch(name)
     if own:
-        return Path(with_home(own["file"])).is_file()
+        return is_file(with_home(own["file"]))
     return name in known or (name.startswith(TIMM) and find_spec("timm") is not None)
+
+
+def may_have_weights(text: str, known: Mapping[str, Backbone]) -> bool:
+    """Whether pretrained weights of such a backbone are known of, as far as can be told without running anything."""
+    name, _ = divided(text)
+    return known[name].weights is not None if name in known else name.startswith(TIMM)
 
 
 def folder_name(name: str) -> str:

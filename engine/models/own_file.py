@@ -18,7 +18,7 @@ from typing import Any
 from engine.cli import at_home, importing, nearest
 from engine.errors import RunError, UserError, one_line, out_of_memory, reason_of
 from engine.models.backbone import Backbone
-from engine.paths import user_cache, why_no_name, without_home
+from engine.paths import is_dir, is_file, user_cache, why_no_name, without_home
 
 _named_by_user: set[Path] = set()  # in this process
 EXPECTED = (
@@ -37,8 +37,8 @@ def find_own(file: str, name: str, by_user: bool = True) -> tuple[str, Backbone]
     problem = why_no_name(str(path)) or ("" if str(path).isprintable() else "its name can't be shown")
     if problem:
         raise UserError(f"{str(path)!a}: {problem}. Rename it.")
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "is not there"
+    if not is_file(path):
+        found = "is a folder" if is_dir(path) else "is not there"
         raise UserError(f"{path} {found}: -model {one_line(file)}:{one_line(name)} names what is in it. {EXPECTED}")
     mark = _mark(path)
     if by_user:

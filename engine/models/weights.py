@@ -158,7 +158,7 @@ def _of_run(weights: Weights, content: Mapping[str, Any]) -> Weights:
     mean, std = (tuple(map(float, record["normalisation"][key])) for key in ("mean", "std"))
     if not len(mean) == len(std) == len(IMAGENET_MEAN) or min(std) <= 0 or not all(map(isfinite, mean + std)):
         raise ValueError("the normalisation is none")
-    return replace(weights, mean=mean, std=std, run=run, seen=_seen(content))
+    return replace(weights, mean=mean, std=std, run=run, seen=unpacked_digests(content.get(SEEN)))
 
 
 def _word(value: Any) -> str:
@@ -168,9 +168,8 @@ def _word(value: Any) -> str:
     return value
 
 
-def _seen(checkpoint: Mapping[str, Any]) -> frozenset[str] | None:
-    """The digests that packed_digests() packed; None where the checkpoint has none. ValueError: they are none."""
-    images = checkpoint.get(SEEN)
+def unpacked_digests(images: Any) -> frozenset[str] | None:
+    """The digests that packed_digests() packed; None where there are none. ValueError: it is something else."""
     if images is None:
         return None
     if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8 or images.shape[1:] != (DIGEST_BYTES,):

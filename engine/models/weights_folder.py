@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.errors import UserError, reason_of
 from engine.files import digest, json_digest, read_json
+from engine.paths import is_dir, is_file
 
 CONFIG = "config.json"
 TENSORS = ("model.safetensors", "pytorch_model.bin")  # the first that is there
@@ -49,7 +50,7 @@ class WeightsFolder:
         name = (self.facts or {}).get("tensors")
         if name is None:
             return self.tensors
-        if not isinstance(name, str) or Path(name).name != name or not (self.path / name).is_file():
+        if not isinstance(name, str) or Path(name).name != name or not is_file(self.path / name):
             raise UserError(f"{self.path}: the tensors are said to be in {name!r:.60}, no file there. Export it again.")
         return self.path / name
 
@@ -93,7 +94,7 @@ def read_folder(path: Path) -> WeightsFolder:
 
 def is_path(choice: str) -> bool:
     """Whether there is a file or a folder that `--weights choice` can mean."""
-    return bool(choice) and (Path(choice).is_file() or Path(choice).is_dir())
+    return bool(choice) and (is_file(choice) or is_dir(choice))
 
 
 def digest_of(path: Path) -> str:

@@ -4,8 +4,8 @@ function renderCoverage(coverage) {
   byId("cell-coverage").hidden = !coverage;
   if (!coverage) return;
   byId("coverage-caption").textContent =
-    "Accuracy of the test images that are kept, where predictions of a lower probability than P are rejected, " +
-    `${count(coverage.seeds.length, "seed")} together. ${calibrationWords(coverage)} It holds for images like these, ` +
+    "Accuracy of the test images that are kept, where predictions of a lower probability than P are rejected. " +
+    `${coverage.seeds.length > 1 ? `${coverage.seeds.length} seeds together. ` : ""}${calibrationWords(coverage)} It holds for images like these, ` +
     "and says nothing of unlike ones.";
   plot("plot-coverage", () => coveragePlot(coverage));
   byId("cell-coverage-table").replaceChildren(
@@ -55,7 +55,12 @@ function coveragePlot({ curve, table }) {
   });
   return {
     data: [
-      trace(curve, { mode: "lines", line: { color: accent, width: 2 } }),
+      // between two thresholds nobody looked: the line leads the eye alone
+      trace(curve, {
+        mode: "lines+markers",
+        line: { color: accent, width: 1, dash: "dot" },
+        marker: { size: 4, color: accent },
+      }),
       trace(marked, {
         mode: "markers+text",
         texttemplate: marked.map((row, place) => (apart(row, place) ? "%{text}" : "")),

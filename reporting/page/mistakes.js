@@ -28,7 +28,8 @@ function worstErrors(errors, classes) {
     element(
       "p",
       { class: "note" },
-      `Test images that it got wrong with most confidence, seed ${errors.of}: what it said, how surely, what it is.`,
+      `Test images that it got wrong with most confidence, seed ${errors.of}: what it said, how surely, and what it ` +
+        "is.",
     ),
     element(
       "ol",
@@ -69,8 +70,8 @@ function labelErrors({ suspects, suspected, ...errors }, classes) {
           "li",
           { title: name },
           tile(errors, at, name),
-          element("p", {}, element("b", {}, classes[suggested]), ` ${(100 * other).toFixed(0)} %`),
-          element("p", {}, `labelled ${classes[given]}, ${(100 * own).toFixed(0)} %`),
+          element("p", {}, element("b", {}, classes[suggested]), ` ${(100 * other).toFixed(0)}\u00a0%`),
+          element("p", {}, `labelled ${classes[given]}, ${(100 * own).toFixed(0)}\u00a0%`),
           present(at) ? null : element("p", { class: "note" }, name),
         ),
       ),

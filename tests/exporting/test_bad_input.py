@@ -81,6 +81,23 @@ def of_another_backbone(place: Path) -> None:
     torch.save(content, place / "run" / "checkpoint.pt")
 
 
+def says(path: str, value: Any) -> Callable[[Path], None]:
+    """A record that says something else at `path`."""
+
+    def change(place: Path) -> None:
+        (place / "run" / "record.json").unlink()
+        content = torch.load(place / "run" / "checkpoint.pt", weights_only=True)
+        content.pop("checksum", None)
+        *above, name = path.split("/")
+        within = content
+        for each in above:
+            within = within[each]
+        within[name] = value
+        torch.save(content, place / "run" / "checkpoint.pt")
+
+    return change
+
+
 def two_runs(place: Path) -> None:
     shutil.copytree(place / "run", place / "another")
 
@@ -105,6 +122,14 @@ ROWS: list[tuple[Callable[[Path], None], str, str]] = [
     (pickled, "run --to torch out", "no checkpoint that a run has left"),
     (changed_record, "run --to torch out", "changed"),
     (of_another_backbone, "run --to torch out", "not of resnet"),
+    *(
+        (says(path, value), "run --to safetensors out", "what it says of its run is damaged")
+        for path, value in (
+            *(("dataset/name", None), ("dataset/key", None), ("dataset/key", []), ("dataset/name", "\ud800")),
+            *(("config/data_dir", 5), ("costs", {"parameters": 1}), ("test/top1", 2.0), ("protocol", "x")),
+            *(("seen", 5), ("seed", torch.ones(1)), ("backbone/weights", 5), ("plan/device_name", 5)),
+        )
+    ),
     (no_folder, "run --to torch out", "out is a file"),
     (below_a_file, "run --to torch file/out", "file is a file"),
     (stranger, "run --to torch out", "export.py did not make"),

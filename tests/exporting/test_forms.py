@@ -18,7 +18,7 @@ import digits
 import export
 from common import load
 from engine.data.part import Pixels
-from engine.models.weights import _seen
+from engine.models.weights import unpacked_digests
 from engine.paths import PROJECT
 from exporting.build import WRITE
 from exporting.facts import facts_of
@@ -89,7 +89,7 @@ def test_safetensors(run: Path, tmp_path: Path) -> None:
     assert json.loads((out / "model.json").read_text())["dataset"]["split"] == trained.record["dataset"]["split"]
     seen = torch_files.load_file(out / "seen.safetensors")["seen"]
     assert trained.seen is not None
-    assert _seen({"seen": seen}) == _seen({"seen": trained.seen})
+    assert unpacked_digests(seen) == unpacked_digests(trained.seen)
     assert seen.shape == (1437, 16)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import torch
 import benchmarks.export
 import export
 from common import BACKBONES, load
+from engine.errors import RunError
 from engine.inference.preprocessing import Preprocessing
 from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD
+from exporting import hub as hub_form
 from exporting.build import WRITE
 from exporting.card import model_card
 from exporting.facts import facts_of, without_folders
@@ -39,6 +42,36 @@ def test_a_network_that_timm_lacks(run: Path, tmp_path: Path, capsys: pytest.Cap
     assert config["which_backbone"]["dataset"]["split"] == trained.record["dataset"]["split"]
     found = files.load_file(out / "model.safetensors")
     assert all(torch.equal(found[name], tensor) for name, tensor in trained.state.items())
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 3, "no space left on device"),
+        (MemoryError(), 3, "out of memory"),
+        (RuntimeError("out of memory"), 3, "out of memory"),
+        (RunError("timm's resnet does not agree"), 0, "timm's resnet computes something else of images of"),
+        (ValueError("timm's resnet does not agree"), 0, "timm's resnet does not take the weights"),
+    ],
+)
+def test_timm_is_blamed_for_what_is_its_own(
+    problem: Exception,
+    code: int,
+    says: str,
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object) -> None:
+        raise problem
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(hub_form, "timm_form", lambda _: TimmForm("resnet"))
+    monkeypatch.setattr(hub_form, "_write_for_timm", fail)
+    assert export.main([str(run), "--to", "hub", str(out)]) == code
+    assert says in (capsys.readouterr().err if code else (out / "config.json").read_text())
+    assert out.exists() == (code == 0)
 
 
 def test_the_card_says_what_the_record_does(run: Path) -> None:

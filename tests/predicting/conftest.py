@@ -79,7 +79,7 @@ def ask(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: p
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         capfd.readouterr()
         words = shlex.split(line)
-        code = predict.main(words if "--device" in words else ["--device", "cpu", *words])
+        code = predict.main(words if {"--device", "--suspects"} & {*words} else ["--device", "cpu", *words])
         return Said(code, *capfd.readouterr())
 
     return run

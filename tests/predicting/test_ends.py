@@ -25,9 +25,9 @@ real = work.predicted
 def kept() -> Iterator[Path]:
     """Answers of an earlier command, which nothing but whole new ones may replace."""
     path = Path("answers.csv")
-    path.write_text("kept")
+    path.write_text("path,class,kept")
     yield path
-    assert path.read_text() == "kept"
+    assert path.read_text() == "path,class,kept"
     assert [each.name for each in Path().glob("*answers*")] == ["answers.csv"]
 
 

@@ -12,6 +12,8 @@ from torch import nn
 
 import common
 from common import build_model, load
+from engine.device import usable_threads
+from engine.training.plan import LAYOUTS, Plan
 from predicting import forms
 from predicting.folding import fold
 from predicting.forms import form_for
@@ -37,6 +39,22 @@ def test_a_folded_model_gives_the_same_but_for_rounding() -> None:
         assert fold(model, (16, 16)) == 1
         torch.testing.assert_close(model(images), before, rtol=1e-4, atol=1e-4)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_folded_model_computes_in_every_form(precision: str, layout: str) -> None:
+    """Also with a convolution of one pixel, for which processors have kernels of their own."""
+    model = settled(nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1)))
+    plan = Plan("cpu", "the processor", precision, "for the test", layout=layout)
+    images = torch.randn(2, 3, 8, 8)
+    with torch.inference_mode():
+        before = model(images)
+    assert fold(model, (8, 8)) == 1
+    plan.place(model)
+    with torch.inference_mode(), plan.autocast():
+        found = model(images.contiguous(memory_format=plan.memory_format)).float()
+    torch.testing.assert_close(found, before, rtol=0.05, atol=0.05)
 
 
 class Shared(nn.Module):
@@ -97,6 +115,13 @@ def test_on_a_device_like_the_runs_its_own_plan_is_kept(run: Path) -> None:
         form = form_for(trained, "cpu", asked, repeat(None))
         assert form.folded == folded
         assert (form.plan.precision, form.plan.layout) == ("fp32", trained.record["plan"]["layout"])
+
+
+def test_no_more_threads_than_there_are(run: Path) -> None:
+    trained = load(run)
+    trained.record["plan"]["threads"] = 10**9
+    for asked in ("run", "fastest"):
+        assert form_for(trained, "cpu", asked, repeat(None)).plan.threads == usable_threads()
 
 
 def test_elsewhere_forms_are_measured_once_if_there_are_many_images(

@@ -204,6 +204,18 @@ def test_labels_of_a_file(ask: Ask, run: Path) -> None:
     assert document["predictions"][-1]["label"] == "jay"
 
 
+def test_images_that_trained_the_network_are_said(ask: Ask, run: Path) -> None:
+    said = ask(f"{run} pets/train --json")
+    metrics = json.loads(said.out)["metrics"]
+    assert metrics["seen"] == metrics["images"] > 0
+    assert (
+        f"{metrics['seen']} of these {metrics['images']} images trained the network or chose its epoch" in said.problems
+    )
+    said = ask(f"{run} pets/test --json")
+    assert json.loads(said.out)["metrics"]["seen"] == 0
+    assert "trained the network" not in said.problems
+
+
 def test_a_folder_of_no_class_has_no_metrics(ask: Ask, run: Path) -> None:
     shutil.copytree("pets/test/cat", "photos")
     said = ask(f"{run} photos --json")

@@ -151,7 +151,8 @@ def test_another_temperature_is_looked_at_anew(tmp_path: Path) -> None:
     second = outcome(entries(tmp_path)[0])
     assert first is not None
     assert second is not None
-    assert second.kept[0, 10] < first.kept[0, 10]
+    place = THRESHOLDS.index(0.9)
+    assert second.kept[0, place] < first.kept[0, place]
 
 
 def suspects_of(predictions: Predictions) -> npt.NDArray[np.int64]:

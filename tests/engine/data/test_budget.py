@@ -116,7 +116,7 @@ def test_a_run(command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_the_worst_errors_are_kept(command: Command, tmp_path: Path) -> None:
-    """Images, most confident first, that predictions.npz says are wrong."""
+    """Images that predictions.npz says are wrong, the twelve most confident first; the rest may be labelled wrongly."""
     shown: dict[str, Any] = {}
 
     def wide() -> Dataset:
@@ -137,13 +137,14 @@ def test_the_worst_errors_are_kept(command: Command, tmp_path: Path) -> None:
     with np.load(folder / "errors.npz") as errors, np.load(folder / "predictions.npz") as predictions:
         rows, tiles = errors["rows"], errors["tiles"]
         logits, labels = predictions["logits"].astype(np.float64), predictions["labels"]
-    assert 0 < len(rows) <= 12
+    assert 0 < len(rows) <= 24
     # 160 x 80 pixels, at most 64 on the longer side
     assert tiles.shape == (len(rows), 64, 32, 3)
     confidence = np.exp(logits).max(axis=1) / np.exp(logits).sum(axis=1)
     wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
     assert set(rows) <= set(wrong)
-    assert (np.diff(confidence[rows]) <= 1e-9).all()
-    assert confidence[rows].min() >= np.sort(confidence[wrong])[::-1][: len(rows)].min() - 1e-9
+    worst = rows[:12]
+    assert (np.diff(confidence[worst]) <= 1e-9).all()
+    assert confidence[worst].min() >= np.sort(confidence[wrong])[::-1][: len(worst)].min() - 1e-9
     for row, tile in zip(rows, tiles, strict=True):
         assert abs(tile.mean() - shown["test"].pixels(np.array([row])).mean()) < 2

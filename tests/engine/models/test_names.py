@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from engine.errors import UserError
 from engine.files import read_json
 from engine.models import own_file
 from engine.models.names import find_backbone, folder_name, is_here, row_name
+from engine.models.weights_folder import read_folder
 from tests.conftest import Command, only_run
 from tests.toy import TINY
 
@@ -203,7 +205,7 @@ def test_a_checkpoint_whose_file_is_gone_or_changed_names_it(
         load(run)
     find_backbone("nets.py:wide", BACKBONES)
     code_hash._file_hash.cache_clear()  # as in a process that has not read the file before
-    with pytest.raises(UserError, match=rf"{nets} is not as it was when the run trained it"):
+    with pytest.raises(UserError, match=rf"{nets} has other code, comments aside, than when the run trained it"):
         load(run)
     nets.write_text(NETS + "\n\n# a comment\n")
     find_backbone("nets.py:wide", BACKBONES)
@@ -245,3 +247,24 @@ def test_a_checkpoint_of_a_script_that_brings_its_own(command: Command, monkeypa
     with pytest.raises(UserError, match="is of the backbone tiny, which can't be built here: unknown backbone 'tiny'"):
         load(run)
     assert TINY.file == ""
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "says"),
+    [
+        (f"{'a' * 400}.py:f", "none", "is not there: -model"),
+        ("resnet", "a" * 400, "--weights a"),
+        ("resnet", "a\0b", "--weights a"),
+    ],
+)
+def test_names_that_no_file_can_have(model: str, weights: str, says: str) -> None:
+    assert not is_here(f"{'a' * 400}.py:f", BACKBONES)
+    with pytest.raises(UserError, match=says):
+        build_model(model, 3, weights)
+
+
+def test_tensors_that_are_said_to_be_in_no_file(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"which_backbone": {"tensors": "a" * 5000}}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="the tensors are said to be in 'a"):
+        _ = read_folder(tmp_path).own_tensors
