@@ -16,7 +16,7 @@ datasets: .venv/.runtime  ## what of the datasets is in data/, and what is to be
 
 # two processes of one thread each: threads that wait for each other crawl when anything else runs on the machine
 test: .venv/.development  ## every test that takes no longer than it must
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 slow: .venv/.development  ## minutes of real training
 	$(BIN)/python -m pytest -m slow

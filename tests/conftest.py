@@ -19,6 +19,22 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 Command = Callable[..., int]
 
 
+# what takes minutes in one file, which one process runs: begun last, it would run alone at the end
+LONG = (
+    "test_dry_card.py",
+    "test_browser.py",
+    "test_faults.py",
+    "test_benchmarks.py",
+    "test_one_home.py",
+    "test_docs.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 def pytest_collection_finish() -> None:
     """What was imported lasts as long as the tests: a run that frees memory need not look through all of it."""
     gc.freeze()
