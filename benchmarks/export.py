@@ -3,7 +3,9 @@
     python benchmarks/export.py [--models NAME ...] [--to FORM ...] [--size 256] [--stored 32]
 
 Networks of random weights, whose batch statistics are those of images, and whose logits are spread as trained ones
-are. The images are scikit-learn's digits, which are real. A Markdown table, a line a backbone as it is done.
+are. The images are scikit-learn's digits, which are real. A Markdown table, a line a backbone as it is done: the
+largest logit, the rounding of PyTorch itself (how far its logits are from those in double precision), and of each form
+the largest difference of a logit, megabytes and seconds.
 """
 
 from __future__ import annotations
@@ -103,6 +105,15 @@ def record(name: str) -> Any:
     }
 
 
+def rounding(of: Trained, stored: int) -> tuple[str, str]:
+    """The largest logit, and how far PyTorch's are from those of the same weights in double precision."""
+    network, batch = of.model(), of.preprocessing.to_input(torch.from_numpy(images(stored)))
+    with torch.inference_mode():
+        logits = network(batch)
+        exact = network.double()(batch.double())
+    return f"{logits.abs().max():.1f}", f"{(logits - exact).abs().max():.1e}"
+
+
 def measured(form: str, job: Job, folder: Path) -> tuple[Agreement | None, float, float]:
     """How it agrees (None: it does not, or can't be made), MB, seconds."""
     start = time.perf_counter()
@@ -118,7 +129,7 @@ def row(name: str, stored: int, size: int, forms: Sequence[str]) -> tuple[str, M
     """A backbone's line of the table, and how its forms agree."""
     of = trained(name, stored, size)
     job = Job(of, served(of), Images(images(stored), "digits"), facts_of(of))
-    cells, found = [name], {}
+    cells, found = [name, *rounding(of, stored)], {}
     for form in forms:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
@@ -141,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     line.add_argument("--size", type=int, default=256, help="pixels that the network is given, high and wide")
     line.add_argument("--stored", type=int, default=32, help="pixels that images are stored at")
     options = line.parse_args(arguments)
-    heads = ["backbone", *options.to, *(["in timm"] if "hub" in options.to else [])]
+    heads = ["backbone", "largest", "rounding", *options.to, *(["in timm"] if "hub" in options.to else [])]
     say(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
     for name in options.models:
         say(row(name, options.stored, options.size, options.to)[0])
