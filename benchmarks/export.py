@@ -32,11 +32,12 @@ from engine.inference.checkpoint import Trained
 from engine.inference.preprocessing import Preprocessing
 from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD
 from engine.models.structure import replace_head
+from engine.models.weights_folder import CONFIG
+from engine.models.weights_folder import FACTS as KEY
 from exporting.agreement import Agreement
 from exporting.build import WRITE
 from exporting.facts import facts_of
 from exporting.forms import SAFETENSORS, Job
-from exporting.hub import CONFIG, KEY
 from exporting.images import Images
 from exporting.served import served
 

@@ -14,6 +14,9 @@ from engine.data.new_folder import own_entries, replacing, require_place
 from engine.errors import UserError, disk_errors_explained, listed
 from engine.files import read_json
 from engine.inference.checkpoint import DAMAGE, Trained, damaged
+from engine.models.weights import SEEN_FILE
+from engine.models.weights_folder import CONFIG
+from engine.models.weights_folder import FACTS as KEY
 from exporting.agreement import TOLERANCE, Agreement
 from exporting.card import model_card
 from exporting.facts import facts_of
@@ -22,13 +25,12 @@ from exporting.forms import (
     ONNX,
     PT2,
     SAFETENSORS,
-    SEEN_FILE,
     Job,
     write_onnx,
     write_safetensors,
     write_torch,
 )
-from exporting.hub import CARD, CONFIG, KEY, OURS, write_hub
+from exporting.hub import CARD, OURS, write_hub
 from exporting.images import images_of
 from exporting.served import served
 

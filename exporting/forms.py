@@ -13,6 +13,8 @@ import torch
 from engine.data.part import Pixels
 from engine.files import atomic, write_json
 from engine.inference.checkpoint import Trained
+from engine.models.weights import SEEN, SEEN_FILE
+from engine.models.weights_folder import TENSORS
 from exporting.agreement import Agreement, Network, Numbers, require_agreement
 from exporting.facts import as_texts
 from exporting.images import Images
@@ -20,7 +22,7 @@ from exporting.served import Served, captured, not_taken, served
 
 OPSET = 18  # the lowest that PyTorch's exporter writes: what reads a later one reads this one, too
 FACTS = "model.json"
-ONNX, PT2, SAFETENSORS, SEEN_FILE = "model.onnx", "model.pt2", "model.safetensors", "seen.safetensors"
+ONNX, PT2, SAFETENSORS = "model.onnx", "model.pt2", TENSORS[0]
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def put_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, A
 def put_seen(trained: Trained, folder: Path) -> None:
     """Write what the checkpoint has of the images that its weights have seen, uint8 (N, 16); nothing if it has none."""
     if trained.seen is not None:
-        put_tensors(folder / SEEN_FILE, {"seen": trained.seen}, {"run": trained.record["run"]})
+        put_tensors(folder / SEEN_FILE, {SEEN: trained.seen}, {"run": trained.record["run"]})
 
 
 def reloaded(job: Job, path: Path) -> Network:

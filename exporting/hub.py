@@ -7,15 +7,15 @@ from typing import Any
 
 from engine.errors import RunError, one_line, surely_out_of_memory
 from engine.files import write_json, write_text
+from engine.models.weights_folder import CONFIG, FACTS
 from exporting.agreement import Agreement, require_agreement
 from exporting.card import model_card
 from exporting.forms import SAFETENSORS, Job, in_torch, put_seen, put_tensors, reloaded
 from exporting.served import Served
 from exporting.timm_form import TimmForm, built, config_of, timm_form
 
-CONFIG, CARD = "config.json", "README.md"
+CARD = "README.md"
 OURS = "torchvision.safetensors"  # where timm's names are not the run's own
-KEY = "which_backbone"  # in config.json, beside what timm reads
 
 
 def write_hub(job: Job, folder: Path) -> Agreement:
@@ -79,10 +79,7 @@ def _write_for_timm(job: Job, folder: Path, form: TimmForm) -> Agreement:
     write_json(folder / CONFIG, config)
     loaded = timm.create_model(f"local-dir:{folder}", pretrained=True)
     network = Served(loaded, preprocessing, job.trained.temperature).eval()
-    try:
-        require_agreement(f"timm's {form.architecture}", in_torch(network), job.network, job.images.pixels)
-    except RunError as problem:  # the run's own names remain
-        raise ValueError(str(problem)) from problem
+    require_agreement(f"timm's {form.architecture}", in_torch(network), job.network, job.images.pixels)
     return _finished(job, folder, config, form.architecture)
 
 
@@ -91,7 +88,7 @@ def _described(job: Job, tensors: str) -> dict[str, Any]:
     return {
         "num_classes": len(job.trained.classes),
         "label_names": list(job.trained.classes),
-        KEY: {**job.facts, "tensors": tensors},
+        FACTS: {**job.facts, "tensors": tensors},
     }
 
 
@@ -102,5 +99,5 @@ def _finished(job: Job, folder: Path, config: dict[str, Any], architecture: str 
     write_json(folder / CONFIG, config)
     put_seen(job.trained, folder)
     write_text(folder / CARD, model_card(job.facts, architecture, config.get("not_in_timm", "")))
-    tensors = config[KEY]["tensors"]
+    tensors = config[FACTS]["tensors"]
     return require_agreement(tensors, reloaded(job, folder / tensors), job.network, job.images.pixels)

@@ -13,8 +13,8 @@ from torch import nn
 from engine.inference.checkpoint import Trained
 from engine.inference.preprocessing import Preprocessing
 from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD
+from engine.models.timm_models import TIMM
 
-TIMM = "timm:"  # before the name of a backbone that timm builds
 State = dict[str, torch.Tensor]
 Shapes = Mapping[str, torch.Tensor]  # timm's own tensors, by name
 INCEPTION = (0.5, 0.5)  # mean and standard deviation of what Inception v3 takes, of each channel

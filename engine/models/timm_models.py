@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from engine.cli import importing, nearest
 from engine.errors import UserError, one_line
 from engine.models.backbone import Backbone, HubFile, WeightsFile
+from engine.models.weights_folder import TENSORS
 
 if TYPE_CHECKING:
     import torch
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 TIMM = "timm:"
 NEEDED = "timm>=1.0.20,<2"
 MOST_TAGS = 12  # that are named
-# as the hub has them; the second is read as all files of PyTorch's are, and nothing but tensors is unpickled
-FILES = ("model.safetensors", "pytorch_model.bin")
 # of a tag: the weights have seen ImageNet-1k alone
 IMAGENET_ALONE = re.compile(r"(?!.*(?:_ft_|jft|ig1b|yfcc))(?:.*_)?in1k(?:_\w+)?")
 
@@ -101,7 +100,7 @@ def _found(text: str) -> tuple[str, Backbone]:
     mean, std = tuple(config.mean), tuple(config.std)
     if config.hf_hub_id:
         repository = f"{config.hf_hub_id}{name}" if config.hf_hub_id.endswith("/") else config.hf_hub_id
-        files = (config.hf_hub_filename,) if config.hf_hub_filename else FILES
+        files = (config.hf_hub_filename,) if config.hf_hub_filename else TENSORS
         weights = HubFile(f"timm/{name}", repository, files, mean, std)
     elif config.url:
         weights = WeightsFile(f"timm/{name}", config.url, None, mean, std)

@@ -14,7 +14,8 @@ from engine.files import digest, json_digest, read_json
 from engine.paths import is_dir, is_file
 
 CONFIG = "config.json"
-TENSORS = ("model.safetensors", "pytorch_model.bin")  # the first that is there
+# the first that is there; the second is read as all files of PyTorch's are, and nothing but tensors is unpickled
+TENSORS = ("model.safetensors", "pytorch_model.bin")
 FACTS = "which_backbone"  # in the config of an export: what it says of its run
 LARGEST_CONFIG = 16 << 20  # bytes
 CHANNELS = 3
