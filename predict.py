@@ -77,11 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says. Returns the exit code."""
 
     def command() -> int:
-        options, more = parser().parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
+        line = parser()
+        options, more = line.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
         # images that stand behind flags: a flag that does not exist was refused
         options.images += [word for word in more if word != "--"]
         if options.suspects:
-            return suspects(options)
+            return suspects(options, line)
         inputs = Inputs(options.images, sys.stdin.buffer if sys.stdin else io.BytesIO())
         check(options, inputs)
         with importing():  # PyTorch: not before the command line is known to be right
@@ -92,14 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(command, INTERRUPTED)
 
 
-def suspects(options: argparse.Namespace) -> int:
-    """Show the run's own images whose labels may be wrong."""
+def suspects(options: argparse.Namespace, line: Parser) -> int:
+    """Show the run's own images whose labels may be wrong; `line` knows what the flags are where they are not given."""
     if options.images:
         raise UserError("--suspects is of the images that the run held out, and takes no others. Leave them out.")
-    if not options.run:
-        raise UserError("the path of the run is empty: is a shell variable not set?")
-    usual = parser().parse_args([options.run, "--suspects"])
-    if others := [flag for name, flag in OF_IMAGES.items() if getattr(options, name) != getattr(usual, name)]:
+    require_run(options)
+    if others := [flag for name, flag in OF_IMAGES.items() if getattr(options, name) != line.get_default(name)]:
         raise UserError(f"--suspects takes no {' and no '.join(others)}: it shows what the run itself predicted.")
     form = form_of(options.form, options.out)
     if options.out:
@@ -111,12 +110,17 @@ def suspects(options: argparse.Namespace) -> int:
     return 0
 
 
+def require_run(options: argparse.Namespace) -> None:
+    """Raise UserError where the run's path is empty."""
+    if not options.run:
+        raise UserError("the path of the run is empty: is a shell variable not set?")
+
+
 def check(options: argparse.Namespace, inputs: Inputs) -> None:
     """Raise UserError for what can be known to be wrong without a look at the checkpoint; settles the form."""
     if not options.images:
         raise UserError("no images are given. Expected files, a folder, a pattern in quotes, or - for paths on stdin.")
-    if not options.run:
-        raise UserError("the path of the run is empty: is a shell variable not set?")
+    require_run(options)
     first = options.run.split(",")[0]
     if not exists(options.run) and not exists(first):
         raise UserError(

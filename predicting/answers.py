@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.training.calibration import scaled
+
 Logits = npt.NDArray[np.floating[Any]]
 Probabilities = npt.NDArray[np.float64]
 
@@ -28,8 +30,8 @@ def probabilities(logits: Sequence[Logits], temperatures: Sequence[float]) -> Pr
     """The mean of softmax(logits / temperature) over several logits (N, C), each with its own: float64 (N, C)."""
     total: Probabilities = np.zeros(logits[0].shape)
     for each, temperature in zip(logits, temperatures, strict=True):
-        scaled = each.astype(np.float64) / temperature
-        powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        divided = scaled(each, temperature)
+        powers = np.exp(divided - divided.max(axis=1, keepdims=True))
         total += powers / powers.sum(axis=1, keepdims=True)
     return total / len(logits)
 

@@ -25,7 +25,6 @@ from engine.training.agreement import copy_in_form
 from engine.training.plan import LAYOUTS, Plan, choose_plan
 from engine.training.threads import thread_counts
 
-FORMS = ("fastest", "run")
 FEW = 300  # images, for which it takes longer to measure forms than the better one saves
 TRIED = 8  # images that forms are tried with
 TIMED = 2  # passes, of which the faster counts

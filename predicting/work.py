@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from engine.console import fit_to_show
+from engine.console import bar, fit_to_show
 from engine.errors import counted
 from engine.heartbeat import alive
 from engine.training.metrics import METRICS, evaluate
@@ -104,11 +104,9 @@ def answer_all(work: Work, stream: Stream, inputs: Inputs, write: Write, head: s
     UserError: there is none, of which nothing is written.
     """
     tally, start = Tally(), time.perf_counter()
-    bar = tqdm(
-        desc="predicting", total=inputs.number, unit=" images", leave=False, file=sys.stderr, disable=not _shows_bar()
-    )
+    shown = bar(desc="predicting", total=inputs.number, unit=" images", leave=False)
     # closed at once, whatever comes: what is decoded ahead would go on
-    with bar, closing(predicted(work.networks, stream, inputs, work.flip)) as batches:
+    with shown, closing(predicted(work.networks, stream, inputs, work.flip)) as batches:
         for each in batches:
             answers = _answers(work, each, tally)
             first = tally.images == 0
@@ -117,14 +115,10 @@ def answer_all(work: Work, stream: Stream, inputs: Inputs, write: Write, head: s
                 if answer.problem:
                     tqdm.write(fit_to_show(f"{answer.path}: {answer.problem}"), file=sys.stderr)
             tally.images += len(answers)
-            bar.update(len(answers))
+            shown.update(len(answers))
             alive(f"predicting: {tally.images:,} images")
     tally.seconds = time.perf_counter() - start
     return tally
-
-
-def _shows_bar() -> bool:
-    return sys.stderr.isatty()
 
 
 def _answers(work: Work, of: Predicted, tally: Tally) -> list[Answer]:
