@@ -17,6 +17,7 @@ from typing import Any
 
 from engine.cli import at_home, importing, nearest
 from engine.errors import RunError, UserError, one_line, out_of_memory, reason_of
+from engine.files import digest
 from engine.models.backbone import Backbone
 from engine.paths import is_dir, is_file, user_cache, why_no_name, without_home
 
@@ -58,10 +59,10 @@ def find_own(file: str, name: str, by_user: bool = True) -> tuple[str, Backbone]
 def _mark(path: Path) -> Path:
     """The file that says that the user has named this one, as it is now."""
     try:
-        digest = hashlib.sha256(f"{path}\0{hashlib.sha256(path.read_bytes()).hexdigest()}".encode()).hexdigest()
+        mark = hashlib.sha256(f"{path}\0{digest(path)}".encode()).hexdigest()
     except OSError as problem:
         raise UserError(f"{path} can't be read: {reason_of(problem)}.") from problem
-    return user_cache() / "named" / digest[:32]
+    return user_cache() / "named" / mark[:32]
 
 
 @lru_cache
