@@ -25,7 +25,7 @@ from engine.records.identity import saw_test_images
 from engine.records.mistakes import likely_label_errors, probabilities_of
 from engine.records.schema import PREDICTIONS, RECORD, Record, RecordError, read_record
 from reporting.files import arrays
-from reporting.predictions import predictions_bytes
+from reporting.predictions import predictions_bytes, require_kinds
 
 EXPECTED = "Expected the folder of a finished run: runs/DATASET/BACKBONE/RUN."
 ROOM = "Make room, or let --out name a file elsewhere."
@@ -176,10 +176,7 @@ def _read(folder: Path, record: Record) -> HeldOut:
         if stated not in (None, hashlib.sha256(content).hexdigest()):
             raise UserError(f"{path} is damaged, or of another run: it is not the file that the record names. {rerun}")
         names, labels, logits = arrays(content, ("names", "labels", "logits"), most)
-        if logits.ndim != 2 or logits.shape[1] != classes or names.shape != labels.shape:
-            raise ValueError(f"names {names.shape}, labels {labels.shape}, logits {logits.shape}, {classes} classes")
-        if names.dtype.kind != "U" or logits.dtype.kind != "f":
-            raise ValueError(f"names {names.dtype} and logits {logits.dtype}, expected text and numbers")
+        require_kinds(names, logits, labels.size, classes)
         calibration = record.get("calibration")
         probabilities = probabilities_of(logits, labels, calibration["temperature"] if calibration else None)
     except FileNotFoundError as problem:

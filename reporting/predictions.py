@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,16 @@ class Outcome:
 def predictions_bytes(images: int, classes: int) -> int:
     """The most bytes that the file can have, or unpack to."""
     return min(LARGEST_ARRAYS, MIB + images * (8 * classes + 8 + BYTES_OF_NAME))
+
+
+def require_kinds(names: npt.NDArray[Any], logits: npt.NDArray[Any], images: int, classes: int) -> None:
+    """Raise ValueError unless these are a name and so many logits for each of the images."""
+    if names.shape != (images,) or logits.shape != (images, classes):
+        raise ValueError(
+            f"names {names.shape} and logits {logits.shape}: {images:,} images, {classes:,} classes expected"
+        )
+    if names.dtype.kind != "U" or logits.dtype.kind != "f":
+        raise ValueError(f"names {names.dtype} and logits {logits.dtype}, expected text and numbers")
 
 
 def require_named(entry: Entry, name: str, content: bytes) -> None:
@@ -117,12 +128,7 @@ def _outcome(
     try:
         content = read_small(path, most)
         names, labels, logits = arrays(content, ("names", "labels", "logits"), most)
-        if names.shape != (images,) or logits.shape != (images, classes):
-            raise ValueError(
-                f"names {names.shape} and logits {logits.shape}: {images:,} images, {classes:,} classes expected"
-            )
-        if names.dtype.kind != "U" or logits.dtype.kind != "f":
-            raise ValueError(f"names {names.dtype} and logits {logits.dtype}, expected text and numbers")
+        require_kinds(names, logits, images, classes)
         predictions = Predictions(logits, labels)
     except (OSError, ValueError) as problem:
         return f"can't be read: {clean(str(problem))}"

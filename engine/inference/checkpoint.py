@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from engine.data.declaration import LARGEST_SIDE
 from engine.errors import UserError, listed, one_line, reason_of
 from engine.files import DamagedError, digest
 from engine.inference.preprocessing import Preprocessing
-from engine.models.backbone import Backbone
+from engine.models.backbone import Backbone, normalisation_of
 from engine.models.names import find_backbone
 from engine.models.structure import replace_head
-from engine.models.weights import DIGEST_BYTES, SEEN, UNFINISHED, unpacked_digests
+from engine.models.weights import SEEN, UNFINISHED, require_digests, unpacked_digests
 from engine.paths import exists, is_dir, is_file
 from engine.records.checkpoint import load_checkpoint
 from engine.records.identity import codes_of
@@ -116,10 +115,7 @@ def _require_kinds(content: Mapping[str, Any], record: Record) -> None:
         raise TypeError(f"the model is a {type(state).__name__}, not tensors by their names")
     if others := [name for name, value in state.items() if not isinstance(value, torch.Tensor)]:
         raise TypeError(f"{others[0]} of the model is a {type(state[others[0]]).__name__}, no tensor")
-    if seen is not None and not (
-        isinstance(seen, torch.Tensor) and seen.dtype == torch.uint8 and seen.shape[1:] == (DIGEST_BYTES,)
-    ):
-        raise ValueError(f"{SEEN} holds no digests of images")
+    require_digests(seen)
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
         raise TypeError("the classes are no names")
     "".join(classes).encode()  # which a surrogate that stands alone can't be
@@ -209,10 +205,7 @@ def _preprocessing(record: Record) -> Preprocessing:
     size = _pair(config["size"])
     before = STORED_BEFORE.get(key)
     stored = _pair(record["dataset"].get("stored_size") or ((before, before) if before else size))
-    mean, std = (tuple(map(float, record["normalisation"][name])) for name in ("mean", "std"))
-    if not len(mean) == len(std) == 3 or min(std) <= 0 or not all(map(isfinite, (*mean, *std))):
-        raise ValueError("the normalisation is none")
-    return Preprocessing(stored, size, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+    return Preprocessing(stored, size, *normalisation_of(record["normalisation"]))
 
 
 def _pair(size: Any) -> tuple[int, int]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pkgutil
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from engine.code_hash import as_written, behind, file_of
@@ -25,9 +26,19 @@ BUILDERS = (
 WEIGHTS_OF_ENTRIES = "Expected a name in torchvision.models such as 'ResNet50_Weights.IMAGENET1K_V1', or a WeightsFile."
 WEIGHTS = ("imagenet", "auto", "none")  # what --weights takes beside the name of an enum's member and a file
 
+Channels = tuple[float, float, float]  # a number for red, green and blue each
+
 # of the images that torchvision's weights were trained on, on a scale of 0 to 1
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def normalisation_of(stated: Mapping[str, Any]) -> tuple[Channels, Channels]:
+    """The `mean` and `std` of red, green and blue that are stated. Raises what others, or what is none, leads to."""
+    mean, std = (tuple(map(float, stated[name])) for name in ("mean", "std"))
+    if not len(mean) == len(std) == len(IMAGENET_MEAN) or min(std) <= 0 or not all(map(isfinite, mean + std)):
+        raise ValueError("the normalisation is none")
+    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
 
 
 @declared

@@ -64,15 +64,16 @@ def load_safetensors(path: Path) -> dict[str, Any]:
     length = _header_bytes(path)
     if length is None or length > MOST_HEADER:
         what = "it does not begin as one" if length is None else f"its header is said to have {length:,} bytes"
-        raise UserError(
-            f"{path} ({path.stat().st_size:,} bytes) is no whole file of safetensors: {what}.\nIf it was cut short, "
-            "delete it and get it again."
-        )
+        raise _not_whole(path, what)
     try:
         tensors: dict[str, Any] = load_file(path, device="cpu")
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as problem:
-        raise UserError(
-            f"{path} ({path.stat().st_size:,} bytes) is no whole file of safetensors: {problem}.\nIf it was cut short, "
-            "delete it and get it again."
-        ) from problem
+        raise _not_whole(path, str(problem)) from problem
     return tensors
+
+
+def _not_whole(path: Path, what: str) -> UserError:
+    return UserError(
+        f"{path} ({path.stat().st_size:,} bytes) is no whole file of safetensors: {what}.\nIf it was cut short, delete "
+        "it and get it again."
+    )

@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from math import isfinite
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +20,15 @@ from engine.data.download import fetch
 from engine.data.part import Part
 from engine.errors import UserError
 from engine.files import digest
-from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, Backbone, HubFile, WeightsFile
+from engine.models.backbone import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    WEIGHTS,
+    Backbone,
+    HubFile,
+    WeightsFile,
+    normalisation_of,
+)
 from engine.models.hub import hub_file
 from engine.models.safe_file import facts_in, is_safetensors, load_safetensors
 from engine.models.state_dict import LONGEST_NAME, State, load_file, read_weights
@@ -155,9 +162,7 @@ def _of_run(weights: Weights, content: Mapping[str, Any]) -> Weights:
         "protocol": _word(record["protocol"]),
     }
     run |= {"seed": int(record["seed"]), "weights": _word(record["backbone"]["weights"])}
-    mean, std = (tuple(map(float, record["normalisation"][key])) for key in ("mean", "std"))
-    if not len(mean) == len(std) == len(IMAGENET_MEAN) or min(std) <= 0 or not all(map(isfinite, mean + std)):
-        raise ValueError("the normalisation is none")
+    mean, std = normalisation_of(record["normalisation"])
     return replace(weights, mean=mean, std=std, run=run, seen=unpacked_digests(content.get(SEEN)))
 
 
@@ -168,12 +173,18 @@ def _word(value: Any) -> str:
     return value
 
 
+def require_digests(images: Any) -> None:
+    """Raise ValueError where it is neither None nor what packed_digests() gives."""
+    tensor = isinstance(images, torch.Tensor) and images.dtype == torch.uint8 and images.shape[1:] == (DIGEST_BYTES,)
+    if images is not None and not tensor:
+        raise ValueError(f"{SEEN} holds no digests of images")
+
+
 def unpacked_digests(images: Any) -> frozenset[str] | None:
     """The digests that packed_digests() packed; None where there are none. ValueError: it is something else."""
+    require_digests(images)
     if images is None:
         return None
-    if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8 or images.shape[1:] != (DIGEST_BYTES,):
-        raise ValueError(f"{SEEN} holds no digests of images")
     return frozenset(bytes(row).hex() for row in images.numpy())
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError, reason_of
 from engine.files import digest, json_digest, read_json
+from engine.models.backbone import Channels, normalisation_of
 from engine.paths import is_dir, is_file
 
 CONFIG = "config.json"
@@ -18,9 +18,6 @@ CONFIG = "config.json"
 TENSORS = ("model.safetensors", "pytorch_model.bin")
 FACTS = "which_backbone"  # in the config of an export: what it says of its run
 LARGEST_CONFIG = 16 << 20  # bytes
-CHANNELS = 3
-
-Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -56,22 +53,18 @@ class WeightsFolder:
         return self.path / name
 
     @property
-    def normalisation(self) -> Normalisation | None:
+    def normalisation(self) -> tuple[Channels, Channels] | None:
         """Mean and standard deviation of its images, from 0 to 1; None: it does not say. UserError: they are none."""
         stated = self.config.get("pretrained_cfg", self.config)
         if not isinstance(stated, Mapping) or not {"mean", "std"} <= stated.keys():
             return None
         try:
-            mean, std = (tuple(map(float, stated[name])) for name in ("mean", "std"))
-            sound = len(mean) == len(std) == CHANNELS and min(std) > 0 and all(map(isfinite, mean + std))
-        except (TypeError, ValueError, OverflowError):
-            sound = False
-        if not sound:
+            return normalisation_of(stated)
+        except (TypeError, ValueError, OverflowError) as problem:
             raise UserError(
                 f"{self.path / CONFIG}: the mean {stated['mean']!r:.60} and the std {stated['std']!r:.60} are not "
                 "three numbers each, from 0 to 1, the std above 0."
-            )
-        return mean, std
+            ) from problem
 
 
 def read_folder(path: Path) -> WeightsFolder:
