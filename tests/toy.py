@@ -23,6 +23,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import common
+import digits
 from common import Backbone, Dataset, Part, RawSplits, ReadOptions, WeightsFile
 
 CLASSES = ("dark", "mid", "light")
@@ -50,6 +51,17 @@ def part(images: int, seed: int, name: str, classes: int = 3) -> Part:
     labels = np.arange(images) % classes
     pixels = 60 * labels[:, None, None, None] + random.integers(0, 120, (images, 8, 8, 3))
     return Part(pixels.clip(0, 255).astype(np.uint8), labels.astype(np.int64), [f"{name}/{i}" for i in range(images)])
+
+
+def finished_run(out: Path) -> Path:
+    """The folder of a run of TINY on digits, which are stored at 8x8 and given to it at 32x32."""
+    import pytest  # which those who run this file do without
+
+    with mock.patch.dict(common.BACKBONES, tiny=TINY):
+        line = f"-model tiny -bs 64 --weights none --epochs 1 --size 32 --plan off --device cpu --out {out}"
+        with pytest.raises(SystemExit, match="0"):
+            common.main(digits.DATASET, line.split())
+    return next(out.glob("digits/tiny/*"))
 
 
 def on_disk(given: Part, folder: Path) -> Part:

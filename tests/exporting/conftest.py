@@ -7,21 +7,14 @@ from pathlib import Path
 import pytest
 
 import common
-import digits
+from tests import toy
 from tests.toy import TINY
 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a small network on digits, which are stored at 8x8 and given to it at 32x32."""
-    out = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(common.BACKBONES, "tiny", TINY)
-        line = f"-model tiny -bs 64 --weights none --epochs 1 --size 32 --plan off --device cpu --out {out}"
-        with pytest.raises(SystemExit) as ended:
-            common.main(digits.DATASET, line.split())
-    assert ended.value.code == 0
-    return next(out.glob("digits/tiny/*"))
+    return toy.finished_run(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(autouse=True)

@@ -15,20 +15,14 @@ import common
 import digits
 from common import load
 from engine.errors import UserError
+from tests import toy
 from tests.toy import TINY
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on digits."""
-    out = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(common.BACKBONES, "tiny", TINY)
-        line = f"-model tiny -bs 64 --weights none --epochs 1 --size 32 --plan off --out {out}"
-        with pytest.raises(SystemExit) as ended:
-            common.main(digits.DATASET, line.split())
-    assert ended.value.code == 0
-    return next(out.glob("digits/tiny/*"))
+    return toy.finished_run(tmp_path_factory.mktemp("runs"))
 
 
 def test_the_logits_are_those_of_the_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
