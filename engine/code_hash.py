@@ -30,6 +30,7 @@ MAKES_NUMBERS = (
     "engine/models/state_dict.py",
     "engine/models/structure.py",
     "engine/models/weights.py",
+    "engine/models/weights_folder.py",
     "engine/training",
 )
 

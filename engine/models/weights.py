@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from engine.models.backbone import (
 )
 from engine.models.hub import hub_file
 from engine.models.safe_file import facts_in, is_safetensors, load_safetensors
-from engine.models.state_dict import LONGEST_NAME, State, load_file, read_weights
+from engine.models.state_dict import LONGEST_NAME, load_file, read_weights
 from engine.models.structure import linear_layer, replace_head
 from engine.models.weights_folder import WeightsFolder, is_path, read_folder
 
@@ -201,22 +201,10 @@ def build(backbone: Backbone, name: str, num_classes: int, weights: Weights) -> 
     """
     model = backbone.build()
     linear_layer(model, backbone.head)
-    if weights != NONE:
-        load_weights(model, weights, backbone.head, name, getattr(backbone.builder, "adapted", None))
+    if weights.file:
+        load_file(model, weights.file, backbone.head, name, getattr(backbone.builder, "adapted", None))
     replace_head(model, backbone.head, num_classes)
     return model
-
-
-def load_weights(
-    model: nn.Module,
-    weights: Weights,
-    head: str,
-    backbone_name: str,
-    adapt: Callable[[State], State] | None = None,
-) -> None:
-    """Load the file of `weights` into `model`, as load_file() does."""
-    assert weights.file is not None
-    load_file(model, weights.file, head, backbone_name, adapt)
 
 
 def _pretrained(weights: WeightsEnum | WeightsFile | HubFile) -> Weights:

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from engine.errors import UserError
-from engine.models.weights import Weights, find_weights, load_weights
+from engine.models.state_dict import load_file
+from engine.models.weights import find_weights
 from tests import toy
 
 HUGE = 1_150_000_000  # elements: 4.6 GB of float32
@@ -194,7 +195,7 @@ def load_bytes(data: bytes) -> None:
         path = Path(folder) / "weights.pth"
         path.write_bytes(data)
         try:
-            weights = find_weights(toy.TINY, str(path))
-            load_weights(toy.tiny(), weights or Weights("file", path, None), toy.TINY.head, "tiny")
+            find_weights(toy.TINY, str(path))
+            load_file(toy.tiny(), path, toy.TINY.head, "tiny")
         except UserError:
             pass

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from engine.errors import UserError
-from engine.models.state_dict import load_tensors
+from engine.models.state_dict import load_file, load_tensors
 from engine.models.tensor_file import ImplausibleError
-from engine.models.weights import Weights, find_weights, load_weights
+from engine.models.weights import find_weights
 from engine.paths import PROJECT
 from tests import toy
 from tests.engine.models import hostile
@@ -116,13 +116,13 @@ def test_numbers_that_are_no_weights(value: torch.Tensor, reason: str, tmp_path:
     assert toy.tiny().state_dict()["0.weight"].shape == value.shape
     torch.save(state_with("0.weight", value), tmp_path / "x.pt")
     with pytest.raises(UserError, match=rf"can't be loaded into tiny: 0\.weight {reason}"):
-        load_weights(toy.tiny(), Weights("file", tmp_path / "x.pt", None), toy.TINY.head, "tiny")
+        load_file(toy.tiny(), tmp_path / "x.pt", toy.TINY.head, "tiny")
 
 
 def test_a_head_of_no_width_makes_no_layer_of_any_length(tmp_path: Path) -> None:
     torch.save(state_with(f"{toy.TINY.head}.weight", torch.zeros(10**15, 0)), tmp_path / "x.pt")
     with pytest.raises(UserError, match="of another shape"):
-        load_weights(toy.tiny(), Weights("file", tmp_path / "x.pt", None), toy.TINY.head, "tiny")
+        load_file(toy.tiny(), tmp_path / "x.pt", toy.TINY.head, "tiny")
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ from common import BACKBONES, Backbone, WeightsFile, build_model
 from engine.errors import UserError
 from engine.models import weights
 from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD
+from engine.models.state_dict import load_file
 from engine.models.wavemix_model import package_wavemix
-from engine.models.weights import NONE, Weights, find_weights, load_weights
+from engine.models.weights import NONE, Weights, build, find_weights
 from tests import toy
 from tests.server import Server
 
@@ -71,7 +72,7 @@ def at(url: str, sha256: str | None = None) -> Backbone:
 
 def load(path: Path, model: nn.Module | None = None) -> nn.Module:
     model = model or toy.tiny()
-    load_weights(model, Weights("file", path, None), HEAD, "tiny")
+    load_file(model, path, HEAD, "tiny")
     return model
 
 
@@ -182,7 +183,7 @@ def test_damaged_where_no_checksum_tells(server: Server, cache: Path) -> None:
     cache.mkdir(parents=True)
     (cache / "tiny.pth").write_bytes(body[:-700])
     with pytest.raises(UserError, match="delete it and get it again") as caught:
-        load_weights(toy.tiny(), find_weights(at(url), "imagenet"), HEAD, "tiny")
+        build(at(url), "tiny", 10, find_weights(at(url), "imagenet"))
     assert str(cache / "tiny.pth") in str(caught.value)
 
 
@@ -319,7 +320,7 @@ def test_names_that_are_the_models_own_stay(save: Save) -> None:
     whole.model = tiny()
     found = nn.Module()
     found.model = toy.tiny()
-    load_weights(found, Weights("file", save(whole.state_dict()), None), f"model.{HEAD}", "whole")
+    load_file(found, save(whole.state_dict()), f"model.{HEAD}", "whole")
     assert_same(found, whole.state_dict())
 
 
@@ -378,7 +379,7 @@ def test_layers_that_ask_for_their_version(save: Save) -> None:
     model = mnasnet()
     path = save(nn.DataParallel(model).state_dict())
     found = mnasnet()
-    load_weights(found, Weights("file", path, None), "classifier.1", "mnasnet")
+    load_file(found, path, "classifier.1", "mnasnet")
     assert_same(found, model.state_dict())
 
 
@@ -424,7 +425,7 @@ def test_whole_numbers_that_were_converted(index: torch.Tensor, right: bool, sav
 def test_weights_of_another_architecture_are_told_in_a_few_words(save: Save) -> None:
     state = models.shufflenet_v2_x0_5().state_dict()
     with pytest.raises(UserError, match=r"does not hold weights of mobilenet: of \d+ tensors, ") as caught:
-        load_weights(models.mobilenet_v3_small(), Weights("file", save(state), None), "classifier.3", "mobilenet")
+        load_file(models.mobilenet_v3_small(), save(state), "classifier.3", "mobilenet")
     message = str(caught.value)
     wanted = models.mobilenet_v3_small().state_dict()
     # batches that were not counted are not missed, as in old files
@@ -547,7 +548,7 @@ def test_an_empty_state_dict(save: Save) -> None:
 
 def loaded_into(name: str, path: Path) -> nn.Module:
     model = BACKBONES[name].build()
-    load_weights(model, Weights("file", path, None), BACKBONES[name].head, name)
+    load_file(model, path, BACKBONES[name].head, name)
     return model
 
 
