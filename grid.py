@@ -40,7 +40,7 @@ from grids.cells import (
     places_to_make,
     script_flags,
 )
-from grids.devices import device_name, find_slots
+from grids.devices import Slots, device_name, find_slots
 from grids.estimate import Speeds, total
 from grids.faults import message_of
 from grids.images import without_equals
@@ -169,7 +169,7 @@ def run(options: argparse.Namespace, retry: str) -> int:
     if options.dry_run:
         return 0
     make_folder(cells[0].config.out)
-    grid = Grid(cells, standings, speeds, slots, retry_failed, options.stall_minutes)
+    grid = Grid(cells, standings, speeds, Slots(slots), retry_failed, options.stall_minutes)
     with made(places), choose_view() as view, signals_to(grid):
         grid.run(view)
     clear_leftovers(cells[0].config.out)

@@ -1,14 +1,43 @@
-"""The cards that cells run on."""
+"""This machine's cards, or its processor, as the places that cells run on."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 
 from engine.errors import UserError
 from engine.paths import PROJECT
+from grids.cells import Cell
+from grids.places import Work
+from grids.worker import Worker, start
+
+
+class Slots:
+    """Places of this machine: cards, as find_slots() has them, each of which takes one cell at a time."""
+
+    def __init__(self, slots: Sequence[str | None]) -> None:
+        self.at_once = len(slots)
+        self._free = list(slots)
+        self._shared = len(set(slots)) < len(slots)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a card is free."""
+        return bool(self._free)
+
+    def start(self, cell: Cell, lock: int, seeds: int) -> Worker:
+        """Start the cell's command on the card that has been free for longest."""
+        worker = start(cell, lock, self._free[0], seeds, self._shared)
+        self._free.remove(worker.slot)
+        return worker
+
+    def leave(self, work: Work) -> None:
+        """Its card is free."""
+        assert isinstance(work, Worker)
+        self._free.append(work.slot)
 
 
 def find_slots(device: str, per_gpu: int) -> list[str | None]:

@@ -31,8 +31,9 @@ from grids.ledger import (
     take,
     to_be_tried,
 )
+from grids.places import Places, Work
 from grids.view import Progress, View
-from grids.worker import Worker, reason_of, start
+from grids.worker import reason_of
 
 MOMENT = 0.1  # seconds between two looks at what runs
 LOOK_AGAIN = 1.0  # seconds between two attempts at cells that another grid has
@@ -47,22 +48,20 @@ class Grid:
         cells: Sequence[Cell],
         standings: dict[str, Standing],
         speeds: Speeds,
-        slots: Sequence[str | None],
+        places: Places,
         retry_failed: bool,
         stall_minutes: float,
     ) -> None:
         self.cells, self.standings, self.speeds = cells, dict(standings), speeds
         self.stop_level = 0  # how often a stop was asked for
         self._stall_minutes = stall_minutes
-        self._free = list(slots)
-        self._slots = len(slots)
-        self._shared = len(set(slots)) < len(slots)
+        self._places = places
         self._to_do = deque(cell for cell in cells if to_be_tried(standings[cell.id], retry_failed))
         self._left = {cell.id for cell in self._to_do}  # those that have not come to an end
         self._undecided = {key for key, its in standings.items() if its.other_images}
         self._elsewhere: deque[Cell] = deque()
         self._looked = 0.0  # when elsewhere was last looked at
-        self._running: list[Worker] = []
+        self._running: list[Work] = []
         self._faults: list[Fault] = []
         self._mendable: list[tuple[Cell, Failure]] = []
         self._record_at_start = {key: its.record for key, its in standings.items()}
@@ -82,7 +81,7 @@ class Grid:
                     code = worker.watch(self._stall_minutes * 60)
                     if code is not None:
                         self._settle(worker, code, view)
-                while self._free and not self.stop_level and self._start_next(view):
+                while self._places.has_room and not self.stop_level and self._start_next(view):
                     pass
                 if time.monotonic() - self._estimated > ESTIMATE_AGAIN:
                     self._estimate()
@@ -118,8 +117,7 @@ class Grid:
                 if failure := self.standings[cell.id].failure:
                     mark_retried(cell, failure)
                     self.standings[cell.id] = Standing("interrupted")
-                worker = start(cell, lock, self._free[0], self._seeds_to_come(cell), self._shared)
-                self._free.remove(worker.slot)
+                worker = self._places.start(cell, lock, self._seeds_to_come(cell))
                 self._running.append(worker)
         except OSError as problem:  # no process, or no room for a log: so it would be for every other cell
             raise RunError(f"{cell.title} can't be started: {problem}. The same command continues.") from problem
@@ -155,11 +153,11 @@ class Grid:
                 return True
         return False
 
-    def _settle(self, worker: Worker, code: int, view: View) -> None:
+    def _settle(self, worker: Work, code: int, view: View) -> None:
         """Write down what came of a cell whose process has ended, and let others have it."""
         cell, tail = worker.cell, worker.tail()
         self._running.remove(worker)
-        self._free.append(worker.slot)
+        self._places.leave(worker)
         try:
             forget()
             found = standing_now(cell)
@@ -213,7 +211,7 @@ class Grid:
         for worker in self._running:
             whole = self.speeds.estimate(worker.cell)
             left.append(whole and replace(whole, seconds=max(whole.seconds - worker.seconds, 0.0)))
-        self._remaining = total(left, self._slots)
+        self._remaining = total(left, self._places.at_once)
 
     def _progress(self) -> Progress:
         counted = Counter(self.standings[cell.id].status for cell in self.cells if cell.id not in self._left)

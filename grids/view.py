@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from engine.console import duration, say, wrapped
 from engine.errors import counted, one_line
 from grids.cells import Cell
-from grids.worker import Worker
+from grids.places import Work
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -30,7 +30,7 @@ class Progress:
     failed: int  # and are not to be tried again
     elsewhere: int  # another grid is at them
     remaining: str  # how long the rest takes, or that nobody knows
-    running: Sequence[Worker] = ()
+    running: Sequence[Work] = ()
 
     @property
     def count(self) -> str:
@@ -57,7 +57,7 @@ class View(Protocol):
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def started(self, worker: Worker, progress: Progress) -> None:
+    def started(self, worker: Work, progress: Progress) -> None:
         """A cell's process runs."""
 
     def ended(self, cell: Cell, status: str, what: str, progress: Progress) -> None:
@@ -79,9 +79,9 @@ class Lines:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def started(self, worker: Worker, progress: Progress) -> None:
-        card = f" on card {worker.slot}" if worker.slot is not None else ""
-        say(*wrapped([f"{progress.count} started  {worker.cell.title}{card}"]))
+    def started(self, worker: Work, progress: Progress) -> None:
+        where = f" on {worker.where}" if worker.where else ""
+        say(*wrapped([f"{progress.count} started  {worker.cell.title}{where}"]))
 
     def ended(self, cell: Cell, status: str, what: str, progress: Progress) -> None:
         say(*wrapped([f"{progress.count} {status:<8} {cell.title}: {what.rstrip('.')}; left: {progress.remaining}"]))
@@ -116,7 +116,7 @@ class LiveTable:
     ) -> None:
         self._live.__exit__(kind, problem, trace)
 
-    def started(self, worker: Worker, progress: Progress) -> None:
+    def started(self, worker: Work, progress: Progress) -> None:
         self.refresh(progress)
 
     def ended(self, cell: Cell, status: str, what: str, progress: Progress) -> None:
@@ -141,12 +141,12 @@ class LiveTable:
 
         # the last column of each is what a narrow terminal cuts
         running = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
-        cards = any(worker.slot is not None for worker in progress.running)
-        for name in ("running", *(["card"] if cards else []), "for", "doing"):
+        places = any(worker.where for worker in progress.running)
+        for name in ("running", *(["on"] if places else []), "for", "doing"):
             running.add_column(name, no_wrap=True, ratio=1 if name == "doing" else None)
         for worker in progress.running:
-            card = [_text(worker.slot or "")] if cards else []
-            row = [_text(worker.cell.title), *card, _text(duration(worker.seconds)), _text(worker.doing or "starts")]
+            where = [_text(worker.where)] if places else []
+            row = [_text(worker.cell.title), *where, _text(duration(worker.seconds)), _text(worker.doing or "starts")]
             running.add_row(*row)
         ended = Table.grid(padding=(0, 2, 0, 0), expand=True)
         for ratio in (None, None, 1):

@@ -22,6 +22,7 @@ from grids.cells import Cell
 from grids.faults import message_of
 from grids.ledger import HEARTBEAT as ENDING
 from grids.ledger import grid_folder, shortened
+from grids.places import Work
 
 TAIL_LINES = 50
 DOING_BYTES = 100  # of what a process says that it does
@@ -49,6 +50,16 @@ class Worker:
     stalled: bool = False
     stopping: int = 0  # 1: asked to stop after the epoch, 2: at once
     deadline: float | None = None  # when it is ended by force
+
+    @property
+    def where(self) -> str:
+        """Its card."""
+        return "" if self.slot is None else f"card {self.slot}"
+
+    @property
+    def lost(self) -> bool:
+        """Never: this machine is there while anybody asks."""
+        return False
 
     @property
     def doing(self) -> str:
@@ -188,7 +199,7 @@ def _joined(text: str, line: str) -> str:
     return f"{text}{'' if text.endswith(tuple('.:;,?!')) else '.'} {line}".strip()
 
 
-def reason_of(code: int, worker: Worker, tail: list[str], stall_minutes: float) -> str:
+def reason_of(code: int, worker: Work, tail: list[str], stall_minutes: float) -> str:
     """Why a process that ended with exit code `code`, not 0, failed, in a line."""
     if worker.stalled:
         last = f"; the last was: {worker.doing}" if worker.doing else ""

@@ -13,7 +13,7 @@ from engine.cli import importing
 from engine.errors import RunError, UserError, disk_errors_explained
 from engine.records.run_folder import FULL
 from grids.cells import Cell
-from grids.devices import device_name, find_slots
+from grids.devices import Slots, device_name, find_slots
 from grids.estimate import Speeds
 from grids.ledger import (
     MENDABLE,
@@ -101,7 +101,7 @@ def run_cells(
         return standings, None
     device, slots = slots_of(cells[0])
     speeds = Speeds(device_name(device, slots[0]), all_records(request.out))
-    grid = Grid(cells, standings, speeds, slots, False, STALL_MINUTES)
+    grid = Grid(cells, standings, speeds, Slots(slots), False, STALL_MINUTES)
     with request.view() as inner, signals_to(grid):
         watch = Watch(inner, lambda: tick(grid))
         grid.run(watch)

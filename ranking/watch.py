@@ -7,8 +7,8 @@ from types import TracebackType
 
 from engine.console import duration
 from grids.cells import Cell
+from grids.places import Work
 from grids.view import Progress, View
-from grids.worker import Worker
 
 
 class Watch:
@@ -18,7 +18,7 @@ class Watch:
 
     def __init__(self, inner: View, tick: Callable[[], None]) -> None:
         self._inner, self._tick = inner, tick
-        self._workers: dict[str, Worker] = {}
+        self._workers: dict[str, Work] = {}
         self.seconds_by_name: dict[str, float] = {}  # backbone -> what its process took, of those that ended well
         self.stopped = False  # whether a stop was asked for
 
@@ -30,7 +30,7 @@ class Watch:
     ) -> None:
         pass
 
-    def started(self, worker: Worker, progress: Progress) -> None:
+    def started(self, worker: Work, progress: Progress) -> None:
         """A cell's process runs."""
         self._workers[worker.cell.id] = worker
         self._inner.started(worker, progress)

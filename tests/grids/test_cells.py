@@ -119,7 +119,7 @@ def test_a_wrong_value_is_told_before_anything_starts(
     line: str, says: str, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("grids.running.start", lambda *_: pytest.fail("it was started"))
+    monkeypatch.setattr("grids.devices.start", lambda *_: pytest.fail("it was started"))
     (tmp_path / "file").touch()
     assert grid.main(["--datasets", "digits", "--models", "resnet", *line.split()]) == 2
     problem = capsys.readouterr().err

@@ -636,7 +636,7 @@ def test_the_live_table(behave: Behave, tmp_path: Path) -> None:
             view.note("stopping after the epochs that are running; Ctrl-C again stops at once, and loses an epoch")
             view.refresh(progress)
     shown = (tmp_path / "shown").read_text()
-    assert re.search(r"digits resnet, seed 0 +0 +65 s +epoch 3: 41 of 120 batches \[/\]", shown)
+    assert re.search(r"digits resnet, seed 0 +card 0 +65 s +epoch 3: 41 of 120 batches \[/\]", shown)
     words = " ".join(re.sub(r"\x1b\[[?\d;]*\w", "", shown).split())
     said = "out \\x1b]0;mine\\x07of \\u202ememory [red] " * 20
     assert f"failed digits resnet, seed 0: {said}Buy more." in words

@@ -1,0 +1,65 @@
+"""Where cells run: what a grid asks of this machine's cards, of a cluster, or of whatever else runs them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from grids.cells import Cell
+
+
+class Work(Protocol):
+    """A cell that runs somewhere, and what is seen of it."""
+
+    cell: Cell
+    stalled: bool  # it was ended since it gave no sign of life
+    stopping: int  # 1: asked to stop after the epoch, 2: at once
+
+    @property
+    def where(self) -> str:
+        """What it has to itself, in words: "card 0", say. "": nothing that need be said."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether what it ran on is gone, so that its end says nothing of the cell: it is to be run elsewhere."""
+
+    @property
+    def doing(self) -> str:
+        """What it says that it does: "" where it has not said yet."""
+
+    @property
+    def seconds(self) -> float:
+        """Since its start."""
+
+    def watch(self, stall_seconds: float) -> int | None:
+        """Its exit code, once it has ended; end it where it gave no sign of life for so long."""
+
+    def stop(self, level: int) -> None:
+        """Ask it to stop: 1 after the epoch that it is in, 2 at once."""
+
+    def tail(self) -> list[str]:
+        """The last lines that it printed."""
+
+    def close(self) -> None:
+        """When it has ended and what came of it is written down: let others have the cell."""
+
+
+class Places(Protocol):
+    """All that cells can run on."""
+
+    @property
+    def at_once(self) -> int:
+        """How many cells run at a time, 1 at least, as far as is known now."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another could be started now."""
+
+    def start(self, cell: Cell, lock: int, seeds: int) -> Work:
+        """Start the cell's command, where there is room. OSError: it can't be.
+
+        lock: the descriptor of its lock file, which close() closes; seeds: how many cells are to come that differ from
+        it in their seed alone, itself included.
+        """
+
+    def leave(self, work: Work) -> None:
+        """It has ended: another cell may have its place."""
