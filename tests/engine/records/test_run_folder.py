@@ -217,7 +217,7 @@ def test_script_and_grid_find_a_finished_run_of_an_earlier_version(
     assert record == f"record     {folder.relative_to(tmp_path)}"
     assert result.startswith("shufflenet on Digits, 360 test images: top-1 98.06%, top-5 ")
 
-    monkeypatch.setattr("grids.running.start", lambda *_: pytest.fail("it was started again"))
+    monkeypatch.setattr("grids.devices.start", lambda *_: pytest.fail("it was started again"))
     flags = LINE.replace("-model", "--models").replace("--seed", "--seeds")
     assert grid.main(["--datasets", "digits", *flags.split()]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "1 of 1 cell done, 0 failed, 0 left"
