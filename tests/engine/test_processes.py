@@ -21,13 +21,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.distributed.distributed_c10d import TCPStore
+from torch.distributed.distributed_c10d import TCPStore  # type: ignore[attr-defined]
 
 import grid
 from engine import INTERRUPTED, processes
 from engine.data.batches import Batches, nothing, usable_batch_size
 from engine.data.part import Part
 from engine.errors import UserError
+from engine.models.structure import batch_statistics, trains_batch_norm
 from engine.paths import PROJECT
 from engine.records.schema import json_schema
 from engine.training.loop import predict
@@ -264,6 +265,15 @@ def test_a_batch_too_small_to_be_divided_is_that_of_one_process(tmp_path: Path) 
             torch.testing.assert_close(state[name], value, rtol=1e-5, atol=1e-7)
 
 
+def test_synchronised_batch_statistics_leave_a_checkpoint_as_it_is() -> None:
+    model, converted = network(), nn.SyncBatchNorm.convert_sync_batchnorm(network())
+    assert model.state_dict().keys() == converted.state_dict().keys()
+    assert trains_batch_norm(converted)
+    assert len(batch_statistics(converted.train())) == 2
+    images = torch.rand(4, 3, 16, 16)
+    assert torch.equal(model.eval()(images), converted.eval()(images))
+
+
 # -- whole runs
 
 
@@ -276,6 +286,7 @@ def test_a_run_of_several_processes(count: int, tmp_path: Path) -> None:
     assert record["status"] == "done"
     assert record["batch_size"] == 16
     images = [8, 8] if count == 2 else [6, 5, 5]
+    assert record["plan"]["device_name"].startswith(f"{count} x ")
     assert record["environment"]["processes"] == {"count": count, "images": images, "sync_batch_norm": False}
     assert record["costs"]["images"] == 4 * 54 + sum(row["images"] for row in record["sweep"])
     assert f"processes  {count}, which take" in run.processes[0].printed
