@@ -23,12 +23,13 @@ from grids.work import work_of
 __all__ = ["Estimate", "Speeds", "total", "wall"]
 
 # What is taken for a standard deviation of a logarithm until records tell: docs/scale.md says where it is from.
+LEAST = 0.05  # what records of one day can't tell of another, at least
 SAME_RUN = 0.15  # the time of runs that differ in their seed alone, or the speed of one backbone
 EPOCHS = 0.2  # epochs until patience ends a run, on one dataset
 OTHER_EPOCHS = 0.35  # likewise, on another dataset
 OTHER_SIZE = 0.25  # the speed, less what is counted, of one backbone at several sizes
 OTHER_BACKBONE = 0.35  # likewise, of several backbones at one size
-JUST_NOW = 0.25  # the speed of a few steps, as that of a run
+JUST_NOW, DISTURBED = 0.25, 0.6  # the speed of a few steps, as that of a run; where others were at work meanwhile
 
 TRAINING_PASSES = 3  # a backward pass costs two forward passes
 MOST_PATIENCE = 3.0  # times the epochs that patience alone makes: what a run that it ends is taken to last at most
@@ -58,9 +59,11 @@ class Speeds:
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
         self._rates: defaultdict[tuple[Any, ...], list[Rates]] = defaultdict(list)
         self._now: dict[tuple[Any, ...], Rates] = {}
+        self._disturbed = False  # any of these
         self._epochs: defaultdict[tuple[Any, ...], defaultdict[str, list[float]]]
         self._epochs = defaultdict(lambda: defaultdict(list))
         self._counts: dict[tuple[Any, ...], Mapping[str, float]] = {}
+        self.parameters: dict[str, int] = {}  # of recorded backbones, with heads of any number of classes
         self._beside: list[float] = []  # seconds of runs beside training and evaluation
         self._around: list[float] = []
         self._start_seconds = start_seconds
@@ -74,6 +77,8 @@ class Speeds:
         try:
             config, dataset, costs = record["config"], record["dataset"], record["costs"]
             self._counts[_about(dataset["key"], config)] = dataset["counts"]
+            if parameters := costs.get("parameters"):
+                self.parameters[config["model"]] = parameters
             if record["status"] != "done":
                 return
             self._epochs[_recipe(config)][dataset["key"]].append(float(costs["epochs"]))
@@ -100,9 +105,10 @@ class Speeds:
             if not record["resumed"]:
                 self._around.append(max(seconds - wall(record), 0.0))
 
-    def add_now(self, cell: Cell, train_images_per_second: float) -> None:
-        """Take in what a few training steps as those of `cell` have just reached, where there is no record."""
+    def add_now(self, cell: Cell, train_images_per_second: float, disturbed: bool) -> None:
+        """Take in what a few training steps as those of `cell` have just reached, and whether others disturbed them."""
         self._found.clear()
+        self._disturbed |= disturbed
         self._now[_model(vars(cell.config))] = (train_images_per_second, TRAINING_PASSES * train_images_per_second)
 
     def add_counts(self, cell: Cell, counts: Mapping[str, int]) -> None:
@@ -168,7 +174,7 @@ class Speeds:
             train, test = (statistics.median(column) for column in zip(*rates, strict=True))
             own = (name, self._rate_spread / sqrt(len(rates)))
             return _Speed((train, test), "speeds", (("this machine", self._rate_spread), own))
-        measured = (("this machine", JUST_NOW),)
+        measured = (("this machine", DISTURBED if self._disturbed else JUST_NOW),)
         if now := self._now.get(key):
             return _Speed(now, "now", measured)
         known = {**self._now, **{other: _medians(rates) for other, rates in self._rates.items()}}
@@ -193,7 +199,7 @@ class Speeds:
     def _rate_spread(self) -> float:
         """How much the speed of one backbone at one size varies, as others on the machine make it: for all alike."""
         trains = [[train for train, _ in rates] for rates in self._rates.values()]
-        return self._spread("rates", trains, SAME_RUN)
+        return max(self._spread("rates", trains, SAME_RUN), LEAST)
 
     def _spread(self, name: str, groups: Iterable[Sequence[float]], usual: float) -> float:
         """The standard deviation of logarithms within groups, pooled, towards what is usual where there are few."""

@@ -9,12 +9,11 @@ from engine.errors import UserError
 from engine.models.backbone import Backbone, HubFile, WeightsFile
 from engine.models.hub import kept_file
 from engine.models.weights import find_member, where
-from engine.models.weights_folder import is_path
 
 
 @dataclass(frozen=True)
 class WeightsState:
-    """The weights of one backbone on this machine."""
+    """The weights of one backbone, which are not on this machine."""
 
     file: str = ""  # the name of what is to be fetched on first use; "": nothing is
     source: str = ""  # the address of the folder that it is in
@@ -23,21 +22,19 @@ class WeightsState:
     problem: str = ""  # why they can't be had; "": they can
 
 
-def look_for(backbone: Backbone, choice: str) -> WeightsState:
-    """What is known of the weights that `--weights choice` means for `backbone`."""
-    if choice == "none" or (choice not in ("imagenet", "auto") and is_path(choice)):
-        return WeightsState()
+def look_for(backbone: Backbone, choice: str) -> WeightsState | None:
+    """What is known of pretrained weights for `backbone`: "imagenet", "auto", or of that name; None: they are here."""
     try:
         weights = backbone.pretrained if choice in ("imagenet", "auto") else find_member(backbone, choice)
         if isinstance(weights, HubFile):
             if kept_file(weights):
-                return WeightsState()
+                return None
             return WeightsState(weights.files[0], f"https://huggingface.co/{weights.repository}")
         _, file, folder = where(weights)
     except UserError as problem:
         return WeightsState(problem=str(problem))
     if (folder / file.name).is_file():
-        return WeightsState()
+        return None
     if not file.urls:
         return WeightsState(problem=f"{folder / file.name}: no such file")
     mib = None if isinstance(weights, WeightsFile) else weights.meta.get("_file_size")  # as torchvision states it

@@ -60,7 +60,7 @@ class GridPlan:
             *wrapped(shown),
             *wrapped(to_do_lines(list(estimates.values()), at_once, datetime.now().astimezone())),
             *wrapped(missing_lines(self.wanted, missing)),
-            *wrapped(room_lines(self.wanted, missing, at_once) if self.wanted else []),
+            *wrapped(room_lines(self.wanted, missing, at_once, speeds.parameters) if self.wanted else []),
         ]
 
     def _datasets(self, estimates: Mapping[str, Estimate | None], missing: Missing) -> str:
@@ -87,11 +87,8 @@ def to_do_lines(estimates: Sequence[Estimate | None], at_once: int, now: datetim
     found = forecast(estimates, at_once)
     if not found.bases:
         return [f"{line}, not measured yet"]
-    about = duration(found.seconds) + (f" ({found.range})" if found.range else "")
-    rests = f"rests on   {', '.join(found.rests_on)}"
-    if found.range:
-        rests += "; 8 of 10 such intervals should hold the time"
-    lines = [f"{line}, about {about}, {found.finish(now)}", rests]
+    about = duration(found.seconds) + (f" (with 80 %: {found.range})" if found.range else "")
+    lines = [f"{line}, about {about}, {found.finish(now)}", f"rests on   {', '.join(found.rests_on)}"]
     if found.guessed:
         number, low, high = found.guessed
         epochs = f"{low:,.0f} to {high:,.0f} epochs are taken for {counted(number, 'cell')} that patience ends"

@@ -12,7 +12,10 @@ from common import Dataset
 from engine.console import size_text
 from engine.data.inventory import DiskState, look
 from engine.errors import counted, one_line
+from engine.models.backbone import WEIGHTS
+from engine.models.weights_folder import is_path
 from grids.cells import Cell
+from grids.ledger import shortened
 
 if TYPE_CHECKING:
     from engine.models.at_hand import WeightsState
@@ -28,7 +31,7 @@ class Missing:
 
     data: Mapping[str, DiskState]  # by the cells' place
     made: Collection[Path]  # folders of datasets that the grid makes, so that they can be fetched
-    weights: Mapping[tuple[str, str], WeightsState]  # by the cells' row and --weights
+    weights: Mapping[tuple[str, str], WeightsState | None]  # by the cells' row and --weights; None: they are here
 
     def stops(self, cell: Cell) -> bool:
         """Whether the cell can't run as things are, whatever this machine reaches."""
@@ -43,7 +46,13 @@ class Missing:
 
     def weights_stop(self, cell: Cell) -> bool:
         """Whether that is for its weights."""
-        return bool(self.weights[_weights_of(cell)].problem) and cell.config.weights != "auto"
+        state = self.weights[_weights_of(cell)]
+        return state is not None and bool(state.problem) and cell.config.weights != "auto"
+
+    @property
+    def weights_to_fetch(self) -> list[WeightsState]:
+        """Those that are fetched on first use."""
+        return [state for state in self.weights.values() if state and state.file]
 
     def is_fetched(self, cell: Cell) -> bool:
         """Whether its images are fetched on first use."""
@@ -61,20 +70,20 @@ class Missing:
         if state.status == "incomplete" and cell.config.allow_partial:
             return f"incomplete: {state.differences[0]}"
         named = f"{state.status}: " if state.status in ("incomplete", "unusable") else ""
-        return f"{named}{one_line(state.what_to_do.partition(chr(10))[0])[:MOST_LETTERS]}"
+        what = one_line(state.what_to_do.splitlines()[0]).removeprefix("to be got ")
+        return f"{named}{shortened(what, MOST_LETTERS)}"
 
 
 def find_missing(cells: Iterable[Cell], made: Collection[Path]) -> Missing:
     """What is there for each dataset and backbone of `cells`. Lists are read and files counted, no image is decoded."""
-    from engine.models.at_hand import look_for  # PyTorch, which `--help` does not need
 
     data: dict[str, DiskState] = {}
-    weights: dict[tuple[str, str], WeightsState] = {}
+    weights: dict[tuple[str, str], WeightsState | None] = {}
     for cell in cells:
         if cell.place not in data:
             data[cell.place] = _look(cell.dataset, cell.config.data_dir)
         if _weights_of(cell) not in weights:
-            weights[_weights_of(cell)] = look_for(cell.backbone, cell.config.weights)
+            weights[_weights_of(cell)] = _look_for(cell)
     return Missing(data, made, weights)
 
 
@@ -82,6 +91,15 @@ def _look(dataset: Dataset, data_dir: Path) -> DiskState:
     if not (dataset.files or dataset.folder or dataset.own_folder):  # its script has it in itself, or finds it
         return DiskState("complete", "")
     return look(dataset, data_dir, verify=False)
+
+
+def _look_for(cell: Cell) -> WeightsState | None:
+    choice = cell.config.weights
+    if choice == "none" or (choice not in WEIGHTS and is_path(choice)):  # else the flag was refused
+        return None
+    from engine.models.at_hand import look_for  # torchvision, which takes seconds to import
+
+    return look_for(cell.backbone, choice)
 
 
 def _weights_of(cell: Cell) -> tuple[str, str]:
@@ -105,20 +123,22 @@ def missing_lines(cells: Sequence[Cell], missing: Missing) -> list[str]:
 def _weights_lines(missing: Missing) -> Iterator[str]:
     """What becomes of weights that are not here, each file once, by where it is."""
     for (row, choice), state in missing.weights.items():
-        if state.problem:
+        if state and state.problem:
             then = ": it would begin from random ones" if choice == "auto" else ""
-            yield from filled(f"weights    {row} has none here{then}: {one_line(state.problem)[: 2 * MOST_LETTERS]}")
+            yield from filled(
+                f"weights    {row} has none here{then}: {shortened(one_line(state.problem), MOST_LETTERS)}"
+            )
     sources: dict[str, dict[str, str]] = {}
-    for state in missing.weights.values():
-        if state.file:
-            size = "size not stated" if state.bytes is None else size_text(state.bytes)
-            sources.setdefault(state.source, {})[state.file] = f"{state.file} ({size})"
+    to_fetch = missing.weights_to_fetch
+    for state in to_fetch:
+        size = "size not stated" if state.bytes is None else size_text(state.bytes)
+        sources.setdefault(state.source, {})[state.file] = f"{state.file} ({size})"
     if not sources:
         return
     yield f"weights    fetched on first use: {counted(sum(map(len, sources.values())), 'file')}"
     for source, files in sources.items():
         yield from filled(f"{INDENT}{source}/: {', '.join(files.values())}")
-    folders = dict.fromkeys(str(state.folder) for state in missing.weights.values() if state.file and state.folder)
+    folders = dict.fromkeys(str(state.folder) for state in to_fetch if state.folder)
     by_hand = f"put them into {', '.join(folders)}, or " if folders else ""
     yield from filled(f"{INDENT}Without a network: {by_hand}--weights FILE (of one backbone) or none (random ones).")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -22,13 +22,15 @@ BYTES_OF_A_WEIGHT = 4
 # two moments of AdamW
 WHILE_IT_RUNS = 2 * 4
 
+Need = tuple[str, Path, int | None]  # what is written where, and its bytes; None: nobody can tell
 
-def room_lines(cells: Sequence[Cell], missing: Missing, at_once: int) -> list[str]:
-    """What `cells` will write, on each disk, and what is free there."""
+
+def room_lines(cells: Sequence[Cell], missing: Missing, at_once: int, parameters: Mapping[str, int]) -> list[str]:
+    """What `cells` will write, on each disk, and what is free there. parameters: of backbones, as far as recorded."""
     needs: dict[int, Counter[str]] = {}
     free: dict[int, tuple[Path, int]] = {}
     unknown = 0
-    for what, place, size in _needs(cells, missing, at_once):
+    for what, place, size in [*_inputs(cells, missing), *_runs(cells, missing, at_once, parameters)]:
         if size is None:
             unknown += 1
             continue
@@ -53,24 +55,28 @@ def room_lines(cells: Sequence[Cell], missing: Missing, at_once: int) -> list[st
     return lines
 
 
-def _needs(cells: Sequence[Cell], missing: Missing, at_once: int) -> list[tuple[str, Path, int | None]]:
-    """What is written where, and how many bytes; None: nobody can tell."""
-    needs: list[tuple[str, Path, int | None]] = []
+def _inputs(cells: Sequence[Cell], missing: Missing) -> Iterator[Need]:
+    """What is fetched, and the decoded images."""
     for path, size in files_to_fetch(cell for cell in cells if missing.is_fetched(cell)).items():
-        needs.append(("datasets, packed and extracted", path.parent, None if size is None else 2 * size))
-    for state in missing.weights.values():
-        if state.file and state.folder:
-            needs.append(("pretrained weights", state.folder, state.bytes))
+        yield "datasets, packed and extracted", path.parent, None if size is None else 2 * size
+    for state in missing.weights_to_fetch:
+        if state.folder:
+            yield "pretrained weights", state.folder, state.bytes
     for cell in {(cell.place, _cached_size(cell)): cell for cell in cells}.values():
         if not missing.data_stops(cell):
-            needs.append(("decoded images", cell.config.cache_dir.absolute(), _decoded_bytes(cell, missing)))
-    sizes = [(cell.config.out, _parameters(cell.config.model)) for cell in cells if not missing.stops(cell)]
-    for (out, parameters), number in Counter(sizes).items():
-        needs.append(("runs", out, None if parameters is None else number * parameters * BYTES_OF_A_WEIGHT))
-    largest = sorted((parameters or 0 for _, parameters in sizes), reverse=True)[:at_once]
-    if largest:
-        needs.append(("checkpoints while they run", sizes[0][0], sum(largest) * BYTES_OF_A_WEIGHT * WHILE_IT_RUNS))
-    return needs
+            yield "decoded images", cell.config.cache_dir.absolute(), _decoded_bytes(cell, missing)
+
+
+def _runs(cells: Sequence[Cell], missing: Missing, at_once: int, parameters: Mapping[str, int]) -> Iterator[Need]:
+    """The checkpoints that stay, one a run, and those of `at_once` runs while they last."""
+    models = Counter(cell.config.model for cell in cells if not missing.stops(cell))
+    out = cells[0].config.out
+    sizes = {model: parameters.get(model) or _parameters(model) for model in models}
+    for model, number in models.items():
+        size = sizes[model]
+        yield "runs", out, None if size is None else number * size * BYTES_OF_A_WEIGHT
+    largest = max((size or 0 for size in sizes.values()), default=0)
+    yield "checkpoints while they run", out, min(at_once, models.total()) * largest * BYTES_OF_A_WEIGHT * WHILE_IT_RUNS
 
 
 def _cached_size(cell: Cell) -> tuple[int, int]:

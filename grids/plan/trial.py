@@ -52,10 +52,9 @@ def measure_some(cells: Sequence[Cell], device: str, speeds: Speeds) -> list[str
                 notes = [f"speed      {cell.config.model} can't be measured: {what}"]
                 break
             took = time.perf_counter() - before
-            speeds.add_now(cell, rate)
-            found.append(
-                f"{cell.config.model} {rate:,.1f} images/s{' (others were at work here)' if disturbed else ''}"
-            )
+            speeds.add_now(cell, rate, disturbed)
+            busy = " (others were at work here)" if disturbed else ""
+            found.append(f"{cell.config.model} {rate:,.1f} images/s{busy}")
     return [*([f"speed      in a few steps of training: {', '.join(found)}"] if found else []), *notes]
 
 

@@ -174,7 +174,7 @@ def test_what_a_few_steps_reach_is_taken_until_there_is_a_record() -> None:
     speeds = Speeds("this one", start_seconds=5.0)
     assert not speeds.knows(digits)
     assert speeds.estimate(digits) is None
-    speeds.add_now(digits, 50.0)
+    speeds.add_now(digits, 50.0, disturbed=False)
     measured, other = speeds.estimate(digits), speeds.estimate(swin)
     assert measured is not None
     assert other is not None
