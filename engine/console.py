@@ -158,9 +158,12 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """For people: 0.4 s, 45 s, 12 min, 3.2 h."""
+    """For people: 0.4 s, 45 s, 12 min, 3.2 h, 5.4 days."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    days = seconds / 86400
+    return f"{seconds / 3600:.1f} h" if days < 3 else f"{days:.1f} days" if days < 9.95 else f"{days:,.0f} days"
