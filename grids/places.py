@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
 
 from grids.cells import Cell
+
+
+class Clock:
+    """What a grid waits by; a simulation has one of its own."""
+
+    def now(self) -> float:
+        """Seconds since some moment, which nobody sets."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Let them pass."""
+        time.sleep(seconds)
 
 
 class Work(Protocol):

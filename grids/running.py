@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,13 +30,16 @@ from grids.ledger import (
     take,
     to_be_tried,
 )
-from grids.places import Places, Work
+from grids.order import Order
+from grids.places import Clock, Places, Work
 from grids.view import Progress, View
 from grids.worker import reason_of
 
 MOMENT = 0.1  # seconds between two looks at what runs
-LOOK_AGAIN = 1.0  # seconds between two attempts at cells that another grid has
-ESTIMATE_AGAIN = 10.0  # seconds
+LOOK_AGAIN = 1.0  # seconds between two attempts at cells that another grid has, where there are no others
+LOOK_AGAIN_BUSY = 60.0  # seconds; where there are others
+ESTIMATE_AGAIN = 10.0  # seconds, where nothing has ended
+ESTIMATE_AGAIN_A_CELL = 0.002  # seconds for each cell that is left, at least: it takes a hundredth of that
 
 
 class Grid:
@@ -51,16 +53,20 @@ class Grid:
         places: Places,
         retry_failed: bool,
         stall_minutes: float,
+        clock: Clock = Clock(),  # noqa: B008 (it has no state)
     ) -> None:
         self.cells, self.standings, self.speeds = cells, dict(standings), speeds
         self.stop_level = 0  # how often a stop was asked for
         self._stall_minutes = stall_minutes
-        self._places = places
-        self._to_do = deque(cell for cell in cells if to_be_tried(standings[cell.id], retry_failed))
-        self._left = {cell.id for cell in self._to_do}  # those that have not come to an end
+        self._places, self._clock = places, clock
+        left = [cell for cell in cells if to_be_tried(standings[cell.id], retry_failed)]
+        self._order = Order(cells, left, speeds)
+        self._left = {cell.id for cell in left}  # those that have not come to an end
+        self._ended = Counter(standings[cell.id].status for cell in cells if cell.id not in self._left)
+        for cell in cells:
+            if standings[cell.id].status == "done":
+                self._order.done(cell)
         self._undecided = {key for key, its in standings.items() if its.other_images}
-        self._elsewhere: deque[Cell] = deque()
-        self._looked = 0.0  # when elsewhere was last looked at
         self._running: list[Work] = []
         self._faults: list[Fault] = []
         self._mendable: list[tuple[Cell, Failure]] = []
@@ -73,7 +79,7 @@ class Grid:
         told = 0
         try:
             self._estimate()
-            while self._running or (not self.stop_level and (self._to_do or self._elsewhere)):
+            while self._running or (not self.stop_level and len(self._order)):
                 if self.stop_level > told:
                     told = self.stop_level
                     self._tell_to_stop(view)
@@ -83,10 +89,9 @@ class Grid:
                         self._settle(worker, code, view)
                 while self._places.has_room and not self.stop_level and self._start_next(view):
                     pass
-                if time.monotonic() - self._estimated > ESTIMATE_AGAIN:
-                    self._estimate()
+                self._estimate_after(ESTIMATE_AGAIN)
                 view.refresh(self._progress())
-                time.sleep(MOMENT)
+                self._clock.sleep(MOMENT)
         finally:
             self._end_all()
 
@@ -99,17 +104,13 @@ class Grid:
 
     def _start_next(self, view: View) -> bool:
         """Start the next cell, or settle it without; False: there is none that could be started now."""
-        if not self._to_do:
-            if not self._elsewhere or time.monotonic() - self._looked < LOOK_AGAIN:
-                return False
-            self._looked = time.monotonic()
-            self._to_do, self._elsewhere = self._elsewhere, self._to_do
-        cell = self._to_do.popleft()
+        self._order.take_back(self._clock.now() - (LOOK_AGAIN_BUSY if self._order.waiting else LOOK_AGAIN))
+        cell = self._order.next(self._running, self._places.at_once)
+        if cell is None:
+            return False
         lock = take(cell)
         if lock is None:
-            if not self._to_do:
-                self._looked = time.monotonic()
-            self._elsewhere.append(cell)
+            self._order.lend(cell, self._clock.now())
             return True
         worker = None
         try:
@@ -117,8 +118,9 @@ class Grid:
                 if failure := self.standings[cell.id].failure:
                     mark_retried(cell, failure)
                     self.standings[cell.id] = Standing("interrupted")
-                worker = self._places.start(cell, lock, self._seeds_to_come(cell))
+                worker = self._places.start(cell, lock, 1 + self._order.seeds_to_come(cell))
                 self._running.append(worker)
+                self._order.started(cell)
         except OSError as problem:  # no process, or no room for a log: so it would be for every other cell
             raise RunError(f"{cell.title} can't be started: {problem}. The same command continues.") from problem
         finally:
@@ -127,10 +129,6 @@ class Grid:
         if worker:
             view.started(worker, self._progress())
         return True
-
-    def _seeds_to_come(self, cell: Cell) -> int:
-        """How many cells are left, this one included, that differ from it in their seed, or fold, alone."""
-        return sum(each.but_for_seed == cell.but_for_seed for each in (cell, *self._to_do, *self._elsewhere))
 
     def _settled_already(self, cell: Cell, view: View) -> bool:
         """Whether the cell needs no process: another grid has just settled it, or it would end as others did."""
@@ -157,6 +155,7 @@ class Grid:
         """Write down what came of a cell whose process has ended, and let others have it."""
         cell, tail = worker.cell, worker.tail()
         self._running.remove(worker)
+        self._order.ended(cell)
         self._places.leave(worker)
         try:
             forget()
@@ -171,7 +170,7 @@ class Grid:
                 self._note(cell, found)
                 view.ended(cell, "done", f"{result_of(found)} in {duration(worker.seconds)}", self._progress())
             elif code == UserError.exit_code and any(BUSY in line for line in tail):  # a run that was started by hand
-                self._elsewhere.append(cell)
+                self._order.lend(cell, self._clock.now())
                 view.note(f"{cell.title}: another process is at it")
             elif not worker.stalled and (code == INTERRUPTED or worker.stopping > 1 or (worker.stopping and code < 0)):
                 self.standings[cell.id] = Standing("interrupted", found.record)
@@ -190,11 +189,15 @@ class Grid:
             worker.close()
 
     def _note(self, cell: Cell, found: Standing) -> None:
-        self.standings[cell.id] = found
+        """The cell has come to an end, here or elsewhere."""
         self._left.discard(cell.id)
+        self._ended[found.status] += 1
+        self.standings[cell.id] = found
+        if found.status == "done":
+            self._order.done(cell)
         if found.record:
             self.speeds.add(found.record)
-        self._estimate()
+        self._estimate_after(0.0)
 
     def _fail(self, cell: Cell, failure: Failure, view: View) -> None:
         self._note(cell, Standing("failed", None, failure))
@@ -204,19 +207,24 @@ class Grid:
             view.note(f"note: the failure of {cell.title} can't be kept: {problem}")
         view.ended(cell, "failed", failure.reason, self._progress())
 
+    def _estimate_after(self, seconds: float) -> None:
+        """Estimate anew if it is so long ago, and long enough for as many cells as are left."""
+        least = max(seconds, ESTIMATE_AGAIN_A_CELL * len(self._order))
+        if self._clock.now() - self._estimated > least:
+            self._estimate()
+
     def _estimate(self) -> None:
-        """How long the rest takes, of what runs too."""
-        self._estimated = time.monotonic()
-        left = [self.speeds.estimate(cell) for cell in (*self._to_do, *self._elsewhere)]
+        """How long the rest takes, of what runs too, and with it the order."""
+        self._estimated = self._clock.now()
+        self._order.estimate()
+        left = self._order.estimates()
         for worker in self._running:
-            whole = self.speeds.estimate(worker.cell)
+            whole = self._order.estimate_of(worker.cell)
             left.append(whole and replace(whole, seconds=max(whole.seconds - worker.seconds, 0.0)))
         self._remaining = total(left, self._places.at_once)
 
     def _progress(self) -> Progress:
-        counted = Counter(self.standings[cell.id].status for cell in self.cells if cell.id not in self._left)
-        elsewhere = len(self._elsewhere)
-        counts = (len(self.cells), counted["done"], counted["failed"], elsewhere)
+        counts = (len(self.cells), self._ended["done"], self._ended["failed"], self._order.elsewhere)
         return Progress(*counts, self._remaining, tuple(self._running))
 
     def _end_all(self) -> None:
@@ -225,7 +233,7 @@ class Grid:
             worker.stop(2)
         for worker in self._running:
             while worker.watch(float("inf")) is None:
-                time.sleep(MOMENT)
+                self._clock.sleep(MOMENT)
             worker.close()
 
 
