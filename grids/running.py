@@ -11,11 +11,12 @@ from dataclasses import replace
 
 from engine import INTERRUPTED
 from engine.console import duration
-from engine.errors import RunError, UserError
+from engine.errors import RunError, UserError, counted
 from engine.records.schema import BUSY, Record
 from grids.cells import Cell
 from grids.estimate import Speeds, total
 from grids.faults import Fault, shared_fault
+from grids.health import Health
 from grids.images import forget
 from grids.ledger import (
     Failure,
@@ -35,6 +36,7 @@ from grids.places import Clock, Places, Work
 from grids.view import Progress, View
 from grids.worker import reason_of
 
+HERE = "this machine"  # a place without a name
 MOMENT = 0.1  # seconds between two looks at what runs
 LOOK_AGAIN = 1.0  # seconds between two attempts at cells that another grid has, where there are no others
 LOOK_AGAIN_BUSY = 60.0  # seconds; where there are others
@@ -68,6 +70,9 @@ class Grid:
                 self._order.done(cell)
         self._undecided = {key for key, its in standings.items() if its.other_images}
         self._running: list[Work] = []
+        self._health = Health(cells)
+        self._held: list[Cell] = []  # to be tried elsewhere than where they failed
+        self._well_at: set[str] = set()  # where a cell has just ended by what is not the place's fault
         self._faults: list[Fault] = []
         self._mendable: list[tuple[Cell, Failure]] = []
         self._record_at_start = {key: its.record for key, its in standings.items()}
@@ -79,7 +84,7 @@ class Grid:
         told = 0
         try:
             self._estimate()
-            while self._running or (not self.stop_level and len(self._order)):
+            while self._running or (not self.stop_level and (len(self._order) or self._held)):
                 if self.stop_level > told:
                     told = self.stop_level
                     self._tell_to_stop(view)
@@ -87,6 +92,7 @@ class Grid:
                     code = worker.watch(self._stall_minutes * 60)
                     if code is not None:
                         self._settle(worker, code, view)
+                self._look_at_places(view)
                 while self._places.has_room and not self.stop_level and self._start_next(view):
                     pass
                 self._estimate_after(ESTIMATE_AGAIN)
@@ -165,6 +171,8 @@ class Grid:
                 found = Standing("done", record) if record and record["status"] == "done" else found
             if found.status == "done":
                 drop_failure(cell)
+                self._health.well(cell, worker.where, self._clock.now())
+                self._well_at.add(worker.where)
                 if found.record:
                     self.speeds.add_around(found.record, worker.seconds)
                 self._note(cell, found)
@@ -179,14 +187,76 @@ class Grid:
                 reason = reason_of(code, worker, tail, self._stall_minutes)
                 if code == 0:
                     reason = f"it ended well, but no record under {cell.config.out} says that this cell is done"
-                failure = failure_now(cell, code, reason, tail)
-                fault = shared_fault(cell, failure, self._mendable)
-                self._mendable.append((cell, failure))
-                if fault:
-                    self._faults.append(fault)
-                self._fail(cell, failure, view)
+                self._settle_failure(worker, failure_now(cell, code, reason, tail), view)
         finally:
             worker.close()
+
+    def _settle_failure(self, worker: Work, failure: Failure, view: View) -> None:
+        cell = worker.cell
+        self._health.seen(work.where for work in (*self._running, worker))
+        if self._health.may_be_the_place(worker, failure, self._clock.now()):
+            self._interrupted(cell, failure, view)
+            self._held.append(cell)
+            what = f"{failure.reason.rstrip('.')}, on {worker.where}: it is tried elsewhere"
+            view.ended(cell, "stopped", what, self._progress())
+            return
+        self._well_at.add(worker.where)
+        fault = shared_fault(cell, failure, self._mendable)
+        self._mendable.append((cell, failure))
+        if fault:
+            self._faults.append(fault)
+        self._fail(cell, failure, view)
+
+    def _interrupted(self, cell: Cell, failure: Failure, view: View) -> None:
+        """The failure was the place's: no grid counts it."""
+        self.standings[cell.id] = Standing("interrupted")
+        try:
+            mark_retried(cell, failure)
+        except OSError as problem:
+            view.note(f"note: that {cell.title} is to be tried again can't be kept: {problem}")
+
+    def _look_at_places(self, view: View) -> None:
+        """Give no cells to places that fail them, and those cells to others. RunError: no place is left."""
+        now = self._clock.now()
+        for where in self._health.newly_out(self._running, now):
+            self._places.avoid(where)
+            view.note(f"{where or HERE} gets no more cells for now: {self._health.out[where]}")
+        for where in self._health.due(now):
+            self._places.readmit(where)
+            view.note(f"{where or HERE} is tried again")
+        out = self._health.out
+        if out and not self._running and not self._places.at_once:
+            raise RunError(self._none_left(view))
+        free, held = self._places.at_once - len(self._running), self._held
+        self._held = []
+        for cell in held:
+            bad = self._health.tried_at(cell) - out.keys()
+            if self._well_at - bad or free > len(bad) or not (self._order.waiting or self._running):
+                self._order.put_back(cell)
+            else:
+                self._held.append(cell)
+        self._well_at.clear()
+
+    def _none_left(self, view: View) -> str:
+        """That, and why; the cells that failed by it are taken for interrupted."""
+        out = self._health.out
+        for cell, failure in [(cell, self.standings[cell.id].failure) for cell in self._health.failed_at(out)]:
+            if failure:
+                self._interrupted(cell, failure, view)
+                self._left.add(cell.id)
+                self._ended["failed"] -= 1
+        reasons = Counter(out.values())
+        why = "; ".join(f"{reason} ({counted(number, 'place')})" for reason, number in reasons.items())
+        names = ", ".join(where or HERE for where in out)
+        return (
+            f"no place is left to run cells on. {names} failed several cells that have nothing else in common: {why}. "
+            "Once that is mended, the same command continues."
+        )
+
+    @property
+    def avoided(self) -> list[str]:
+        """The places that get no cells, and why."""
+        return [f"{where or HERE}: {reason}" for where, reason in self._health.out.items()]
 
     def _note(self, cell: Cell, found: Standing) -> None:
         """The cell has come to an end, here or elsewhere."""
@@ -221,11 +291,11 @@ class Grid:
         for worker in self._running:
             whole = self._order.estimate_of(worker.cell)
             left.append(whole and replace(whole, seconds=max(whole.seconds - worker.seconds, 0.0)))
-        self._remaining = total(left, self._places.at_once)
+        self._remaining = total(left, max(1, self._places.at_once))
 
     def _progress(self) -> Progress:
         counts = (len(self.cells), self._ended["done"], self._ended["failed"], self._order.elsewhere)
-        return Progress(*counts, self._remaining, tuple(self._running))
+        return Progress(*counts, self._remaining, tuple(self._running), self.avoided)
 
     def _end_all(self) -> None:
         """Leave no process behind, whatever ends this one."""
