@@ -33,7 +33,8 @@ from grids.ledger import MENDABLE, Failure, shortened
 from grids.places import Work
 
 EARLY_SECONDS = 60.0  # in which a process has started, and little more; to run out of memory may take a step
-MOST_PLACES = 3  # that a cell is tried at
+MOST_PLACES = 3  # that a cell is tried at, and
+MOST_TRIES = 6  # times, as nobody can choose the place
 PAUSE_SECONDS = 1800.0  # until a place is tried again, the first time
 LAST_LINES = 12  # of what a process printed: where it died. What came before may be a warning
 LONGEST_REASON = 200  # letters
@@ -116,6 +117,11 @@ class Health:
         for name in names:
             self._places.setdefault(name, _Place())
 
+    @property
+    def suspected(self) -> frozenset[str]:
+        """The places that get cells, and failed the last."""
+        return frozenset(name for name, place in self._places.items() if place.signs and place.out_until is None)
+
     def tried_at(self, cell: Cell) -> frozenset[str]:
         """Where the cell failed by what may be the place's."""
         return frozenset(where for where, _ in self._tried.get(cell.id, ()))
@@ -140,8 +146,10 @@ class Health:
         tried = self._tried.setdefault(work.cell.id, [])
         tried.append((work.where, kind))
         self._places[work.where].signs.append(_Sign(work.cell, kind, reason, now))
-        is_the_cell = len(tried) >= MOST_PLACES or len({where for where, its in tried if its is Kind.EARLY}) > 1
-        return not is_the_cell and bool(self._others(work.where))
+        others = self._others(work.where)
+        places, early = {where for where, _ in tried}, {where for where, its in tried if its is Kind.EARLY}
+        is_the_cell = len(places) >= min(MOST_PLACES, 1 + len(others)) or len(early) > 1 or len(tried) >= MOST_TRIES
+        return bool(others) and not is_the_cell
 
     def _others(self, where: str) -> list[str]:
         """The places, as far as cells were started there, that get cells, beside this one."""

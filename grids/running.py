@@ -42,6 +42,7 @@ LOOK_AGAIN = 1.0  # seconds between two attempts at cells that another grid has,
 LOOK_AGAIN_BUSY = 60.0  # seconds; where there are others
 ESTIMATE_AGAIN = 10.0  # seconds, where nothing has ended
 ESTIMATE_AGAIN_A_CELL = 0.002  # seconds for each cell that is left, at least: it takes a hundredth of that
+MOST_LOSSES = 3  # of what a cell ran on, after which it may be the cell that breaks it
 
 
 class Grid:
@@ -75,6 +76,7 @@ class Grid:
         self._well_at: set[str] = set()  # where a cell has just ended by what is not the place's fault
         self._faults: list[Fault] = []
         self._mendable: list[tuple[Cell, Failure]] = []
+        self._losses: Counter[str] = Counter()
         self._record_at_start = {key: its.record for key, its in standings.items()}
         self._at_start = {key: its.failure for key, its in standings.items()}
         self._remaining, self._estimated = "", 0.0  # how long the rest takes, and when that was found
@@ -177,6 +179,11 @@ class Grid:
                     self.speeds.add_around(found.record, worker.seconds)
                 self._note(cell, found)
                 view.ended(cell, "done", f"{result_of(found)} in {duration(worker.seconds)}", self._progress())
+            elif worker.lost and self._losses[cell.id] < MOST_LOSSES:
+                self._losses[cell.id] += 1
+                self._order.put_back(cell)
+                self.standings[cell.id] = Standing("interrupted", found.record)
+                view.note(f"{cell.title}: it was lost on {worker.where}, and is run again from its last checkpoint")
             elif code == UserError.exit_code and any(BUSY in line for line in tail):  # a run that was started by hand
                 self._order.lend(cell, self._clock.now())
                 view.note(f"{cell.title}: another process is at it")
@@ -187,6 +194,8 @@ class Grid:
                 reason = reason_of(code, worker, tail, self._stall_minutes)
                 if code == 0:
                     reason = f"it ended well, but no record under {cell.config.out} says that this cell is done"
+                if worker.lost:
+                    reason = f"what it ran on was lost {MOST_LOSSES + 1} times; the last was {worker.where}"
                 self._settle_failure(worker, failure_now(cell, code, reason, tail), view)
         finally:
             worker.close()
@@ -227,11 +236,12 @@ class Grid:
         out = self._health.out
         if out and not self._running and not self._places.at_once:
             raise RunError(self._none_left(view))
-        free, held = self._places.at_once - len(self._running), self._held
-        self._held = []
+        # a place that has been free for longer is taken first, so that these do not get it
+        sound_is_free = self._places.at_once - len(self._running) > len(self._health.suspected)
+        held, self._held = self._held, []
         for cell in held:
-            bad = self._health.tried_at(cell) - out.keys()
-            if self._well_at - bad or free > len(bad) or not (self._order.waiting or self._running):
+            sound_ended = self._well_at - self._health.tried_at(cell)
+            if sound_ended or sound_is_free or not (self._order.waiting or self._running):
                 self._order.put_back(cell)
             else:
                 self._held.append(cell)
