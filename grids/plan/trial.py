@@ -30,7 +30,10 @@ def measure_some(cells: Sequence[Cell], device: str, speeds: Speeds) -> list[str
 
     `speeds` takes in what they reach; returns what is to be said of it. Nothing is kept for later.
     """
-    works = [(work_of(cell.config.model, cell.config.size), cell) for cell in _of_each_backbone(cells)]
+    works = [
+        (work_of(cell.config.model, cell.config.size, cell.config.batch_size), cell)
+        for cell in _of_each_backbone(cells)
+    ]
     order = sorted(((work, cell) for work, cell in works if work), key=lambda each: each[0])
     if not order:
         return []
@@ -56,6 +59,11 @@ def measure_some(cells: Sequence[Cell], device: str, speeds: Speeds) -> list[str
             busy = " (others were at work here)" if disturbed else ""
             found.append(f"{cell.config.model} {rate:,.1f} images/s{busy}")
     return [*([f"speed      in a few steps of training: {', '.join(found)}"] if found else []), *notes]
+
+
+def _work(cell: Cell) -> float | None:
+    config = cell.config
+    return work_of(config.model, config.size, config.batch_size)
 
 
 def _of_each_backbone(cells: Sequence[Cell]) -> list[Cell]:
