@@ -175,10 +175,17 @@ def run(options: argparse.Namespace, retry: str) -> int:
         return 0
     make_folder(cells[0].config.out)
     grid = Grid(cells, standings, speeds, Slots(slots), retry_failed, options.stall_minutes)
-    with made(places), choose_view() as view, signals_to(grid):
-        grid.run(view)
+    problem = None
+    try:
+        with made(places), choose_view() as view, signals_to(grid):
+            grid.run(view)
+    except RunError as error:
+        problem = error
     clear_leftovers(cells[0].config.out)
-    say(*wrapped(summary_lines(cells, grid.standings, options.rerun, retry)), go_on=True)
+    avoided = [f"avoided    {line}" for line in grid.avoided]
+    say(*wrapped([*summary_lines(cells, grid.standings, options.rerun, retry), *avoided]), go_on=True)
+    if problem:
+        raise problem
     words = Counter(grid.standings[cell.id].status for cell in cells)
     if words["done"] == len(cells):
         return 0

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from engine.errors import RunError, one_line
 from engine.heartbeat import alive
+from engine.processes import is_first
 
 Item = TypeVar("Item")
 FORMATTED_BY_PYTHON = warnings.formatwarning
@@ -39,7 +40,7 @@ def bar(items: Iterable[Any] | None = None, **options: Any) -> tqdm[Any]:
         from tqdm.notebook import tqdm as widget
 
         return widget(items, **options)
-    return tqdm(items, disable=None, file=sys.stderr, **options)
+    return tqdm(items, disable=None if is_first() else True, file=sys.stderr, **options)
 
 
 def in_notebook() -> bool:
@@ -59,8 +60,10 @@ def say(*lines: str, go_on: bool = False) -> None:
     """Print lines at once, without breaking a progress bar.
 
     Where whoever read the output is gone, as after `| head`, that is an interruption; or nothing, to `go_on` with work
-    that takes moments, or is done.
+    that takes moments, or is done. Of several processes that work together, the first one speaks for all.
     """
+    if not is_first():
+        return
     try:
         tqdm.write(fit_to_show("\n".join(lines)), file=sys.stdout)
         sys.stdout.flush()
