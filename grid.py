@@ -165,7 +165,8 @@ def run(options: argparse.Namespace, retry: str) -> int:
         standings = {key: start_over(each) for key, each in standings.items()}
     speeds = Speeds(device_name(device, slots[0]), known, start_seconds)
     retry_failed = options.retry_failed or options.rerun
-    plan = GridPlan(cells, standings, retry_failed, slots)
+    cards = "" if slots[0] is None else counted(len(set(slots)), "card")
+    plan = GridPlan(cells, standings, retry_failed, len(slots), cards)
     if options.dry_run:
         plan.measure(device, speeds)
     notes = [*(f"note       {line}" for line in equal), *remark_lines(standings), *damaged_lines(damaged)]
