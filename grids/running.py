@@ -41,7 +41,7 @@ MOMENT = 0.1  # seconds between two looks at what runs
 LOOK_AGAIN = 1.0  # seconds between two attempts at cells that another grid has, where there are no others
 LOOK_AGAIN_BUSY = 60.0  # seconds; where there are others
 ESTIMATE_AGAIN = 10.0  # seconds, where nothing has ended
-ESTIMATE_AGAIN_A_CELL = 0.002  # seconds for each cell that is left, at least: it takes a hundredth of that
+ESTIMATE_AGAIN_A_CELL = 0.01  # seconds for each cell of the grid, at least: a hundred times what it takes, or more
 MOST_LOSSES = 3  # of what a cell ran on, after which it may be the cell that breaks it
 
 
@@ -162,7 +162,7 @@ class Grid:
     def _settle(self, worker: Work, code: int, view: View) -> None:
         """Write down what came of a cell whose process has ended, and let others have it."""
         cell, tail = worker.cell, worker.tail()
-        self._running.remove(worker)
+        self._running = [each for each in self._running if each is not worker]  # to compare them takes longer
         self._order.ended(cell)
         self._places.leave(worker)
         try:
@@ -288,8 +288,8 @@ class Grid:
         view.ended(cell, "failed", failure.reason, self._progress())
 
     def _estimate_after(self, seconds: float) -> None:
-        """Estimate anew if it is so long ago, and long enough for as many cells as are left."""
-        least = max(seconds, ESTIMATE_AGAIN_A_CELL * len(self._order))
+        """Estimate anew if it is so long ago, and long enough for so many cells."""
+        least = max(seconds, ESTIMATE_AGAIN_A_CELL * len(self.cells))
         if self._clock.now() - self._estimated > least:
             self._estimate()
 
