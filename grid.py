@@ -18,15 +18,16 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from engine import INTERRUPTED
 from engine.cli import Help, Parser, Several, folder, importing, positive, run_command, whole
-from engine.console import say, table, wrapped
+from engine.console import say, wrapped
 from engine.errors import RunError, counted
 from grids.cells import (
     Cell,
@@ -41,7 +42,7 @@ from grids.cells import (
     script_flags,
 )
 from grids.devices import Slots, device_name, find_slots
-from grids.estimate import Speeds, total
+from grids.estimate import Speeds
 from grids.faults import message_of
 from grids.images import without_equals
 from grids.ledger import (
@@ -54,12 +55,13 @@ from grids.ledger import (
     make_folder,
     standing,
     start_over,
-    to_be_tried,
 )
+from grids.plan.lines import GridPlan, damaged_lines, remark_lines
 from grids.running import Grid, signals_to
 from grids.view import choose_view
 
-MOST_NAMED = 5  # records that can't be read
+# a cell's process takes so many times as long to begin as PyTorch to be imported: 3 on two cores
+START_UP = 3.0
 AFTER_RERUN = (
     "without --rerun, the same command goes on with what was begun and keeps what lay there of the rest; with it, "
     "every cell starts over"
@@ -148,9 +150,11 @@ def run(options: argparse.Namespace, retry: str) -> int:
     """Print the plan, carry it out, sum it up. Returns the exit code. `retry` is as retry_command() has it."""
     cells, equal = without_equals(cells_of(options))
     places = places_to_make(cells, options.data_dir)
+    began = time.perf_counter()
     with importing():
         from engine.device import find_device  # PyTorch: not before the command line is known to be right
 
+    start_seconds = START_UP * (time.perf_counter() - began)
     device = find_device(cells[0].config.device)
     slots = find_slots(device, options.per_gpu)
     damaged: list[str] = []
@@ -159,13 +163,13 @@ def run(options: argparse.Namespace, retry: str) -> int:
     standings = {cell.id: standing(cell, belonging.get(cell.key, ())) for cell in cells}
     if options.rerun:
         standings = {key: start_over(each) for key, each in standings.items()}
-    speeds = Speeds(device_name(device, slots[0]), known)
+    speeds = Speeds(device_name(device, slots[0]), known, start_seconds)
     retry_failed = options.retry_failed or options.rerun
-    wanted = {key for key, each in standings.items() if to_be_tried(each, retry_failed)}
-    say(*dataset_lines(cells, standings, speeds, slots, wanted), go_on=options.dry_run)
-    plan = plan_lines(cells, speeds, slots, wanted, kept_lines(standings, wanted, retry))
+    plan = GridPlan(cells, standings, retry_failed, slots)
+    if options.dry_run:
+        plan.measure(device, speeds)
     notes = [*(f"note       {line}" for line in equal), *remark_lines(standings), *damaged_lines(damaged)]
-    say(*wrapped([*plan, *notes]), go_on=options.dry_run)
+    say(*plan.lines(speeds, places, retry), *wrapped(notes), go_on=options.dry_run)
     if options.dry_run:
         return 0
     make_folder(cells[0].config.out)
@@ -196,76 +200,6 @@ def cells_of(options: argparse.Namespace) -> list[Cell]:
     cells = make_cells(chosen, models, seeds, budgets, flags, options.data_dir)
     check_members(cells)
     return cells
-
-
-def dataset_lines(
-    cells: Sequence[Cell],
-    standings: Mapping[str, Standing],
-    speeds: Speeds,
-    slots: Sequence[str | None],
-    wanted: Collection[str],
-) -> list[str]:
-    """A table: what is done and what is not, by dataset. `wanted` are the ids of the cells that are to be run."""
-    datasets: dict[str, list[Cell]] = {}
-    for cell in cells:
-        datasets.setdefault(cell.place, []).append(cell)
-    rows: list[tuple[str, ...]] = [("dataset", "cells", "done", "failed", "interrupted", "to do", "time")]
-    for own in datasets.values():
-        words = Counter(standings[cell.id].status for cell in own)
-        to_do = [speeds.estimate(cell) for cell in own if cell.id in wanted]
-        counts = [len(own), words["done"], words["failed"], words["interrupted"], len(to_do)]
-        time = total(to_do, len(slots)) if to_do else ""
-        rows.append((own[0].dataset_name, *(f"{count:,}" for count in counts), time))
-    return table(rows).split("\n")
-
-
-def plan_lines(
-    cells: Sequence[Cell], speeds: Speeds, slots: Sequence[str | None], wanted: Collection[str], kept: Sequence[str]
-) -> list[str]:
-    """How many cells there are, where they are run and recorded, what is `kept`, and how long the `wanted` take."""
-    to_do = [speeds.estimate(cell) for cell in cells if cell.id in wanted]
-    at_once = "one at a time" if len(slots) == 1 else f"{len(slots):,} at a time"
-    on = f" on {counted(len(set(slots)), 'card')}" if slots[0] is not None else ""
-    return [
-        f"records    {cells[0].config.out}; failures and logs {grid_folder(cells[0].config.out)}",
-        f"cells      {len(cells):,}, {at_once}{on}",
-        *kept,
-        f"to do      {len(to_do):,}" + (f", {total(to_do, len(slots))}" if to_do else ""),
-    ]
-
-
-def kept_lines(standings: Mapping[str, Standing], wanted: Collection[str], retry: str) -> list[str]:
-    """How many cells are done and failed, and which of these are tried again."""
-    words = Counter(each.status for each in standings.values())
-    lines = [f"done       {words['done']:,}", f"failed     {words['failed']:,}"]
-    again = [each.status for key, each in standings.items() if key in wanted].count("failed")
-    if kept := words["failed"] - again:
-        mended = f"{again:,} of them, which can be mended, to be tried again; " if again else ""
-        what = "kept as it is" if kept == 1 else "kept as they are"
-        lines[-1] += f", {mended}{kept:,} {what}. To try {'it' if kept == 1 else 'them'} again, too:"
-        lines.append(f"           {retry}")
-    elif again:
-        lines[-1] += ", to be tried again"
-    return lines
-
-
-def damaged_lines(damaged: Sequence[str]) -> list[str]:
-    """What is to be said of records that can't be read: their cells are not done."""
-    if not damaged:
-        return []
-    more = [f"           and {len(damaged) - MOST_NAMED:,} more"] if damaged[MOST_NAMED:] else []
-    advice = "no cell is done by them. Remove the run's folder, or start that run over with its script's --rerun:"
-    return [
-        f"note       {counted(len(damaged), 'record')} can't be read, and {advice}",
-        *(f"           {line}" for line in damaged[:MOST_NAMED]),
-        *more,
-    ]
-
-
-def remark_lines(standings: Mapping[str, Standing]) -> list[str]:
-    """What is to be said of records of other code or other images, each once."""
-    remarks = Counter(remark for each in standings.values() for remark in each.remarks)
-    return [f"note       {counted(number, 'cell')} {remark}" for remark, number in remarks.items()]
 
 
 def summary_lines(cells: Sequence[Cell], standings: Mapping[str, Standing], rerun: bool, retry: str) -> list[str]:

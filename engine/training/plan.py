@@ -61,6 +61,14 @@ class Plan:
         )
 
     @property
+    def with_others(self) -> Plan:
+        """This plan as several processes follow it together: without a CUDA graph, which holds no exchange.
+
+        Each has its part of the processor's threads, as torchrun says.
+        """
+        return replace(self, graphed=False, threads=min(self.threads, usable_threads()))
+
+    @property
     def sound(self) -> bool:
         """Whether one can compute so, if it comes from a file that may have been damaged."""
         whole = [self.threads, 1 if self.micro_batch is None else self.micro_batch]
