@@ -60,6 +60,7 @@ class Grid:
     ) -> None:
         self.cells, self.standings, self.speeds = cells, dict(standings), speeds
         self.stop_level = 0  # how often a stop was asked for
+        self.keep_records = False  # of cells that end, which a search reads on in; of 20,000 they take half a gigabyte
         self._stall_minutes = stall_minutes
         self._places, self._clock = places, clock
         left = [cell for cell in cells if to_be_tried(standings[cell.id], retry_failed)]
@@ -77,7 +78,7 @@ class Grid:
         self._faults: list[Fault] = []
         self._mendable: list[tuple[Cell, Failure]] = []
         self._losses: Counter[str] = Counter()
-        self._record_at_start = {key: its.record for key, its in standings.items()}
+        self._started_at_start = {key: its.record["started"] for key, its in standings.items() if its.record}
         self._at_start = {key: its.failure for key, its in standings.items()}
         self._remaining, self._estimated = "", 0.0  # how long the rest takes, and when that was found
 
@@ -144,8 +145,7 @@ class Grid:
         kept = read_failure(cell)
         done = found.status == "done"
         if found.record and cell.config.rerun:  # it is to be made anew, unless another grid has just done that
-            earlier = self._record_at_start[cell.id]
-            done &= earlier is None or found.record["started"] != earlier["started"]
+            done &= found.record["started"] != self._started_at_start.get(cell.id)
         if done or (kept and not kept.retried and kept != self._at_start[cell.id]):
             self._note(cell, found)
             what = kept.reason if kept and found.status == "failed" else result_of(found)
@@ -272,7 +272,7 @@ class Grid:
         """The cell has come to an end, here or elsewhere."""
         self._left.discard(cell.id)
         self._ended[found.status] += 1
-        self.standings[cell.id] = found
+        self.standings[cell.id] = found if self.keep_records else replace(found, record=None)
         if found.status == "done":
             self._order.done(cell)
         if found.record:
