@@ -268,7 +268,7 @@ def write_record(cell: Cell, lengths: Lengths, finished: float, was_resumed: boo
         "status": "done",
         "started": times[0].isoformat(),
         "finished": times[1].isoformat(),
-        "resumed": [{}] if was_resumed else [],
+        "resumed": [{"environment": {}}] if was_resumed else [],
         "dataset": {
             "key": cell.dataset.key,
             "name": cell.dataset.name,

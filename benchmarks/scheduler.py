@@ -42,7 +42,7 @@ from grids.running import Grid
 from grids.view import Lines, Progress
 
 NODE = 8  # cards
-WITH_FAILURES = Assumed(failures_per_card_hour=0.001, node_losses_per_hour=0.02)
+WITH_FAILURES = Assumed(failures_per_card_hour=0.001, node_losses_per_hour=0.05)
 SILENT = ["ValueError: odd"]  # which says nothing of a card
 OTHER_SEED = 10_000
 NEW = Standing("new")

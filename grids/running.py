@@ -41,7 +41,7 @@ MOMENT = 0.1  # seconds between two looks at what runs
 LOOK_AGAIN = 1.0  # seconds between two attempts at cells that another grid has, where there are no others
 LOOK_AGAIN_BUSY = 60.0  # seconds; where there are others
 ESTIMATE_AGAIN = 10.0  # seconds, where nothing has ended
-ESTIMATE_AGAIN_A_CELL = 0.002  # seconds for each cell that is left, at least: it takes a hundredth of that
+ESTIMATE_AGAIN_A_CELL = 0.01  # seconds for each cell of the grid, at least: a hundred times what it takes, or more
 MOST_LOSSES = 3  # of what a cell ran on, after which it may be the cell that breaks it
 
 
@@ -60,6 +60,7 @@ class Grid:
     ) -> None:
         self.cells, self.standings, self.speeds = cells, dict(standings), speeds
         self.stop_level = 0  # how often a stop was asked for
+        self.keep_records = False  # of cells that end, which a search reads on in; of 20,000 they take half a gigabyte
         self._stall_minutes = stall_minutes
         self._places, self._clock = places, clock
         left = [cell for cell in cells if to_be_tried(standings[cell.id], retry_failed)]
@@ -77,7 +78,7 @@ class Grid:
         self._faults: list[Fault] = []
         self._mendable: list[tuple[Cell, Failure]] = []
         self._losses: Counter[str] = Counter()
-        self._record_at_start = {key: its.record for key, its in standings.items()}
+        self._started_at_start = {key: its.record["started"] for key, its in standings.items() if its.record}
         self._at_start = {key: its.failure for key, its in standings.items()}
         self._remaining, self._estimated = "", 0.0  # how long the rest takes, and when that was found
 
@@ -144,8 +145,7 @@ class Grid:
         kept = read_failure(cell)
         done = found.status == "done"
         if found.record and cell.config.rerun:  # it is to be made anew, unless another grid has just done that
-            earlier = self._record_at_start[cell.id]
-            done &= earlier is None or found.record["started"] != earlier["started"]
+            done &= found.record["started"] != self._started_at_start.get(cell.id)
         if done or (kept and not kept.retried and kept != self._at_start[cell.id]):
             self._note(cell, found)
             what = kept.reason if kept and found.status == "failed" else result_of(found)
@@ -162,7 +162,7 @@ class Grid:
     def _settle(self, worker: Work, code: int, view: View) -> None:
         """Write down what came of a cell whose process has ended, and let others have it."""
         cell, tail = worker.cell, worker.tail()
-        self._running.remove(worker)
+        self._running = [each for each in self._running if each is not worker]  # to compare them takes longer
         self._order.ended(cell)
         self._places.leave(worker)
         try:
@@ -272,7 +272,7 @@ class Grid:
         """The cell has come to an end, here or elsewhere."""
         self._left.discard(cell.id)
         self._ended[found.status] += 1
-        self.standings[cell.id] = found
+        self.standings[cell.id] = found if self.keep_records else replace(found, record=None)
         if found.status == "done":
             self._order.done(cell)
         if found.record:
@@ -288,8 +288,8 @@ class Grid:
         view.ended(cell, "failed", failure.reason, self._progress())
 
     def _estimate_after(self, seconds: float) -> None:
-        """Estimate anew if it is so long ago, and long enough for as many cells as are left."""
-        least = max(seconds, ESTIMATE_AGAIN_A_CELL * len(self._order))
+        """Estimate anew if it is so long ago, and long enough for so many cells."""
+        least = max(seconds, ESTIMATE_AGAIN_A_CELL * len(self.cells))
         if self._clock.now() - self._estimated > least:
             self._estimate()
 
