@@ -19,13 +19,15 @@ import argparse
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine import INTERRUPTED
 from engine.cli import Help, Parser, Several, folder, importing, positive, run_command, whole
+from engine.config import Config
 from engine.console import say, table, wrapped
 from engine.errors import RunError, counted
 from grids.cells import (
@@ -56,6 +58,8 @@ from grids.ledger import (
     start_over,
     to_be_tried,
 )
+from grids.on_ray.address import LOCAL, ray_address
+from grids.places import Places
 from grids.running import Grid, signals_to
 from grids.view import choose_view
 
@@ -114,6 +118,15 @@ def parser() -> Parser:
         metavar="MINUTES",
         help="a cell without a sign of life for so long has failed (default: 30)",
     )
+    add(
+        "--ray",
+        type=ray_address,
+        nargs="?",
+        const=LOCAL,
+        metavar="ADDRESS",
+        help="cells run on a Ray cluster: HOST:PORT of its head, or auto, the one that this machine belongs to; "
+        "without an address, on a Ray that is started here",
+    )
     add("--per-gpu", type=whole(1, 64), default=1, metavar="N", help="cells at a time on each card (default: 1)")
     add(
         "--data-dir",
@@ -147,30 +160,62 @@ def retry_command(given: Sequence[str]) -> str:
 def run(options: argparse.Namespace, retry: str) -> int:
     """Print the plan, carry it out, sum it up. Returns the exit code. `retry` is as retry_command() has it."""
     cells, equal = without_equals(cells_of(options))
-    places = places_to_make(cells, options.data_dir)
+    folders = places_to_make(cells, options.data_dir)
+    with offered(options, cells[0].config) as offer, made([] if options.dry_run else folders):
+        return carry_out(options, cells, [f"note       {line}" for line in equal], offer, retry)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a grid's cells can run on."""
+
+    slots: Sequence[str | None]  # as find_slots() has them
+    device_name: str | None  # as records call the device; None: nobody knows
+    places: Places
+    tell: Callable[[Callable[[str], None]], None] = lambda note: None  # takes whom it is to tell what befell places
+
+
+@contextmanager
+def offered(options: argparse.Namespace, config: Config) -> Iterator[Offer]:
+    """This machine's cards or its processor, or the nodes of a Ray cluster."""
+    if options.ray and not (options.dry_run and options.ray == LOCAL):
+        from grids.on_ray.connect import ray_places
+
+        with ray_places(options.ray, config.device, options.per_gpu, config.out) as cluster:
+            yield Offer(cluster.slots, None, cluster, cluster.tell_to)
+        return
     with importing():
         from engine.device import find_device  # PyTorch: not before the command line is known to be right
 
-    device = find_device(cells[0].config.device)
+    device = find_device(config.device)
     slots = find_slots(device, options.per_gpu)
+    yield Offer(slots, device_name(device, slots[0]), Slots(slots))
+
+
+def carry_out(
+    options: argparse.Namespace, cells: Sequence[Cell], notes: Sequence[str], offer: Offer, retry: str
+) -> int:
+    """The same of these cells; `notes` are what is said of others."""
+    slots = offer.slots
     damaged: list[str] = []
     known = all_records(cells[0].config.out, damaged)
     belonging = by_key(known)
     standings = {cell.id: standing(cell, belonging.get(cell.key, ())) for cell in cells}
     if options.rerun:
         standings = {key: start_over(each) for key, each in standings.items()}
-    speeds = Speeds(device_name(device, slots[0]), known)
+    speeds = Speeds(offer.device_name, known)
     retry_failed = options.retry_failed or options.rerun
     wanted = {key for key, each in standings.items() if to_be_tried(each, retry_failed)}
     say(*dataset_lines(cells, standings, speeds, slots, wanted), go_on=options.dry_run)
     plan = plan_lines(cells, speeds, slots, wanted, kept_lines(standings, wanted, retry))
-    notes = [*(f"note       {line}" for line in equal), *remark_lines(standings), *damaged_lines(damaged)]
+    notes = [*notes, *remark_lines(standings), *damaged_lines(damaged)]
     say(*wrapped([*plan, *notes]), go_on=options.dry_run)
     if options.dry_run:
         return 0
     make_folder(cells[0].config.out)
-    grid = Grid(cells, standings, speeds, Slots(slots), retry_failed, options.stall_minutes)
-    with made(places), choose_view() as view, signals_to(grid):
+    grid = Grid(cells, standings, speeds, offer.places, retry_failed, options.stall_minutes)
+    with choose_view() as view, signals_to(grid):
+        offer.tell(view.note)
         grid.run(view)
     clear_leftovers(cells[0].config.out)
     say(*wrapped(summary_lines(cells, grid.standings, options.rerun, retry)), go_on=True)

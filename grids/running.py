@@ -38,6 +38,7 @@ from grids.worker import reason_of
 MOMENT = 0.1  # seconds between two looks at what runs
 LOOK_AGAIN = 1.0  # seconds between two attempts at cells that another grid has
 ESTIMATE_AGAIN = 10.0  # seconds
+MOST_LOSSES = 3  # of what a cell ran on, after which it may be the cell that breaks it
 
 
 class Grid:
@@ -64,6 +65,7 @@ class Grid:
         self._running: list[Work] = []
         self._faults: list[Fault] = []
         self._mendable: list[tuple[Cell, Failure]] = []
+        self._losses: Counter[str] = Counter()
         self._record_at_start = {key: its.record for key, its in standings.items()}
         self._at_start = {key: its.failure for key, its in standings.items()}
         self._remaining, self._estimated = "", 0.0  # how long the rest takes, and when that was found
@@ -170,6 +172,11 @@ class Grid:
                     self.speeds.add_around(found.record, worker.seconds)
                 self._note(cell, found)
                 view.ended(cell, "done", f"{result_of(found)} in {duration(worker.seconds)}", self._progress())
+            elif worker.lost and self._losses[cell.id] < MOST_LOSSES:
+                self._losses[cell.id] += 1
+                self._to_do.appendleft(cell)
+                self.standings[cell.id] = Standing("interrupted", found.record)
+                view.note(f"{cell.title}: it was lost on {worker.where}, and is run again from its last checkpoint")
             elif code == UserError.exit_code and any(BUSY in line for line in tail):  # a run that was started by hand
                 self._elsewhere.append(cell)
                 view.note(f"{cell.title}: another process is at it")
@@ -180,6 +187,8 @@ class Grid:
                 reason = reason_of(code, worker, tail, self._stall_minutes)
                 if code == 0:
                     reason = f"it ended well, but no record under {cell.config.out} says that this cell is done"
+                if worker.lost:
+                    reason = f"what it ran on was lost {MOST_LOSSES + 1} times; the last was {worker.where}"
                 failure = failure_now(cell, code, reason, tail)
                 fault = shared_fault(cell, failure, self._mendable)
                 self._mendable.append((cell, failure))

@@ -1,0 +1,323 @@
+"""The nodes of a Ray cluster as the places that cells run on, as they come and go."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.console import fit_to_show
+from engine.errors import RunError
+from engine.files import open_regular
+from grids.cells import Cell
+from grids.ledger import MENDABLE, grid_folder
+from grids.on_ray.errand import Ending, Errand, Order, Sign, needs_of, threads, travelling
+from grids.on_ray.node import attempt
+from grids.on_ray.parcel import begun_folders
+from grids.places import Work
+from grids.worker import GRACE_SECONDS
+
+LOOK_SECONDS = 1.0  # between two looks at which nodes there are
+HEAR_SECONDS = 0.05  # between two looks at what has ended
+EXCHANGE_SECONDS = 0.5  # between two exchanges with the post
+FORCE_SECONDS = 2 * GRACE_SECONDS  # from the demand to stop at once to the end of what does not answer
+LEFT_SECONDS = 60.0  # for the post to learn that an attempt has been left
+KILLED = -9
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node that cells can run on."""
+
+    id: str
+    name: str
+    places: int  # cells at a time
+    cpus: float  # of each cell
+    gpus: float
+
+
+def node_of(entry: Mapping[str, Any], cuda: bool, per_gpu: int) -> Node | None:
+    """A node that is alive, as ray.nodes() has it; None: no cell can run there.
+
+    On cards `per_gpu` cells run on each, and share the node's processors; without, one has all of them.
+    """
+    resources = entry["Resources"]
+    cpus, cards = float(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    places = cards * per_gpu if cuda else int(cpus >= 1)
+    if not places or not entry["Alive"]:
+        return None
+    share = cpus / places
+    return Node(
+        entry["NodeID"],
+        fit_to_show(entry["NodeManagerHostname"]),
+        places,
+        float(int(share)) if share >= 1 else share,
+        1 / per_gpu if cuda else 0,
+    )
+
+
+@dataclass
+class Attempt:
+    """A cell that runs on a node, or waits for its room there, and what is known of it."""
+
+    cell: Cell
+    node: Node
+    token: str
+    lock: int
+    task: Any  # the reference of what it returns
+    places: RayPlaces
+    begun: tuple[Path, ...]
+    stalled: bool = False
+    stopping: int = 0
+    stall_seconds: float = float("inf")
+    sign: Sign | None = None
+    ending: Ending | None = None
+    lost: bool = False
+    deadline: float | None = None  # when it is ended by force
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def where(self) -> str:
+        """Its node, and its card there."""
+        card = f", card {self.sign.card}" if self.sign and self.sign.card else ""
+        return f"node {self.node.name}{card}"
+
+    @property
+    def doing(self) -> str:
+        """What its process said last."""
+        return self.sign.doing if self.sign else "waits for the node"
+
+    @property
+    def seconds(self) -> float:
+        """Since its start."""
+        return time.monotonic() - self.started
+
+    @property
+    def order(self) -> Order:
+        """What is wanted of it."""
+        out = self.cell.config.out.absolute()
+        return Order(self.cell.id, out, self.begun, self.stopping, self.stall_seconds)
+
+    def watch(self, stall_seconds: float) -> int | None:
+        """Its exit code, once it has ended. The node ends it where it gives no sign of life for so long."""
+        self.stall_seconds = stall_seconds
+        self.places.hear()
+        if self.ending is None and self.deadline is not None and time.monotonic() > self.deadline:
+            self.places.end(self)
+        return self.ending.code if self.ending else None
+
+    def stop(self, level: int) -> None:
+        """Ask it to stop: 1 after the epoch that it is in, 2 at once."""
+        if level <= self.stopping:
+            return
+        self.stopping = level
+        if level > 1:
+            self.deadline = time.monotonic() + FORCE_SECONDS
+        self.places.tell()
+
+    def tail(self) -> list[str]:
+        """The last lines that it printed."""
+        return self.ending.tail if self.ending else []
+
+    def close(self) -> None:
+        """When it has ended and what came of it is written down: let others have the cell."""
+        os.close(self.lock)
+
+
+class RayPlaces:
+    """The nodes of the cluster that Ray is connected to.
+
+    Cells are given to Ray as there is room for them, so that their order stays the grid's.
+    """
+
+    def __init__(self, cuda: bool, per_gpu: int, out: Path) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        from grids.on_ray.post import Post
+
+        self._ray, self._on = ray, NodeAffinitySchedulingStrategy
+        self.note: Callable[[str], None] = lambda text: None
+        self._cuda, self._per_gpu, self._out = cuda, per_gpu, out
+        self._nodes: dict[str, Node] = {}
+        self._gone: set[str] = set()  # nodes that a cell was lost on: Ray may take long to say so
+        self._unfit: dict[str, str] = {}  # nodes that lack what cells need, and what that is
+        self._noted: set[str] = set()
+        self._running: dict[str, Attempt] = {}
+        self._looked = self._heard = self._exchanged = -LOOK_SECONDS
+        self._signs: Any = None  # the reference of what the post says next
+        mine = self._on(ray.get_runtime_context().get_node_id(), soft=False)
+        self._post = ray.remote(Post).options(num_cpus=0, scheduling_strategy=mine, max_restarts=-1).remote()
+        self._task = ray.remote(attempt)
+        self._mark, self._marked = grid_folder(out).absolute() / f".seen-{secrets.token_hex(8)}", secrets.token_hex(16)
+        self._look()
+
+    @property
+    def slots(self) -> list[str | None]:
+        """A name for each place, that of its card; None: it has none."""
+        names = [(node, card) for node in self._usable() for card in range(node.places)]
+        if not self._cuda:
+            return [None] * max(1, len(names))
+        return [f"{node.id} {card // self._per_gpu}" for node, card in names]
+
+    def tell_to(self, note: Callable[[str], None]) -> None:
+        """Whom to tell what befalls nodes."""
+        self.note = note
+
+    @property
+    def at_once(self) -> int:
+        """How many cells the nodes that are there now have room for."""
+        return max(1, sum(node.places for node in self._usable()))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a node has."""
+        self.hear()
+        return self._freest() is not None
+
+    def start(self, cell: Cell, lock: int, seeds: int) -> Attempt:
+        """Give the cell to Ray, for the node that has most room."""
+        if not self._mark.exists():
+            self._mark.write_text(self._marked, encoding="utf-8")
+        node = self._freest()
+        assert node is not None
+        token = secrets.token_hex(8)
+        errand = Errand(
+            travelling(cell), token, seeds, self._per_gpu > 1, threads(), self._mark, self._marked, needs_of(cell)
+        )
+        work = Attempt(cell, node, token, lock, None, self, begun_folders(cell))
+        self._running[token] = work
+        self.tell()
+        options = {"num_cpus": node.cpus, "num_gpus": node.gpus, "name": cell.id, "max_retries": 0}
+        where = self._on(node.id, soft=False)
+        work.task = self._task.options(scheduling_strategy=where, **options).remote(errand, self._post)
+        return work
+
+    def leave(self, work: Work) -> None:
+        """It has ended: another cell may have its place. Nothing that its node still sends is kept."""
+        assert isinstance(work, Attempt)
+        self._running.pop(work.token, None)
+        if work.lost:
+            with self._connection():
+                self._ray.get(self._exchange(), timeout=LEFT_SECONDS)
+        if work.ending and work.ending.log:
+            with (
+                suppress(OSError),
+                open_regular(grid_folder(work.cell.config.out) / f"{work.cell.id}.log", True) as log,
+            ):
+                log.write(work.ending.log)
+
+    def tell(self) -> None:
+        """Let the post know what is wanted of each attempt."""
+        self._signs = self._exchange()
+
+    def end(self, work: Attempt) -> None:
+        """End it by force."""
+        with self._connection():
+            self._ray.cancel(work.task, force=True)
+        work.ending = Ending(KILLED, [])
+
+    def hear(self) -> None:
+        """Take in what has ended, what is said, and which nodes there are."""
+        now = time.monotonic()
+        if now - self._heard < HEAR_SECONDS:
+            return
+        self._heard = now
+        with self._connection():
+            self._take_endings()
+            if self._signs is not None and self._ray.wait([self._signs], timeout=0)[0]:
+                self._take_signs(self._ray.get(self._signs))
+                self._signs = None
+            if now - self._exchanged > EXCHANGE_SECONDS:
+                self.tell()
+            if now - self._looked > LOOK_SECONDS:
+                self._look()
+
+    def close(self) -> None:
+        """Leave nothing in --out."""
+        self._mark.unlink(missing_ok=True)
+
+    def _exchange(self) -> Any:
+        self._exchanged = time.monotonic()
+        return self._post.exchange.remote({token: work.order for token, work in self._running.items()})
+
+    @contextmanager
+    def _connection(self) -> Iterator[None]:
+        """RunError: Ray can't be reached."""
+        try:
+            yield
+        except (self._ray.exceptions.RayError, ConnectionError) as problem:
+            reason = str(problem).strip().partition("\n")[0]
+            raise RunError(f"Ray can't be reached any more: {reason} The same command continues.") from problem
+
+    def _usable(self) -> list[Node]:
+        """The nodes that lack nothing; where all lack something, all: what it is, their cells say."""
+        there = [node for node in self._nodes.values() if node.id not in self._gone]
+        return [node for node in there if node.id not in self._unfit] or there
+
+    def _freest(self) -> Node | None:
+        taken = [work.node.id for work in self._running.values()]
+        room = {node.id: node.places - taken.count(node.id) for node in self._usable()}
+        best = max(self._usable(), key=lambda node: room[node.id], default=None)
+        return best if best and room[best.id] > 0 else None
+
+    def _look(self) -> None:
+        self._looked = time.monotonic()
+        found = [node_of(entry, self._cuda, self._per_gpu) for entry in self._ray.nodes()]
+        now = {node.id: node for node in found if node}
+        if self._nodes and not now:
+            self._note_once("no node is left that cells can run on; the grid waits for one")
+        self._nodes = now
+
+    def _take_endings(self) -> None:
+        left = {work.task: work for work in self._running.values() if work.ending is None and work.task is not None}
+        if not left:
+            return
+        ended, _ = self._ray.wait(list(left), num_returns=len(left), timeout=0)
+        for task in ended:
+            self._take_ending(left[task])
+
+    def _take_ending(self, work: Attempt) -> None:
+        errors = self._ray.exceptions
+        name = work.node.name
+        try:
+            work.ending = self._ray.get(work.task)
+            work.stalled = work.ending.stalled
+        except errors.OutOfMemoryError:
+            line = f"error: Ray ended it, since the memory of node {name} ran out. Try a smaller -bs or --size."
+            work.ending = Ending(KILLED, [line])
+        except errors.RuntimeEnvSetupError as problem:
+            reason = f"node {name} can't unpack the project: {str(problem).strip().splitlines()[-1]}"
+            work.ending = Ending(MENDABLE, [f"error: {reason}"], unfit=reason)
+        except errors.RayTaskError as problem:  # a fault of this project's
+            work.ending = Ending(RunError.exit_code, str(problem).splitlines())
+        except errors.RayError as problem:
+            work.ending, work.lost = Ending(KILLED, str(problem).splitlines()), True
+            if not isinstance(problem, errors.WorkerCrashedError):
+                self._gone.add(work.node.id)
+        if work.ending.unfit:
+            self._unfit[work.node.id] = work.ending.unfit
+            work.lost = any(node.id not in self._unfit for node in self._usable())
+            if work.lost:
+                self._note_once(f"no more cells for node {name}: {work.ending.unfit}")
+
+    def _take_signs(self, signs: Mapping[str, Sign]) -> None:
+        for token, sign in signs.items():
+            work = self._running.get(token)
+            if work is None:
+                continue
+            if work.sign is None:
+                work.started = time.monotonic()
+            work.sign = sign
+            if not sign.sees_out:
+                self._note_once(f"node {work.node.name} does not see {self._out}: its runs come back through Ray")
+
+    def _note_once(self, text: str) -> None:
+        if text not in self._noted:
+            self._noted.add(text)
+            self.note(text)
