@@ -30,6 +30,7 @@ class Errand:
     mark: Path  # a file under --out that a node sees if the folder is shared,
     marked: str  # and what it holds
     needs: tuple[Path, ...]  # what the cell reads that lies on the grid's machine, and should lie there on the node
+    send_seconds: float = 60.0  # between two sends of what a run has saved, from a node that does not share --out
     folder: Path = field(default_factory=Path.cwd)  # that the grid was started in
     project: Path = PROJECT  # where the project lies on the grid's machine
 

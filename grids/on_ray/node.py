@@ -26,7 +26,6 @@ from grids.worker import TAIL_BYTES, Worker, start
 
 MOMENT = 0.05  # seconds between two looks at the process
 REPORT_SECONDS = 1.0  # between two signs of life for the grid
-SEND_SECONDS = 60.0  # between two sends of what a run has saved
 KNOWN_SECONDS = 10.0  # within which the grid has said what it wants of a new attempt
 MOST_LOG = 16 * TAIL_BYTES  # of what was printed, that travels
 SCRATCH = "which-backbone-ray"
@@ -44,7 +43,10 @@ class Desk:
         """What the post answers."""
         import ray
 
-        return ray.get(getattr(self._post, method).remote(self._token, *values))
+        try:
+            return ray.get(getattr(self._post, method).remote(self._token, *values))
+        except ray.exceptions.RayTaskError as problem:
+            raise problem.cause from None  # what Ray says of it are tracebacks
 
     def report(self, doing: str) -> Order | None:
         """A sign of life; returns what the grid wants, None: that this attempt ends."""
@@ -122,7 +124,7 @@ def _apart(errand: Errand, desk: Desk, folder: Path) -> Ending:
     out, aside = folder / "out", folder / "aside"
     grid_folder(out).mkdir(parents=True)
     unpack(desk.ask("earlier"), out, aside)
-    sender = Sender(desk, out)
+    sender = Sender(desk, out, errand.send_seconds)
     cell = _placed(errand, folder)
     worker = _started(errand, replace(cell, config=replace(cell.config, out=out)), errand.hints | {OUT: str(out)})
     ending = _watched(worker, desk, sender)
@@ -163,15 +165,15 @@ def _started(errand: Errand, cell: Cell, hints: dict[str, str]) -> Worker:
 class Sender:
     """Sends what a run has saved to the grid, if anything has changed."""
 
-    def __init__(self, desk: Desk, out: Path) -> None:
-        self._desk, self._out = desk, out
+    def __init__(self, desk: Desk, out: Path, seconds: float) -> None:
+        self._desk, self._out, self._seconds = desk, out, seconds
         self._sent = stamps(out)
         self._looked = time.monotonic()
 
     @property
     def is_due(self) -> bool:
         """Whether it is time to look."""
-        return time.monotonic() - self._looked > SEND_SECONDS
+        return time.monotonic() - self._looked > self._seconds
 
     def send(self) -> str:
         """Let the grid have what is new; returns why it can't be kept there, "": it is."""

@@ -22,7 +22,7 @@ def begun_folders(cell: Cell) -> tuple[Path, ...]:
     """The folders of the cell's earlier attempts, those that can't be read too; none where it is to start over."""
     if cell.config.rerun:
         return ()
-    folders = sorted(path for path in cell.folder.glob(f"*-seed{cell.config.seed}-*") if path.is_dir())
+    folders = sorted(path for path in cell.folder.absolute().glob(f"*-seed{cell.config.seed}-*") if path.is_dir())
     records = {folder: read_records([folder / RECORD]) for folder in folders}
     return tuple(f for f, found in records.items() if not found or record_key(found[0]) == cell.key)
 
