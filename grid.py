@@ -58,7 +58,7 @@ from grids.ledger import (
     start_over,
     to_be_tried,
 )
-from grids.on_ray.address import LOCAL, ray_address
+from grids.on_ray.address import HELP, LOCAL, ray_address
 from grids.places import Places
 from grids.running import Grid, signals_to
 from grids.view import choose_view
@@ -118,15 +118,7 @@ def parser() -> Parser:
         metavar="MINUTES",
         help="a cell without a sign of life for so long has failed (default: 30)",
     )
-    add(
-        "--ray",
-        type=ray_address,
-        nargs="?",
-        const=LOCAL,
-        metavar="ADDRESS",
-        help="cells run on a Ray cluster: HOST:PORT of its head, or auto, the one that this machine belongs to; "
-        "without an address, on a Ray that is started here",
-    )
+    add("--ray", type=ray_address, nargs="?", const=LOCAL, metavar="ADDRESS", help=HELP)
     add("--per-gpu", type=whole(1, 64), default=1, metavar="N", help="cells at a time on each card (default: 1)")
     add(
         "--data-dir",

@@ -6,6 +6,10 @@ import argparse
 import re
 
 LOCAL, AUTO = "local", "auto"  # a Ray that is started here; the one that this machine belongs to
+HELP = (
+    "cells run on a Ray cluster: HOST:PORT of its head, or auto, the one that this machine belongs to; without an "
+    "address, on a Ray that is started here"
+)
 
 
 def ray_address(text: str) -> str:

@@ -24,7 +24,7 @@ from grids.on_ray.errand import Ending, Errand, Order, Parcel, Sign, missing_wor
 from grids.on_ray.parcel import packed, stamps, unpack
 from grids.worker import TAIL_BYTES, Worker, start
 
-MOMENT = 0.05  # seconds between two looks at the process
+MOMENT = 0.02  # seconds between two looks at the process
 REPORT_SECONDS = 1.0  # between two signs of life for the grid
 KNOWN_SECONDS = 10.0  # within which the grid has said what it wants of a new attempt
 MOST_LOG = 16 * TAIL_BYTES  # of what was printed, that travels

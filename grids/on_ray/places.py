@@ -22,8 +22,8 @@ from grids.on_ray.parcel import begun_folders
 from grids.places import Work
 from grids.worker import GRACE_SECONDS
 
-LOOK_SECONDS = 1.0  # between two looks at which nodes there are
-HEAR_SECONDS = 0.05  # between two looks at what has ended
+LOOK_SECONDS = 0.5  # between two looks at which nodes there are
+HEAR_SECONDS = 0.02  # between two looks at what has ended
 EXCHANGE_SECONDS = 0.5  # between two exchanges with the post
 FORCE_SECONDS = 2 * GRACE_SECONDS  # from the demand to stop at once to the end of what does not answer
 LEFT_SECONDS = 60.0  # for the post to learn that an attempt has been left

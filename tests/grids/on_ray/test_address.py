@@ -60,7 +60,7 @@ def test_where_something_else_answers(monkeypatch: pytest.MonkeyPatch, capsys: A
 def test_a_machine_of_no_cluster(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """Ray looks for the processes of any cluster, of which another test may have one."""
     pytest.importorskip("ray", reason="needs ray")
-    monkeypatch.setattr(connect.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1))
+    monkeypatch.setattr("grids.on_ray.connect.subprocess.run", lambda *_, **__: SimpleNamespace(returncode=1))
     assert grid.main([*LINE, "auto"]) == 2
     assert "--ray auto: no Ray cluster answers there" in capsys.readouterr().err
 
