@@ -20,7 +20,8 @@ from engine.errors import UserError
 from engine.heartbeat import COMMIT
 from engine.paths import PROJECT
 from grids.on_ray.address import AUTO, LOCAL
-from grids.on_ray.places import RayPlaces, node_of
+from grids.on_ray.nodes import node_of
+from grids.on_ray.places import RayPlaces
 
 ANSWER_SECONDS = 5.0  # for a port to be open
 HEALTH_SECONDS = 30.0  # for Ray to say that it is there
@@ -48,11 +49,7 @@ def ray_places(address: str, device: str, per_gpu: int, out: Path) -> Iterator[R
             )
         if not any(node_of(each, cuda, per_gpu) for each in nodes):
             raise UserError(f"no node of the Ray cluster {_named(address)} has a CPU for cells. Expected one at least.")
-        places = RayPlaces(cuda, per_gpu, out)
-        try:
-            yield places
-        finally:
-            places.close()
+        yield RayPlaces(cuda, per_gpu, out)
 
 
 def _named(address: str) -> str:

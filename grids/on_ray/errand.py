@@ -27,8 +27,7 @@ class Errand:
     seeds: int  # how many cells are to come that differ in their seed alone, this one included
     shared: bool  # whether others run on the same card
     hints: dict[str, str]  # more environment variables
-    mark: Path  # a file under --out that a node sees if the folder is shared,
-    marked: str  # and what it holds
+    mark: Path  # a file under --out that holds the token, which a node sees if it shares the folder
     needs: tuple[Path, ...]  # what the cell reads that lies on the grid's machine, and should lie there on the node
     send_seconds: float = 60.0  # between two sends of what a run has saved, from a node that does not share --out
     folder: Path = field(default_factory=Path.cwd)  # that the grid was started in

@@ -78,12 +78,14 @@ def attempt(errand: Errand, post: Any) -> Ending:
     if missing:
         line = missing_words(name, missing[0])
         return Ending(MENDABLE, [line], unfit=line.removeprefix("error: "))
-    desk.sees_out = _holds(errand.mark, errand.marked)
+    desk.sees_out = _holds(errand.mark, errand.token)
     if desk.first_order() is None:
         return Ending(-9, ["the grid has left this attempt"])
     try:
+        if desk.sees_out:
+            return _watched(_started(errand, _placed(errand), errand.hints), desk, None)
         with scratch(errand.token) as folder:
-            return _here(errand, desk, folder) if desk.sees_out else _apart(errand, desk, folder)
+            return _apart(errand, desk, folder)
     except OSError as problem:
         return refused(problem, name)
 
@@ -109,14 +111,7 @@ def scratch(token: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        os.chdir(PROJECT)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _here(errand: Errand, desk: Desk, folder: Path) -> Ending:
-    """The node sees --out: the cell writes there."""
-    worker = _started(errand, _placed(errand, folder), errand.hints)
-    return _watched(worker, desk, None)
 
 
 def _apart(errand: Errand, desk: Desk, folder: Path) -> Ending:
@@ -125,7 +120,7 @@ def _apart(errand: Errand, desk: Desk, folder: Path) -> Ending:
     grid_folder(out).mkdir(parents=True)
     unpack(desk.ask("earlier"), out, aside)
     sender = Sender(desk, out, errand.send_seconds)
-    cell = _placed(errand, folder)
+    cell = _placed(errand)
     worker = _started(errand, replace(cell, config=replace(cell.config, out=out)), errand.hints | {OUT: str(out)})
     ending = _watched(worker, desk, sender)
     problem = sender.send()
@@ -143,13 +138,13 @@ def _log(path: Path) -> bytes:
         return file.read()
 
 
-def _placed(errand: Errand, folder: Path) -> Cell:
+def _placed(errand: Errand) -> Cell:
     """The cell, with its command as it is here; this process is then in the folder that the cell's is to be in."""
     cell = errand.cell
     script = Path(cell.command[0])
     mine = PROJECT / script.relative_to(errand.project) if script.is_relative_to(errand.project) else script
     there = is_dir(errand.folder)
-    os.chdir(errand.folder if there else folder)
+    os.chdir(errand.folder if there else tempfile.gettempdir())
     return replace(cell, command=(str(mine), *cell.command[1:], *([] if there else errand.whole_paths)))
 
 

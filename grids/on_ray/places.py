@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.console import fit_to_show
 from engine.errors import RunError
 from engine.files import open_regular
 from grids.cells import Cell
-from grids.ledger import MENDABLE, grid_folder
+from grids.ledger import HEARTBEAT, MENDABLE, grid_folder
 from grids.on_ray.errand import Ending, Errand, Order, Sign, needs_of, threads, travelling
 from grids.on_ray.node import attempt
+from grids.on_ray.nodes import Node, node_of
 from grids.on_ray.parcel import begun_folders
 from grids.places import Work
 from grids.worker import GRACE_SECONDS
@@ -28,37 +28,7 @@ EXCHANGE_SECONDS = 0.5  # between two exchanges with the post
 FORCE_SECONDS = 2 * GRACE_SECONDS  # from the demand to stop at once to the end of what does not answer
 LEFT_SECONDS = 60.0  # for the post to learn that an attempt has been left
 KILLED = -9
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node that cells can run on."""
-
-    id: str
-    name: str
-    places: int  # cells at a time
-    cpus: float  # of each cell
-    gpus: float
-
-
-def node_of(entry: Mapping[str, Any], cuda: bool, per_gpu: int) -> Node | None:
-    """A node that is alive, as ray.nodes() has it; None: no cell can run there.
-
-    On cards `per_gpu` cells run on each, and share the node's processors; without, one has all of them.
-    """
-    resources = entry["Resources"]
-    cpus, cards = float(resources.get("CPU", 0)), int(resources.get("GPU", 0))
-    places = cards * per_gpu if cuda else int(cpus >= 1)
-    if not places or not entry["Alive"]:
-        return None
-    share = cpus / places
-    return Node(
-        entry["NodeID"],
-        fit_to_show(entry["NodeManagerHostname"]),
-        places,
-        float(int(share)) if share >= 1 else share,
-        1 / per_gpu if cuda else 0,
-    )
+POST_LASTS = {"max_restarts": -1, "max_task_retries": -1}  # the post knows nothing that is not told it again
 
 
 @dataclass
@@ -98,6 +68,11 @@ class Attempt:
         return time.monotonic() - self.started
 
     @property
+    def mark(self) -> Path:
+        """The file that a node sees if it shares --out; after a kill it is removed as signs of life are."""
+        return grid_folder(self.cell.config.out).absolute() / f"{self.cell.id}{HEARTBEAT}.{self.token}"
+
+    @property
     def order(self) -> Order:
         """What is wanted of it."""
         out = self.cell.config.out.absolute()
@@ -113,12 +88,15 @@ class Attempt:
 
     def stop(self, level: int) -> None:
         """Ask it to stop: 1 after the epoch that it is in, 2 at once."""
-        if level <= self.stopping:
+        if level <= self.stopping or self.ending:
             return
         self.stopping = level
         if level > 1:
             self.deadline = time.monotonic() + FORCE_SECONDS
-        self.places.tell()
+        if self.sign is None:  # it waits, perhaps for hours, for what others have of the node
+            self.places.end(self)
+        else:
+            self.places.tell()
 
     def tail(self) -> list[str]:
         """The last lines that it printed."""
@@ -152,9 +130,8 @@ class RayPlaces:
         self._looked = self._heard = self._exchanged = -LOOK_SECONDS
         self._signs: Any = None  # the reference of what the post says next
         mine = self._on(ray.get_runtime_context().get_node_id(), soft=False)
-        self._post = ray.remote(Post).options(num_cpus=0, scheduling_strategy=mine, max_restarts=-1).remote()
+        self._post = ray.remote(Post).options(num_cpus=0, scheduling_strategy=mine, **POST_LASTS).remote()
         self._task = ray.remote(attempt)
-        self._mark, self._marked = grid_folder(out).absolute() / f".seen-{secrets.token_hex(8)}", secrets.token_hex(16)
         self._look()
 
     @property
@@ -182,15 +159,12 @@ class RayPlaces:
 
     def start(self, cell: Cell, lock: int, seeds: int) -> Attempt:
         """Give the cell to Ray, for the node that has most room."""
-        if not self._mark.exists():
-            self._mark.write_text(self._marked, encoding="utf-8")
         node = self._freest()
         assert node is not None
         token = secrets.token_hex(8)
-        errand = Errand(
-            travelling(cell), token, seeds, self._per_gpu > 1, threads(), self._mark, self._marked, needs_of(cell)
-        )
         work = Attempt(cell, node, token, lock, None, self, begun_folders(cell))
+        work.mark.write_text(token, encoding="utf-8")
+        errand = Errand(travelling(cell), token, seeds, self._per_gpu > 1, threads(), work.mark, needs_of(cell))
         self._running[token] = work
         self.tell()
         options = {"num_cpus": node.cpus, "num_gpus": node.gpus, "name": cell.id, "max_retries": 0}
@@ -202,14 +176,14 @@ class RayPlaces:
         """It has ended: another cell may have its place. Nothing that its node still sends is kept."""
         assert isinstance(work, Attempt)
         self._running.pop(work.token, None)
+        with suppress(OSError):
+            work.mark.unlink(missing_ok=True)
         if work.lost:
             with self._connection():
                 self._ray.get(self._exchange(), timeout=LEFT_SECONDS)
         if work.ending and work.ending.log:
-            with (
-                suppress(OSError),
-                open_regular(grid_folder(work.cell.config.out) / f"{work.cell.id}.log", True) as log,
-            ):
+            path = grid_folder(work.cell.config.out) / f"{work.cell.id}.log"
+            with suppress(OSError), open_regular(path, append=True) as log:
                 log.write(work.ending.log)
 
     def tell(self) -> None:
@@ -237,10 +211,6 @@ class RayPlaces:
                 self.tell()
             if now - self._looked > LOOK_SECONDS:
                 self._look()
-
-    def close(self) -> None:
-        """Leave nothing in --out."""
-        self._mark.unlink(missing_ok=True)
 
     def _exchange(self) -> Any:
         self._exchanged = time.monotonic()

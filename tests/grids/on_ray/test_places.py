@@ -12,7 +12,7 @@ from engine.paths import PROJECT
 from grids.cells import Cell
 from grids.estimate import Speeds
 from grids.ledger import Standing, make_folder, read_failure
-from grids.on_ray.places import Node, node_of
+from grids.on_ray.nodes import Node, node_of
 from grids.running import MOST_LOSSES, Grid
 from tests.grids.cells import cells
 
@@ -107,7 +107,7 @@ def test_a_cell_that_is_lost_again_and_again_fails(tmp_path: Path, monkeypatch: 
     made: Any = view
     Grid([cell], {cell.id: Standing("new")}, Speeds(None), places, False, 30).run(made)
     assert places.started == [cell.id] * (MOST_LOSSES + 1)
-    assert view.said[0].endswith("it was lost on node x, and is run again from its last checkpoint")
+    assert view.said[0].endswith("node x is lost to it, and it goes on elsewhere")
     assert len(view.said) == MOST_LOSSES + 1
     kept = read_failure(cell)
     assert kept is not None
