@@ -18,15 +18,15 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine import INTERRUPTED
-from engine.cli import Help, Parser, Several, folder, importing, positive, run_command, whole
+from engine.cli import Help, Parser, Several, folder, positive, run_command, whole
 from engine.console import say, wrapped
 from engine.errors import RunError, counted
 from grids.cells import (
@@ -41,7 +41,6 @@ from grids.cells import (
     places_to_make,
     script_flags,
 )
-from grids.devices import Slots, device_name, find_slots
 from grids.estimate import Speeds
 from grids.faults import message_of
 from grids.images import without_equals
@@ -56,12 +55,12 @@ from grids.ledger import (
     standing,
     start_over,
 )
+from grids.offer import Offer, offered
+from grids.on_ray.address import HELP, LOCAL, ray_address
 from grids.plan.lines import GridPlan, damaged_lines, remark_lines
 from grids.running import Grid, signals_to
 from grids.view import choose_view
 
-# a cell's process takes so many times as long to begin as PyTorch to be imported: 3 on two cores
-START_UP = 3.0
 AFTER_RERUN = (
     "without --rerun, the same command goes on with what was begun and keeps what lay there of the rest; with it, "
     "every cell starts over"
@@ -116,6 +115,7 @@ def parser() -> Parser:
         metavar="MINUTES",
         help="a cell without a sign of life for so long has failed (default: 30)",
     )
+    add("--ray", type=ray_address, nargs="?", const=LOCAL, metavar="ADDRESS", help=HELP)
     add("--per-gpu", type=whole(1, 64), default=1, metavar="N", help="cells at a time on each card (default: 1)")
     add(
         "--data-dir",
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def command() -> int:
         given = sys.argv[1:] if arguments is None else list(arguments)
         try:
-            return run(parser().parse_args(given), retry_command(given))
+            return run(parser().parse_args(given), given)
         except OSError as problem:
             raise RunError(f"{problem}. What is done is kept; the same command continues.") from problem
 
@@ -146,44 +146,55 @@ def retry_command(given: Sequence[str]) -> str:
     return "python " + shlex.join([sys.argv[0], *(word for word in given if word not in left_out), "--retry-failed"])
 
 
-def run(options: argparse.Namespace, retry: str) -> int:
-    """Print the plan, carry it out, sum it up. Returns the exit code. `retry` is as retry_command() has it."""
+def run(options: argparse.Namespace, given: Sequence[str]) -> int:
+    """Print the plan, carry it out, sum it up. Returns the exit code. `given` are the words of the command line."""
     cells, equal = without_equals(cells_of(options))
-    places = places_to_make(cells, options.data_dir)
-    began = time.perf_counter()
-    with importing():
-        from engine.device import find_device  # PyTorch: not before the command line is known to be right
+    folders = places_to_make(cells, options.data_dir)
+    notes = [f"note       {line}" for line in equal]
+    with offered(options, cells[0].config) as offer, made([] if options.dry_run else folders):
+        return carry_out(Planned(options, cells, folders, retry_command(given)), offer, notes)
 
-    start_seconds = START_UP * (time.perf_counter() - began)
-    device = find_device(cells[0].config.device)
-    slots = find_slots(device, options.per_gpu)
+
+@dataclass(frozen=True)
+class Planned:
+    """What is to be done."""
+
+    options: argparse.Namespace
+    cells: Sequence[Cell]
+    folders: Sequence[Path]  # of datasets, which are made for it
+    retry: str  # the command that tries failed cells again
+
+
+def carry_out(planned: Planned, offer: Offer, notes: Sequence[str]) -> int:
+    """The same, on what is offered; `notes` are what is said of cells that it leaves out."""
+    options, cells, out = planned.options, planned.cells, planned.cells[0].config.out
     damaged: list[str] = []
-    known = all_records(cells[0].config.out, damaged)
+    known = all_records(out, damaged)
     belonging = by_key(known)
     standings = {cell.id: standing(cell, belonging.get(cell.key, ())) for cell in cells}
     if options.rerun:
         standings = {key: start_over(each) for key, each in standings.items()}
-    speeds = Speeds(device_name(device, slots[0]), known, start_seconds)
+    speeds = Speeds(offer.device_name, known, offer.start_seconds)
     retry_failed = options.retry_failed or options.rerun
-    cards = "" if slots[0] is None else counted(len(set(slots)), "card")
-    plan = GridPlan(cells, standings, retry_failed, len(slots), cards)
-    if options.dry_run:
-        plan.measure(device, speeds)
-    notes = [*(f"note       {line}" for line in equal), *remark_lines(standings), *damaged_lines(damaged)]
-    say(*plan.lines(speeds, places, retry), *wrapped(notes), go_on=options.dry_run)
+    plan = GridPlan(cells, standings, retry_failed, offer.at_once, offer.what)
+    if options.dry_run and offer.device:
+        plan.measure(offer.device, speeds)
+    notes = [*notes, *remark_lines(standings), *damaged_lines(damaged)]
+    say(*plan.lines(speeds, planned.folders, planned.retry), *wrapped(notes), go_on=options.dry_run)
     if options.dry_run:
         return 0
-    make_folder(cells[0].config.out)
-    grid = Grid(cells, standings, speeds, Slots(slots), retry_failed, options.stall_minutes)
+    make_folder(out)
+    places = offer.places(speeds)
+    grid = Grid(cells, standings, speeds, places, retry_failed, options.stall_minutes)
     problem = None
     try:
-        with made(places), choose_view() as view, signals_to(grid):
-            grid.run(view)
+        with choose_view() as view, signals_to(grid):
+            grid.run(offer.shown(places, view))
     except RunError as error:
         problem = error
-    clear_leftovers(cells[0].config.out)
+    clear_leftovers(out)
     avoided = [f"avoided    {line}" for line in grid.avoided]
-    say(*wrapped([*summary_lines(cells, grid.standings, options.rerun, retry), *avoided]), go_on=True)
+    say(*wrapped([*summary_lines(cells, grid.standings, options.rerun, planned.retry), *avoided]), go_on=True)
     if problem:
         raise problem
     words = Counter(grid.standings[cell.id].status for cell in cells)

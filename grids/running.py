@@ -183,7 +183,7 @@ class Grid:
                 self._losses[cell.id] += 1
                 self._order.put_back(cell)
                 self.standings[cell.id] = Standing("interrupted", found.record)
-                view.note(f"{cell.title}: it was lost on {worker.where}, and is run again from its last checkpoint")
+                view.note(f"{cell.title}: {worker.where} is lost to it, and it goes on elsewhere")
             elif code == UserError.exit_code and any(BUSY in line for line in tail):  # a run that was started by hand
                 self._order.lend(cell, self._clock.now())
                 view.note(f"{cell.title}: another process is at it")

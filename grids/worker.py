@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import reduce
@@ -153,17 +153,24 @@ def _stamp(*paths: Path) -> tuple[int, ...]:
     return tuple(stamp)
 
 
-def start(cell: Cell, lock: int, slot: str | None, seeds: int = 1, shared: bool = False) -> Worker:
+def start(
+    cell: Cell,
+    lock: int,
+    slot: str | None,
+    seeds: int = 1,
+    shared: bool = False,
+    hints: Mapping[str, str] | None = None,
+) -> Worker:
     """Start the cell's command. OSError: it can't be.
 
     seeds: how many cells are to come that differ from it in their seed alone, itself included; shared: whether others
-    run on the same device.
+    run on the same device; hints: more environment variables.
     """
     folder = grid_folder(cell.config.out).absolute()
     log, heartbeat = folder / f"{cell.id}.log", folder / f"{cell.id}{ENDING}"
     heartbeat.unlink(missing_ok=True)
     environment = {**os.environ, HEARTBEAT: str(heartbeat), "PYTHONFAULTHANDLER": "1"}
-    environment |= {SEEDS: str(seeds), SHARED: "1" if shared else "", SEARCH: cell.search}
+    environment |= {SEEDS: str(seeds), SHARED: "1" if shared else "", SEARCH: cell.search, **(hints or {})}
     # a script of the user's own may lie anywhere, and imports common
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     if slot is not None:
@@ -195,6 +202,7 @@ def _prepared() -> Callable[[], None]:
         die_with(parent)
         resource.setrlimit(resource.RLIMIT_CORE, limits)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # what Ray starts never hears it
 
     return prepare
 

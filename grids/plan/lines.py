@@ -30,7 +30,7 @@ class GridPlan:
         at_once: int,
         where: str,
     ) -> None:
-        """at_once: how many cells run at a time; where: on what, in words, "": nothing that need be said."""
+        """at_once: how many cells run at a time; where: that, and on what, in words."""
         self.cells, self.standings, self.at_once, self.where = cells, standings, at_once, where
         self.wanted = [cell for cell in cells if to_be_tried(standings[cell.id], retry_failed)]
 
@@ -51,11 +51,9 @@ class GridPlan:
         estimates = {cell.id: speeds.estimate(cell) for cell in self.wanted}
         able = [estimates[cell.id] for cell in self.wanted if not missing.stops(cell)]
         out, at_once = self.cells[0].config.out, self.at_once
-        pace = "one at a time" if at_once == 1 else f"{at_once:,} at a time"
-        on = f" on {self.where}" if self.where else ""
         shown = [
             f"records    {out}; failures and logs {grid_folder(out)}",
-            f"cells      {len(self.cells):,}, {pace}{on}",
+            f"cells      {len(self.cells):,}, {self.where}",
             *kept_lines(self.standings, {cell.id for cell in self.wanted}, retry),
         ]
         return [
