@@ -4,10 +4,10 @@
     python grid.py --datasets all --dry-run            what there is to do, and how long it takes
 
 Each cell is the dataset's ordinary script in a process of its own: one at a time on each visible card, or one on the
-processor. The same command again skips what is done, goes on with what was interrupted, and tries again what failed by
-a mistake that can be mended (exit code 2: an image that can't be read, weights that are not there). What crashed, hung
-or diverged is kept until --retry-failed. Failures, with the last lines that were printed, and logs are kept in
-OUT/grid. Several grids with the same --out share the work.
+processor; with --slurm, a task of an array job. The same command again skips what is done, goes on with what was
+interrupted, and tries again what failed by a mistake that can be mended (exit code 2: an image that can't be read,
+weights that are not there). What crashed, hung or diverged is kept until --retry-failed. Failures, with the last lines
+that were printed, and logs are kept in OUT/grid. Several grids with the same --out share the work.
 
 Ctrl-C stops after the epochs that are running, Ctrl-C again at once. Exit codes: 0 every cell is done, 2 something to
 mend in the command, 3 some failed, 130 interrupted.
@@ -27,7 +27,8 @@ from typing import Any
 from engine import INTERRUPTED
 from engine.cli import Help, Parser, Several, folder, importing, positive, run_command, whole
 from engine.console import say, table, wrapped
-from engine.errors import RunError, counted
+from engine.errors import RunError, UserError, counted
+from engine.records.schema import Record
 from grids.cells import (
     Cell,
     add_script_flags,
@@ -41,7 +42,7 @@ from grids.cells import (
     script_flags,
 )
 from grids.devices import Slots, device_name, find_slots
-from grids.estimate import Speeds, total
+from grids.estimate import Speeds, latest_device, total
 from grids.faults import message_of
 from grids.images import without_equals
 from grids.ledger import (
@@ -52,14 +53,18 @@ from grids.ledger import (
     clear_leftovers,
     grid_folder,
     make_folder,
+    own_records,
     standing,
     start_over,
     to_be_tried,
 )
 from grids.running import Grid, signals_to
+from grids.slurm.places import Cluster, QueueView
+from grids.slurm.script import Request, request_of, script_lines
 from grids.view import choose_view
 
 MOST_NAMED = 5  # records that can't be read
+LEFT = "Slurm's tasks go on without this process: the same command finds them again"
 AFTER_RERUN = (
     "without --rerun, the same command goes on with what was begun and keeps what lay there of the rest; with it, "
     "every cell starts over"
@@ -121,6 +126,18 @@ def parser() -> Parser:
         metavar="DIR",
         help="a folder with the datasets in DIR/<script>, or one dataset's own, as the scripts take it (default: data)",
     )
+    add(
+        "--slurm",
+        nargs="?",
+        const="",
+        metavar="OPTIONS",
+        help='run the cells as tasks of a Slurm array job; sbatch\'s options: --slurm="--partition=gpu --time=2:00:00"',
+    )
+    add(
+        "--cell",
+        metavar="ID",
+        help="run this cell alone, by the name of its log in OUT/grid, as a task of --slurm does",
+    )
     add_script_flags(command_line)
     return command_line
 
@@ -131,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def command() -> int:
         given = sys.argv[1:] if arguments is None else list(arguments)
         try:
-            return run(parser().parse_args(given), retry_command(given))
+            return run(parser().parse_args(given), given)
         except OSError as problem:
             raise RunError(f"{problem}. What is done is kept; the same command continues.") from problem
 
@@ -144,22 +161,19 @@ def retry_command(given: Sequence[str]) -> str:
     return "python " + shlex.join([sys.argv[0], *(word for word in given if word not in left_out), "--retry-failed"])
 
 
-def run(options: argparse.Namespace, retry: str) -> int:
-    """Print the plan, carry it out, sum it up. Returns the exit code. `retry` is as retry_command() has it."""
+def run(options: argparse.Namespace, given: Sequence[str]) -> int:
+    """Print the plan, carry it out, sum it up. Returns the exit code. `given` are the words of the command line."""
+    retry = retry_command(given)
     cells, equal = without_equals(cells_of(options))
     places = places_to_make(cells, options.data_dir)
-    with importing():
-        from engine.device import find_device  # PyTorch: not before the command line is known to be right
-
-    device = find_device(cells[0].config.device)
-    slots = find_slots(device, options.per_gpu)
     damaged: list[str] = []
-    known = all_records(cells[0].config.out, damaged)
+    known = own_records(cells[0]) if options.cell else all_records(cells[0].config.out, damaged)
+    request, slots, device = where(options, cells, given, known)
     belonging = by_key(known)
     standings = {cell.id: standing(cell, belonging.get(cell.key, ())) for cell in cells}
     if options.rerun:
         standings = {key: start_over(each) for key, each in standings.items()}
-    speeds = Speeds(device_name(device, slots[0]), known)
+    speeds = Speeds(device, known)
     retry_failed = options.retry_failed or options.rerun
     wanted = {key for key, each in standings.items() if to_be_tried(each, retry_failed)}
     say(*dataset_lines(cells, standings, speeds, slots, wanted), go_on=options.dry_run)
@@ -167,17 +181,34 @@ def run(options: argparse.Namespace, retry: str) -> int:
     notes = [*(f"note       {line}" for line in equal), *remark_lines(standings), *damaged_lines(damaged)]
     say(*wrapped([*plan, *notes]), go_on=options.dry_run)
     if options.dry_run:
+        say(*script_lines(request, [cell for cell in cells if cell.id in wanted], speeds), go_on=True)
         return 0
     make_folder(cells[0].config.out)
-    grid = Grid(cells, standings, speeds, Slots(slots), retry_failed, options.stall_minutes)
-    with made(places), choose_view() as view, signals_to(grid):
-        grid.run(view)
+    cluster = Cluster(cells[0].config.out, request, speeds) if request else None
+    grid = Grid(cells, standings, speeds, cluster or Slots(slots), retry_failed, options.stall_minutes)
+    with made(places), choose_view() as view, signals_to(grid, cluster.abandon if cluster else None):
+        grid.run(QueueView(view, cluster) if cluster else view)
     clear_leftovers(cells[0].config.out)
-    say(*wrapped(summary_lines(cells, grid.standings, options.rerun, retry)), go_on=True)
+    left = [LEFT] if cluster and cluster.left else []
+    say(*wrapped([*summary_lines(cells, grid.standings, options.rerun, retry), *left]), go_on=True)
     words = Counter(grid.standings[cell.id].status for cell in cells)
     if words["done"] == len(cells):
         return 0
     return INTERRUPTED if words["new"] or words["interrupted"] else RunError.exit_code
+
+
+def where(
+    options: argparse.Namespace, cells: Sequence[Cell], given: Sequence[str], known: Sequence[Record]
+) -> tuple[Request | None, list[str | None], str | None]:
+    """What is asked of Slurm, or else this machine's slots; and what records call the device that cells run on."""
+    if options.slurm is not None and not options.cell:
+        return request_of(options, given, cells[0].config.device), [], latest_device(known)
+    with importing():
+        from engine.device import find_device  # PyTorch: not before the command line is known to be right
+
+    device = find_device(cells[0].config.device)
+    slots = find_slots(device, options.per_gpu)
+    return None, slots, device_name(device, slots[0])
 
 
 def cells_of(options: argparse.Namespace) -> list[Cell]:
@@ -187,6 +218,13 @@ def cells_of(options: argparse.Namespace) -> list[Cell]:
     flags += ["--rerun"] if options.rerun else []
     budgets, seeds = find_budgets(options.shots, options.fraction), find_seeds(options.seeds)
     cells = make_cells(chosen, models, seeds, budgets, flags, options.data_dir)
+    if options.cell is not None:
+        cells = [cell for cell in cells if cell.id == options.cell]
+        if not cells:
+            raise UserError(
+                f"--cell {options.cell}: this grid has no cell of that name. Expected the name of a log in OUT/grid, "
+                "without .log, and the other words of the command as that cell was started by them."
+            )
     check_members(cells)
     return cells
 
@@ -207,7 +245,7 @@ def dataset_lines(
         words = Counter(standings[cell.id].status for cell in own)
         to_do = [speeds.estimate(cell) for cell in own if cell.id in wanted]
         counts = [len(own), words["done"], words["failed"], words["interrupted"], len(to_do)]
-        time = total(to_do, len(slots)) if to_do else ""
+        time = total(to_do, max(1, len(slots))) if to_do else ""
         rows.append((own[0].dataset_name, *(f"{count:,}" for count in counts), time))
     return table(rows).split("\n")
 
@@ -217,13 +255,13 @@ def plan_lines(
 ) -> list[str]:
     """How many cells there are, where they are run and recorded, what is `kept`, and how long the `wanted` take."""
     to_do = [speeds.estimate(cell) for cell in cells if cell.id in wanted]
-    at_once = "one at a time" if len(slots) == 1 else f"{len(slots):,} at a time"
-    on = f" on {counted(len(set(slots)), 'card')}" if slots[0] is not None else ""
+    at_once = {0: "each a task of a Slurm job", 1: "one at a time"}.get(len(slots), f"{len(slots):,} at a time")
+    on = f" on {counted(len(set(slots)), 'card')}" if any(slots) else ""
     return [
         f"records    {cells[0].config.out}; failures and logs {grid_folder(cells[0].config.out)}",
         f"cells      {len(cells):,}, {at_once}{on}",
         *kept,
-        f"to do      {len(to_do):,}" + (f", {total(to_do, len(slots))}" if to_do else ""),
+        f"to do      {len(to_do):,}" + (f", {total(to_do, max(1, len(slots)))}" if to_do else ""),
     ]
 
 

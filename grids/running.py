@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -236,10 +236,15 @@ def result_of(found: Standing) -> str:
 
 
 @contextmanager
-def signals_to(grid: Grid) -> Iterator[None]:
-    """Ctrl-C, a scheduler's polite end and a lost terminal are for `grid` to count while it runs."""
+def signals_to(grid: Grid, leave: Callable[[], None] | None = None) -> Iterator[None]:
+    """Ctrl-C, a scheduler's polite end and a lost terminal are for `grid` to count while it runs.
 
-    def ask(*_: object) -> None:
+    leave: what comes before, but for Ctrl-C, where the cells can go on without this process.
+    """
+
+    def ask(number: int, _: object) -> None:
+        if leave and number != signal.SIGINT:
+            leave()
         grid.stop_level += 1
 
     earlier = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
