@@ -126,6 +126,14 @@ def parser() -> Parser:
         metavar="DIR",
         help="a folder with the datasets in DIR/<script>, or one dataset's own, as the scripts take it (default: data)",
     )
+    add_slurm_flags(command_line)
+    add_script_flags(command_line)
+    return command_line
+
+
+def add_slurm_flags(command_line: Parser) -> None:
+    """Those by which cells become tasks of a Slurm array job."""
+    add = command_line.add_argument
     add(
         "--slurm",
         nargs="?",
@@ -138,8 +146,6 @@ def parser() -> Parser:
         metavar="ID",
         help="run this cell alone, by the name of its log in OUT/grid, as a task of --slurm does",
     )
-    add_script_flags(command_line)
-    return command_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -201,7 +207,7 @@ def where(
     options: argparse.Namespace, cells: Sequence[Cell], given: Sequence[str], known: Sequence[Record]
 ) -> tuple[Request | None, list[str | None], str | None]:
     """What is asked of Slurm, or else this machine's slots; and what records call the device that cells run on."""
-    if options.slurm is not None and not options.cell:
+    if options.slurm is not None:
         return request_of(options, given, cells[0].config.device), [], latest_device(known)
     with importing():
         from engine.device import find_device  # PyTorch: not before the command line is known to be right

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,12 @@ from engine.errors import UserError
 PATIENCE = 120.0  # seconds that a command may take where Slurm is busy
 MOST_NAMED = 500  # jobs in one command line
 DEFAULT_MOST_TASKS = 1001  # MaxArraySize, where nobody set it: https://slurm.schedmd.com/slurm.conf.html
+
+# variables by which a user's own settings would hide tasks, ask for a word, or outweigh what a script says
+OTHERS = re.compile(
+    "(SQUEUE|SINFO|SCANCEL|SACCT)_.*"
+    "|SBATCH_(ARRAY_INX|CLUSTERS|ERROR|INPUT|JOB_NAME|NO_REQUEUE|OPEN_MODE|OUTPUT|REQUEUE|SIGNAL|WAIT)"
+)
 
 # of https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES: a job is in one of these for good, or has a
 # processor; in all others, such as PENDING, CONFIGURING or REQUEUED, it waits
@@ -59,8 +66,17 @@ class End:
 
 def ask(*command: str) -> str:
     """What a command of Slurm's prints. CommandError: it fails. UserError: it is not there."""
+    environment = {name: value for name, value in os.environ.items() if not OTHERS.fullmatch(name)}
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, errors="replace")  # noqa: S603
+        answer = subprocess.run(  # noqa: S603 (Slurm's own commands)
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PATIENCE,
+            env=environment,
+        )
     except FileNotFoundError:
         raise UserError(
             f"--slurm: there is no command {command[0]} here. Expected a machine from which jobs are submitted, such "

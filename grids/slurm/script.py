@@ -25,8 +25,17 @@ STOP_SECONDS = 120  # before its time limit, a task is asked to stop after the e
 MARGIN, LEAST_SECONDS = 2.0, 600.0  # of a time limit over an estimate: other nodes are slower, and images are decoded
 MOST_PROCESSORS = 8  # of a task that asks for no number of its own
 ALONE = 4  # processors of a task without a GPU
-# what the tasks are found by
-OURS = {"job-name": "J", "chdir": "D", "output": "o", "error": "e", "wrap": "", "parsable": "", "wait": "W"}
+# what the tasks are found by, and what would let sbatch do something else; with their short names
+OURS = {
+    "job-name": "J",
+    "chdir": "D",
+    "output": "o",
+    "error": "e",
+    "clusters": "M",
+    "wait": "W",
+    "wrap": "",
+    "test-only": "",
+}
 GPUS = ("gres", "gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task")
 PROCESSORS = ("cpus-per-task", "cpus-per-gpu", "exclusive", "ntasks-per-node")
 SHORT = {"t": "time", "G": "gpus", "c": "cpus-per-task", "p": "partition", "a": "array"}
@@ -62,7 +71,7 @@ def request_of(options: argparse.Namespace, given: Sequence[str], device: str) -
     lines, named = _grouped(options.slurm)
     for name, short in OURS.items():
         if name in named or (short and short in named):
-            raise UserError(f"--slurm: grid.py finds its tasks by --{name}, which it sets itself. Leave it out.")
+            raise UserError(f"--slurm: grid.py sets --{name} itself, to find its tasks again. Leave it out.")
     at_once = named.get("array", "")
     if "array" in named and not re.fullmatch(r"%[1-9]\d*", at_once):
         raise UserError(f"--slurm: --array={at_once}: expected --array=%N, for at most N tasks at a time, say %4.")
