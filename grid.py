@@ -60,7 +60,7 @@ from grids.ledger import (
 )
 from grids.running import Grid, signals_to
 from grids.slurm.places import Cluster, QueueView
-from grids.slurm.script import Request, request_of, script_lines
+from grids.slurm.script import Request, joined, request_of, script_lines
 from grids.view import choose_view
 
 MOST_NAMED = 5  # records that can't be read
@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says. Returns the exit code."""
 
     def command() -> int:
-        given = sys.argv[1:] if arguments is None else list(arguments)
+        given = joined(sys.argv[1:] if arguments is None else arguments)
         try:
             return run(parser().parse_args(given), given)
         except OSError as problem:

@@ -122,19 +122,20 @@ def _processors(kinds: Sequence[tuple[int, int]], gpu: bool) -> int:
     return max(1, min([ALONE, *(processors for processors, _ in kinds)]))
 
 
+def joined(words: Sequence[str]) -> list[str]:
+    """A command line in which --slurm has its value in the same word: a word that has blanks in it is no flag."""
+    found: list[str] = []
+    for word in words:
+        if found[-1:] == ["--slurm"] and (" " in word or not word.startswith("-")):
+            found[-1] = f"--slurm={word}"
+        else:
+            found.append(word)
+    return found
+
+
 def _without(given: Sequence[str]) -> tuple[str, ...]:
-    """The words of a command line but for --slurm and its value, and what the script says in its own place."""
-    kept = []
-    words = iter(range(len(given)))
-    for place in words:
-        word = given[place]
-        if word == "--slurm":  # as argparse has it, a word with a blank is a value
-            following = given[place + 1] if place + 1 < len(given) else "-"
-            if not following.startswith("-") or " " in following:
-                next(words)
-        elif not word.startswith("--slurm=") and word not in ("--dry-run", "--rerun"):
-            kept.append(word)
-    return tuple(kept)
+    """The words of a command line, as joined() has them, but for --slurm and what the script says in its own place."""
+    return tuple(word for word in given if word.partition("=")[0] not in ("--slurm", "--dry-run", "--rerun"))
 
 
 def new_name() -> str:

@@ -137,6 +137,15 @@ def test_a_gpu_and_processors(line: str, slurm: str, expected: Sequence[str], pl
     assert options[options.index("--signal=B:INT@120") + 1 :] == expected
 
 
+@pytest.mark.parametrize("words", [["--slurm", "--array=%1 -c 3"], ["--slurm=--array=%1 -c 3"]])
+def test_its_options_are_one_word_or_two(words: list[str], plan: Plan, capsys: Any) -> None:
+    assert grid.main([*LINE.split(), *words, "--seeds", "3", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "#SBATCH --array=0-1%1\n" in printed
+    assert "#SBATCH -c 3\n" in printed
+    assert 'grid.py --datasets digits --models resnet swin --device cpu --seeds 3 --cell "$cell"' in printed
+
+
 def test_the_time_limit_is_an_estimate_with_a_margin(plan: Plan, capsys: Any) -> None:
     first, second = cells(f"{LINE} --models resnet --seeds 0-1")[::2]
     (path,) = left_by(first, plan={"device_name": "a card"})
@@ -162,11 +171,12 @@ def test_the_time_limit_is_an_estimate_with_a_margin(plan: Plan, capsys: Any) ->
         ("--slurm=-J mine", "sets --job-name itself"),
         ("--slurm=--output=x", "sets --output itself"),
         ("--slurm=-M other", "sets --clusters itself"),
-        ("--per-gpu=2", "with --slurm each cell has a GPU to itself"),
+        ("--slurm --per-gpu=2", "with --slurm each cell has a GPU to itself"),
     ],
 )
 def test_what_it_does_not_take(given: str, message: str, plan: Plan, capsys: Any) -> None:
-    assert grid.main([*shlex.split(LINE), "--slurm", given]) == 2
+    words = given.split() if "per-gpu" in given else [given]
+    assert grid.main([*shlex.split(LINE), *words]) == 2
     problem = capsys.readouterr().err
     assert problem.startswith("error: ")
     assert message in problem
