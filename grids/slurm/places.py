@@ -239,7 +239,7 @@ class QueueView:
 
     def __init__(self, view: View, cluster: Cluster) -> None:
         self._view, self._cluster = view, cluster
-        self._waiting: list[SlurmWork] = []
+        self._shown_at_work: set[str] = set()  # ids of cells
 
     def __enter__(self) -> View:
         self._view.__enter__()
@@ -251,11 +251,9 @@ class QueueView:
         self._view.__exit__(kind, problem, trace)
 
     def started(self, worker: Work, progress: Progress) -> None:
-        assert isinstance(worker, SlurmWork)
-        self._waiting.append(worker)
+        """It is to be submitted: nothing to show yet."""
 
     def ended(self, cell: Cell, status: str, what: str, progress: Progress) -> None:
-        self._waiting = [work for work in self._waiting if work.cell.id != cell.id]
         if not self._cluster.left:
             self._view.ended(cell, status, what, self._shown(progress))
 
@@ -267,9 +265,10 @@ class QueueView:
         shown = self._shown(progress)
         while self._cluster.notes:
             self._view.note(self._cluster.notes.pop(0))
-        for work in [work for work in self._waiting if not work.waits]:
-            self._waiting.remove(work)
+        at_work = {work.cell.id: work for work in shown.running}
+        for work in (work for key, work in at_work.items() if key not in self._shown_at_work):
             self._view.started(work, shown)
+        self._shown_at_work = set(at_work)
         self._view.refresh(shown)
 
     def _shown(self, progress: Progress) -> Progress:
