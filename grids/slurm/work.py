@@ -161,27 +161,24 @@ class SlurmWork:
         """The end of a task that should have left a record, or a failure: it wrote nothing, or elsewhere."""
         where = f" on {end.node}" if end.node else ""
         printed = self.log_of_task()
-        if not printed or end.code == 0:
+        if printed is None or end.code == 0:
             self._fail(
                 f"error: Slurm says {end.state} of the task{where}, but it left nothing in "
                 f"{self.cell.config.out.absolute()}. Expected a folder that the nodes share with this machine: --out "
                 "chooses another. The folder of grid.py, its Python and the data must be such, too.",
                 code=UserError.exit_code,
             )
-            return
-        if not any(line.startswith("error:") for line in printed):
-            printed.append(f"error: its task{where} ended with exit code {end.code}: {printed[-1]}")
-        self._fail(*printed, code=end.code or RunError.exit_code)
+        else:
+            self._fail(*printed, code=end.code or RunError.exit_code)
 
-    def log_of_task(self) -> list[str]:
-        """What its task printed beside the cell's own log; []: nothing, or no such file."""
-        if self.place is None:
-            return []
+    def log_of_task(self) -> list[str] | None:
+        """The last lines that its task printed beside the cell's own log; None: there is no such file."""
+        assert self.place is not None
         name, index = self.place
         try:
             return last_lines(folder_of(self.cell.config.out) / f"{name}-{index}.log")
         except OSError:
-            return []
+            return None
 
     def _failed_there(self, failure: Failure) -> None:
         """The task has kept its failure, which the grid here says again."""
