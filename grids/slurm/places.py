@@ -199,6 +199,8 @@ class Cluster:
         now = time.monotonic()
         if task is not None and task.state not in ENDED:
             work.task, work.seen = task, now
+            if task.state == "COMPLETING":  # what the cluster does after it may take minutes
+                work.settled()
             return
         if task is None and now - work.seen < UNSEEN_SECONDS and not (work.task or work.stopping):
             return

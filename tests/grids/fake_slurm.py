@@ -15,7 +15,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HERE = Path(sys.argv[1])
+HERE = Path(sys.argv[1] if __name__ == "__main__" else "")
+COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "sacct", "sinfo")
+
+
+def install(folder: Path) -> str:
+    """Put the commands into a folder, with what they keep, and return a PATH on which they are."""
+    commands = folder / "bin"
+    commands.mkdir(exist_ok=True)
+    for name in COMMANDS:
+        words = shlex.join([sys.executable, "-I", "-S", __file__, str(folder), name])
+        (commands / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        (commands / name).chmod(0o755)
+    return f"{commands}:/usr/bin:/bin"
 
 
 def read(name: str, otherwise: Any) -> Any:

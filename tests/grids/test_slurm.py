@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,9 +21,9 @@ from grids.ledger import failure_now, grid_folder
 from grids.slurm import commands
 from grids.slurm.commands import clock, nodes
 from tests.grids.cells import cells, record_of
+from tests.grids.fake_slurm import install
 
 LINE = "--datasets digits --models resnet swin --device cpu"
-FAKE = Path(__file__).with_name("fake_slurm.py")
 
 Plan = Callable[..., None]
 
@@ -32,13 +31,7 @@ Plan = Callable[..., None]
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """Sets what Slurm does: see fake_slurm.py. Nothing waits."""
-    commands = tmp_path / "bin"
-    commands.mkdir()
-    for name in ("sbatch", "squeue", "scancel", "scontrol", "sacct", "sinfo"):
-        words = shlex.join([sys.executable, "-I", "-S", str(FAKE), str(tmp_path), name])
-        (commands / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
-        (commands / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{commands}:/usr/bin:/bin")
+    monkeypatch.setenv("PATH", install(tmp_path))
     for name, seconds in {"POLL": 0.01, "STOP_POLL": 0.01, "REFUSED": 0.05, "UNSEEN": 0.2}.items():
         monkeypatch.setattr(f"grids.slurm.places.{name}_SECONDS", seconds)
     monkeypatch.setattr("grids.slurm.work.SETTLE_SECONDS", 0.1)
