@@ -166,11 +166,7 @@ class Cluster:
         limit = minutes_for(cells, self._speeds, factor) if self._request.timed else None
         path = self._folder / f"{name}.sh"
         write_text(path, script_of(name, cells, self._request, limit, again))
-        try:
-            job = submit(str(path))
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+        job = _submitted(path)
         for index, work in enumerate(works):
             work.submitted(name, index)
         self.notes.append(f"submitted {counted(len(works), 'cell')} as job {job}: {path}")
@@ -234,6 +230,24 @@ class Cluster:
         if self._unheard is None or now - self._unheard > SILENT_SECONDS:
             self._unheard = now
             self.notes.append(f"Slurm does not answer, its tasks go on: {problem}")
+
+
+def _submitted(script: Path) -> str:
+    """The number of the job that a script was submitted as. CommandError: it was not, and the script is gone.
+
+    Where nobody can say whether it was, it stays, by which its tasks are found.
+    """
+    try:
+        return submit(str(script))
+    except UserError:
+        script.unlink()
+        raise
+    except CommandError:
+        tasks = tasks_of([script.stem])  # an answer that came too late was one all the same
+        if tasks:
+            return tasks[0].job
+        script.unlink()
+        raise
 
 
 class QueueView:

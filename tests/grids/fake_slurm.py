@@ -2,9 +2,10 @@
 
 FOLDER/plan.json has "states": by cell, those that a task of it is seen in, one after the other, as "RUNNING" or
 "PENDING:Priority"; a list of such lists has one for each time that the cell is submitted. "leaves": by cell, the files
-that are there once its last state is. "shows": by cell, what scontrol says. "refuses": what the next calls of sbatch
-are refused by, "" for none. "silent": how many of the next calls of squeue fail. FOLDER/calls.txt has all
-calls, FOLDER/environment.txt the names of variables that were set in each.
+that are there once its last state is. "shows" and "accounts": by cell, what scontrol and sacct say. "refuses": what the
+next calls of sbatch are refused by, "" for none. "late": whether sbatch fails though it has done its work. "silent":
+how many of the next calls of squeue fail. "most": how many tasks an array may have. "nodes": what sinfo says.
+FOLDER/calls.txt has all calls, FOLDER/environment.txt the names of variables that were set in each.
 """
 
 import json
@@ -66,6 +67,8 @@ def sbatch(arguments: list[str]) -> None:
         states = states[min(earlier, len(states) - 1)] if isinstance(states[0], list) else states
         tasks.append({"cell": cell, "states": states, "seen": -1})
     write("jobs.json", [*jobs, {"name": name[1], "tasks": tasks}])
+    if plan.get("late"):  # it is taken, though the answer does not come
+        fail("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation")
     print(len(jobs) + 100)
 
 

@@ -207,6 +207,14 @@ def test_slurm_refuses(plan: Plan, capsys: Any) -> None:
     assert run() == 0
 
 
+def test_an_answer_that_comes_too_late(plan: Plan, capsys: Any) -> None:
+    """The job is there all the same, and is not submitted again."""
+    plan(late=True, leaves=done())
+    assert run() == 0
+    assert len(calls("sbatch")) == 1
+    assert "submitted 2 cells as job 100" in capsys.readouterr().out
+
+
 def test_a_controller_that_is_silent(plan: Plan, capsys: Any) -> None:
     """Nothing is submitted where nobody can say what is in the queue; later, that says nothing of the cells."""
     plan(leaves=done())
@@ -443,6 +451,25 @@ def test_why_cells_wait_is_said_where_it_is_not_usual(plan: Plan, capsys: Any) -
     assert re.findall(r"^Slurm lets cells wait: .*$", capsys.readouterr().out, re.M) == [
         "Slurm lets cells wait: PartitionTimeLimit"
     ]
+
+
+def test_how_many_wait_is_said_with_what_is_left(plan: Plan, capsys: Any) -> None:
+    first, second = cells(LINE)
+    waits = ["PENDING:Priority"] * 4 + ["COMPLETED"]
+    plan(states={first.id: ["RUNNING", "COMPLETED"], second.id: waits}, leaves=done())
+    assert run() == 0
+    assert re.search(
+        r"^\[1/2\] done     digits resnet.*; left: not measured yet; 1 in the queue \(Priority\)$",
+        capsys.readouterr().out,
+        re.M,
+    )
+
+
+def test_a_cell_is_done_though_its_node_is_still_at_work(plan: Plan, capsys: Any) -> None:
+    """A cluster may clean up for long."""
+    plan(states={cell.id: ["RUNNING", "COMPLETING"] for cell in cells(LINE)}, leaves=done())
+    assert run() == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "2 of 2 cells done, 0 failed, 0 left"
 
 
 class At:
