@@ -301,6 +301,14 @@ def _recipe(config: Mapping[str, Any]) -> tuple[Any, ...]:
     return (config["recipe"], config["epochs"], config["patience"])
 
 
+def latest_device(records: Iterable[Record]) -> str | None:
+    """What the device of the run is called that was done last; None: there is none."""
+    done = [record for record in records if record["status"] == "done"]
+    latest = max(done, key=lambda record: str(record.get("finished")), default=None)
+    name = (latest or {}).get("plan", {}).get("device_name")
+    return name if isinstance(name, str) else None
+
+
 def wall(record: Record) -> float:
     """Seconds from a run's beginning to its end. ValueError, TypeError: its record does not say when."""
     started, finished = (datetime.fromisoformat(str(time)) for time in (record["started"], record["finished"]))

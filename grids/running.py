@@ -263,6 +263,15 @@ class Grid:
             "Once that is mended, the same command continues."
         )
 
+    def abandon(self) -> None:
+        """Let what runs go on while this process ends, where it can."""
+        self._places.abandon()
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether it does."""
+        return self._places.left
+
     @property
     def avoided(self) -> list[str]:
         """The places that get no cells, and why."""
@@ -325,9 +334,14 @@ def result_of(found: Standing) -> str:
 
 @contextmanager
 def signals_to(grid: Grid) -> Iterator[None]:
-    """Ctrl-C, a scheduler's polite end and a lost terminal are for `grid` to count while it runs."""
+    """Ctrl-C, a scheduler's polite end and a lost terminal are for `grid` to count while it runs.
 
-    def ask(*_: object) -> None:
+    But for Ctrl-C, what runs goes on without this process, where it can.
+    """
+
+    def ask(number: int, _: object) -> None:
+        if number != signal.SIGINT:
+            grid.abandon()
         grid.stop_level += 1
 
     earlier = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}

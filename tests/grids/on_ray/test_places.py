@@ -13,6 +13,7 @@ from grids.cells import Cell
 from grids.estimate import Speeds
 from grids.ledger import Standing, make_folder, read_failure
 from grids.on_ray.nodes import Node, node_of
+from grids.places import Places
 from grids.running import MOST_LOSSES, Grid
 from tests.grids.cells import cells
 
@@ -66,7 +67,7 @@ class Lost:
         os.close(self.lock)
 
 
-class Sinking:
+class Sinking(Places):
     """Places that lose all that runs there."""
 
     at_once, has_room = 1, True
