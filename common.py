@@ -224,4 +224,4 @@ def main(dataset: Dataset | Choice, arguments: Sequence[str] | None = None) -> N
         _run(chosen, config, sys.argv[1:] if arguments is None else arguments, importing())
 
     goes_on = "interrupted. Without --rerun, the same command goes on from the last epoch that it saved, if any."
-    sys.exit(run_command(command, goes_on))
+    sys.exit(run_command(command, goes_on, together=True))

@@ -4,10 +4,10 @@
     python grid.py --datasets all --dry-run            what there is to do, and how long it takes
 
 Each cell is the dataset's ordinary script in a process of its own: one at a time on each visible card, or one on the
-processor; with --slurm, a task of an array job. The same command again skips what is done, goes on with what was
-interrupted, and tries again what failed by a mistake that can be mended (exit code 2: an image that can't be read,
-weights that are not there). What crashed, hung or diverged is kept until --retry-failed. Failures, with the last lines
-that were printed, and logs are kept in OUT/grid. Several grids with the same --out share the work.
+processor. The same command again skips what is done, goes on with what was interrupted, and tries again what failed by
+a mistake that can be mended (exit code 2: an image that can't be read, weights that are not there). What crashed, hung
+or diverged is kept until --retry-failed. Failures, with the last lines that were printed, and logs are kept in
+OUT/grid. Several grids with the same --out share the work.
 
 Ctrl-C stops after the epochs that are running, Ctrl-C again at once. Exit codes: 0 every cell is done, 2 something to
 mend in the command, 3 some failed, 130 interrupted.
@@ -18,15 +18,17 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine import INTERRUPTED
 from engine.cli import Help, Parser, Several, folder, importing, positive, run_command, whole
-from engine.console import say, table, wrapped
+from engine.console import say, wrapped
 from engine.errors import RunError, UserError, counted
 from engine.records.schema import Record
 from grids.cells import (
@@ -42,7 +44,7 @@ from grids.cells import (
     script_flags,
 )
 from grids.devices import Slots, device_name, find_slots
-from grids.estimate import Speeds, latest_device, total
+from grids.estimate import Speeds, latest_device
 from grids.faults import message_of
 from grids.images import without_equals
 from grids.ledger import (
@@ -56,14 +58,15 @@ from grids.ledger import (
     own_records,
     standing,
     start_over,
-    to_be_tried,
 )
+from grids.plan.lines import GridPlan, damaged_lines, remark_lines
 from grids.running import Grid, signals_to
 from grids.slurm.places import Cluster, QueueView
 from grids.slurm.script import Request, joined, request_of, script_lines
 from grids.view import choose_view
 
-MOST_NAMED = 5  # records that can't be read
+# a cell's process takes so many times as long to begin as PyTorch to be imported: 3 on two cores
+START_UP = 3.0
 LEFT = "Slurm's tasks go on without this process: the same command finds them again"
 AFTER_RERUN = (
     "without --rerun, the same command goes on with what was begun and keeps what lay there of the rest; with it, "
@@ -174,47 +177,66 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     places = places_to_make(cells, options.data_dir)
     damaged: list[str] = []
     known = own_records(cells[0]) if options.cell else all_records(cells[0].config.out, damaged)
-    request, slots, device = where(options, cells, given, known)
+    offer = offered(options, cells[0], given, known)
     belonging = by_key(known)
     standings = {cell.id: standing(cell, belonging.get(cell.key, ())) for cell in cells}
     if options.rerun:
         standings = {key: start_over(each) for key, each in standings.items()}
-    speeds = Speeds(device, known)
+    speeds = Speeds(offer.name, known, offer.start_seconds)
     retry_failed = options.retry_failed or options.rerun
-    wanted = {key for key, each in standings.items() if to_be_tried(each, retry_failed)}
-    say(*dataset_lines(cells, standings, speeds, slots, wanted), go_on=options.dry_run)
-    plan = plan_lines(cells, speeds, slots, wanted, kept_lines(standings, wanted, retry))
+    cards = "" if not any(offer.slots) else counted(len(set(offer.slots)), "card")
+    plan = GridPlan(cells, standings, retry_failed, len(offer.slots), cards)
+    if options.dry_run and not offer.request:
+        plan.measure(offer.device, speeds)
     notes = [*(f"note       {line}" for line in equal), *remark_lines(standings), *damaged_lines(damaged)]
-    say(*wrapped([*plan, *notes]), go_on=options.dry_run)
+    say(*plan.lines(speeds, places, retry), *wrapped(notes), go_on=options.dry_run)
     if options.dry_run:
-        say(*script_lines(request, [cell for cell in cells if cell.id in wanted], speeds), go_on=True)
+        say(*script_lines(offer.request, plan.wanted, speeds), go_on=True)
         return 0
     make_folder(cells[0].config.out)
-    cluster = Cluster(cells[0].config.out, request, speeds) if request else None
-    grid = Grid(cells, standings, speeds, cluster or Slots(slots), retry_failed, options.stall_minutes)
-    with made(places), choose_view() as view, signals_to(grid, cluster.abandon if cluster else None):
-        grid.run(QueueView(view, cluster) if cluster else view)
+    cluster = Cluster(cells[0].config.out, offer.request, speeds) if offer.request else None
+    grid = Grid(cells, standings, speeds, cluster or Slots(offer.slots), retry_failed, options.stall_minutes)
+    problem = None
+    try:
+        with made(places), choose_view() as view, signals_to(grid, cluster.abandon if cluster else None):
+            grid.run(QueueView(view, cluster) if cluster else view)
+    except RunError as error:
+        problem = error
     clear_leftovers(cells[0].config.out)
-    left = [LEFT] if cluster and cluster.left else []
-    say(*wrapped([*summary_lines(cells, grid.standings, options.rerun, retry), *left]), go_on=True)
+    last = [f"avoided    {line}" for line in grid.avoided] + ([LEFT] if cluster and cluster.left else [])
+    say(*wrapped([*summary_lines(cells, grid.standings, options.rerun, retry), *last]), go_on=True)
+    if problem:
+        raise problem
     words = Counter(grid.standings[cell.id].status for cell in cells)
     if words["done"] == len(cells):
         return 0
     return INTERRUPTED if words["new"] or words["interrupted"] else RunError.exit_code
 
 
-def where(
-    options: argparse.Namespace, cells: Sequence[Cell], given: Sequence[str], known: Sequence[Record]
-) -> tuple[Request | None, list[str | None], str | None]:
-    """What is asked of Slurm, or else this machine's slots; and what records call the device that cells run on."""
+@dataclass(frozen=True)
+class Offer:
+    """What cells can run on."""
+
+    device: str  # as find_device() has it, or `--device` where that is another machine's
+    slots: Sequence[str | None]  # as find_slots() has them; empty where Slurm starts as many cells as it can
+    name: str | None  # as records call the device
+    start_seconds: float = 0.0  # that a cell's process takes to begin
+    request: Request | None = None  # what is asked of Slurm
+
+
+def offered(options: argparse.Namespace, cell: Cell, given: Sequence[str], known: Sequence[Record]) -> Offer:
+    """This machine's cards or its processor, or a Slurm cluster, of whose device the records tell."""
     if options.slurm is not None:
-        return request_of(options, given, cells[0].config.device), [], latest_device(known)
+        request = request_of(options, given, cell.config.device)
+        return Offer(cell.config.device, [], latest_device(known), request=request)
+    began = time.perf_counter()
     with importing():
         from engine.device import find_device  # PyTorch: not before the command line is known to be right
 
-    device = find_device(cells[0].config.device)
+    start_seconds = START_UP * (time.perf_counter() - began)
+    device = find_device(cell.config.device)
     slots = find_slots(device, options.per_gpu)
-    return None, slots, device_name(device, slots[0])
+    return Offer(device, slots, device_name(device, slots[0]), start_seconds)
 
 
 def cells_of(options: argparse.Namespace) -> list[Cell]:
@@ -233,76 +255,6 @@ def cells_of(options: argparse.Namespace) -> list[Cell]:
             )
     check_members(cells)
     return cells
-
-
-def dataset_lines(
-    cells: Sequence[Cell],
-    standings: Mapping[str, Standing],
-    speeds: Speeds,
-    slots: Sequence[str | None],
-    wanted: Collection[str],
-) -> list[str]:
-    """A table: what is done and what is not, by dataset. `wanted` are the ids of the cells that are to be run."""
-    datasets: dict[str, list[Cell]] = {}
-    for cell in cells:
-        datasets.setdefault(cell.place, []).append(cell)
-    rows: list[tuple[str, ...]] = [("dataset", "cells", "done", "failed", "interrupted", "to do", "time")]
-    for own in datasets.values():
-        words = Counter(standings[cell.id].status for cell in own)
-        to_do = [speeds.estimate(cell) for cell in own if cell.id in wanted]
-        counts = [len(own), words["done"], words["failed"], words["interrupted"], len(to_do)]
-        time = total(to_do, max(1, len(slots))) if to_do else ""
-        rows.append((own[0].dataset_name, *(f"{count:,}" for count in counts), time))
-    return table(rows).split("\n")
-
-
-def plan_lines(
-    cells: Sequence[Cell], speeds: Speeds, slots: Sequence[str | None], wanted: Collection[str], kept: Sequence[str]
-) -> list[str]:
-    """How many cells there are, where they are run and recorded, what is `kept`, and how long the `wanted` take."""
-    to_do = [speeds.estimate(cell) for cell in cells if cell.id in wanted]
-    at_once = {0: "each a task of a Slurm job", 1: "one at a time"}.get(len(slots), f"{len(slots):,} at a time")
-    on = f" on {counted(len(set(slots)), 'card')}" if any(slots) else ""
-    return [
-        f"records    {cells[0].config.out}; failures and logs {grid_folder(cells[0].config.out)}",
-        f"cells      {len(cells):,}, {at_once}{on}",
-        *kept,
-        f"to do      {len(to_do):,}" + (f", {total(to_do, max(1, len(slots)))}" if to_do else ""),
-    ]
-
-
-def kept_lines(standings: Mapping[str, Standing], wanted: Collection[str], retry: str) -> list[str]:
-    """How many cells are done and failed, and which of these are tried again."""
-    words = Counter(each.status for each in standings.values())
-    lines = [f"done       {words['done']:,}", f"failed     {words['failed']:,}"]
-    again = [each.status for key, each in standings.items() if key in wanted].count("failed")
-    if kept := words["failed"] - again:
-        mended = f"{again:,} of them, which can be mended, to be tried again; " if again else ""
-        what = "kept as it is" if kept == 1 else "kept as they are"
-        lines[-1] += f", {mended}{kept:,} {what}. To try {'it' if kept == 1 else 'them'} again, too:"
-        lines.append(f"           {retry}")
-    elif again:
-        lines[-1] += ", to be tried again"
-    return lines
-
-
-def damaged_lines(damaged: Sequence[str]) -> list[str]:
-    """What is to be said of records that can't be read: their cells are not done."""
-    if not damaged:
-        return []
-    more = [f"           and {len(damaged) - MOST_NAMED:,} more"] if damaged[MOST_NAMED:] else []
-    advice = "no cell is done by them. Remove the run's folder, or start that run over with its script's --rerun:"
-    return [
-        f"note       {counted(len(damaged), 'record')} can't be read, and {advice}",
-        *(f"           {line}" for line in damaged[:MOST_NAMED]),
-        *more,
-    ]
-
-
-def remark_lines(standings: Mapping[str, Standing]) -> list[str]:
-    """What is to be said of records of other code or other images, each once."""
-    remarks = Counter(remark for each in standings.values() for remark in each.remarks)
-    return [f"note       {counted(number, 'cell')} {remark}" for remark, number in remarks.items()]
 
 
 def summary_lines(cells: Sequence[Cell], standings: Mapping[str, Standing], rerun: bool, retry: str) -> list[str]:

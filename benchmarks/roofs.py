@@ -7,14 +7,8 @@ multiply-accumulate, of which a training step does three times those of a forwar
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 FLOP_OF_A_MAC = 6  # in a training step
 PASSES = 5  # over the activations in a training step: written and read forward, read, written and read backward
@@ -64,38 +58,6 @@ def find_card(name: str) -> Card | None:
 def utilisation(macs: int, images_per_second: float, peak: float) -> float:
     """Model FLOP utilisation, 0 to 1: `macs` of an image's forward pass, `peak` in FLOP/s."""
     return FLOP_OF_A_MAC * macs * images_per_second / peak
-
-
-# these move numbers or set memory aside: another layout or a fused kernel does without
-MOVES = ("clone", "_to_copy", "roll", "constant_pad_nd", "stack", "index", "_unsafe_view", "empty", "empty_like")
-
-
-class _Written(TorchDispatchMode):
-    """Counts the results of operators that compute, but for those that are put where an operand was."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numbers = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
-        result = function(*given, **(named or {}))
-        views = any(returned.alias_info for returned in function._schema.returns)
-        if not views and function.overloadpacket.__name__ not in MOVES:
-            for each in result if isinstance(result, list | tuple) else (result,):
-                self.numbers += each.numel() if isinstance(each, torch.Tensor) else 0
-        return result
-
-
-def activations(model: nn.Module, size: tuple[int, int]) -> int:
-    """How many numbers the operators of `model` result in for an image of `size` (height, width), not computing them.
-
-    Copies are left out, and what is dropped at random in training.
-    """
-    shapes = copy.deepcopy(model).to("meta").eval()
-    written = _Written()
-    with torch.no_grad(), written:
-        shapes(torch.empty(1, 3, *size, device="meta"))
-    return written.numbers
 
 
 def roofs(card: Card, macs: int, numbers: int, precision: str) -> dict[str, float]:

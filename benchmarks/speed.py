@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import common
 from benchmarks.columns import Found, measure
 from benchmarks.plain import CLASSES
-from benchmarks.roofs import activations, find_card, roofs, utilisation
+from benchmarks.roofs import find_card, roofs, utilisation
 from benchmarks.setting import COLUMNS, Setting, add_flags, prepared
 from benchmarks.tables import medians, notes, plot, ratios, speed_table
 from engine.cli import Help, run_command
@@ -36,6 +36,7 @@ from engine.console import say
 from engine.environment import environment
 from engine.errors import RunError
 from engine.files import write_json
+from engine.models.cost import activations
 
 PUBLISHED = [name for name, entry in common.BACKBONES.items() if entry.published]
 QUICK = ["resnet", "mobilenet", "shufflenet"]

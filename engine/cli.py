@@ -22,9 +22,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
-from engine import INTERRUPTED, end_at_once
+from engine import INTERRUPTED, end_at_once, processes
 from engine.console import fit_to_show, settle_streams, steady_streams
-from engine.errors import FAILURES, RunError, UserError, out_of_memory, reason_of, surely_out_of_memory
+from engine.errors import (
+    FAILURES,
+    EndedElsewhereError,
+    RunError,
+    UserError,
+    out_of_memory,
+    reason_of,
+    surely_out_of_memory,
+)
 from engine.paths import PROJECT, why_no_name
 
 Value = TypeVar("Value")
@@ -84,10 +92,11 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}{'' if message.endswith('?') else '.'} See python {self.prog} --help")
 
 
-def run_command(command: Callable[[], int | None], interrupted: str = "") -> int:
+def run_command(command: Callable[[], int | None], interrupted: str = "", together: bool = False) -> int:
     """Do what `command` does and return its exit code: its own, or 2, 3 or 130 with a message on stderr.
 
-    interrupted: what is said after Ctrl-C, a scheduler's polite end, or when whoever read the output is gone.
+    interrupted: what is said after Ctrl-C, a scheduler's polite end, or when whoever read the output is gone. together:
+    whether several processes may work at it, as torchrun starts them.
     """
     steady_streams()
     sys.unraisablehook = _interrupt_again
@@ -95,13 +104,18 @@ def run_command(command: Callable[[], int | None], interrupted: str = "") -> int
     let_interrupt()
     try:
         with failures_explained():
+            if processes.place().count > 1 and not together:
+                raise UserError("torchrun is for the datasets' scripts, such as cifar10.py. Give this command without.")
             return command() or 0
+    except EndedElsewhereError as problem:
+        return problem.exit_code
     except (UserError, RunError) as problem:
         return _complain(f"error: {problem}", problem.exit_code)
     except (KeyboardInterrupt, BrokenPipeError):
-        return _complain(interrupted and f"error: {interrupted}", INTERRUPTED)
+        return _complain((interrupted and processes.is_first() and f"error: {interrupted}") or "", INTERRUPTED)
     except Exception:
-        print(fit_to_show(traceback.format_exc().rstrip("\n")), file=sys.stderr)
+        if processes.speaks():
+            print(fit_to_show(traceback.format_exc().rstrip("\n")), file=sys.stderr)
         message = "error: this is a fault of the program; please report the lines above."
         return _complain(message, RunError.exit_code)
     finally:
@@ -189,9 +203,9 @@ def importing() -> Iterator[None]:
 
 
 def _complain(message: str, exit_code: int) -> int:
-    if message:
+    if message and processes.speaks():
         with suppress(OSError):  # whoever read it is gone
-            print(fit_to_show(message), file=sys.stderr)
+            print(fit_to_show(f"{processes.whose()}{message}"), file=sys.stderr)
     return exit_code
 
 

@@ -246,6 +246,12 @@ class Config:
         "them (the record names the others), and --plan off, since what the clock chooses may be another form each "
         "time; slower",
     )
+    sync_batch_norm: bool = switch(
+        "--sync-batch-norm",
+        role=MACHINE,
+        help="of several processes on cards, as torchrun starts them: batch normalisation's statistics are of a "
+        "whole batch, not of each process's share of it; slower",
+    )
     data_dir: Path = flag(
         "--data-dir",
         role=PLACE,

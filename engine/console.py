@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from engine.errors import RunError, one_line
 from engine.heartbeat import alive
+from engine.processes import is_first
 
 Item = TypeVar("Item")
 FORMATTED_BY_PYTHON = warnings.formatwarning
@@ -39,7 +40,7 @@ def bar(items: Iterable[Any] | None = None, **options: Any) -> tqdm[Any]:
         from tqdm.notebook import tqdm as widget
 
         return widget(items, **options)
-    return tqdm(items, disable=None, file=sys.stderr, **options)
+    return tqdm(items, disable=None if is_first() else True, file=sys.stderr, **options)
 
 
 def in_notebook() -> bool:
@@ -59,8 +60,10 @@ def say(*lines: str, go_on: bool = False) -> None:
     """Print lines at once, without breaking a progress bar.
 
     Where whoever read the output is gone, as after `| head`, that is an interruption; or nothing, to `go_on` with work
-    that takes moments, or is done.
+    that takes moments, or is done. Of several processes that work together, the first one speaks for all.
     """
+    if not is_first():
+        return
     try:
         tqdm.write(fit_to_show("\n".join(lines)), file=sys.stdout)
         sys.stdout.flush()
@@ -155,9 +158,12 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """For people: 0.4 s, 45 s, 12 min, 3.2 h."""
+    """For people: 0.4 s, 45 s, 12 min, 3.2 h, 5.4 days."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    days = seconds / 86400
+    return f"{seconds / 3600:.1f} h" if days < 3 else f"{days:.1f} days" if days < 9.95 else f"{days:,.0f} days"

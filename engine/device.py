@@ -19,6 +19,7 @@ import joblib
 import torch
 
 from engine.errors import UserError
+from engine.processes import place
 
 # of glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -121,7 +122,15 @@ def runs_on(built_for: list[str], capability: tuple[int, int]) -> bool:
 
 
 def device_name(device: str) -> str:
-    """What the card or chip is called; of a processor, which gives other numbers with other threads, their number."""
+    """What the card or chip is called; of a processor, which gives other numbers with other threads, their number.
+
+    Of several processes that train together, how many there are comes first: their speed is that of all.
+    """
+    several = f"{count} x " if (count := place().count) > 1 else ""
+    return f"{several}{_own_name(device)}"
+
+
+def _own_name(device: str) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
     if device == "mps":

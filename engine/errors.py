@@ -77,6 +77,14 @@ class DivergedError(RunError):
     """The loss, or what the model puts out, is not finite."""
 
 
+class EndedElsewhereError(RunError):
+    """Another process of this run failed, with such an exit code, and says so itself."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class UnreadableError(Exception):
     """An image that can't be decoded; the message says why, without its name."""
 

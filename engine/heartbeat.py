@@ -15,6 +15,7 @@ from typing import Any
 HEARTBEAT = "WHICH_BACKBONE_HEARTBEAT"  # environment variable: the file that signs of life go to
 SHARED = "WHICH_BACKBONE_SHARED_DEVICE"  # environment variable: not empty where others work on the same device
 SEEDS = "WHICH_BACKBONE_SEEDS"  # environment variable: how many runs like this one are to come, itself included
+DEVICE = "WHICH_BACKBONE_DEVICE"  # environment variable: the kind of device that it was given; empty: it looks itself
 SEARCH = "WHICH_BACKBONE_SEARCH"  # environment variable: which rung of a search the run is, in words; empty: of none
 SECONDS = 1.0  # between two of them, at least
 MOST_LETTERS = 80  # of the mark of a search
@@ -41,6 +42,11 @@ def alive(doing: str) -> None:
 def device_is_shared() -> bool:
     """Whether the process that started this one has started others on the same device."""
     return bool(os.environ.get(SHARED))
+
+
+def given_device() -> str:
+    """The kind of device that the process which started this one gave it; "": none in particular."""
+    return os.environ.get(DEVICE, "")
 
 
 def seeds_to_come() -> int:

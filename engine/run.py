@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from engine import processes
 from engine.code_hash import code_of
 from engine.config import Config
 from engine.console import say
@@ -20,13 +21,15 @@ from engine.data.images import DECODER
 from engine.data.load import decode, divide, read
 from engine.data.part import Part, RawSplits, Splits
 from engine.data.splits import taken
-from engine.device import not_deterministic, prepare
+from engine.device import find_device, not_deterministic, prepare
 from engine.environment import environment
+from engine.errors import UserError
 from engine.heartbeat import seeds_to_come
 from engine.models.backbone import Backbone
 from engine.models.structure import freeze_body, macs, trains_batch_norm
 from engine.models.weights import Weights, build, find_weights
-from engine.records.describe import Outcome, describe_data, describe_model, describe_training
+from engine.processes import from_first, in_turns, is_first, require_same, together
+from engine.records.describe import Outcome, describe_data, describe_model, describe_processes, describe_training
 from engine.records.identity import asked_beyond_result
 from engine.records.printed import (
     fold_words,
@@ -38,12 +41,13 @@ from engine.records.printed import (
     where_lines,
 )
 from engine.records.run_folder import Run
+from engine.records.shared_run import SharedRun
 from engine.training.autotune import fastest_plan, with_threads_of_now
 from engine.training.calibration import calibration
 from engine.training.check import check
 from engine.training.features import with_features
 from engine.training.findings import TuningRequest, promise_of
-from engine.training.loop import fit, predict
+from engine.training.loop import fit, predict, unheard
 from engine.training.lr_sweep import best_lr
 from engine.training.plan import Plan, choose_plan, keep_plan
 from engine.training.recipe import RECIPES, Recipe, balanced_weights, default_epochs, make_recipe
@@ -103,12 +107,15 @@ class Setup:
 def fine_tune(dataset: Dataset, config: Config, backbone: Backbone) -> list[dict[str, Any]]:
     """Do what one command asks for: one run, or one for each fold, and then the result of all of these together.
 
-    Returns their records, each with "folder", where it lies; none after --check.
+    Returns their records, each with "folder", where it lies; none after --check. Of several processes, as torchrun
+    starts them, all do this together and return the same.
     """
     if config.check:
-        one_run(dataset, config.runs[0], backbone)
+        if is_first():
+            one_run(dataset, config.runs[0], backbone)
         return []
-    records = [one_run(dataset, each, backbone) for each in config.runs]
+    with together(find_device(config.device)):
+        records = [one_run(dataset, each, backbone) for each in config.runs]
     if len(records) > 1:
         say(pooled_line(records), go_on=True)
     return records
@@ -121,21 +128,26 @@ def one_run(dataset: Dataset, config: Config, backbone: Backbone) -> dict[str, A
     decoded, which may take an hour.
     """
     plan = choose_plan(config.device, config.precision)
+    require_same(plan.device, "kind of device")
+    if config.sync_batch_norm and plan.device != "cuda":
+        raise UserError(f"--sync-batch-norm: PyTorch has it on cards alone, and this is {plan.device}. Leave it out.")
 
-    listed = list_images(dataset, config)
-    trainee = make_model(config, backbone.at(config.size), listed)
-    data = decode_images(listed, config)
+    listed = in_turns(lambda: list_images(dataset, config))
+    trainee = in_turns(lambda: make_model(config, backbone.at(config.size), listed))
+    data = in_turns(lambda: decode_images(listed, config))
+    require_same(f"{data.splits.hash} {trainee.weights.sha256}", "images and weights")
 
-    batch_size = usable_batch_size(config.batch_size, data.train_images, trains_batch_norm(trainee.model))
+    batch_size = usable(config, data.train_images, trainee.model)
     recipe = resolve_recipe(config, backbone, ceil(data.train_images / batch_size))
     recipe = replace(recipe, select=config.select, class_weights=class_weights(config, data.splits))
 
-    run = Run(config.out, identity(config, data, trainee, recipe, batch_size), config.rerun, config.tensorboard)
+    identified = identity(config, data, trainee, recipe, batch_size)
+    run = SharedRun(config.out, identified, config.rerun, config.tensorboard)
     other_code = other_code_lines(run.record, code_of(dataset.read, backbone.source, backbone.arguments))
     if run.done and not config.check:
         strange = strange_lines(run.folder, run.strange_files)
         say(*where_lines(run.folder), *strange, *other_code, result_line(run.record), go_on=True)
-        return {**run.record, "folder": str(run.folder)}
+        return run.final
     if run.interrupted:
         plan = keep_plan(run.record["plan"], config.precision)
     train = make_batches(config, data, trainee.weights, batch_size, plan)
@@ -150,8 +162,9 @@ def one_run(dataset: Dataset, config: Config, backbone: Backbone) -> dict[str, A
         listing = data.splits.listing(config.protocol, config.seed)
         with run.writing(description, listing, seen_after(trainee.weights, data.splits)):
             train_and_test(setup, run)
-        say(*where_lines(run.folder), result_line(run.record), go_on=True)
-    return {**run.record, "folder": str(run.folder)}
+        if run.run:
+            say(*where_lines(run.folder), result_line(run.record), go_on=True)
+    return run.final
 
 
 def list_images(dataset: Dataset, config: Config) -> Data:
@@ -170,8 +183,13 @@ def make_model(config: Config, backbone: Backbone, listed: Data) -> Trainee:
     model = build(backbone, config.model, len(listed.raw.classes), weights)
     if config.tune == "linear":
         freeze_body(model, backbone.head)
-    usable_batch_size(config.batch_size, listed.train_images, trains_batch_norm(model))
+    usable(config, listed.train_images, model)
     return Trainee(backbone, weights, model, macs(model, config.size, backbone.head))
+
+
+def usable(config: Config, images: int, model: nn.Module) -> int:
+    """How many images a step has. UserError: too few."""
+    return usable_batch_size(config.batch_size, images, trains_batch_norm(model), processes.place().count)
 
 
 def decode_images(listed: Data, config: Config) -> Data:
@@ -210,6 +228,7 @@ def identity(config: Config, data: Data, trainee: Trainee, recipe: Recipe, batch
 def make_batches(config: Config, data: Data, weights: Weights, batch_size: int, plan: Plan) -> Batches:
     """The training images as the model takes them; they come from main memory."""
     prepare(plan.device, config.deterministic)
+    here = processes.place()
     mean, std = weights.mean, weights.std  # pretrained weights expect what they were trained with
     if config.protocol == "paper":  # the original normalises by its training set's statistics
         mean, std = data.dataset.mean or mean, data.dataset.std or std
@@ -222,6 +241,8 @@ def make_batches(config: Config, data: Data, weights: Weights, batch_size: int, 
         std,
         plan.device,
         augment=config.augment == "trivial",
+        process=here.rank,
+        processes=here.count,
     )
 
 
@@ -236,7 +257,8 @@ def describe(setup: Setup) -> dict[str, Any]:
         **describe_model(config.model, backbone, trainee.weights, trainee.model, trainee.macs, seen),
         **describe_training(config, setup.recipe, setup.train, setup.plan),
         "environment": environment(backbone.library)
-        | {"code": code_of(data.dataset.read, backbone.source, backbone.arguments)},
+        | {"code": code_of(data.dataset.read, backbone.source, backbone.arguments)}
+        | describe_processes(setup.train, config.sync_batch_norm),
     }
 
 
@@ -260,6 +282,8 @@ def tuning_request(config: Config, backbone: Backbone, recipe: Recipe, device: s
     """What the plan of such a run is to be measured for."""
     # one pass of each image goes through a body whose features are trained on: no time to win
     wanted = "off" if trains_on_features(config) else config.compile
+    if wanted == "auto" and processes.joined():  # what it brings there was not measured
+        wanted = "off"
     return TuningRequest(
         config.model,
         backbone.head,
@@ -281,28 +305,40 @@ def check_run(setup: Setup, folder: Path) -> None:
     check(model, setup.train, setup.val, setup.recipe, setup.plan, folder)
 
 
-def train_and_test(setup: Setup, run: Run) -> None:
+def measured_plan(setup: Setup, run: Run) -> Plan:
+    """The plan that a new run follows: that of another seed, or the fastest."""
+    config, model, plan, train = setup.config, setup.trainee.model, setup.plan, setup.train.alone
+    other = run.other_seed(plan.device_name) if config.plan == "measure" else None
+    if other:
+        plan = plan.like(Plan(**other["plan"]), other["seed"], fold_words(other["config"]))
+        plan = with_threads_of_now(plan, model, train, setup.trainee.backbone.head)
+    else:
+        plan = fastest_plan(plan, model, train, setup.tuning_request)
+    return replace(plan, compiled=False, graphed=False) if trains_on_features(config) else plan
+
+
+def train_and_test(setup: Setup, run: SharedRun) -> None:
     """Train, from what an interrupted run left or from the start; score test once, from the best epoch."""
     config, model, recipe, plan = setup.config, setup.trainee.model, setup.recipe, setup.plan
     if not run.interrupted:
-        other = run.other_seed(plan.device_name) if config.plan == "measure" else None
-        if other:
-            plan = plan.like(Plan(**other["plan"]), other["seed"], fold_words(other["config"]))
-            plan = with_threads_of_now(plan, model, setup.train, setup.trainee.backbone.head)
-        else:
-            plan = fastest_plan(plan, model, setup.train, setup.tuning_request)
-        if trains_on_features(config):
-            plan = replace(plan, compiled=False, graphed=False)
+        measured = from_first(lambda: measured_plan(setup, run.first))
+        plan = replace(measured, device_name=plan.device_name)
+    if processes.joined():
+        plan = plan.with_others
+    if not run.interrupted:
         run.change_plan(plan)
     say(*plan.lines)
     setup = setup.with_plan(plan)
+    if config.sync_batch_norm and processes.joined():
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
     train, val = setup.train, setup.val
     if trains_on_features(config):
         train, val = with_features(model, setup.trainee.backbone.head, train, val, plan)
     if config.lr_sweep:
         lr, plan = best_lr(model, train, val, recipe, plan, run)
         recipe = replace(recipe, lr=lr)
-    promise = promise_of(plan, model, setup.train, setup.tuning_request)
+    # others may hold this process up, of which its plan knows nothing
+    promise = unheard if processes.joined() else promise_of(plan, model, setup.train, setup.tuning_request)
     state = fit(model, train, val, recipe, plan, run, promise)
     # one more pass over val: a run that was interrupted at any point fits the same temperature
     fitted = None

@@ -29,6 +29,7 @@ from engine.records.printed import fold_words
 
 OWN = {"model", "seed", "shots", "fraction", "data_dir", "rerun"}  # the flags that grid.py has in a form of its own
 NOT_FOR_GRIDS = {"check"}
+DRAWN = ("seed", "fold")  # fields that a cell's other runs differ in
 PASSED_ON = tuple(name for name in FLAGS if name not in OWN | NOT_FOR_GRIDS)
 
 
@@ -47,7 +48,8 @@ class Cell:
     @cached_property
     def key(self) -> str:
         """The same for all records that this cell may have left: see `key_of`."""
-        return key_of(self.dataset.key, self.dataset.version, vars(self.config))
+        drawn = {name: getattr(self.config, name) for name in ("recipe", *DRAWN)}
+        return _key(self.dataset.key, self.dataset.version, self._asked_but_for_seed | asked(drawn))
 
     @cached_property
     def id(self) -> str:
@@ -75,15 +77,22 @@ class Cell:
         return self.config.out / self.dataset.key / folder_name(self.config.model)
 
     @cached_property
-    def but_for_seed(self) -> tuple[str, str, Config]:
-        """The same for all cells that differ in their seed, or their fold, alone."""
-        return self.place, self.budget, replace(self.config, seed=0, fold=None)
+    def but_for_seed(self) -> str:
+        """The same for all cells of a grid that differ in their seed, or their fold, alone."""
+        return f"{self.place}, {self.budget}: {_key(self.dataset.key, self.dataset.version, self._asked_but_for_seed)}"
+
+    @cached_property
+    def _asked_but_for_seed(self) -> dict[str, Any]:
+        return {name: value for name, value in asked(vars(self.config)).items() if name not in DRAWN}
 
     def of_seed(self, seed: int) -> Cell:
         """The same from another seed."""
         place = self.command.index("--seed") + 1
         command = (*self.command[:place], str(seed), *self.command[place + 1 :])
-        return replace(self, config=replace(self.config, seed=seed), command=command)
+        seeded = replace(self, config=replace(self.config, seed=seed), command=command)
+        for name in ("but_for_seed", "_asked_but_for_seed"):  # which take longer than all else of a seed's cell
+            vars(seeded)[name] = getattr(self, name)
+        return seeded
 
     @property
     def title(self) -> str:
@@ -109,7 +118,11 @@ def key_of(dataset: str, version: str, config: Mapping[str, Any]) -> str:
 
     `config` is a Config's fields, or those that a record kept.
     """
-    return json.dumps({"dataset": dataset, "version": version, "asked": asked(config)}, sort_keys=True, default=str)
+    return _key(dataset, version, asked(config))
+
+
+def _key(dataset: str, version: str, asked_for: Mapping[str, Any]) -> str:
+    return json.dumps({"dataset": dataset, "version": version, "asked": asked_for}, sort_keys=True, default=str)
 
 
 def add_script_flags(parser: argparse.ArgumentParser, names: Sequence[str] = PASSED_ON, whose: str = "cell") -> None:

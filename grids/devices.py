@@ -12,27 +12,41 @@ from engine.errors import UserError
 from engine.paths import PROJECT
 from grids.cells import Cell
 from grids.places import Work
-from grids.worker import Worker, start
+from grids.worker import Worker, place_of, start
 
 
 class Slots:
     """Places of this machine: cards, as find_slots() has them, each of which takes one cell at a time."""
 
     def __init__(self, slots: Sequence[str | None]) -> None:
-        self.at_once = len(slots)
-        self._free = list(slots)
+        self._slots, self._free = list(slots), list(slots)
         self._shared = len(set(slots)) < len(slots)
+        self._avoided: set[str] = set()
+
+    @property
+    def at_once(self) -> int:
+        """How many cells run at a time: one on each card that is not avoided."""
+        return sum(place_of(slot) not in self._avoided for slot in self._slots)
 
     @property
     def has_room(self) -> bool:
         """Whether a card is free."""
-        return bool(self._free)
+        return any(place_of(slot) not in self._avoided for slot in self._free)
 
     def start(self, cell: Cell, lock: int, seeds: int) -> Worker:
         """Start the cell's command on the card that has been free for longest."""
-        worker = start(cell, lock, self._free[0], seeds, self._shared)
-        self._free.remove(worker.slot)
+        slot = next(slot for slot in self._free if place_of(slot) not in self._avoided)
+        worker = start(cell, lock, slot, seeds, self._shared)
+        self._free.remove(slot)
         return worker
+
+    def avoid(self, where: str) -> None:
+        """Start nothing more on that card."""
+        self._avoided.add(where)
+
+    def readmit(self, where: str) -> None:
+        """Start cells on that card again."""
+        self._avoided.discard(where)
 
     def leave(self, work: Work) -> None:
         """Its card is free."""

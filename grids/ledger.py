@@ -144,9 +144,15 @@ def standing(cell: Cell, records: Iterable[Record]) -> Standing:
     candidates = [record for record in records if _asked_for(record, cell)]
     by_status = {record["status"]: record for record in candidates if _of_these_images(record, cell)}
     found = _standing(cell, by_status)
+    other_images = not by_status and bool(candidates)
+    return replace(found, other_code=_is_of_other_code(found.record, cell), other_images=other_images)
+
+
+def _is_of_other_code(record: Record | None, cell: Cell) -> bool:
+    if record is None:
+        return False
     code = code_of(cell.dataset.read, cell.backbone.source, cell.backbone.arguments)
-    other_code = found.record is not None and bool(other_codes(found.record, code))
-    return replace(found, other_code=other_code, other_images=not by_status and bool(candidates))
+    return bool(other_codes(record, code))
 
 
 def _standing(cell: Cell, by_status: Mapping[Status, Record]) -> Standing:

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
 
 from grids.cells import Cell
+
+
+class Clock:
+    """What a grid waits by; a simulation has one of its own."""
+
+    def now(self) -> float:
+        """Seconds since some moment, which nobody sets."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Let them pass."""
+        time.sleep(seconds)
 
 
 class Work(Protocol):
@@ -16,7 +29,10 @@ class Work(Protocol):
 
     @property
     def where(self) -> str:
-        """What it has to itself, in words: "card 0", say. "": nothing that need be said."""
+        """What it has to itself, in words: "card 0", say. "": nothing that need be said.
+
+        It names the place that fails cells if it is broken: a card, with its node, where there are several.
+        """
 
     @property
     def lost(self) -> bool:
@@ -48,14 +64,14 @@ class Places(Protocol):
 
     @property
     def at_once(self) -> int:
-        """How many cells run at a time, 1 at least, as far as is known now."""
+        """How many cells run at a time, as far as is known now: 1 at least, unless every place is avoided."""
 
     @property
     def has_room(self) -> bool:
         """Whether another could be started now."""
 
     def start(self, cell: Cell, lock: int, seeds: int) -> Work:
-        """Start the cell's command, where there is room. OSError: it can't be.
+        """Start the cell's command on the place that has been free for longest. OSError: it can't be.
 
         lock: the descriptor of its lock file, which close() closes; seeds: how many cells are to come that differ from
         it in their seed alone, itself included.
@@ -63,3 +79,9 @@ class Places(Protocol):
 
     def leave(self, work: Work) -> None:
         """It has ended: another cell may have its place."""
+
+    def avoid(self, where: str) -> None:
+        """Start nothing more on the place of that name (Work.where), which fails cells; what runs there goes on."""
+
+    def readmit(self, where: str) -> None:
+        """Start cells there again."""

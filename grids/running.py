@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 from engine import INTERRUPTED
 from engine.console import duration
-from engine.errors import RunError, UserError
+from engine.errors import RunError, UserError, counted
 from engine.records.schema import BUSY, Record
 from grids.cells import Cell
 from grids.estimate import Speeds, total
 from grids.faults import Fault, shared_fault
+from grids.health import Health
 from grids.images import forget
 from grids.ledger import (
     Failure,
@@ -31,13 +31,18 @@ from grids.ledger import (
     take,
     to_be_tried,
 )
-from grids.places import Places, Work
+from grids.order import Order
+from grids.places import Clock, Places, Work
 from grids.view import Progress, View
 from grids.worker import reason_of
 
+HERE = "this machine"  # a place without a name
 MOMENT = 0.1  # seconds between two looks at what runs
-LOOK_AGAIN = 1.0  # seconds between two attempts at cells that another grid has
-ESTIMATE_AGAIN = 10.0  # seconds
+LOOK_AGAIN = 1.0  # seconds between two attempts at cells that another grid has, where there are no others
+LOOK_AGAIN_BUSY = 60.0  # seconds; where there are others
+ESTIMATE_AGAIN = 10.0  # seconds, where nothing has ended
+ESTIMATE_AGAIN_A_CELL = 0.01  # seconds for each cell of the grid, at least: a hundred times what it takes, or more
+MOST_LOSSES = 3  # of what a cell ran on, after which it may be the cell that breaks it
 
 
 class Grid:
@@ -51,20 +56,29 @@ class Grid:
         places: Places,
         retry_failed: bool,
         stall_minutes: float,
+        clock: Clock = Clock(),  # noqa: B008 (it has no state)
     ) -> None:
         self.cells, self.standings, self.speeds = cells, dict(standings), speeds
         self.stop_level = 0  # how often a stop was asked for
+        self.keep_records = False  # of cells that end, which a search reads on in; of 20,000 they take half a gigabyte
         self._stall_minutes = stall_minutes
-        self._places = places
-        self._to_do = deque(cell for cell in cells if to_be_tried(standings[cell.id], retry_failed))
-        self._left = {cell.id for cell in self._to_do}  # those that have not come to an end
+        self._places, self._clock = places, clock
+        left = [cell for cell in cells if to_be_tried(standings[cell.id], retry_failed)]
+        self._order = Order(cells, left, speeds)
+        self._left = {cell.id for cell in left}  # those that have not come to an end
+        self._ended = Counter(standings[cell.id].status for cell in cells if cell.id not in self._left)
+        for cell in cells:
+            if standings[cell.id].status == "done":
+                self._order.done(cell)
         self._undecided = {key for key, its in standings.items() if its.other_images}
-        self._elsewhere: deque[Cell] = deque()
-        self._looked = 0.0  # when elsewhere was last looked at
         self._running: list[Work] = []
+        self._health = Health(cells)
+        self._held: list[Cell] = []  # to be tried elsewhere than where they failed
+        self._well_at: set[str] = set()  # where a cell has just ended by what is not the place's fault
         self._faults: list[Fault] = []
         self._mendable: list[tuple[Cell, Failure]] = []
-        self._record_at_start = {key: its.record for key, its in standings.items()}
+        self._losses: Counter[str] = Counter()
+        self._started_at_start = {key: its.record["started"] for key, its in standings.items() if its.record}
         self._at_start = {key: its.failure for key, its in standings.items()}
         self._remaining, self._estimated = "", 0.0  # how long the rest takes, and when that was found
 
@@ -73,7 +87,7 @@ class Grid:
         told = 0
         try:
             self._estimate()
-            while self._running or (not self.stop_level and (self._to_do or self._elsewhere)):
+            while self._running or (not self.stop_level and (len(self._order) or self._held)):
                 if self.stop_level > told:
                     told = self.stop_level
                     self._tell_to_stop(view)
@@ -81,12 +95,12 @@ class Grid:
                     code = worker.watch(self._stall_minutes * 60)
                     if code is not None:
                         self._settle(worker, code, view)
+                self._look_at_places(view)
                 while self._places.has_room and not self.stop_level and self._start_next(view):
                     pass
-                if time.monotonic() - self._estimated > ESTIMATE_AGAIN:
-                    self._estimate()
+                self._estimate_after(ESTIMATE_AGAIN)
                 view.refresh(self._progress())
-                time.sleep(MOMENT)
+                self._clock.sleep(MOMENT)
         finally:
             self._end_all()
 
@@ -99,17 +113,13 @@ class Grid:
 
     def _start_next(self, view: View) -> bool:
         """Start the next cell, or settle it without; False: there is none that could be started now."""
-        if not self._to_do:
-            if not self._elsewhere or time.monotonic() - self._looked < LOOK_AGAIN:
-                return False
-            self._looked = time.monotonic()
-            self._to_do, self._elsewhere = self._elsewhere, self._to_do
-        cell = self._to_do.popleft()
+        self._order.take_back(self._clock.now() - (LOOK_AGAIN_BUSY if self._order.waiting else LOOK_AGAIN))
+        cell = self._order.next(self._running, self._places.at_once)
+        if cell is None:
+            return False
         lock = take(cell)
         if lock is None:
-            if not self._to_do:
-                self._looked = time.monotonic()
-            self._elsewhere.append(cell)
+            self._order.lend(cell, self._clock.now())
             return True
         worker = None
         try:
@@ -117,8 +127,9 @@ class Grid:
                 if failure := self.standings[cell.id].failure:
                     mark_retried(cell, failure)
                     self.standings[cell.id] = Standing("interrupted")
-                worker = self._places.start(cell, lock, self._seeds_to_come(cell))
+                worker = self._places.start(cell, lock, 1 + self._order.seeds_to_come(cell))
                 self._running.append(worker)
+                self._order.started(cell)
         except OSError as problem:  # no process, or no room for a log: so it would be for every other cell
             raise RunError(f"{cell.title} can't be started: {problem}. The same command continues.") from problem
         finally:
@@ -128,18 +139,13 @@ class Grid:
             view.started(worker, self._progress())
         return True
 
-    def _seeds_to_come(self, cell: Cell) -> int:
-        """How many cells are left, this one included, that differ from it in their seed, or fold, alone."""
-        return sum(each.but_for_seed == cell.but_for_seed for each in (cell, *self._to_do, *self._elsewhere))
-
     def _settled_already(self, cell: Cell, view: View) -> bool:
         """Whether the cell needs no process: another grid has just settled it, or it would end as others did."""
         found = standing_now(cell)
         kept = read_failure(cell)
         done = found.status == "done"
         if found.record and cell.config.rerun:  # it is to be made anew, unless another grid has just done that
-            earlier = self._record_at_start[cell.id]
-            done &= earlier is None or found.record["started"] != earlier["started"]
+            done &= found.record["started"] != self._started_at_start.get(cell.id)
         if done or (kept and not kept.retried and kept != self._at_start[cell.id]):
             self._note(cell, found)
             what = kept.reason if kept and found.status == "failed" else result_of(found)
@@ -156,7 +162,8 @@ class Grid:
     def _settle(self, worker: Work, code: int, view: View) -> None:
         """Write down what came of a cell whose process has ended, and let others have it."""
         cell, tail = worker.cell, worker.tail()
-        self._running.remove(worker)
+        self._running = [each for each in self._running if each is not worker]  # to compare them takes longer
+        self._order.ended(cell)
         self._places.leave(worker)
         try:
             forget()
@@ -166,12 +173,19 @@ class Grid:
                 found = Standing("done", record) if record and record["status"] == "done" else found
             if found.status == "done":
                 drop_failure(cell)
+                self._health.well(cell, worker.where, self._clock.now())
+                self._well_at.add(worker.where)
                 if found.record:
                     self.speeds.add_around(found.record, worker.seconds)
                 self._note(cell, found)
                 view.ended(cell, "done", f"{result_of(found)} in {duration(worker.seconds)}", self._progress())
+            elif worker.lost and self._losses[cell.id] < MOST_LOSSES:
+                self._losses[cell.id] += 1
+                self._order.put_back(cell)
+                self.standings[cell.id] = Standing("interrupted", found.record)
+                view.note(f"{cell.title}: it was lost on {worker.where}, and is run again from its last checkpoint")
             elif code == UserError.exit_code and any(BUSY in line for line in tail):  # a run that was started by hand
-                self._elsewhere.append(cell)
+                self._order.lend(cell, self._clock.now())
                 view.note(f"{cell.title}: another process is at it")
             elif not worker.stalled and (code == INTERRUPTED or worker.stopping > 1 or (worker.stopping and code < 0)):
                 self.standings[cell.id] = Standing("interrupted", found.record)
@@ -180,21 +194,90 @@ class Grid:
                 reason = reason_of(code, worker, tail, self._stall_minutes)
                 if code == 0:
                     reason = f"it ended well, but no record under {cell.config.out} says that this cell is done"
-                failure = failure_now(cell, code, reason, tail)
-                fault = shared_fault(cell, failure, self._mendable)
-                self._mendable.append((cell, failure))
-                if fault:
-                    self._faults.append(fault)
-                self._fail(cell, failure, view)
+                if worker.lost:
+                    reason = f"what it ran on was lost {MOST_LOSSES + 1} times; the last was {worker.where}"
+                self._settle_failure(worker, failure_now(cell, code, reason, tail), view)
         finally:
             worker.close()
 
+    def _settle_failure(self, worker: Work, failure: Failure, view: View) -> None:
+        cell = worker.cell
+        self._health.seen(work.where for work in (*self._running, worker))
+        if self._health.may_be_the_place(worker, failure, self._clock.now()):
+            self._interrupted(cell, failure, view)
+            self._held.append(cell)
+            what = f"{failure.reason.rstrip('.')}, on {worker.where}: it is tried elsewhere"
+            view.ended(cell, "stopped", what, self._progress())
+            return
+        self._well_at.add(worker.where)
+        fault = shared_fault(cell, failure, self._mendable)
+        self._mendable.append((cell, failure))
+        if fault:
+            self._faults.append(fault)
+        self._fail(cell, failure, view)
+
+    def _interrupted(self, cell: Cell, failure: Failure, view: View) -> None:
+        """The failure was the place's: no grid counts it."""
+        self.standings[cell.id] = Standing("interrupted")
+        try:
+            mark_retried(cell, failure)
+        except OSError as problem:
+            view.note(f"note: that {cell.title} is to be tried again can't be kept: {problem}")
+
+    def _look_at_places(self, view: View) -> None:
+        """Give no cells to places that fail them, and those cells to others. RunError: no place is left."""
+        now = self._clock.now()
+        for where in self._health.newly_out(self._running, now):
+            self._places.avoid(where)
+            view.note(f"{where or HERE} gets no more cells for now: {self._health.out[where]}")
+        for where in self._health.due(now):
+            self._places.readmit(where)
+            view.note(f"{where or HERE} is tried again")
+        out = self._health.out
+        if out and not self._running and not self._places.at_once:
+            raise RunError(self._none_left(view))
+        # a place that has been free for longer is taken first, so that these do not get it
+        sound_is_free = self._places.at_once - len(self._running) > len(self._health.suspected)
+        held, self._held = self._held, []
+        for cell in held:
+            sound_ended = self._well_at - self._health.tried_at(cell)
+            if sound_ended or sound_is_free or not (self._order.waiting or self._running):
+                self._order.put_back(cell)
+            else:
+                self._held.append(cell)
+        self._well_at.clear()
+
+    def _none_left(self, view: View) -> str:
+        """That, and why; the cells that failed by it are taken for interrupted."""
+        out = self._health.out
+        for cell, failure in [(cell, self.standings[cell.id].failure) for cell in self._health.failed_at(out)]:
+            if failure:
+                self._interrupted(cell, failure, view)
+                self._left.add(cell.id)
+                self._ended["failed"] -= 1
+        reasons = Counter(out.values())
+        why = "; ".join(f"{reason} ({counted(number, 'place')})" for reason, number in reasons.items())
+        names = ", ".join(where or HERE for where in out)
+        return (
+            f"no place is left to run cells on. {names} failed several cells that have nothing else in common: {why}. "
+            "Once that is mended, the same command continues."
+        )
+
+    @property
+    def avoided(self) -> list[str]:
+        """The places that get no cells, and why."""
+        return [f"{where or HERE}: {reason}" for where, reason in self._health.out.items()]
+
     def _note(self, cell: Cell, found: Standing) -> None:
-        self.standings[cell.id] = found
+        """The cell has come to an end, here or elsewhere."""
         self._left.discard(cell.id)
+        self._ended[found.status] += 1
+        self.standings[cell.id] = found if self.keep_records else replace(found, record=None)
+        if found.status == "done":
+            self._order.done(cell)
         if found.record:
             self.speeds.add(found.record)
-        self._estimate()
+        self._estimate_after(0.0)
 
     def _fail(self, cell: Cell, failure: Failure, view: View) -> None:
         self._note(cell, Standing("failed", None, failure))
@@ -204,20 +287,25 @@ class Grid:
             view.note(f"note: the failure of {cell.title} can't be kept: {problem}")
         view.ended(cell, "failed", failure.reason, self._progress())
 
+    def _estimate_after(self, seconds: float) -> None:
+        """Estimate anew if it is so long ago, and long enough for so many cells."""
+        least = max(seconds, ESTIMATE_AGAIN_A_CELL * len(self.cells))
+        if self._clock.now() - self._estimated > least:
+            self._estimate()
+
     def _estimate(self) -> None:
-        """How long the rest takes, of what runs too."""
-        self._estimated = time.monotonic()
-        left = [self.speeds.estimate(cell) for cell in (*self._to_do, *self._elsewhere)]
+        """How long the rest takes, of what runs too, and with it the order."""
+        self._estimated = self._clock.now()
+        self._order.estimate()
+        left = self._order.estimates()
         for worker in self._running:
-            whole = self.speeds.estimate(worker.cell)
+            whole = self._order.estimate_of(worker.cell)
             left.append(whole and replace(whole, seconds=max(whole.seconds - worker.seconds, 0.0)))
-        self._remaining = total(left, self._places.at_once)
+        self._remaining = total(left, max(1, self._places.at_once))
 
     def _progress(self) -> Progress:
-        counted = Counter(self.standings[cell.id].status for cell in self.cells if cell.id not in self._left)
-        elsewhere = len(self._elsewhere)
-        counts = (len(self.cells), counted["done"], counted["failed"], elsewhere)
-        return Progress(*counts, self._remaining, tuple(self._running))
+        counts = (len(self.cells), self._ended["done"], self._ended["failed"], self._order.elsewhere)
+        return Progress(*counts, self._remaining, tuple(self._running), self.avoided)
 
     def _end_all(self) -> None:
         """Leave no process behind, whatever ends this one."""
@@ -225,7 +313,7 @@ class Grid:
             worker.stop(2)
         for worker in self._running:
             while worker.watch(float("inf")) is None:
-                time.sleep(MOMENT)
+                self._clock.sleep(MOMENT)
             worker.close()
 
 

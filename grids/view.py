@@ -31,6 +31,7 @@ class Progress:
     elsewhere: int  # another grid is at them
     remaining: str  # how long the rest takes, or that nobody knows
     running: Sequence[Work] = ()
+    avoided: Sequence[str] = ()  # places that get no cells, and why
 
     @property
     def count(self) -> str:
@@ -154,7 +155,8 @@ class LiveTable:
         colours = {"done": "green", "failed": "red"}
         for status, title, what in self._ended:
             ended.add_row(_text(status, colours.get(status, "yellow")), _text(title), _text(what))
-        note = [_text(self._note, "bold yellow")] if self._note else []
+        note = [_text(f"gets no cells: {line}", "yellow") for line in progress.avoided]
+        note += [_text(self._note, "bold yellow")] if self._note else []
         return Group(running, ended, _text(progress.summary, "bold"), *note)
 
 

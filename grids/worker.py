@@ -16,7 +16,7 @@ from functools import reduce
 from pathlib import Path
 
 from engine.files import open_regular
-from engine.heartbeat import HEARTBEAT, SEARCH, SEEDS, SHARED, die_with, libc
+from engine.heartbeat import DEVICE, HEARTBEAT, SEARCH, SEEDS, SHARED, die_with, libc
 from engine.paths import PROJECT
 from grids.cells import Cell
 from grids.faults import message_of
@@ -54,7 +54,7 @@ class Worker:
     @property
     def where(self) -> str:
         """Its card."""
-        return "" if self.slot is None else f"card {self.slot}"
+        return place_of(self.slot)
 
     @property
     def lost(self) -> bool:
@@ -125,6 +125,11 @@ class Worker:
         os.close(self.lock)
 
 
+def place_of(slot: str | None) -> str:
+    """What a card, as CUDA_VISIBLE_DEVICES names it, is called; "" for no card."""
+    return "" if slot is None else f"card {slot}"
+
+
 def said_in(heartbeat: Path) -> str:
     """What the process whose signs of life go to this file says that it does: "" where it has not said yet."""
     try:
@@ -172,7 +177,7 @@ def start(cell: Cell, lock: int, slot: str | None, seeds: int = 1, shared: bool 
     # a script of the user's own may lie anywhere, and imports common
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     if slot is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = slot
+        environment |= {"CUDA_VISIBLE_DEVICES": slot, DEVICE: "cuda"}
     with open_regular(log, append=True) as file:
         file.write(f"$ {shlex.join(['python', *cell.command])}\n".encode())
         offset = file.tell()

@@ -102,6 +102,7 @@ def run_cells(
     device, slots = slots_of(cells[0])
     speeds = Speeds(device_name(device, slots[0]), all_records(request.out))
     grid = Grid(cells, standings, speeds, Slots(slots), False, STALL_MINUTES)
+    grid.keep_records = True
     with request.view() as inner, signals_to(grid):
         watch = Watch(inner, lambda: tick(grid))
         grid.run(watch)

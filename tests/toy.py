@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import common
 import digits
 from common import Backbone, Dataset, Part, RawSplits, ReadOptions, WeightsFile
+from engine.data.batches import nothing
 
 CLASSES = ("dark", "mid", "light")
 
@@ -59,6 +60,7 @@ def finished_run(out: Path) -> Path:
 
     with mock.patch.dict(common.BACKBONES, tiny=TINY):
         line = f"-model tiny -bs 64 --weights none --epochs 1 --size 32 --plan off --device cpu --out {out}"
+        line += " --precision fp32"  # whatever the processor has
         with pytest.raises(SystemExit, match="0"):
             common.main(digits.DATASET, line.split())
     return next(out.glob("digits/tiny/*"))
@@ -117,7 +119,8 @@ class Process:
     """This script at work in a process of its own, on the processor, in `folder`.
 
     It is forked from a process that has imported what a run needs, which takes seconds. `printed` and `problems` name
-    the files that its output goes to; "": the stream is closed. most_lost: seconds between two saves, at most.
+    the files that its output goes to; "": the stream is closed. most_lost: seconds between two saves, at most. first:
+    what it does before all else; it is pickled.
     """
 
     def __init__(
@@ -127,10 +130,11 @@ class Process:
         printed: str = "printed.txt",
         problems: str = "problems.txt",
         most_lost: float = 0.0,
+        first: Callable[[], object] = nothing,
     ) -> None:
         self._printed, self._problems = folder / printed, folder / problems
         arguments = ["-model", "tiny", "--device", "cpu", *line.split()]
-        given = (arguments, folder, (printed, problems), dict(os.environ), most_lost)
+        given = (arguments, folder, (printed, problems), dict(os.environ), most_lost, first)
         self._process = _context().Process(target=_work, args=given, daemon=True)
         self._process.start()
 
@@ -178,6 +182,7 @@ def _work(
     streams: tuple[str, str],
     environment: Mapping[str, str],
     most_lost: float,
+    first: Callable[[], object],
 ) -> None:
     from engine.training import saving
 
@@ -193,6 +198,7 @@ def _work(
             os.close(descriptor)
         setattr(sys, name, stream)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    first()
     tqdm.set_lock(threading.RLock())  # its own would be missed when the process is killed
     main(arguments)
 

@@ -18,11 +18,12 @@ from engine.data.augment import Draws, draw, trivial_augment
 from engine.data.kept_pixels import KeptPixels
 from engine.data.part import Part
 from engine.device import copy_stream, free_for_images
-from engine.errors import UserError, out_of_memory
+from engine.errors import UserError, counted, out_of_memory
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 Batch = tuple[torch.Tensor, torch.Tensor]
+Rows = npt.NDArray[np.int64]
 
 # of a card's free memory: images that take no more are kept there. The rest is for others who come to the card, and for
 # what the run itself asks for later: a larger last batch, another form of a convolution.
@@ -58,11 +59,34 @@ class Batches:
     memory_format: torch.memory_format = torch.contiguous_format
     on_device: Batch | None = None  # all of the part's pixels, uint8 (N, H, W, 3), and labels
     layer: str = ""  # the dotted name of the layer that takes these batches; "": the model itself
+    process: int = 0  # the rank of this one among those that train together, of which each takes a share of a batch
+    processes: int = 1
+    evaluated: Rows | None = None  # what this process takes of a part that is evaluated; None: all of it
 
     @property
     def steps(self) -> int:
         """How many batches make an epoch, a last one of a single image included."""
         return -(-len(self.part) // self.batch_size)
+
+    @property
+    def trained(self) -> int:
+        """The images of an epoch: all, but for a last batch of a single one."""
+        images = len(self.part)
+        return images - 1 if images % self.batch_size == 1 and images > 1 else images
+
+    @property
+    def whole_share(self) -> int:
+        """How many images of a whole batch this process takes."""
+        return len(np.array_split(np.arange(self.batch_size), self.processes)[self.process])
+
+    def in_batch(self, number: int) -> int:
+        """How many images the training batch of that number, counted from 0, has in all processes together."""
+        return min(self.batch_size, self.trained - number * self.batch_size)
+
+    @property
+    def alone(self) -> Batches:
+        """The batches of the size that this process takes, as if it were the only one."""
+        return replace(self, batch_size=self.whole_share, process=0, processes=1)
 
     @property
     def bytes_on_device(self) -> int | None:
@@ -78,7 +102,11 @@ class Batches:
     def for_evaluation(self, name: str, part: Part) -> Batches:
         """Another part of the same dataset, not augmented, in larger batches: no gradients take memory."""
         size = EVALUATED * self.batch_size
-        return replace(self, name=name, part=part, batch_size=size, augment=False, on_device=None)
+        evaluated = None
+        if self.processes > 1:  # every so many-th batch: each is what it would be in one process
+            rows = np.arange(len(part))
+            evaluated = rows[rows // size % self.processes == self.process]
+        return replace(self, name=name, part=part, batch_size=size, augment=False, on_device=None, evaluated=evaluated)
 
     def cached_on_device(self) -> Batches:
         """These batches with all pixels on the card, if they take at most RESIDENT_SHARE of its free memory."""
@@ -99,24 +127,48 @@ class Batches:
         return replace(self, on_device=(pixels, torch.from_numpy(self.part.labels).to(device)))
 
     def sequential(self, arrived: Callable[[], None] = nothing) -> Iterator[Batch]:
-        """Every image once, in the order of the part, never augmented."""
-        return self._batches(np.arange(len(self.part)), None, arrived)
+        """Every image once, in the order of the part, never augmented; of several processes, each has its own."""
+        rows = np.arange(len(self.part)) if self.evaluated is None else self.evaluated
+        return self._batches(rows, None, arrived)
 
     def shuffled(self, seed: int, epoch: int, arrived: Callable[[], None] = nothing) -> Iterator[Batch]:
         """Every image once, but for a last batch of a single image, which batch normalisation can't train on."""
-        order = np.random.default_rng([seed, epoch]).permutation(len(self.part))
-        if len(order) % self.batch_size == 1 and len(order) > 1:
-            order = order[:-1]
+        order = np.random.default_rng([seed, epoch]).permutation(len(self.part))[: self.trained]
         # numbers of their own, not the model's: how many its dropout draws does not change what an image gets
         draws = draw(len(order), np.random.default_rng([seed, epoch, 1])) if self.augment else None
+        if self.processes > 1:
+            own = self._own(len(order))
+            mine = np.concatenate(own)
+            return self._batches(order[mine], draws and draws[mine], arrived, [len(some) for some in own])
         return self._batches(order, draws, arrived)
 
+    def _own(self, images: int) -> list[Rows]:
+        """Which places in an epoch's order are this process's, by batch.
+
+        Shares are equal but for an image. A last batch with less than two images for each process is all of everyone's,
+        so that none is without, and batch normalisation has what it would have in one process.
+        """
+        batches = cut(np.arange(images), self.batch_size)
+        return [
+            np.array_split(batch, self.processes)[self.process] if len(batch) >= 2 * self.processes else batch
+            for batch in batches
+        ]
+
+    def weight(self, number: int, images: int) -> float:
+        """What the mean loss of this process's `images` counts in the mean over processes: 1 where all have as many.
+
+        So that mean is the mean loss of the batch of that number.
+        """
+        whole = self.in_batch(number)
+        return images * self.processes / whole if whole >= 2 * self.processes else 1.0
+
     def _batches(
-        self, order: npt.NDArray[np.int64], draws: Draws | None, arrived: Callable[[], None]
+        self, order: Rows, draws: Draws | None, arrived: Callable[[], None], sizes: Sequence[int] | None = None
     ) -> Iterator[Batch]:
+        """The images of that order in batches of such sizes, or of the usual one."""
         scale, shift = (tensor.to(self.device) for tensor in scale_and_shift(self.mean, self.std))
         start = 0
-        for stored, labels in self._stored(order):
+        for stored, labels in self._stored(cut(order, sizes or self.batch_size)):
             arrived()
             images = stored.permute(0, 3, 1, 2)
             if draws is not None:
@@ -124,14 +176,13 @@ class Batches:
             start += len(labels)
             yield _scaled(images, self.size, scale, shift, self.memory_format), labels
 
-    def _stored(self, order: npt.NDArray[np.int64]) -> Iterator[Batch]:
+    def _stored(self, batches: Sequence[Rows]) -> Iterator[Batch]:
         """Batch by batch the pixels as they are stored, uint8 (B, H, W, 3), and the labels, on the device."""
         if self.on_device is not None:
             pixels, labels = self.on_device
-            for chosen in torch.from_numpy(order).to(pixels.device).split(self.batch_size):
+            for chosen in on_device(pixels.device, batches):
                 yield pixels[chosen], labels[chosen]
             return
-        batches = (order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size))
         if self.device == "cuda":
             yield from self._copied(batches)
         else:
@@ -140,14 +191,14 @@ class Batches:
             for pixels, labels in map(self._gather, batches) if at_hand else ahead(self._gather, batches):
                 yield pixels.to(self.device), labels.to(self.device)
 
-    def _gather(self, chosen: npt.NDArray[np.int64]) -> Batch:
+    def _gather(self, chosen: Rows) -> Batch:
         return torch.from_numpy(self.part.pixels(chosen)), torch.from_numpy(self.part.labels[chosen])
 
-    def _copied(self, batches: Iterable[npt.NDArray[np.int64]]) -> Iterator[Batch]:
+    def _copied(self, batches: Iterable[Rows]) -> Iterator[Batch]:
         """Gathered and sent to the card by a thread, on a stream of its own, while the card computes."""
         stream = copy_stream()
 
-        def send(chosen: npt.NDArray[np.int64]) -> tuple[Batch, torch.cuda.Event]:
+        def send(chosen: Rows) -> tuple[Batch, torch.cuda.Event]:
             pixels, labels = self._gather(chosen)
             with torch.cuda.stream(stream):
                 sent = (
@@ -202,6 +253,21 @@ class Resident:
         held = self.mib > 0
         self.train, self.val = self._streamed
         return held
+
+
+def cut(rows: Rows, sizes: int | Sequence[int]) -> list[Rows]:
+    """The rows in pieces of one size, the last of which may be smaller, or of these sizes."""
+    ends = range(sizes, len(rows), sizes) if isinstance(sizes, int) else np.cumsum(sizes)[:-1]
+    return np.split(rows, ends) if len(rows) else []
+
+
+def on_device(device: torch.device, batches: Sequence[Rows]) -> Sequence[torch.Tensor]:
+    """Each batch's rows on the device, sent there at once."""
+    if not batches:
+        return ()
+    sizes = [len(rows) for rows in batches]
+    pieces: Sequence[torch.Tensor] = torch.from_numpy(np.concatenate(batches)).to(device).split(sizes)
+    return pieces
 
 
 def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -263,12 +329,19 @@ def ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]
         pool.shutdown(cancel_futures=True)
 
 
-def usable_batch_size(asked: int, images: int, batch_norm: bool) -> int:
+def usable_batch_size(asked: int, images: int, batch_norm: bool, processes: int = 1) -> int:
     """`asked`, or as many as there are training images where that is fewer.
 
-    Raises UserError when a step would be a single image and the model normalises over the batch (`batch_norm`).
+    Raises UserError when a step would be a single image and the model normalises over the batch (`batch_norm`), or
+    less than two images for each of several processes.
     """
     size = min(asked, images)
+    if processes > 1 and size < 2 * processes:
+        found = f"-bs {asked}" if asked == size else counted(images, "training image")
+        raise UserError(
+            f"{found} for {processes} processes, which divide each batch among them: expected 2 images or more for "
+            "each. Take fewer processes."
+        )
     if size == 1 and batch_norm:
         found = "-bs 1" if asked == 1 else "a single training image"
         raise UserError(f"{found}: this backbone has batch normalisation, which needs 2 images or more a step.")

@@ -27,6 +27,7 @@ from engine.data.lazy_images import LazyImages
 from engine.data.part import HDF5Image, Part, Pixels, PixelSource, RawSplits, Reference
 from engine.errors import Refuse, RunError, UserError, counted, disk_errors_explained, listed, one_line, raised
 from engine.files import DamagedError, atomic, is_sealed, json_digest, locked
+from engine.processes import from_first
 
 MOST_RETRIED = 100  # of the images that could not be read
 CHECKED_AT_ONCE = 8  # pieces of the pixels, at most: a disk gives no more to more threads
@@ -89,7 +90,7 @@ def decode_all(
     elif folder:
         pixels, outcomes = Cache(folder, f"{key}-{size[0]}x{size[1]}", size, images).open()
     else:
-        outcomes = decode_rows(images.references, None, "reading")
+        outcomes = from_first(lambda: decode_rows(images.references, None, "reading"))
         pixels = LazyImages(images.references, images.names, [outcome.digest for outcome in outcomes], size)
     bad = sorted(
         (name, outcome.problem) for name, outcome in zip(images.names, outcomes, strict=True) if outcome.problem

@@ -10,11 +10,10 @@ from engine.models.backbone import HubFile
 NEEDED = "huggingface_hub>=0.27"
 
 
-def hub_file(weights: HubFile) -> Path:
-    """The file of the weights: as it is kept, else fetched. UserError: neither can be had."""
+def kept_file(weights: HubFile) -> Path | None:
+    """The file of the weights as it is kept; None: it is not. UserError: the package that keeps it is not installed."""
     try:
-        from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+        from huggingface_hub import try_to_load_from_cache
     except ImportError as problem:
         raise UserError(
             f"the weights {weights.name} need the package huggingface_hub ({problem}): pip install '{NEEDED}'"
@@ -23,6 +22,16 @@ def hub_file(weights: HubFile) -> Path:
         kept = try_to_load_from_cache(weights.repository, name)
         if isinstance(kept, str):
             return Path(kept)
+    return None
+
+
+def hub_file(weights: HubFile) -> Path:
+    """The file of the weights: as it is kept, else fetched. UserError: neither can be had."""
+    if kept := kept_file(weights):
+        return kept
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
     reason = ""
     for name in weights.files:
         try:

@@ -50,6 +50,12 @@ def set_train_mode(model: nn.Module) -> None:
             module.train()
 
 
+def batch_statistics(model: nn.Module) -> list[torch.Tensor]:
+    """The running means and variances that training changes."""
+    layers = [each for each in model.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm) and each.training]
+    return [each for layer in layers for each in (layer.running_mean, layer.running_var) if each is not None]
+
+
 def trains_batch_norm(model: nn.Module) -> bool:
     """Whether training normalises over the batch, which takes at least two images a step: a frozen body does not."""
     return any(

@@ -215,21 +215,26 @@ def _pretrained(weights: WeightsEnum | WeightsFile | HubFile) -> Weights:
     if isinstance(weights, HubFile):
         path = hub_file(weights)
         return Weights(weights.name, path, digest(path), weights.mean, weights.std)
-    if isinstance(weights, WeightsFile):
-        name, sha256, mean, std = weights.name, weights.sha256, weights.mean, weights.std
-    else:
-        preset = weights.transforms()
-        name, mean, std = str(weights), tuple(preset.mean), tuple(preset.std)
-        # torchvision ends its file names with the first digits of the sha256
-        ending = re.search(r"-([0-9a-f]{8,})\.\w+$", weights.url)
-        sha256 = ending[1] if ending else None
+    name, file, folder = where(weights)
+    preset = weights if isinstance(weights, WeightsFile) else weights.transforms()
+    if not file.urls and not (folder / file.name).is_file():
+        raise UserError(f"the weights {name} are not at {folder / file.name}: no such file.")
+    path = fetch(file, folder)
+    return Weights(name, path, digest(path), tuple(preset.mean), tuple(preset.std))
+
+
+def where(weights: WeightsEnum | WeightsFile) -> tuple[str, File, Path]:
+    """The name of the weights, their file, and the folder that it lies in, or is fetched into."""
     url = urlsplit(weights.url)
-    mirrors: tuple[str, ...] = () if url.scheme == "file" else (weights.url,)
-    if mirrors:
-        path = Path(torch.hub.get_dir()) / "checkpoints" / url.path.rpartition("/")[2]
+    if isinstance(weights, WeightsFile):
+        name, sha256 = weights.name, weights.sha256
     else:
+        # torchvision ends its file names with the first digits of the sha256
+        name, ending = str(weights), re.search(r"-([0-9a-f]{8,})\.\w+$", weights.url)
+        sha256 = ending[1] if ending else None
+    checksum = f"sha256:{sha256}" if sha256 else None
+    if url.scheme == "file":
         path = Path(url2pathname(url.path))
-        if not path.is_file():
-            raise UserError(f"the weights {name} are not at {path}: no such file.")
-    file = fetch(File(path.name, mirrors, f"sha256:{sha256}" if sha256 else None), path.parent)
-    return Weights(name, file, digest(file), mean, std)
+        return name, File(path.name, (), checksum), path.parent
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    return name, File(url.path.rpartition("/")[2], (weights.url,), checksum), folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,14 @@ def describe_training(config: Config, recipe: Recipe, train: Batches, plan: Plan
         "plan": asdict(plan),
         "search": search_mark(),
     }
+
+
+def describe_processes(train: Batches, sync_batch_norm: bool) -> dict[str, Any]:
+    """How each batch is divided among processes that train together; {} of one that is alone."""
+    if train.processes == 1:
+        return {}
+    images = [replace(train, process=rank).whole_share for rank in range(train.processes)]
+    return {"processes": {"count": train.processes, "images": images, "sync_batch_norm": sync_batch_norm}}
 
 
 @dataclass(frozen=True)

@@ -45,11 +45,21 @@ def head_lines(description: Mapping[str, Any], recipe: str, folder: Path | None,
         if honest
         else f"protocol   paper: test chooses the epoch{by}, which flatters",
     ]
+    if shared := description["environment"].get("processes"):
+        lines.insert(3, _processes_line(shared))
     if saw_test_images(description):
         lines.insert(1, f"note       {seen_in_words(description)}: the result will flatter, and no report ranks it")
     if folder:
         lines.append(f"{RECORD_LINE}{folder}" + (" (goes on from where it was)" if resumed else ""))
     return [_counts_line(description), *_data_lines(dataset), *lines]
+
+
+def _processes_line(shared: Mapping[str, Any]) -> str:
+    """How a batch is divided among processes."""
+    sizes = sorted(set(shared["images"]))
+    each = f"{' or '.join(map(str, sizes))} of its images each"
+    statistics = "the whole batch" if shared["sync_batch_norm"] else "these"
+    return f"processes  {shared['count']}, which take {each}; any batch normalisation's statistics are of {statistics}"
 
 
 def _counts_line(description: Mapping[str, Any]) -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from engine.console import progress, say
 from engine.data.augment import Draws
-from engine.data.batches import Batch, Batches
+from engine.data.batches import Batch, Batches, Rows, cut, on_device
+from engine.processes import in_order
 from engine.training.loop import in_smaller_batches
 from engine.training.meters import Clock
 from engine.training.plan import Plan
@@ -35,13 +35,13 @@ class Features(Batches):
         return self.source.speed if self.source else None
 
     def _batches(
-        self, order: npt.NDArray[np.int64], draws: Draws | None, arrived: Callable[[], None]
+        self, order: Rows, draws: Draws | None, arrived: Callable[[], None], sizes: Sequence[int] | None = None
     ) -> Iterator[Batch]:
         assert self.source is not None
         assert draws is None
         arrived()  # what is computed now is computed, and not waited for
         features, labels = self.source.computed()
-        for number, chosen in enumerate(torch.from_numpy(order).to(features.device).split(self.batch_size)):
+        for number, chosen in enumerate(on_device(features.device, cut(order, sizes or self.batch_size))):
             if number:
                 arrived()
             yield features[chosen], labels[chosen]
@@ -58,21 +58,23 @@ class Source:
     def computed(self) -> Batch:
         """All features, (N, D), in the dtype that the layer is given, and labels, (N,), on the plan's device."""
         if self._computed is None:
-            in_smaller_batches(self._compute, self._images, self._plan.device)
-        assert self._computed is not None
+            images = self._images
+            own, clock = in_smaller_batches(self._compute, images, self._plan.device)
+            features = in_order(images.evaluated, own)
+            self._computed = features, torch.from_numpy(images.part.labels).to(features.device)
+            self.speed = clock.stop(len(images.part))
         return self._computed
 
     @torch.no_grad()
-    def _compute(self, images: Batches) -> None:
+    def _compute(self, images: Batches) -> tuple[torch.Tensor, Clock]:
         clock = Clock(self._plan.device)
-        every, labels = [], []
-        batches = clock.batches(images.sequential(clock.arrived))
-        for batch, their_labels in progress(batches, f"{images.name} features", images.steps):
+        every = []
+        for batch, _ in progress(
+            clock.batches(images.sequential(clock.arrived)), f"{images.name} features", images.steps
+        ):
             _, (((features,), _),) = _forward(self._model, self._layer, batch, self._plan)
             every.append(features)
-            labels.append(their_labels)
-        self._computed = torch.cat(every), torch.cat(labels)
-        self.speed = clock.stop()
+        return torch.cat(every) if every else torch.empty(0, device=self._plan.device), clock
 
 
 def with_features(model: nn.Module, layer: str, train: Batches, val: Batches, plan: Plan) -> tuple[Batches, Batches]:

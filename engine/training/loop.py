@@ -17,7 +17,8 @@ from engine.data.batches import Batches, Resident
 from engine.device import free_memory, random_state, set_random_state
 from engine.errors import DivergedError, out_of_memory
 from engine.heartbeat import stop_asked_for
-from engine.models.structure import set_train_mode, trains_batch_norm
+from engine.models.structure import batch_statistics, set_train_mode, trains_batch_norm
+from engine.processes import add_up, any_of, average, in_order, own_random_numbers, total_of
 from engine.training.meters import Clock, energy_joules
 from engine.training.metrics import METRICS, Predictions
 from engine.training.plan import Plan
@@ -54,7 +55,8 @@ def fit(
 
     After the first epoch, when the device holds what training needs, images are held there too, as far as Resident
     does. Where memory runs out, it goes on from what was saved: without them, or else with the same batches in halved
-    micro-batches, of which `run` keeps a note.
+    micro-batches, of which `run` keeps a note. Of several processes that train together, none takes less than the
+    others: there a lack of memory is raised.
 
     `after_first_epoch` is called once, after the first epoch that is trained here, with what Clock has as its steady
     images/s; None: it can't tell, or not images were trained on, but features.
@@ -89,7 +91,9 @@ class _Fitting:
 
     @property
     def could_take_less(self) -> bool:
-        """Whether there is memory to be given up."""
+        """Whether there is memory to be given up, and nobody who waits for this process meanwhile."""
+        if self.images.train.processes > 1:
+            return False
         return self.images.mib > 0 or self._halved() is not None
 
     def _halved(self) -> Plan | None:
@@ -116,7 +120,7 @@ class _Fitting:
         state, best = State(select=recipe.select), untrained
         if saved:
             state, best = resumed(saved, self.model, part, len(recipe.stages))
-        energy = energy_joules(self.plan.device)
+        energy = total_of(energy_joules(self.plan.device))
         if state.stage < len(recipe.stages):
             say(epoch_columns(part, METRICS[recipe.select].label))
         for stage in recipe.stages[state.stage :]:
@@ -141,11 +145,12 @@ class _Fitting:
         return state
 
     def _step(self, stage: Stage) -> Step:
-        layer, batch_size = self.images.train.layer, self.images.train.batch_size
+        layer, train = self.images.train.layer, self.images.train
         # the last layer alone needs none of these
         plan = replace(self.plan, compiled=False, graphed=False, micro_batch=None) if layer else self.plan
         optimizer = self.recipe.optimizer(stage, self.model)
-        return Step(self.model.get_submodule(layer), optimizer, plan, batch_size, self.recipe.class_weights)
+        model, weights = self.model.get_submodule(layer), self.recipe.class_weights
+        return Step(model, optimizer, plan, train.whole_share, weights, train.processes > 1)
 
     def _epoch(self, stage: Stage, step: Step, state: State) -> tuple[bool, float | None]:
         """The epoch after `state`, which takes it in. Whether it is the best so far, and its steady images/s."""
@@ -165,7 +170,7 @@ class _Fitting:
 
     def _save(self, state: State, best: StateDict, step: Step) -> None:
         """Save, if it is time to, and print the epoch's line. Raises KeyboardInterrupt where a stop was asked for."""
-        stop = self.run.resumable and stop_asked_for()
+        stop = self.run.resumable and any_of(stop_asked_for())
         is_last = state.stage == len(self.recipe.stages) - 1 and _has_ended(state, self.recipe)
         took = self.saver.save(state, lambda: take_snapshot(state, self.model, best, step), must=stop or is_last)
         say(epoch_line(state.history[-1], self.images.val.name, self.recipe.select, took))
@@ -189,18 +194,21 @@ def train_epoch(
     set_train_mode(model)
     clock = clock or Clock(step.plan.device)
     epoch, stage, steps = state.epochs, recipe.stages[state.stage], train.steps * (recipe.epochs or 1)
+    own_random_numbers(recipe.seed, epoch)
     total = torch.zeros((), device=step.plan.device)
     shuffled = train.shuffled(recipe.seed, epoch, clock.arrived)
     batches = progress(clock.batches(shuffled), f"epoch {epoch + 1}", train.steps)
     for number, (images, labels) in enumerate(batches):
         recipe.set_lr(step.optimizer, stage, (state.stage_epochs * train.steps + number + 0.5) / steps)
-        total += step(images, labels) * len(labels)
+        loss = step(images, labels, train.weight(number, len(labels)))
+        total += loss * (train.in_batch(number) / train.processes)
         if number % LOOK_AT_LOSS == LOOK_AT_LOSS - 1:
-            require_finite(total.item(), epoch, recipe.lr, step.plan)
-    require_finite(total.item(), epoch, recipe.lr, step.plan)
-    speed = clock.stop()
+            require_finite(add_up(total.clone()).item(), epoch, recipe.lr, step.plan)
+    require_finite(add_up(total).item(), epoch, recipe.lr, step.plan)
+    speed = clock.stop(train.trained)
+    average(batch_statistics(model))
     require_finite_state(model, epoch, recipe.lr, step.plan)
-    return total.item() / clock.images, speed
+    return total.item() / train.trained, speed
 
 
 def require_finite(loss: float, epoch: int, lr: float, plan: Plan) -> None:
@@ -234,9 +242,17 @@ def _or_fp32(plan: Plan) -> str:
 def predict(model: nn.Module, batches: Batches, plan: Plan) -> tuple[npt.NDArray[np.float32], dict[str, float]]:
     """The logits (N, classes) of every image in the order of the part, and what Clock.stop() says.
 
-    Where memory runs out, smaller batches are tried. Raises RunError when the logits are not finite.
+    Where memory runs out, smaller batches are tried. Raises RunError when the logits are not finite. Several processes
+    have divided the batches among them, and each gets the logits of all.
     """
-    return in_smaller_batches(lambda smaller: _predict(model, smaller, plan), batches, plan.device)
+    own, clock = in_smaller_batches(lambda smaller: _predict(model, smaller, plan), batches, plan.device)
+    together: npt.NDArray[np.float32] = in_order(batches.evaluated, own).cpu().numpy()
+    speed = clock.stop(len(batches.part))
+    if not np.isfinite(together).all():
+        raise DivergedError(
+            f"the model's outputs on the {batches.name} part are not finite. Try a lower --lr{_or_fp32(plan)}."
+        )
+    return together, speed
 
 
 def in_smaller_batches(work: Callable[[Batches], Made], batches: Batches, device: str) -> Made:
@@ -252,7 +268,7 @@ def in_smaller_batches(work: Callable[[Batches], Made], batches: Batches, device
 
 
 @torch.inference_mode()
-def _predict(model: nn.Module, batches: Batches, plan: Plan) -> tuple[npt.NDArray[np.float32], dict[str, float]]:
+def _predict(model: nn.Module, batches: Batches, plan: Plan) -> tuple[torch.Tensor, Clock]:
     model.eval()
     layer = model.get_submodule(batches.layer)
     clock = Clock(plan.device)
@@ -261,13 +277,7 @@ def _predict(model: nn.Module, batches: Batches, plan: Plan) -> tuple[npt.NDArra
         given = filled(images, batches.batch_size) if pads(plan.device) and batches.steps > 1 else images
         with plan.autocast():
             logits.append(layer(given)[: len(images)].float())
-    speed = clock.stop()
-    together: npt.NDArray[np.float32] = torch.cat(logits).cpu().numpy()
-    if not np.isfinite(together).all():
-        raise DivergedError(
-            f"the model's outputs on the {batches.name} part are not finite. Try a lower --lr{_or_fp32(plan)}."
-        )
-    return together, speed
+    return torch.cat(logits) if logits else torch.empty(0, device=plan.device), clock
 
 
 def pads(device: str) -> bool:

@@ -14,6 +14,7 @@ from engine.data.batches import Batches
 from engine.device import random_state, set_random_state
 from engine.errors import DivergedError, RunError
 from engine.heartbeat import stop_asked_for
+from engine.processes import any_of
 from engine.training.loop import fit
 from engine.training.plan import Plan
 from engine.training.recipe import Recipe
@@ -89,7 +90,7 @@ def best_lr(
             plan = replace(trial.plan, memory=(trial.plan.memory or "").partition(", from epoch")[0])
             run.change_plan(plan)
         run.keep_sweep(rows)
-        if stop_asked_for():
+        if any_of(stop_asked_for()):
             raise KeyboardInterrupt
     set_random_state(random, plan.device)
     return _choose(rows, val.name, recipe.select, run), plan

@@ -58,8 +58,12 @@ class Clock:
         event.record()
         return event
 
-    def stop(self) -> dict[str, float]:
-        """Seconds, images a second end to end and of compute alone, and the share of time spent waiting for data."""
+    def stop(self, images: int | None = None) -> dict[str, float]:
+        """Seconds, images a second end to end and of compute alone, and the share of time spent waiting for data.
+
+        images: those of all processes that work together; None: those that passed through here.
+        """
+        images = images or self.images
         if self.cuda:
             torch.cuda.synchronize()
         seconds = max(time.perf_counter() - self.start, 1e-9)
@@ -67,8 +71,8 @@ class Clock:
         compute = min(max(took, 1e-9), seconds)
         return {
             "seconds": seconds,
-            "images_per_second": self.images / seconds,
-            "compute_images_per_second": self.images / compute,
+            "images_per_second": images / seconds,
+            "compute_images_per_second": images / compute,
             "data_wait_share": 1 - compute / seconds,
         }
 

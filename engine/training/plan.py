@@ -15,6 +15,7 @@ from torch import nn
 from engine.console import say
 from engine.device import device_name, find_working_device, usable_threads
 from engine.errors import UserError, out_of_memory
+from engine.heartbeat import given_device
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
@@ -58,6 +59,14 @@ class Plan:
             images_per_second=other.images_per_second,
             reason=f"as seed {seed}{f', {fold},' if fold else ''} was trained",
         )
+
+    @property
+    def with_others(self) -> Plan:
+        """This plan as several processes follow it together: without a CUDA graph, which holds no exchange.
+
+        Each has its part of the processor's threads, as torchrun says.
+        """
+        return replace(self, graphed=False, threads=min(self.threads, usable_threads()))
 
     @property
     def sound(self) -> bool:
@@ -163,6 +172,8 @@ def choose_plan(device: str, precision: str) -> Plan:
 
     Raises UserError when this machine has no such device, or the device no such precision.
     """
+    if device == "auto":  # a card that does not compute is then no reason to train on the processor for days
+        device = given_device() or device
     device = find_working_device(device, say)
     reason = ASKED
     if precision == "auto":

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.processes import total_of
 from engine.training.meters import energy_joules, peak_memory_mib
 
 COUNTS = ("stage", "epochs", "stage_epochs", "epochs_without_gain", "best_epoch")
@@ -82,7 +83,7 @@ class State:
         if self.resident_memory_mib is not None:
             self.resident_memory_mib = max(self.resident_memory_mib, resident_mib)
         self.peak_memory_mib = max(filter(None, (self.peak_memory_mib, peak_memory_mib(device))), default=None)
-        reading = energy_joules(device)
+        reading = total_of(energy_joules(device))
         if reading is not None and energy_before is not None:
             self.energy_joules = (self.energy_joules or 0.0) + reading - energy_before
         elif reading is None:

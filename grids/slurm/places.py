@@ -18,7 +18,7 @@ from grids.cells import Cell
 from grids.estimate import Speeds
 from grids.ledger import standing_now
 from grids.places import Work
-from grids.slurm.commands import ENDED, CommandError, End, Task, cancel, end_of, most_tasks, submit, tasks_of
+from grids.slurm.commands import ENDED, CommandError, End, Task, cancel, end_of, exclude, most_tasks, submit, tasks_of
 from grids.slurm.script import Request, cells_in, folder_of, minutes_for, new_name, script_of
 from grids.slurm.work import SlurmWork
 from grids.view import Progress, View
@@ -45,6 +45,7 @@ class Cluster:
         self._unheard: float | None = None  # since when Slurm has not answered
         self._reasons: set[str] = set()
         self._most: int | None = None
+        self._avoided: set[str] = set()  # nodes
         self.left = False  # whether this process goes, and the tasks stay
         self.notes: list[str] = []  # to be said
 
@@ -71,6 +72,24 @@ class Cluster:
         """It has ended."""
         assert isinstance(work, SlurmWork)
         self._works.remove(work)
+
+    def avoid(self, where: str) -> None:
+        """Let no task begin on that node, those that wait among them."""
+        self._avoided.add(where)
+        self._exclude()
+
+    def readmit(self, where: str) -> None:
+        """Let tasks begin there again."""
+        self._avoided.discard(where)
+        self._exclude()
+
+    def _exclude(self) -> None:
+        waiting = [work.task.id for work in self._works if work.waits and work.task]
+        try:
+            if waiting:
+                exclude(waiting, sorted(self._avoided))
+        except CommandError as problem:
+            self.notes.append(f"Slurm does not let its tasks avoid a node: {problem}")
 
     def abandon(self) -> None:
         """Let the tasks go on while this process ends."""
@@ -165,7 +184,7 @@ class Cluster:
         cells, factor = [work.cell for work in works], max(work.longer for work in works)
         limit = minutes_for(cells, self._speeds, factor) if self._request.timed else None
         path = self._folder / f"{name}.sh"
-        write_text(path, script_of(name, cells, self._request, limit, again))
+        write_text(path, script_of(name, cells, self._request, limit, again, sorted(self._avoided)))
         job = _submitted(path)
         for index, work in enumerate(works):
             work.submitted(name, index)

@@ -143,8 +143,18 @@ def new_name() -> str:
     return f"grid-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
-def script_of(name: str, cells: Sequence[Cell], request: Request, limit: int | None, again: bool = False) -> str:
-    """The script for sbatch. limit: minutes; again: these cells have been started before, and are to go on."""
+def script_of(
+    name: str,
+    cells: Sequence[Cell],
+    request: Request,
+    limit: int | None,
+    again: bool = False,
+    avoided: Sequence[str] = (),
+) -> str:
+    """The script for sbatch.
+
+    limit: minutes; again: these cells have been started before, and are to go on; avoided: nodes that fail cells.
+    """
     folder = folder_of(cells[0].config.out)
     printed = str(folder / f"{name}-TASK.log").replace("%", "%%").replace("TASK", "%a")
     options = [
@@ -156,6 +166,7 @@ def script_of(name: str, cells: Sequence[Cell], request: Request, limit: int | N
         "--requeue",
         f"--signal=B:INT@{STOP_SECONDS}",
         *([f"--time={limit}"] if limit else []),
+        *([f"--exclude={','.join(avoided)}"] if avoided else []),
         *request.options,
     ]
     command = shlex.join([sys.executable, str(PROJECT / "grid.py"), *request.words])

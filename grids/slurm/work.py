@@ -59,8 +59,8 @@ class SlurmWork:
 
     @property
     def where(self) -> str:
-        """Its node and its task."""
-        return f"{self.task.node} (job {self.task.id})" if self.task else ""
+        """Its node."""
+        return self.task.node if self.task else ""
 
     @property
     def doing(self) -> str:

@@ -1,10 +1,10 @@
 """What cards could do at most."""
 
 import pytest
-from torch import nn
 
-from benchmarks.roofs import CARDS, Card, activations, find_card, roofs, utilisation
+from benchmarks.roofs import CARDS, Card, find_card, roofs, utilisation
 from common import build_model
+from engine.models.cost import activations
 from engine.models.structure import macs
 
 
@@ -45,13 +45,6 @@ def test_peaks_are_those_of_the_precision() -> None:
 def test_utilisation_is_of_six_flop_a_mac() -> None:
     # an hour of arithmetic: 5 GMACs x 6 x 1000 images/s are 30 TFLOP/s, of 300
     assert utilisation(5_000_000_000, 1000.0, 300e12) == pytest.approx(0.1)
-
-
-def test_activations_are_what_is_computed_into_memory_of_its_own() -> None:
-    layers = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True), nn.GELU(), nn.Flatten())
-    model = nn.Sequential(layers, nn.Dropout(), nn.Linear(4 * 8 * 8, 5))
-    # the convolution and GELU; what is in place, a view or dropped at random takes none
-    assert activations(model, (8, 8)) == 2 * 4 * 8 * 8 + 5
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import grid
 import grids.images
 from grids.images import forget, without_equals
 from grids.ledger import OTHER_CODE, OTHER_IMAGES, Standing, standing_now
+from grids.plan.lines import remark_lines
 from tests.conftest import Command
 from tests.grids.cells import cells
 from tests.scripts.test_folder import picture, tree
@@ -135,8 +136,8 @@ def test_other_code(stands: Stands, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("grids.ledger.code_of", lambda *_: {"engine": "other"})
     now = stands()
     assert (now.status, now.remarks) == ("done", [OTHER_CODE])
-    assert grid.remark_lines({"a": now, "b": now, "c": Standing("new")}) == [f"note       2 cells {OTHER_CODE}"]
-    assert grid.remark_lines({"a": now}) == [f"note       1 cell {OTHER_CODE}"]
+    assert remark_lines({"a": now, "b": now, "c": Standing("new")}) == [f"note       2 cells {OTHER_CODE}"]
+    assert remark_lines({"a": now}) == [f"note       1 cell {OTHER_CODE}"]
 
 
 def test_budgets_that_leave_no_image_out_are_one(capsys: Any) -> None:

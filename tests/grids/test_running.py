@@ -74,6 +74,8 @@ def stop(*_):
     print("interrupted", flush=True)
     sys.exit(130)
 
+if os.environ.get("CUDA_VISIBLE_DEVICES") in behaviour["broken"]:
+    raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with `TORCH_USE_CUDA_DSA`")
 if do == "user":
     print("error: no data here\nGet them.", file=sys.stderr)
     sys.exit(2)
@@ -136,7 +138,7 @@ def behave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Behave:
     (tmp_path / "digits.py").write_text(SCRIPT)
     (tmp_path / "cell.py").write_text(CELL)
 
-    def set_behaviour(at_once: int = 1, line: str = LINE, **cells: str) -> None:
+    def set_behaviour(at_once: int = 1, line: str = LINE, broken: tuple[str, ...] = (), **cells: str) -> None:
         config = grid.cells_of(grid.parser().parse_args(line.split()))[0].config
         record = {
             "schema": 2,
@@ -162,7 +164,7 @@ def behave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Behave:
             "finished": "2026-01-01T00:00:01+00:00",
         }
         named = {name.replace("_", " "): what for name, what in cells.items()}
-        content = {"cells": named, "record": record, "at_once": at_once}
+        content = {"cells": named, "record": record, "at_once": at_once, "broken": broken}
         (tmp_path / "behaviour.json").write_text(json.dumps(content))
 
     set_behaviour()
@@ -619,6 +621,42 @@ def test_a_card_has_as_many_cells_at_a_time_as_it_may(behave: Behave, monkeypatc
     assert Counter(card for *_, card, _ in lines) == {"3": 4, "GPU-a": 4}
     assert {hint.rpartition(" ")[2] for hint in hints()} == {"1"}
     assert max(int(running) for *_, running in lines) == 4
+
+
+def on_two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grid.find_slots", lambda *_: ["3", "GPU-a"])
+    monkeypatch.setattr("grid.device_name", lambda *_: None)
+
+
+def test_a_broken_card_fails_no_cell(behave: Behave, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """It is given two cells of different backbones, which are then done by the other card, as all others are."""
+    on_two_cards(monkeypatch)
+    behave(broken=("3",))
+    assert run(f"{LINE} --models regnet mobilenet --seeds 0-1") == 0
+    cards = Counter(line.split()[3] for line in Path("started.txt").read_text().splitlines())
+    assert cards == {"3": 2, "GPU-a": 8}
+    printed = " ".join(capsys.readouterr().out.split())
+    said = "RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert f"card 3 gets no more cells for now: {said}" in printed
+    assert printed.endswith(f"8 of 8 cells done, 0 failed, 0 left avoided card 3: {said}")
+    assert re.search(r"stopped digits \w+, seed 0: [^:]+: [^:]+, on card 3: it is tried elsewhere", printed)
+    assert not list(Path("runs/grid").glob("*.json"))
+
+
+def test_a_grid_whose_cards_are_all_broken_says_so_once(
+    behave: Behave, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    on_two_cards(monkeypatch)
+    behave(broken=("3", "GPU-a"))
+    line = f"{LINE} --models regnet mobilenet densenet convnext --seeds 0-4"
+    assert run(line) == 3
+    assert len(started()) < 8
+    printed, error = capsys.readouterr()
+    assert "\n0 of 30 cells done, 0 failed, 30 left\n" in printed
+    assert error.startswith("error: no place is left to run cells on. ")
+    assert "CUDA error: an illegal memory access was encountered (2 places)" in error
+    behave()
+    assert run(line) == 0
 
 
 def test_the_live_table(behave: Behave, tmp_path: Path) -> None:

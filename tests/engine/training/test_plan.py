@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from engine import heartbeat
 from engine.errors import UserError
 from engine.training.plan import Plan, choose_plan, cpu_has_bf16, keep_plan
 
@@ -60,6 +61,10 @@ def test_a_card_that_does_not_compute(monkeypatch: pytest.MonkeyPatch, capsys: A
     assert "does not compute and is not used: no kernel image" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"--device cuda: .* does not compute: no kernel image"):
         choose_plan("cuda", "auto")
+    monkeypatch.setenv(heartbeat.DEVICE, "cuda")  # as a grid does for a cell that it gives a card
+    with pytest.raises(UserError, match="does not compute: no kernel image"):
+        choose_plan("auto", "auto")
+    assert choose_plan("cpu", "auto").device == "cpu"
 
 
 def test_fp16_where_optimizers_ignore_the_scale_of_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
