@@ -18,7 +18,7 @@ from grids.cells import Cell
 from grids.estimate import Speeds
 from grids.ledger import standing_now
 from grids.places import Places, Work
-from grids.slurm.commands import ENDED, CommandError, End, Task, cancel, end_of, most_tasks, submit, tasks_of
+from grids.slurm.commands import ENDED, CommandError, End, Task, cancel, end_of, exclude, most_tasks, submit, tasks_of
 from grids.slurm.script import Request, cells_in, folder_of, minutes_for, new_name, script_of
 from grids.slurm.work import SlurmWork
 from grids.view import Progress, View
@@ -45,8 +45,8 @@ class Cluster(Places):
         self._unheard: float | None = None  # since when Slurm has not answered
         self._reasons: set[str] = set()
         self._most: int | None = None
-        self._left = False  # whether this process goes, and the tasks stay
         self._avoided: set[str] = set()  # nodes
+        self._left = False  # whether this process goes, and the tasks stay
         self.notes: list[str] = []  # to be said
 
     @property
@@ -73,6 +73,24 @@ class Cluster(Places):
         assert isinstance(work, SlurmWork)
         self._works.remove(work)
 
+    def avoid(self, where: str) -> None:
+        """Let no task begin on that node, those that wait among them."""
+        self._avoided.add(where)
+        self._exclude()
+
+    def readmit(self, where: str) -> None:
+        """Let tasks begin there again."""
+        self._avoided.discard(where)
+        self._exclude()
+
+    def _exclude(self) -> None:
+        waiting = [work.task.id for work in self._works if work.waits and work.task]
+        try:
+            if waiting:
+                exclude(waiting, sorted(self._avoided))
+        except CommandError as problem:
+            self.notes.append(f"Slurm does not let its tasks avoid a node: {problem}")
+
     @property
     def left(self) -> bool:
         """Whether the tasks go on while this process ends."""
@@ -81,14 +99,6 @@ class Cluster(Places):
     def abandon(self) -> None:
         """Let them."""
         self._left = True
-
-    def avoid(self, where: str) -> None:
-        """Let no task that is submitted from now on run on that node."""
-        self._avoided.add(where)
-
-    def readmit(self, where: str) -> None:
-        """Let tasks run there again."""
-        self._avoided.discard(where)
 
     def _look(self) -> None:
         """Submit what has not been, and ask Slurm how the rest stands, if it is time to."""
@@ -179,8 +189,7 @@ class Cluster(Places):
         cells, factor = [work.cell for work in works], max(work.longer for work in works)
         limit = minutes_for(cells, self._speeds, factor) if self._request.timed else None
         path = self._folder / f"{name}.sh"
-        request = self._request.without_nodes(self._avoided)
-        write_text(path, script_of(name, cells, request, limit, again))
+        write_text(path, script_of(name, cells, self._request, limit, again, sorted(self._avoided)))
         job = _submitted(path)
         for index, work in enumerate(works):
             work.submitted(name, index)

@@ -8,8 +8,8 @@ import secrets
 import shlex
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
@@ -52,12 +52,6 @@ class Request:
     gpu: bool
     rerun: bool
     timed: bool  # whether a time limit is to be set where one can be estimated
-
-    def without_nodes(self, names: Collection[str]) -> Request:
-        """The same of other nodes, unless the user has named some to be left out."""
-        if not names or any(re.match(r"(--exclude\b|-x)", line) for line in self.options):
-            return self
-        return replace(self, options=(*self.options, f"--exclude={','.join(sorted(names))}"))
 
     @property
     def what(self) -> str:
@@ -149,8 +143,18 @@ def new_name() -> str:
     return f"grid-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
-def script_of(name: str, cells: Sequence[Cell], request: Request, limit: int | None, again: bool = False) -> str:
-    """The script for sbatch. limit: minutes; again: these cells have been started before, and are to go on."""
+def script_of(
+    name: str,
+    cells: Sequence[Cell],
+    request: Request,
+    limit: int | None,
+    again: bool = False,
+    avoided: Sequence[str] = (),
+) -> str:
+    """The script for sbatch.
+
+    limit: minutes; again: these cells have been started before, and are to go on; avoided: nodes that fail cells.
+    """
     folder = folder_of(cells[0].config.out)
     printed = str(folder / f"{name}-TASK.log").replace("%", "%%").replace("TASK", "%a")
     options = [
@@ -162,6 +166,7 @@ def script_of(name: str, cells: Sequence[Cell], request: Request, limit: int | N
         "--requeue",
         f"--signal=B:INT@{STOP_SECONDS}",
         *([f"--time={limit}"] if limit else []),
+        *([f"--exclude={','.join(avoided)}"] if avoided else []),
         *request.options,
     ]
     command = shlex.join([sys.executable, str(PROJECT / "grid.py"), *request.words])
