@@ -6,7 +6,7 @@ BIN := .venv/bin
 MINUTES := 20
 SEED := 0
 
-.PHONY: demo datasets report test slow faults oldest bench lint docs lock audit clean help
+.PHONY: demo datasets report test slow slurm faults oldest bench lint docs lock audit clean help
 
 demo: .venv/.runtime  ## fine-tune a small backbone on scikit-learn's digits
 	$(BIN)/python digits.py -model shufflenet -bs 32 --weights auto --epochs 3
@@ -20,6 +20,9 @@ test: .venv/.development  ## every test that takes no longer than it must
 
 slow: .venv/.development  ## minutes of real training
 	$(BIN)/python -m pytest -m slow
+
+slurm: .venv/.development  ## grids on a Slurm of this machine's own, as root with Debian's packages: minutes
+	OMP_NUM_THREADS=1 .ci/slurm $(BIN)/python -m pytest tests/grids/test_slurm_here.py
 
 # a dry card takes CUDA's headers of today's version
 oldest: build/oldest/.ready  ## the tests of engine/ with the lowest versions that the requirements allow
@@ -69,9 +72,11 @@ help:  ## this list
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-report.txt -c requirements.txt
 	@touch $@
 
-.venv/.development: .venv/.report requirements-timm.txt requirements-export.txt requirements-dev.txt
+.venv/.development: .venv/.report requirements-timm.txt requirements-export.txt requirements-ray.txt \
+  requirements-dev.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-timm.txt -c requirements.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-export.txt -c requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-ray.txt -c requirements.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt -c requirements.txt
 	@touch $@
 

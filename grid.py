@@ -4,10 +4,11 @@
     python grid.py --datasets all --dry-run            what there is to do, and how long it takes
 
 Each cell is the dataset's ordinary script in a process of its own: one at a time on each visible card, or one on the
-processor. The same command again skips what is done, goes on with what was interrupted, and tries again what failed by
-a mistake that can be mended (exit code 2: an image that can't be read, weights that are not there). What crashed, hung
-or diverged is kept until --retry-failed. Failures, with the last lines that were printed, and logs are kept in
-OUT/grid. Several grids with the same --out share the work.
+processor; with --ray, on the nodes of a Ray cluster; with --slurm, a task of an array job. The same command again skips
+what is done, goes on with what was interrupted, and tries again what failed by a mistake that can be mended (exit code
+2: an image that can't be read, weights that are not there). What crashed, hung or diverged is kept until
+--retry-failed. Failures, with the last lines that were printed, and logs are kept in OUT/grid. Several grids with the
+same --out share the work.
 
 Ctrl-C stops after the epochs that are running, Ctrl-C again at once. Exit codes: 0 every cell is done, 2 something to
 mend in the command, 3 some failed, 130 interrupted.
@@ -18,17 +19,17 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine import INTERRUPTED
-from engine.cli import Help, Parser, Several, folder, importing, positive, run_command, whole
+from engine.cli import Help, Parser, Several, folder, positive, run_command, whole
 from engine.console import say, wrapped
-from engine.errors import RunError, counted
+from engine.errors import RunError, UserError, counted
 from grids.cells import (
     Cell,
     add_script_flags,
@@ -41,7 +42,6 @@ from grids.cells import (
     places_to_make,
     script_flags,
 )
-from grids.devices import Slots, device_name, find_slots
 from grids.estimate import Speeds
 from grids.faults import message_of
 from grids.images import without_equals
@@ -53,15 +53,18 @@ from grids.ledger import (
     clear_leftovers,
     grid_folder,
     make_folder,
+    own_records,
     standing,
     start_over,
 )
+from grids.offer import Offer, offered
+from grids.on_ray.address import HELP, LOCAL, ray_address
 from grids.plan.lines import GridPlan, damaged_lines, remark_lines
 from grids.running import Grid, signals_to
+from grids.slurm.script import joined
 from grids.view import choose_view
 
-# a cell's process takes so many times as long to begin as PyTorch to be imported: 3 on two cores
-START_UP = 3.0
+LEFT = "Slurm's tasks go on without this process: the same command finds them again"
 AFTER_RERUN = (
     "without --rerun, the same command goes on with what was begun and keeps what lay there of the rest; with it, "
     "every cell starts over"
@@ -116,6 +119,7 @@ def parser() -> Parser:
         metavar="MINUTES",
         help="a cell without a sign of life for so long has failed (default: 30)",
     )
+    add("--ray", type=ray_address, nargs="?", const=LOCAL, metavar="ADDRESS", help=HELP)
     add("--per-gpu", type=whole(1, 64), default=1, metavar="N", help="cells at a time on each card (default: 1)")
     add(
         "--data-dir",
@@ -123,17 +127,35 @@ def parser() -> Parser:
         metavar="DIR",
         help="a folder with the datasets in DIR/<script>, or one dataset's own, as the scripts take it (default: data)",
     )
+    add_slurm_flags(command_line)
     add_script_flags(command_line)
     return command_line
+
+
+def add_slurm_flags(command_line: Parser) -> None:
+    """Those by which cells become tasks of a Slurm array job."""
+    add = command_line.add_argument
+    add(
+        "--slurm",
+        nargs="?",
+        const="",
+        metavar="OPTIONS",
+        help='run the cells as tasks of a Slurm array job; sbatch\'s options: --slurm="--partition=gpu --time=2:00:00"',
+    )
+    add(
+        "--cell",
+        metavar="ID",
+        help="run this cell alone, by the name of its log in OUT/grid, as a task of --slurm does",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says. Returns the exit code."""
 
     def command() -> int:
-        given = sys.argv[1:] if arguments is None else list(arguments)
+        given = joined(sys.argv[1:] if arguments is None else arguments)
         try:
-            return run(parser().parse_args(given), retry_command(given))
+            return run(parser().parse_args(given), given)
         except OSError as problem:
             raise RunError(f"{problem}. What is done is kept; the same command continues.") from problem
 
@@ -146,43 +168,56 @@ def retry_command(given: Sequence[str]) -> str:
     return "python " + shlex.join([sys.argv[0], *(word for word in given if word not in left_out), "--retry-failed"])
 
 
-def run(options: argparse.Namespace, retry: str) -> int:
-    """Print the plan, carry it out, sum it up. Returns the exit code. `retry` is as retry_command() has it."""
+def run(options: argparse.Namespace, given: Sequence[str]) -> int:
+    """Print the plan, carry it out, sum it up. Returns the exit code. `given` are the words of the command line."""
     cells, equal = without_equals(cells_of(options))
-    places = places_to_make(cells, options.data_dir)
-    began = time.perf_counter()
-    with importing():
-        from engine.device import find_device  # PyTorch: not before the command line is known to be right
+    folders = places_to_make(cells, options.data_dir)
+    notes = [f"note       {line}" for line in equal]
+    with offered(options, given, cells[0].config) as offer, made([] if options.dry_run else folders):
+        return carry_out(Planned(options, cells, folders, retry_command(given)), offer, notes)
 
-    start_seconds = START_UP * (time.perf_counter() - began)
-    device = find_device(cells[0].config.device)
-    slots = find_slots(device, options.per_gpu)
+
+@dataclass(frozen=True)
+class Planned:
+    """What is to be done."""
+
+    options: argparse.Namespace
+    cells: Sequence[Cell]
+    folders: Sequence[Path]  # of datasets, which are made for it
+    retry: str  # the command that tries failed cells again
+
+
+def carry_out(planned: Planned, offer: Offer, notes: Sequence[str]) -> int:
+    """The same, on what is offered; `notes` are what is said of cells that it leaves out."""
+    options, cells, out = planned.options, planned.cells, planned.cells[0].config.out
     damaged: list[str] = []
-    known = all_records(cells[0].config.out, damaged)
+    known = own_records(cells[0]) if options.cell else all_records(out, damaged)
     belonging = by_key(known)
     standings = {cell.id: standing(cell, belonging.get(cell.key, ())) for cell in cells}
     if options.rerun:
         standings = {key: start_over(each) for key, each in standings.items()}
-    speeds = Speeds(device_name(device, slots[0]), known, start_seconds)
+    speeds = Speeds(offer.device_name(known), known, offer.start_seconds)
     retry_failed = options.retry_failed or options.rerun
-    plan = GridPlan(cells, standings, retry_failed, slots)
+    plan = GridPlan(cells, standings, retry_failed, offer.at_once, offer.what)
+    if options.dry_run and offer.device:
+        plan.measure(offer.device, speeds)
+    notes = [*notes, *remark_lines(standings), *damaged_lines(damaged)]
+    say(*plan.lines(speeds, planned.folders, planned.retry), *wrapped(notes), go_on=options.dry_run)
     if options.dry_run:
-        plan.measure(device, speeds)
-    notes = [*(f"note       {line}" for line in equal), *remark_lines(standings), *damaged_lines(damaged)]
-    say(*plan.lines(speeds, places, retry), *wrapped(notes), go_on=options.dry_run)
-    if options.dry_run:
+        say(*offer.script(plan.wanted, speeds), go_on=True)
         return 0
-    make_folder(cells[0].config.out)
-    grid = Grid(cells, standings, speeds, Slots(slots), retry_failed, options.stall_minutes)
+    make_folder(out)
+    places = offer.places(speeds)
+    grid = Grid(cells, standings, speeds, places, retry_failed, options.stall_minutes)
     problem = None
     try:
-        with made(places), choose_view() as view, signals_to(grid):
-            grid.run(view)
+        with choose_view() as view, signals_to(grid):
+            grid.run(offer.shown(places, view))
     except RunError as error:
         problem = error
-    clear_leftovers(cells[0].config.out)
-    avoided = [f"avoided    {line}" for line in grid.avoided]
-    say(*wrapped([*summary_lines(cells, grid.standings, options.rerun, retry), *avoided]), go_on=True)
+    clear_leftovers(out)
+    last = [*(f"avoided    {line}" for line in grid.avoided), *([LEFT] if grid.abandoned else [])]
+    say(*wrapped([*summary_lines(cells, grid.standings, options.rerun, planned.retry), *last]), go_on=True)
     if problem:
         raise problem
     words = Counter(grid.standings[cell.id].status for cell in cells)
@@ -198,6 +233,13 @@ def cells_of(options: argparse.Namespace) -> list[Cell]:
     flags += ["--rerun"] if options.rerun else []
     budgets, seeds = find_budgets(options.shots, options.fraction), find_seeds(options.seeds)
     cells = make_cells(chosen, models, seeds, budgets, flags, options.data_dir)
+    if options.cell is not None:
+        cells = [cell for cell in cells if cell.id == options.cell]
+        if not cells:
+            raise UserError(
+                f"--cell {options.cell}: this grid has no cell of that name. Expected the name of a log in OUT/grid, "
+                "without .log, and the other words of the command as that cell was started by them."
+            )
     check_members(cells)
     return cells
 

@@ -20,7 +20,7 @@ from typing import Any
 from engine.data.load import HELD_OUT
 from engine.records.schema import RECORD
 from grids.cells import Cell
-from grids.places import Clock, Work
+from grids.places import Clock, Places, Work
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=timezone.utc)
 DEVICE_NAME = "a card that is not there"
@@ -154,7 +154,7 @@ class Running:
         os.close(self.lock)
 
 
-class Cluster:
+class Cluster(Places):
     """Nodes of cards. broken: the names of cards on which every cell fails, and what it says."""
 
     def __init__(

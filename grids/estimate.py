@@ -60,6 +60,7 @@ class Speeds:
         self._rates: defaultdict[tuple[Any, ...], list[Rates]] = defaultdict(list)
         self._now: dict[tuple[Any, ...], Rates] = {}
         self._disturbed = False  # any of these
+        self._batches: dict[tuple[Any, ...], int] = {}  # how many images a step had, last
         self._epochs: defaultdict[tuple[Any, ...], defaultdict[str, list[float]]]
         self._epochs = defaultdict(lambda: defaultdict(list))
         self._counts: dict[tuple[Any, ...], Mapping[str, float]] = {}
@@ -88,6 +89,7 @@ class Speeds:
             if min(rates) <= 0:
                 return
             self._rates[_model(config)].append(rates)
+            self._batches[_model(config)] = config["batch_size"]
             # computed where the run was interrupted, and may have lain there
             evaluated = dataset["counts"]["val"] * costs["epochs"] + dataset["counts"]["test"]
             alone = float(costs["train_seconds"] + evaluated / rates[1])
@@ -109,7 +111,9 @@ class Speeds:
         """Take in what a few training steps as those of `cell` have just reached, and whether others disturbed them."""
         self._found.clear()
         self._disturbed |= disturbed
-        self._now[_model(vars(cell.config))] = (train_images_per_second, TRAINING_PASSES * train_images_per_second)
+        key = _model(vars(cell.config))
+        self._now[key] = (train_images_per_second, TRAINING_PASSES * train_images_per_second)
+        self._batches[key] = cell.config.batch_size
 
     def add_counts(self, cell: Cell, counts: Mapping[str, int]) -> None:
         """Take in how many images of a folder of the user's own there are, where no record says: DiskState's counts."""
@@ -158,7 +162,8 @@ class Speeds:
             errors: Errors = (("this machine", self._rate_spread), (same, spread / sqrt(len(seconds))), (OWN, spread))
             return Estimate(statistics.median(seconds), "folds" if cell.config.folds else "seeds", errors)
         counts = self._counts_of(cell)
-        speed = self._once(_model(config), lambda: self._speed(_model(config))) if counts else None
+        key, batch = _model(config), cell.config.batch_size
+        speed = self._once(("speed", key, batch), lambda: self._speed(key, batch)) if counts else None
         if counts is None or speed is None:
             return None
         epochs, errors, bounds = self._epochs_of(cell, ceil(counts["train"] / max(1, cell.config.batch_size)))
@@ -167,8 +172,8 @@ class Speeds:
         beside = statistics.median(self._beside) if self._beside else 0.0
         return Estimate(seconds_of_run + beside, speed.basis, (*speed.errors, *errors), bounds)
 
-    def _speed(self, key: tuple[Any, ...]) -> _Speed | None:
-        """Of a backbone at a size: as recorded, as just measured, or from others by the work of a pass."""
+    def _speed(self, key: tuple[Any, ...], batch_size: int) -> _Speed | None:
+        """Of a backbone at a size: as recorded, as just measured, or from others by the work of a step."""
         name = f"{key[0]} at {key[1]}"
         if rates := self._rates.get(key):
             train, test = (statistics.median(column) for column in zip(*rates, strict=True))
@@ -178,15 +183,16 @@ class Speeds:
         if now := self._now.get(key):
             return _Speed(now, "now", measured)
         known = {**self._now, **{other: _medians(rates) for other, rates in self._rates.items()}}
-        near = [other for other in known if other[-1] == key[-1] and work_of(other[0], other[1])]
-        work = work_of(key[0], key[1]) if near else None
+        works = {other: work_of(other[0], other[1], self._batches[other]) for other in known if other[-1] == key[-1]}
+        near = {other: each for other, each in works.items() if each}
+        work = work_of(key[0], key[1], batch_size) if near else None
         if not work:
             return None
-        at_size = {other: abs(log(_area(other) / _area(key))) for other in near}
         same = [other for other in near if other[0] == key[0]]
-        chosen = [other for other in same or near if at_size[other] == min(at_size[each] for each in same or near)]
+        distance = {other: abs(log(_area(other) / _area(key))) for other in same or near}
+        chosen = [other for other, each in distance.items() if each == min(distance.values())]
         # images a second, for each unit of work
-        logs = [[log(rate * (work_of(other[0], other[1]) or 1.0)) for rate in known[other]] for other in chosen]
+        logs = [[log(rate * near[other]) for rate in known[other]] for other in chosen]
         train, test = (exp(statistics.fmean(column)) / work for column in zip(*logs, strict=True))
         of_machine = measured if set(chosen) & self._now.keys() else (("this machine", self._rate_spread),)
         if same:
@@ -293,6 +299,14 @@ def _model(config: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _recipe(config: Mapping[str, Any]) -> tuple[Any, ...]:
     return (config["recipe"], config["epochs"], config["patience"])
+
+
+def latest_device(records: Iterable[Record]) -> str | None:
+    """What the device of the run is called that was done last; None: there is none."""
+    done = [record for record in records if record["status"] == "done"]
+    latest = max(done, key=lambda record: str(record.get("finished")), default=None)
+    name = (latest or {}).get("plan", {}).get("device_name")
+    return name if isinstance(name, str) else None
 
 
 def wall(record: Record) -> float:

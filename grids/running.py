@@ -183,7 +183,7 @@ class Grid:
                 self._losses[cell.id] += 1
                 self._order.put_back(cell)
                 self.standings[cell.id] = Standing("interrupted", found.record)
-                view.note(f"{cell.title}: it was lost on {worker.where}, and is run again from its last checkpoint")
+                view.note(f"{cell.title}: {worker.where} is lost to it, and it goes on elsewhere")
             elif code == UserError.exit_code and any(BUSY in line for line in tail):  # a run that was started by hand
                 self._order.lend(cell, self._clock.now())
                 view.note(f"{cell.title}: another process is at it")
@@ -263,6 +263,15 @@ class Grid:
             "Once that is mended, the same command continues."
         )
 
+    def abandon(self) -> None:
+        """Let what runs go on while this process ends, where it can."""
+        self._places.abandon()
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether it does."""
+        return self._places.left
+
     @property
     def avoided(self) -> list[str]:
         """The places that get no cells, and why."""
@@ -325,9 +334,14 @@ def result_of(found: Standing) -> str:
 
 @contextmanager
 def signals_to(grid: Grid) -> Iterator[None]:
-    """Ctrl-C, a scheduler's polite end and a lost terminal are for `grid` to count while it runs."""
+    """Ctrl-C, a scheduler's polite end and a lost terminal are for `grid` to count while it runs.
 
-    def ask(*_: object) -> None:
+    But for Ctrl-C, what runs goes on without this process, where it can.
+    """
+
+    def ask(number: int, _: object) -> None:
+        if number != signal.SIGINT:
+            grid.abandon()
         grid.stop_level += 1
 
     earlier = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import reduce
@@ -64,11 +64,7 @@ class Worker:
     @property
     def doing(self) -> str:
         """What it says that it does: "" where it has not said yet."""
-        try:
-            with open_regular(self.heartbeat) as file:
-                return file.read(DOING_BYTES).decode("utf-8", errors="replace").strip()
-        except OSError:
-            return ""
+        return said_in(self.heartbeat)
 
     @property
     def seconds(self) -> float:
@@ -117,14 +113,9 @@ class Worker:
     def tail(self) -> list[str]:
         """The last lines that it printed; of a line that a progress bar wrote again and again, what was left."""
         try:
-            with open_regular(self.log) as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(self.offset, size - TAIL_BYTES))
-                text = file.read(TAIL_BYTES).decode("utf-8", errors="replace")
+            return last_lines(self.log, self.offset)
         except OSError as problem:
             return [f"the log can't be read: {problem}"]
-        lines = [_as_left(line) for line in text.split("\n")]
-        return [line for line in lines if line][-TAIL_LINES:]
 
     def close(self) -> None:
         """When the process has ended and what came of it is written down: let others have the cell."""
@@ -132,6 +123,25 @@ class Worker:
         with suppress(OSError):  # nobody reads it any more
             self.heartbeat.unlink(missing_ok=True)
         os.close(self.lock)
+
+
+def said_in(heartbeat: Path) -> str:
+    """What the process whose signs of life go to this file says that it does: "" where it has not said yet."""
+    try:
+        with open_regular(heartbeat) as file:
+            return file.read(DOING_BYTES).decode("utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def last_lines(log: Path, offset: int = 0) -> list[str]:
+    """The last lines of a log, from so many bytes on, as a terminal would have them. OSError: it can't be read."""
+    with open_regular(log) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(offset, size - TAIL_BYTES))
+        text = file.read(TAIL_BYTES).decode("utf-8", errors="replace")
+    lines = [_as_left(line) for line in text.split("\n")]
+    return [line for line in lines if line][-TAIL_LINES:]
 
 
 def place_of(slot: str | None) -> str:
@@ -153,17 +163,24 @@ def _stamp(*paths: Path) -> tuple[int, ...]:
     return tuple(stamp)
 
 
-def start(cell: Cell, lock: int, slot: str | None, seeds: int = 1, shared: bool = False) -> Worker:
+def start(
+    cell: Cell,
+    lock: int,
+    slot: str | None,
+    seeds: int = 1,
+    shared: bool = False,
+    hints: Mapping[str, str] | None = None,
+) -> Worker:
     """Start the cell's command. OSError: it can't be.
 
     seeds: how many cells are to come that differ from it in their seed alone, itself included; shared: whether others
-    run on the same device.
+    run on the same device; hints: more environment variables.
     """
     folder = grid_folder(cell.config.out).absolute()
     log, heartbeat = folder / f"{cell.id}.log", folder / f"{cell.id}{ENDING}"
     heartbeat.unlink(missing_ok=True)
     environment = {**os.environ, HEARTBEAT: str(heartbeat), "PYTHONFAULTHANDLER": "1"}
-    environment |= {SEEDS: str(seeds), SHARED: "1" if shared else "", SEARCH: cell.search}
+    environment |= {SEEDS: str(seeds), SHARED: "1" if shared else "", SEARCH: cell.search, **(hints or {})}
     # a script of the user's own may lie anywhere, and imports common
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     if slot is not None:
@@ -195,6 +212,7 @@ def _prepared() -> Callable[[], None]:
         die_with(parent)
         resource.setrlimit(resource.RLIMIT_CORE, limits)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # what Ray starts never hears it
 
     return prepare
 

@@ -28,6 +28,7 @@ import report
 import split
 from engine.paths import PROJECT
 from tests import fakes, toy
+from tests.grids.fake_slurm import install
 
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
 LINE = re.compile(r"^(?:\$ )?((?:PYTHONPATH=\. )?(?:python3?|make|pip) .*)$", re.MULTILINE)
@@ -181,7 +182,9 @@ def run_export(arguments: list[str]) -> int:
 
 @pytest.mark.parametrize("command", commands())
 @pytest.mark.usefixtures("place")
-def test_the_command_works(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_works(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = [str(Path(word).expanduser()) for word in shlex.split(command.removeprefix("PYTHONPATH=. "))]
     program, script, *arguments = words
     if program == "make":
@@ -209,6 +212,8 @@ def test_the_command_works(command: str, monkeypatch: pytest.MonkeyPatch, capsys
         if "resnet@IMAGENET1K_V2" in words:  # of the real one's enum
             monkeypatch.setitem(common.BACKBONES, "resnet", RESNET)
         monkeypatch.setattr("grids.plan.trial.SECONDS", 0.0)  # of training steps
+        if any(word.partition("=")[0] == "--slurm" for word in words):
+            monkeypatch.setenv("PATH", install(tmp_path))
         assert grid.main([*arguments, *([] if "--dry-run" in arguments else ["--dry-run"])]) == 0
     elif script == "predict.py":
         assert run_predict(arguments) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -14,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from engine.training.graph import GraphedGradient
-from engine.training.plan import Plan
+from engine.training.plan import Forward, Plan
 
 
 class Step:
@@ -43,11 +44,12 @@ class Step:
         self.optimizer, self.plan, self.batch_size = optimizer, plan, batch_size
         self.scaler = plan.gradient_scaler()
         self.most = min(plan.micro_batch or batch_size, batch_size)
-        self._together = _with_others(model) if together else None
+        others = _with_others(model) if together else None
         micro_batch = len(torch.empty(batch_size).tensor_split(self._pieces(batch_size))[0])
-        self.forward = plan.forward(self._together or model, micro_batch)
+        self.forward = plan.forward(others or model, micro_batch)
         self._graph = GraphedGradient(model) if plan.graphed else None
-        self._weights = None if class_weights is None else torch.tensor(class_weights, device=plan.device)
+        weights = None if class_weights is None else torch.tensor(class_weights, device=plan.device)
+        self._gradient = _Gradient(self.forward, plan, weights, others)
 
     @property
     def graphed(self) -> bool:
@@ -71,7 +73,7 @@ class Step:
         Returns the loss, (). The gradient is scaled as the scaler says.
         """
         pieces = self._pieces(len(labels))
-        gradient = partial(self._add, pieces, weight)
+        gradient = partial(self._gradient.add, self.scaler, pieces, weight)
         if len(labels) == self.batch_size:
             return self._graph.add(gradient, images, labels, self.scaler) if self._graph else gradient(images, labels)
         with _no_search() if self.plan.device == "cuda" else nullcontext():
@@ -87,23 +89,39 @@ class Step:
         """The learning rate of now."""
         return float(max(group["lr"] for group in self.optimizer.param_groups))
 
-    def _add(self, pieces: int, weight: float, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """add_gradient(), in so many pieces, one launch after another."""
-        total = torch.zeros((), device=images.device)
-        parts = list(zip(images.tensor_split(pieces), labels.tensor_split(pieces), strict=True))
-        for number, (some, their_labels) in enumerate(parts, 1):
-            # the processes' gradients are averaged once, with the last piece
-            alone = self._together.no_sync() if self._together and number < pieces else nullcontext()
-            with alone:
-                with self.plan.autocast():
-                    loss = summed_loss(self.forward(some), their_labels, self._weights) / (len(labels) / weight)
-                self.scaler.scale(loss).backward()
-            total += loss.detach()
-        return total
-
     def _pieces(self, images: int) -> int:
         """How many micro-batches, nearly equal and none of a single image, `images` are divided into."""
         return max(1, min(-(-images // self.most), images // 2))
+
+
+@dataclass(frozen=True)
+class _Gradient:
+    """What Step.add_gradient() needs of the step: a graph that was captured of it must not hold the step itself."""
+
+    forward: Forward
+    plan: Plan
+    weights: torch.Tensor | None
+    others: DistributedDataParallel | None  # what averages gradients over the processes, where there are several
+
+    def add(
+        self,
+        scaler: torch.amp.GradScaler,
+        pieces: int,
+        weight: float,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+    ) -> torch.Tensor:
+        """Step.add_gradient(), in so many pieces, one launch after another."""
+        total = torch.zeros((), device=images.device)
+        parts = zip(images.tensor_split(pieces), labels.tensor_split(pieces), strict=True)
+        for number, (some, their_labels) in enumerate(parts, 1):
+            # averaged once, with the last piece
+            with self.others.no_sync() if self.others and number < pieces else nullcontext():
+                with self.plan.autocast():
+                    loss = summed_loss(self.forward(some), their_labels, self.weights) / (len(labels) / weight)
+                scaler.scale(loss).backward()
+            total += loss.detach()
+        return total
 
 
 def _with_others(model: nn.Module) -> DistributedDataParallel:

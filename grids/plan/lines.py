@@ -27,9 +27,11 @@ class GridPlan:
         cells: Sequence[Cell],
         standings: Mapping[str, Standing],
         retry_failed: bool,
-        slots: Sequence[str | None],
+        at_once: int,
+        where: str,
     ) -> None:
-        self.cells, self.standings, self.slots = cells, standings, slots
+        """at_once: how many cells run at a time; where: that, and on what, in words."""
+        self.cells, self.standings, self.at_once, self.where = cells, standings, at_once, where
         self.wanted = [cell for cell in cells if to_be_tried(standings[cell.id], retry_failed)]
 
     def measure(self, device: str, speeds: Speeds) -> None:
@@ -47,18 +49,17 @@ class GridPlan:
             if counts := missing.data[cell.place].counts:
                 speeds.add_counts(cell, counts)
         estimates = {cell.id: speeds.estimate(cell) for cell in self.wanted}
-        out, at_once = self.cells[0].config.out, len(self.slots)
-        pace = "one at a time" if at_once == 1 else f"{at_once:,} at a time"
-        on = f" on {counted(len(set(self.slots)), 'card')}" if self.slots[0] is not None else ""
+        able = [estimates[cell.id] for cell in self.wanted if not missing.stops(cell)]
+        out, at_once = self.cells[0].config.out, self.at_once
         shown = [
             f"records    {out}; failures and logs {grid_folder(out)}",
-            f"cells      {len(self.cells):,}, {pace}{on}",
+            f"cells      {len(self.cells):,}, {self.where}",
             *kept_lines(self.standings, {cell.id for cell in self.wanted}, retry),
         ]
         return [
             *self._datasets(estimates, missing).split("\n"),
             *wrapped(shown),
-            *wrapped(to_do_lines(list(estimates.values()), at_once, datetime.now().astimezone())),
+            *wrapped(to_do_lines(len(self.wanted), able, at_once, datetime.now().astimezone())),
             *wrapped(missing_lines(self.wanted, missing)),
             *wrapped(room_lines(self.wanted, missing, at_once, speeds.parameters) if self.wanted else []),
         ]
@@ -73,15 +74,15 @@ class GridPlan:
             words = Counter(self.standings[cell.id].status for cell in own)
             to_do = [cell for cell in own if cell.id in estimates]
             counts = [len(own), words["done"], words["failed"], words["interrupted"], len(to_do)]
-            found = forecast([estimates[cell.id] for cell in to_do], len(self.slots))
+            found = forecast([estimates[cell.id] for cell in to_do], self.at_once)
             images = missing.data_words(to_do[0]) if to_do else ""
             rows.append((own[0].dataset_name, *(f"{count:,}" for count in counts), found.text, images))
         return table(rows)
 
 
-def to_do_lines(estimates: Sequence[Estimate | None], at_once: int, now: datetime) -> list[str]:
-    """How many cells are to be run, when they are done, and what that rests on."""
-    line = f"to do      {len(estimates):,}"
+def to_do_lines(wanted: int, estimates: Sequence[Estimate | None], at_once: int, now: datetime) -> list[str]:
+    """How many cells are to be run, when those that can run are done, and what that rests on: their `estimates`."""
+    line = f"to do      {wanted:,}" + (f", of which {len(estimates):,} can run" if len(estimates) < wanted else "")
     if not estimates:
         return [line]
     found = forecast(estimates, at_once)

@@ -17,12 +17,13 @@ from engine.training.findings import TuningRequest
 from engine.training.meters import others_on_card
 from engine.training.plan import Plan, choose_plan
 from engine.training.threads import best_threads
-from engine.training.trials import Race
+from engine.training.trials import seconds_of
 from grids.cells import Cell
 from grids.estimate import Speeds
 from grids.work import work_of
 
 SECONDS = 6.0  # for all backbones together; the first is measured in any case
+LEAST_STEPS, STEPS_SECONDS = 3, 2.0  # that count, of each: where others are at work, one step says little of the next
 
 
 def measure_some(cells: Sequence[Cell], device: str, speeds: Speeds) -> list[str]:
@@ -30,7 +31,10 @@ def measure_some(cells: Sequence[Cell], device: str, speeds: Speeds) -> list[str
 
     `speeds` takes in what they reach; returns what is to be said of it. Nothing is kept for later.
     """
-    works = [(work_of(cell.config.model, cell.config.size), cell) for cell in _of_each_backbone(cells)]
+    works = [
+        (work_of(cell.config.model, cell.config.size, cell.config.batch_size), cell)
+        for cell in _of_each_backbone(cells)
+    ]
     order = sorted(((work, cell) for work, cell in works if work), key=lambda each: each[0])
     if not order:
         return []
@@ -58,6 +62,11 @@ def measure_some(cells: Sequence[Cell], device: str, speeds: Speeds) -> list[str
     return [*([f"speed      in a few steps of training: {', '.join(found)}"] if found else []), *notes]
 
 
+def _work(cell: Cell) -> float | None:
+    config = cell.config
+    return work_of(config.model, config.size, config.batch_size)
+
+
 def _of_each_backbone(cells: Sequence[Cell]) -> list[Cell]:
     """A cell for each backbone, at the size that most of its cells are of."""
     counts: dict[str, dict[tuple[int, int], list[Cell]]] = {}
@@ -81,20 +90,23 @@ def _measured(cell: Cell, device: str) -> tuple[float, bool]:
         freeze_body(model, backbone.head)
     images = torch.rand(config.batch_size, 3, *config.size, device=device)
     labels = torch.zeros(config.batch_size, dtype=torch.long, device=device)
-    race, best = _raced(form, copy_in_form(form, model), backbone.head, images, labels)
-    return len(race.labels) / best.median, race.disturbed(best)
+    candidate, images, disturbed = _warm(form, copy_in_form(form, model), backbone.head, images, labels)
+    begin, steps = time.perf_counter(), 0
+    while steps < LEAST_STEPS or time.perf_counter() - begin < STEPS_SECONDS:
+        seconds_of(candidate, images, labels[: len(images)])
+        steps += 1
+    return steps * len(images) / (time.perf_counter() - begin), disturbed
 
 
-def _raced(
+def _warm(
     form: Plan, model: torch.nn.Module, head: str, images: torch.Tensor, labels: torch.Tensor
-) -> tuple[Race, Candidate]:
+) -> tuple[Candidate, torch.Tensor, bool]:
+    """A candidate that has taken its first steps, the images that a step of it needs, whether others disturbed it."""
     if form.device == "cpu":  # with as many threads as do not wait for each other, and no more images than are needed
         threads = best_threads([form], {form.layout: model}, head, images, labels)
         if threads.best:
-            return threads.races[-1], threads.best
-    race = Race([make_candidate(form, model, head, len(labels))], images, labels)
-    race.warm_up()
-    race.run(0.0)
-    if not race.candidates:
-        raise RunError(f"a training step {next(iter(race.left_out.values()), 'fails')}")
-    return race, race.candidates[0]
+            return threads.best, threads.images, threads.races[-1].disturbed(threads.best)
+    candidate = make_candidate(form, model, head, len(labels))
+    for _ in range(2):
+        seconds_of(candidate, images, labels)
+    return candidate, images, False

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.distributed.distributed_c10d import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 import grid
 from engine import INTERRUPTED, processes

@@ -55,7 +55,7 @@ def test_estimates_rest_on_what_was_measured_here() -> None:
     assert of_another_size is not None
     assert of_another_backbone is not None
     assert (of_another_size.basis, of_another_backbone.basis) == ("sizes", "backbones")
-    work = work_of("resnet", (96, 96)), work_of("swin", (64, 64)), work_of("resnet", (64, 64))
+    work = tuple(work_of(name, (side, side), 64) for name, side in (("resnet", 96), ("swin", 64), ("resnet", 64)))
     assert None not in work
     alone = 100 - BESIDE
     assert of_another_size.seconds == pytest.approx(alone * work[0] / work[2] + BESIDE)  # type: ignore[operator]

@@ -61,6 +61,7 @@ def test_a_dry_run_of_all_says_once_what_is_missing_and_touches_nothing(
     assert cifar10.endswith("not measured yet  fetched on first use (170 MB)")
     assert rsna.endswith("  by hand: python datasets.py rsna")
     assert "44 of 418 cells, for lack of data of stanford_cars, rsna" in text
+    assert "to do 418, of which 374 can run, not measured yet" in text
     assert re.search(r"data 17 datasets fetched on first use, [\d.]+ GB", text)
     assert text.count("resnet50-0676ba61.pth (103 MB)") == 1
     assert "https://download.pytorch.org/models/: " in text

@@ -198,8 +198,8 @@ def test_a_run_stops_before_what_is_not_finite_is_saved(name: str, monkeypatch: 
     """Even where no loss and no output shows it."""
     model, memory, step = new_model(), Memory(), Step.__call__
 
-    def spoil(self: Step, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        loss = step(self, images, labels)
+    def spoil(self: Step, images: torch.Tensor, labels: torch.Tensor, weight: float) -> torch.Tensor:
+        loss = step(self, images, labels, weight)
         if memory.saved and len(labels) < 8:  # the last of the second epoch
             with torch.no_grad():
                 model.state_dict()[name].view(-1)[0] = float("inf")
