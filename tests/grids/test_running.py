@@ -653,8 +653,8 @@ def test_a_grid_whose_cards_are_all_broken_says_so_once(
     assert len(started()) < 8
     printed, error = capsys.readouterr()
     assert "\n0 of 30 cells done, 0 failed, 30 left\n" in printed
-    assert error.startswith("error: no place is left to run cells on. ")
-    assert "CUDA error: an illegal memory access was encountered (2 places)" in error
+    assert error.startswith("error: no place is left to run cells on: card ")
+    assert "CUDA error: an illegal memory access was encountered (2 places). See to the card (nvidia-smi)" in error
     behave()
     assert run(line) == 0
 
