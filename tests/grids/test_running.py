@@ -613,8 +613,8 @@ def test_two_grids_share_the_work(behave: Behave, capsys: Any) -> None:
 
 def test_a_card_has_as_many_cells_at_a_time_as_it_may(behave: Behave, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four run at once, and no more: else some would wait in vain, or find a fifth."""
-    monkeypatch.setattr("grid.find_slots", lambda *_: ["3", "GPU-a", "3", "GPU-a"])
-    monkeypatch.setattr("grid.device_name", lambda *_: None)
+    monkeypatch.setattr("grids.offer.find_slots", lambda *_: ["3", "GPU-a", "3", "GPU-a"])
+    monkeypatch.setattr("grids.offer.device_name", lambda *_: None)
     behave(at_once=4)
     assert run(f"{LINE} --seeds 0-3") == 0
     lines = [line.split() for line in Path("started.txt").read_text().splitlines()]
@@ -624,8 +624,8 @@ def test_a_card_has_as_many_cells_at_a_time_as_it_may(behave: Behave, monkeypatc
 
 
 def on_two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("grid.find_slots", lambda *_: ["3", "GPU-a"])
-    monkeypatch.setattr("grid.device_name", lambda *_: None)
+    monkeypatch.setattr("grids.offer.find_slots", lambda *_: ["3", "GPU-a"])
+    monkeypatch.setattr("grids.offer.device_name", lambda *_: None)
 
 
 def test_a_broken_card_fails_no_cell(behave: Behave, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
