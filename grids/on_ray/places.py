@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,7 @@ EXCHANGE_SECONDS = 0.5  # between two exchanges with the post
 FORCE_SECONDS = 2 * GRACE_SECONDS  # from the demand to stop at once to the end of what does not answer
 LEFT_SECONDS = 60.0  # for the post to learn that an attempt has been left
 KILLED = -9
+COLOURS = re.compile("\x1b\\[[0-9;]*m")  # in what Ray says
 POST_LASTS = {"max_restarts": -1, "max_task_retries": -1}  # the post knows nothing that is not told it again
 
 
@@ -237,8 +239,8 @@ class RayPlaces(Places):
         try:
             yield
         except (self._ray.exceptions.RayError, ConnectionError) as problem:
-            reason = str(problem).strip().partition("\n")[0]
-            raise RunError(f"Ray can't be reached any more: {reason} The same command continues.") from problem
+            reason = COLOURS.sub("", str(problem)).strip().partition("\n")[0].rstrip(".")
+            raise RunError(f"Ray can't be reached any more: {reason}. The same command continues.") from problem
 
     def _usable(self) -> list[Node]:
         """The nodes that lack nothing; where all lack something, all: what it is, their cells say."""
