@@ -15,8 +15,8 @@ from typing import Any
 
 from engine.errors import RunError
 from engine.files import is_running, read_small
-from engine.heartbeat import OUT
 from engine.paths import PROJECT, is_dir
+from engine.processes.heartbeat import OUT
 from engine.records.schema import BUSY
 from grids.cells import Cell
 from grids.ledger import MENDABLE, grid_folder
