@@ -203,7 +203,7 @@ def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     except RunError as error:
         problem = error
     clear_leftovers(cells[0].config.out)
-    last = [f"avoided    {line}" for line in grid.avoided] + ([LEFT] if cluster and cluster.left else [])
+    last = [f"avoided    {line}" for line in grid.avoided] + ([LEFT] if cluster and cluster.goes_on else [])
     say(*wrapped([*summary_lines(cells, grid.standings, options.rerun, retry), *last]), go_on=True)
     if problem:
         raise problem
