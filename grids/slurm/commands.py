@@ -171,9 +171,9 @@ def clock(text: str) -> float | None:
 
 
 def cancel(ids: Sequence[str], *options: str) -> None:
-    """Cancel tasks, or send them a signal. CommandError: Slurm refuses it; of those that ended, it says nothing."""
+    """Cancel tasks, or send them a signal. CommandError: of one at least Slurm refuses it, as when it has ended."""
     for first in range(0, len(ids), MOST_NAMED):
-        ask("scancel", "--quiet", *options, *ids[first : first + MOST_NAMED])
+        ask("scancel", *options, *ids[first : first + MOST_NAMED])
 
 
 def exclude(ids: Sequence[str], nodes: Sequence[str]) -> None:

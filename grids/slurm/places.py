@@ -46,6 +46,7 @@ class Cluster(Places):
         self._reasons: set[str] = set()
         self._most: int | None = None
         self._avoided: set[str] = set()  # nodes
+        self._gave = False  # whether Slurm has anything of this grid's
         self._left = False  # whether this process goes, and the tasks stay
         self.notes: list[str] = []  # to be said
 
@@ -87,14 +88,14 @@ class Cluster(Places):
         waiting = [work.task.id for work in self._works if work.waits and work.task]
         try:
             if waiting:
-                exclude(waiting, sorted(self._avoided))
+                exclude(waiting, [*self._request.excluded, *sorted(self._avoided)])
         except CommandError as problem:
             self.notes.append(f"Slurm does not let its tasks avoid a node: {problem}")
 
     @property
     def left(self) -> bool:
-        """Whether the tasks go on while this process ends."""
-        return self._left
+        """Whether there are tasks that go on while this process ends."""
+        return self._left and self._gave
 
     def abandon(self) -> None:
         """Let them."""
@@ -120,6 +121,7 @@ class Cluster(Places):
         except BaseException:
             self.abandon()  # what is in the queue is no worse for it
             raise
+        self._gave |= any(work.place for work in self._works)
         self._next = time.monotonic() + (STOP_POLL_SECONDS if stopping else POLL_SECONDS)
 
     def _end_unsettled(self, works: Sequence[SlurmWork]) -> None:
@@ -239,14 +241,22 @@ class Cluster(Places):
         waiting = [work.task.id for work in polite if work.task and work.waits]
         begun = [work for work in polite if self._told.get(work.cell.id, 0) < 1 and not work.waits]
         at_once = [work for work in asked if work.stopping > 1 and self._told.get(work.cell.id, 0) < 2]
-        with suppress(CommandError):  # of tasks that have just ended; what is left is asked again
-            if waiting:
-                cancel(waiting, "--state=PENDING")
-            if begun:  # the batch shell, which is the grid on the node
-                cancel([work.task.id for work in begun if work.task], "--batch", "--signal=INT")
-            if at_once:
-                cancel([work.task.id for work in at_once if work.task])
-        self._told |= {work.cell.id: work.stopping for work in (*begun, *at_once)}
+        # the batch shell is the grid on the node
+        for works, how in ((begun, ("--batch", "--signal=INT")), (at_once, ())):
+            if self._cancelled([work.task.id for work in works if work.task], *how):
+                self._told |= {work.cell.id: work.stopping for work in works}
+        self._cancelled(waiting, "--state=PENDING")
+
+    def _cancelled(self, ids: Sequence[str], *how: str) -> bool:
+        """Whether Slurm has taken it in; of tasks that have just ended, it complains of each."""
+        try:
+            if ids:
+                cancel(ids, *how)
+        except CommandError as problem:
+            if not any(words in str(problem).lower() for words in ("invalid job", "complet")):
+                self._silent(problem)
+                return False
+        return True
 
     def _silent(self, problem: CommandError) -> None:
         """Slurm does not answer, which says nothing of the cells."""

@@ -38,7 +38,7 @@ OURS = {
 }
 GPUS = ("gres", "gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task")
 PROCESSORS = ("cpus-per-task", "cpus-per-gpu", "exclusive", "ntasks-per-node")
-SHORT = {"t": "time", "G": "gpus", "c": "cpus-per-task", "p": "partition", "a": "array"}
+SHORT = {"t": "time", "G": "gpus", "c": "cpus-per-task", "p": "partition", "a": "array", "x": "exclude"}
 CASE = re.compile(r"^\s*(\d+)\) cell=(.*?) ;;$", re.MULTILINE)
 
 
@@ -51,6 +51,7 @@ class Request:
     most_at_once: str  # "%4", or ""
     gpu: bool
     rerun: bool
+    excluded: tuple[str, ...]  # nodes, as the user names them
     timed: bool  # whether a time limit is to be set where one can be estimated
 
     @property
@@ -85,7 +86,8 @@ def request_of(options: argparse.Namespace, given: Sequence[str], device: str) -
     if not any(name in named for name in PROCESSORS):
         ours.append(f"--cpus-per-task={_processors(kinds, gpu or own_gpus)}")
     own = tuple(line for line in lines if not re.match(r"(--array\b|-a)", line))
-    return Request(_without(given), (*ours, *own), at_once, gpu, options.rerun, "time" not in named)
+    excluded = tuple(filter(None, [named.get("exclude")]))
+    return Request(_without(given), (*ours, *own), at_once, gpu, options.rerun, excluded, "time" not in named)
 
 
 def _grouped(text: str) -> tuple[list[str], dict[str, str]]:
@@ -166,8 +168,8 @@ def script_of(
         "--requeue",
         f"--signal=B:INT@{STOP_SECONDS}",
         *([f"--time={limit}"] if limit else []),
-        *([f"--exclude={','.join(avoided)}"] if avoided else []),
         *request.options,
+        *([f"--exclude={','.join([*request.excluded, *avoided])}"] if avoided else []),
     ]
     command = shlex.join([sys.executable, str(PROJECT / "grid.py"), *request.words])
     rerun = ""

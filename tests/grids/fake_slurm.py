@@ -4,9 +4,9 @@ FOLDER/plan.json has "states": by cell, those that a task of it is seen in, one 
 "PENDING:Priority", or, where it is not on n7, "RUNNING@n8"; a list of such lists has one for each time that the cell is
 submitted. "leaves": by cell, the files that are there once its last state is. "shows" and "accounts": by cell, what
 scontrol and sacct say. "refuses": what the next calls of sbatch are refused by, "" for none. "late": whether sbatch
-fails though it has done its work. "silent": how many of the next calls of squeue fail. "most": how many tasks an array
-may have. "nodes": what sinfo says. FOLDER/calls.txt has all calls, FOLDER/environment.txt the names of variables that
-were set in each.
+fails though it has done its work. "silent" and "deaf": how many of the next calls of squeue and scancel fail. "most":
+how many tasks an array may have. "nodes": what sinfo says. FOLDER/calls.txt has all calls, FOLDER/environment.txt the
+names of variables that were set in each.
 """
 
 import json
@@ -110,7 +110,10 @@ def task_of(word: str, jobs: list[Any]) -> Any:
 
 
 def scancel(arguments: list[str]) -> None:
-    jobs = read("jobs.json", [])
+    plan, jobs = read("plan.json", {}), read("jobs.json", [])
+    if plan.get("deaf", 0) > 0:
+        write("plan.json", {**plan, "deaf": plan["deaf"] - 1})
+        fail("scancel: error: slurm_kill_job2() failed: Unable to contact slurm controller (connect failure)")
     for word in arguments:
         if word.startswith("-"):
             continue

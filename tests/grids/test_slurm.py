@@ -220,7 +220,9 @@ def test_a_controller_that_is_silent(plan: Plan, capsys: Any) -> None:
     assert run() == 0
     plan(silent=1)
     assert run(f"{LINE} --seeds 0-1 --rerun") == 3
-    assert "Slurm does not answer, and nothing was submitted" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "Slurm does not answer, and nothing was submitted" in printed.err
+    assert "go on without this process" not in printed.out
     assert len(calls("sbatch")) == 1
 
 
@@ -375,13 +377,13 @@ def test_a_node_that_fails_cells_gets_no_more(plan: Plan, capsys: Any) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("grids.slurm.places.submit", second_time)
-        assert run(line) == 0
+        assert run(line, "--slurm=-x n[1-3]") == 0
     assert f"n7 gets no more cells for now: {broken}" in capsys.readouterr().out
     earlier, later = scripts()[:2]
     assert "--exclude" not in earlier
-    assert "#SBATCH --exclude=n7\n" in later
+    assert "#SBATCH --exclude=n[1-3],n7\n" in later
     updates = [words for words in calls("scontrol") if words[0] == "update"]
-    assert ["update", "JobId=100_3", "ExcNodeList=n7"] in updates
+    assert ["update", "JobId=100_3", "ExcNodeList=n[1-3],n7"] in updates
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -523,12 +525,21 @@ def test_ctrl_c_stops_what_runs_after_its_epoch_and_cancels_what_waits(
     At(monkeypatch, (2, signal.SIGINT))
     assert run() == 130
     assert calls("scancel") == [
-        ["--quiet", "--state=PENDING", "100_1"],
-        ["--quiet", "--batch", "--signal=INT", "100_0"],
+        ["--batch", "--signal=INT", "100_0"],
+        ["--state=PENDING", "100_1"],
     ]
     printed = capsys.readouterr().out
     assert "stopping after the epochs that are running" in printed
     assert "the same command continues" in printed
+
+
+def test_ctrl_c_while_the_controller_is_silent(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked again until it has heard, and then no more: a task that hears it twice ends at once."""
+    states = {cell.id: ["RUNNING"] for cell in cells(LINE)}
+    plan(states=states, deaf=2)
+    At(monkeypatch, (2, signal.SIGINT))
+    assert run() == 130
+    assert calls("scancel") == [["--batch", "--signal=INT", "100_0", "100_1"]] * 3
 
 
 def test_ctrl_c_again_stops_at_once(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -536,7 +547,7 @@ def test_ctrl_c_again_stops_at_once(plan: Plan, monkeypatch: pytest.MonkeyPatch)
     plan(states={first.id: ["RUNNING"], second.id: ["COMPLETING"]})
     At(monkeypatch, (2, signal.SIGINT), (2, signal.SIGINT))
     assert run() == 130
-    assert calls("scancel") == [["--quiet", "100_0", "100_1"]]
+    assert calls("scancel") == [["100_0", "100_1"]]
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
