@@ -50,7 +50,7 @@ class Place:
 
 
 ALONE = Place()
-_joined = False
+_joined = _has_joined = False
 _last: BaseException | None = None  # the failure that the others have been told of
 _failed_here = False  # and not in another process, which says so itself
 _steps = 0  # exchanges through the store so far: the same in all processes, as they go the same way
@@ -78,7 +78,13 @@ def is_first() -> bool:
 
 
 def speaks() -> bool:
-    """Whether this process says what is wrong: the first one, and one that failed by itself."""
+    """Whether this process says what is wrong: the first one, and one that failed by itself.
+
+    Before they have joined, all fail by themselves: then the first of each machine speaks.
+    """
+    with suppress(UserError):
+        if not _has_joined and place().local == 0:
+            return True
     return _failed_here or is_first()
 
 
@@ -127,17 +133,17 @@ def failures_told() -> Iterator[None]:
 
 
 def _join(device: str) -> None:
-    global _joined, _steps
+    global _joined, _has_joined, _steps
     import torch
     import torch.distributed
 
     here = place()
     if device == "cuda":
-        cards = torch.cuda.device_count()
-        if here.local >= cards:
+        cards, wanted = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", here.local + 1))
+        if wanted > cards:
             raise UserError(
-                f"process {here.local + 1} of this machine has no card: there {'is' if cards == 1 else 'are'} "
-                f"{counted(cards, 'card')}. Expected torchrun --nproc_per_node={cards} at most."
+                f"{wanted} processes on this machine, and {counted(cards, 'card')}: each needs one of its own. "
+                f"Expected torchrun --nproc_per_node={cards} at most."
             )
         torch.cuda.set_device(here.local)
     elif device != "cpu":
@@ -151,7 +157,7 @@ def _join(device: str) -> None:
             f"the {here.count} processes can't reach each other: {reason}. Where a machine has several networks, "
             "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name the one to use."
         ) from problem
-    _joined, _steps = True, 0
+    _joined, _has_joined, _steps = True, True, 0
 
 
 def _leave_last() -> None:
@@ -171,6 +177,8 @@ def _leave_last() -> None:
 
 def _told(problem: BaseException) -> BaseException:
     """Tell the others of this process's failure, or learn of theirs: what is to be raised here."""
+    import torch.distributed
+
     global _failed_here, _last
     if problem is _last or isinstance(problem, EndedElsewhereError):
         return problem
@@ -194,7 +202,9 @@ def _told(problem: BaseException) -> BaseException:
         if not isinstance(problem, KeyboardInterrupt) and (ended := _ended_elsewhere()):
             _failed_here = False
             return ended
-        _leave_last()
+        # NCCL may wait for what will never come: there the end of this process ends its connections
+        if torch.distributed.get_backend() == "gloo":
+            _leave_last()
     return problem
 
 

@@ -456,6 +456,28 @@ def test_an_environment_that_makes_no_sense(changes: dict[str, str], monkeypatch
         peers.place()
 
 
+@pytest.mark.parametrize(("rank", "local", "speaks"), [(0, 0, True), (1, 1, False), (2, 0, True), (3, 1, False)])
+def test_the_first_of_each_machine_says_what_is_wrong_before_they_have_joined(
+    rank: int, local: int, speaks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**places(4)[rank], "LOCAL_RANK": str(local)}.items():
+        monkeypatch.setenv(name, value)
+    assert peers.speaks() == speaks
+
+
+def test_more_processes_than_cards_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**places(2)[0], "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with (
+        pytest.raises(UserError, match="2 processes on this machine, and 1 card: each needs one"),
+        peers.together("cuda"),
+    ):
+        pass
+    with pytest.raises(UserError, match="can't train together on mps"), peers.together("mps"):
+        pass
+
+
 def test_other_programs_work_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for name, value in places(2)[0].items():
         monkeypatch.setenv(name, value)
