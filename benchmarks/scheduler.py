@@ -208,10 +208,10 @@ def orders(seeds: int, seed: int, numbers: Sequence[int]) -> list[tuple[str, ...
     return rows
 
 
-def bookkeeping(seed: int) -> list[tuple[str, ...]]:
-    """Processor time and memory by the number of cells, without failures."""
+def bookkeeping(seed: int, sizes: Sequence[tuple[int, int]]) -> list[tuple[str, ...]]:
+    """Processor time and memory by the number of seeds and of cards, without failures."""
     rows: list[tuple[str, ...]] = [("cells", "cards", "planned in", "a cell", "memory before", "after", "KiB a cell")]
-    for seeds, cards in ((10, 8), (96, 8), (96, 256)):
+    for seeds, cards in sizes:
         with in_a_folder():
             began = time.process_time()
             cells = cells_of(seeds)
@@ -299,7 +299,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.orders:
         rows = orders(options.seeds or 5, options.seed, [options.cards] if options.cards else (1, 8, 64, 256))
     elif options.bookkeeping:
-        rows = bookkeeping(options.seed)
+        given = [(options.seeds, options.cards)] if options.seeds and options.cards else None
+        rows = bookkeeping(options.seed, given or [(10, 8), (96, 8), (10, 256), (96, 256)])
     elif options.published:
         rows = published(options.seed)
     elif options.processes:
