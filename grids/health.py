@@ -166,8 +166,12 @@ class Health:
         return bool(others) and not is_the_cell
 
     def _others(self, where: str) -> list[str]:
-        """The places, as far as cells were started there, that get cells, beside this one."""
-        return [name for name, place in self._places.items() if name != where and place.out_until is None]
+        """The places, as far as cells were started there, that get cells, beside this one.
+
+        Where places have names, what has none yet waits in a queue.
+        """
+        names = [name for name, place in self._places.items() if name != where and place.out_until is None]
+        return [name for name in names if name or not where]
 
     def newly_out(self, running: Sequence[Work], now: float) -> list[str]:
         """The places that are to get no more cells from now on, by what was seen since this was last asked."""

@@ -17,8 +17,8 @@ from typing import Any
 
 from engine.environment import git_changed, git_commit
 from engine.errors import UserError
-from engine.heartbeat import COMMIT
 from engine.paths import PROJECT
+from engine.processes.heartbeat import COMMIT
 from grids.on_ray.address import AUTO, LOCAL
 from grids.on_ray.nodes import node_of
 from grids.on_ray.places import RayPlaces
@@ -95,12 +95,10 @@ def _init(ray: Any, address: str, folder: Path) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "address": address}
     if address == LOCAL:
         options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
-        # nothing need travel
-        environment: dict[str, Any] = {"env_vars": {"PYTHONPATH": _with_project()}}
-    else:
-        commit = f"{git_commit() or ''}{' changed' if git_changed() else ''}".strip()
-        environment = {"working_dir": str(copied(folder / "project"))}
-        environment |= {"env_vars": {COMMIT: commit}} if git_commit() else {}
+    # also for a Ray on this machine, which would else import what lies in the folder of the command under our names
+    environment: dict[str, Any] = {"working_dir": str(copied(folder / "project"))}
+    if commit := git_commit():
+        environment["env_vars"] = {COMMIT: f"{commit}{' changed' if git_changed() else ''}"}
     try:
         ray.init(runtime_env=environment, **options)
     except (RuntimeError, ConnectionError, ValueError, OSError, ray.exceptions.RayError) as problem:
@@ -111,10 +109,6 @@ def _init(ray: Any, address: str, folder: Path) -> None:
             ) from problem
         what = "Ray can't be started here" if address == LOCAL else f"the Ray cluster at {address} can't be used"
         raise UserError(f"--ray: {what}: {lines[0] if lines else type(problem).__name__}") from problem
-
-
-def _with_project() -> str:
-    return os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
 
 
 def copied(folder: Path) -> Path:

@@ -171,6 +171,13 @@ def clock(text: str) -> float | None:
 
 
 def cancel(ids: Sequence[str], *options: str) -> None:
-    """Cancel tasks, or send them a signal. CommandError: Slurm refuses it; of those that ended, it says nothing."""
+    """Cancel tasks, or send them a signal. CommandError: of one at least Slurm refuses it, as when it has ended."""
     for first in range(0, len(ids), MOST_NAMED):
-        ask("scancel", "--quiet", *options, *ids[first : first + MOST_NAMED])
+        ask("scancel", *options, *ids[first : first + MOST_NAMED])
+
+
+def exclude(ids: Sequence[str], nodes: Sequence[str]) -> None:
+    """Let tasks that wait begin on none of these nodes. CommandError: Slurm refuses it, perhaps of some alone."""
+    for first in range(0, len(ids), MOST_NAMED):
+        jobs = ",".join(ids[first : first + MOST_NAMED])
+        ask("scontrol", "update", f"JobId={jobs}", f"ExcNodeList={','.join(nodes)}")

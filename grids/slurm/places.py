@@ -18,7 +18,7 @@ from grids.cells import Cell
 from grids.estimate import Speeds
 from grids.ledger import standing_now
 from grids.places import Places, Work
-from grids.slurm.commands import ENDED, CommandError, End, Task, cancel, end_of, most_tasks, submit, tasks_of
+from grids.slurm.commands import ENDED, CommandError, End, Task, cancel, end_of, exclude, most_tasks, submit, tasks_of
 from grids.slurm.script import Request, cells_in, folder_of, minutes_for, new_name, script_of
 from grids.slurm.work import SlurmWork
 from grids.view import Progress, View
@@ -45,8 +45,9 @@ class Cluster(Places):
         self._unheard: float | None = None  # since when Slurm has not answered
         self._reasons: set[str] = set()
         self._most: int | None = None
-        self._left = False  # whether this process goes, and the tasks stay
         self._avoided: set[str] = set()  # nodes
+        self._gave = False  # whether Slurm has anything of this grid's
+        self._left = False  # whether this process goes, and the tasks stay
         self.notes: list[str] = []  # to be said
 
     @property
@@ -73,22 +74,32 @@ class Cluster(Places):
         assert isinstance(work, SlurmWork)
         self._works.remove(work)
 
+    def avoid(self, where: str) -> None:
+        """Let no task begin on that node, those that wait among them."""
+        self._avoided.add(where)
+        self._exclude()
+
+    def readmit(self, where: str) -> None:
+        """Let tasks begin there again."""
+        self._avoided.discard(where)
+        self._exclude()
+
+    def _exclude(self) -> None:
+        waiting = [work.task.id for work in self._works if work.waits and work.task]
+        try:
+            if waiting:
+                exclude(waiting, [*self._request.excluded, *sorted(self._avoided)])
+        except CommandError as problem:
+            self.notes.append(f"Slurm does not let its tasks avoid a node: {problem}")
+
     @property
     def left(self) -> bool:
-        """Whether the tasks go on while this process ends."""
-        return self._left
+        """Whether there are tasks that go on while this process ends."""
+        return self._left and self._gave
 
     def abandon(self) -> None:
         """Let them."""
         self._left = True
-
-    def avoid(self, where: str) -> None:
-        """Let no task that is submitted from now on run on that node."""
-        self._avoided.add(where)
-
-    def readmit(self, where: str) -> None:
-        """Let tasks run there again."""
-        self._avoided.discard(where)
 
     def _look(self) -> None:
         """Submit what has not been, and ask Slurm how the rest stands, if it is time to."""
@@ -110,6 +121,7 @@ class Cluster(Places):
         except BaseException:
             self.abandon()  # what is in the queue is no worse for it
             raise
+        self._gave |= any(work.place for work in self._works)
         self._next = time.monotonic() + (STOP_POLL_SECONDS if stopping else POLL_SECONDS)
 
     def _end_unsettled(self, works: Sequence[SlurmWork]) -> None:
@@ -179,8 +191,7 @@ class Cluster(Places):
         cells, factor = [work.cell for work in works], max(work.longer for work in works)
         limit = minutes_for(cells, self._speeds, factor) if self._request.timed else None
         path = self._folder / f"{name}.sh"
-        request = self._request.without_nodes(self._avoided)
-        write_text(path, script_of(name, cells, request, limit, again))
+        write_text(path, script_of(name, cells, self._request, limit, again, sorted(self._avoided)))
         job = _submitted(path)
         for index, work in enumerate(works):
             work.submitted(name, index)
@@ -230,14 +241,22 @@ class Cluster(Places):
         waiting = [work.task.id for work in polite if work.task and work.waits]
         begun = [work for work in polite if self._told.get(work.cell.id, 0) < 1 and not work.waits]
         at_once = [work for work in asked if work.stopping > 1 and self._told.get(work.cell.id, 0) < 2]
-        with suppress(CommandError):  # of tasks that have just ended; what is left is asked again
-            if waiting:
-                cancel(waiting, "--state=PENDING")
-            if begun:  # the batch shell, which is the grid on the node
-                cancel([work.task.id for work in begun if work.task], "--batch", "--signal=INT")
-            if at_once:
-                cancel([work.task.id for work in at_once if work.task])
-        self._told |= {work.cell.id: work.stopping for work in (*begun, *at_once)}
+        # the batch shell is the grid on the node
+        for works, how in ((begun, ("--batch", "--signal=INT")), (at_once, ())):
+            if self._cancelled([work.task.id for work in works if work.task], *how):
+                self._told |= {work.cell.id: work.stopping for work in works}
+        self._cancelled(waiting, "--state=PENDING")
+
+    def _cancelled(self, ids: Sequence[str], *how: str) -> bool:
+        """Whether Slurm has taken it in; of tasks that have just ended, it complains of each."""
+        try:
+            if ids:
+                cancel(ids, *how)
+        except CommandError as problem:
+            if not any(words in str(problem).lower() for words in ("invalid job", "complet")):
+                self._silent(problem)
+                return False
+        return True
 
     def _silent(self, problem: CommandError) -> None:
         """Slurm does not answer, which says nothing of the cells."""

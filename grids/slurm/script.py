@@ -8,8 +8,8 @@ import secrets
 import shlex
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
@@ -38,7 +38,7 @@ OURS = {
 }
 GPUS = ("gres", "gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task")
 PROCESSORS = ("cpus-per-task", "cpus-per-gpu", "exclusive", "ntasks-per-node")
-SHORT = {"t": "time", "G": "gpus", "c": "cpus-per-task", "p": "partition", "a": "array"}
+SHORT = {"t": "time", "G": "gpus", "c": "cpus-per-task", "p": "partition", "a": "array", "x": "exclude"}
 CASE = re.compile(r"^\s*(\d+)\) cell=(.*?) ;;$", re.MULTILINE)
 
 
@@ -51,13 +51,8 @@ class Request:
     most_at_once: str  # "%4", or ""
     gpu: bool
     rerun: bool
+    excluded: tuple[str, ...]  # nodes, as the user names them
     timed: bool  # whether a time limit is to be set where one can be estimated
-
-    def without_nodes(self, names: Collection[str]) -> Request:
-        """The same of other nodes, unless the user has named some to be left out."""
-        if not names or any(re.match(r"(--exclude\b|-x)", line) for line in self.options):
-            return self
-        return replace(self, options=(*self.options, f"--exclude={','.join(sorted(names))}"))
 
     @property
     def what(self) -> str:
@@ -91,7 +86,8 @@ def request_of(options: argparse.Namespace, given: Sequence[str], device: str) -
     if not any(name in named for name in PROCESSORS):
         ours.append(f"--cpus-per-task={_processors(kinds, gpu or own_gpus)}")
     own = tuple(line for line in lines if not re.match(r"(--array\b|-a)", line))
-    return Request(_without(given), (*ours, *own), at_once, gpu, options.rerun, "time" not in named)
+    excluded = tuple(filter(None, [named.get("exclude")]))
+    return Request(_without(given), (*ours, *own), at_once, gpu, options.rerun, excluded, "time" not in named)
 
 
 def _grouped(text: str) -> tuple[list[str], dict[str, str]]:
@@ -149,8 +145,18 @@ def new_name() -> str:
     return f"grid-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
-def script_of(name: str, cells: Sequence[Cell], request: Request, limit: int | None, again: bool = False) -> str:
-    """The script for sbatch. limit: minutes; again: these cells have been started before, and are to go on."""
+def script_of(
+    name: str,
+    cells: Sequence[Cell],
+    request: Request,
+    limit: int | None,
+    again: bool = False,
+    avoided: Sequence[str] = (),
+) -> str:
+    """The script for sbatch.
+
+    limit: minutes; again: these cells have been started before, and are to go on; avoided: nodes that fail cells.
+    """
     folder = folder_of(cells[0].config.out)
     printed = str(folder / f"{name}-TASK.log").replace("%", "%%").replace("TASK", "%a")
     options = [
@@ -163,6 +169,7 @@ def script_of(name: str, cells: Sequence[Cell], request: Request, limit: int | N
         f"--signal=B:INT@{STOP_SECONDS}",
         *([f"--time={limit}"] if limit else []),
         *request.options,
+        *([f"--exclude={','.join([*request.excluded, *avoided])}"] if avoided else []),
     ]
     command = shlex.join([sys.executable, str(PROJECT / "grid.py"), *request.words])
     rerun = ""

@@ -1,11 +1,12 @@
 """Slurm's commands as a program that does what a test has planned: python fake_slurm.py FOLDER COMMAND ARGUMENTS
 
-FOLDER/plan.json has "states": by cell, those that a task of it is seen in, one after the other, as "RUNNING" or
-"PENDING:Priority"; a list of such lists has one for each time that the cell is submitted. "leaves": by cell, the files
-that are there once its last state is. "shows" and "accounts": by cell, what scontrol and sacct say. "refuses": what the
-next calls of sbatch are refused by, "" for none. "late": whether sbatch fails though it has done its work. "silent":
-how many of the next calls of squeue fail. "most": how many tasks an array may have. "nodes": what sinfo says.
-FOLDER/calls.txt has all calls, FOLDER/environment.txt the names of variables that were set in each.
+FOLDER/plan.json has "states": by cell, those that a task of it is seen in, one after the other, as "RUNNING",
+"PENDING:Priority", or, where it is not on n7, "RUNNING@n8"; a list of such lists has one for each time that the cell is
+submitted. "leaves": by cell, the files that are there once its last state is. "shows" and "accounts": by cell, what
+scontrol and sacct say. "refuses": what the next calls of sbatch are refused by, "" for none. "late": whether sbatch
+fails though it has done its work. "silent" and "deaf": how many of the next calls of squeue and scancel fail. "most":
+how many tasks an array may have. "nodes": what sinfo says. FOLDER/calls.txt has all calls, FOLDER/environment.txt the
+names of variables that were set in each.
 """
 
 import json
@@ -83,14 +84,22 @@ def squeue(arguments: list[str]) -> None:
             last = len(task["states"]) - 1
             comes_to_it = task["seen"] < last <= task["seen"] + 1
             task["seen"] = min(task["seen"] + 1, last)
-            state, _, reason = task["states"][task["seen"]].partition(":")
+            named, _, node = task["states"][task["seen"]].partition("@")
+            state, _, reason = named.partition(":")
             if comes_to_it:
                 for path, content in plan.get("leaves", {}).get(task["cell"], {}).items():
                     Path(path).parent.mkdir(parents=True, exist_ok=True)
                     Path(path).write_text(content)
             if state != "GONE":
                 print(
-                    number + 100, index, state, reason, "n7" if state != "PENDING" else "", "1:05", job["name"], sep="|"
+                    number + 100,
+                    index,
+                    state,
+                    reason,
+                    "" if state == "PENDING" else node or "n7",
+                    "1:05",
+                    job["name"],
+                    sep="|",
                 )
     write("jobs.json", jobs)
 
@@ -101,12 +110,15 @@ def task_of(word: str, jobs: list[Any]) -> Any:
 
 
 def scancel(arguments: list[str]) -> None:
-    jobs = read("jobs.json", [])
+    plan, jobs = read("plan.json", {}), read("jobs.json", [])
+    if plan.get("deaf", 0) > 0:
+        write("plan.json", {**plan, "deaf": plan["deaf"] - 1})
+        fail("scancel: error: slurm_kill_job2() failed: Unable to contact slurm controller (connect failure)")
     for word in arguments:
         if word.startswith("-"):
             continue
         task = task_of(word, jobs)
-        state = task["states"][max(0, task["seen"])].partition(":")[0]
+        state = re.split("[:@]", task["states"][max(0, task["seen"])])[0]
         if "--signal=INT" in arguments:
             after = "FAILED" if state == "RUNNING" else state
         else:
@@ -118,6 +130,8 @@ def scancel(arguments: list[str]) -> None:
 
 def scontrol(arguments: list[str]) -> None:
     plan = read("plan.json", {})
+    if arguments[0] == "update":
+        return
     if arguments[1] == "config":
         print(f"KillWait                = 30 sec\nMaxArraySize            = {plan.get('most', 1001)}\n")
         return

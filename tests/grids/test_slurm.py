@@ -86,10 +86,10 @@ def test_cells_wait_run_and_are_done(plan: Plan, capsys: Any) -> None:
     plan(leaves=done())
     assert run() == 0
     printed = capsys.readouterr().out
-    assert re.search(r"^cells      2, each a task of a Slurm job$", printed, re.M)
+    assert re.search(r"^cells      2, each a task of a Slurm array job$", printed, re.M)
     assert re.search(r"^submitted 2 cells as job 100: /.*/runs/grid/slurm/grid-\S+\.sh$", printed, re.M)
     assert re.search(r"^\[0/2\] started  digits resnet, seed 0 on n7$", printed, re.M)
-    assert re.search(r"^\[2/2\] done     digits swin, seed 0: top-1 50\.00% in 65 s; left: nothing$", printed, re.M)
+    assert re.search(r"^\[2/2\] done     digits swin, seed 0: top-1 50\.00% in 65 s; left: ", printed, re.M)
     assert printed.index("submitted") < printed.index("started") < printed.index("done     digits")
     assert printed.splitlines()[-1] == "2 of 2 cells done, 0 failed, 0 left"
     assert len(calls("sbatch")) == 1
@@ -140,18 +140,17 @@ def test_its_options_are_one_word_or_two(words: list[str], plan: Plan, capsys: A
 
 
 def test_the_time_limit_is_an_estimate_with_a_margin(plan: Plan, capsys: Any) -> None:
-    first, second = cells(f"{LINE} --models resnet --seeds 0-1")[::2]
-    (path,) = left_by(first, plan={"device_name": "a card"})
-    Path(path).parent.mkdir(parents=True)
-    Path(path).write_text(left_by(first, plan={"device_name": "a card"})[path])
     line = "--datasets digits --models resnet --device cpu --seeds 0-1 --dry-run"
+    assert run(line) == 0
+    assert "--time=" not in capsys.readouterr().out
+    first, _ = cells(line)
+    for path, content in left_by(first, plan={"device_name": "a card"}).items():
+        Path(path).parent.mkdir(parents=True)
+        Path(path).write_text(content)
     assert run(line) == 0
     assert "#SBATCH --time=14\n" in capsys.readouterr().out  # ten minutes, and twice a hundred seconds
     assert run(line, "--slurm=-t 5") == 0
     assert "--time=" not in capsys.readouterr().out
-    assert run(f"{line} --models swin") == 0
-    assert "--time=" not in capsys.readouterr().out
-    assert second.config.seed == 1
 
 
 @pytest.mark.parametrize(
@@ -221,7 +220,9 @@ def test_a_controller_that_is_silent(plan: Plan, capsys: Any) -> None:
     assert run() == 0
     plan(silent=1)
     assert run(f"{LINE} --seeds 0-1 --rerun") == 3
-    assert "Slurm does not answer, and nothing was submitted" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "Slurm does not answer, and nothing was submitted" in printed.err
+    assert "go on without this process" not in printed.out
     assert len(calls("sbatch")) == 1
 
 
@@ -356,6 +357,33 @@ def test_a_node_fails(plan: Plan, capsys: Any) -> None:
     assert printed.count("digits swin, seed 0 is submitted again: PREEMPTED") == 2
     reason = "3 tasks of it in a row were ended before an epoch was saved: PREEMPTED"
     assert kept(second)["reason"] == reason
+
+
+def test_a_node_that_fails_cells_gets_no_more(plan: Plan, capsys: Any) -> None:
+    """What failed there is submitted again, and no task may begin there, those that wait already among them."""
+    line = f"{LINE} --models resnet swin regnet mobilenet"
+    first, second, third, fourth = cells(line)
+    broken = "CUDA error: uncorrectable ECC error encountered"
+    bad = {cell.id: failed_by(cell, 1, f"exit code 1: {broken}", broken) for cell in (first, second)}
+    states: dict[str, Any] = {cell: [["RUNNING", "FAILED"], ["RUNNING@n8", "COMPLETED@n8"]] for cell in bad}
+    states |= {third.id: ["RUNNING@n8"] * 3 + ["COMPLETED@n8"], fourth.id: ["PENDING:Resources"] * 9 + ["COMPLETED@n8"]}
+    plan(states=states, leaves={**done(line), **bad})
+    real = commands.submit
+
+    def second_time(path: str) -> str:
+        if len(scripts()) == 2:
+            plan(states=states, leaves=done(line))
+        return real(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("grids.slurm.places.submit", second_time)
+        assert run(line, "--slurm=-x n[1-3]") == 0
+    assert f"n7 gets no more cells for now: {broken}" in capsys.readouterr().out
+    earlier, later = scripts()[:2]
+    assert "--exclude" not in earlier
+    assert "#SBATCH --exclude=n[1-3],n7\n" in later
+    updates = [words for words in calls("scontrol") if words[0] == "update"]
+    assert ["update", "JobId=100_3", "ExcNodeList=n[1-3],n7"] in updates
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -497,12 +525,21 @@ def test_ctrl_c_stops_what_runs_after_its_epoch_and_cancels_what_waits(
     At(monkeypatch, (2, signal.SIGINT))
     assert run() == 130
     assert calls("scancel") == [
-        ["--quiet", "--state=PENDING", "100_1"],
-        ["--quiet", "--batch", "--signal=INT", "100_0"],
+        ["--batch", "--signal=INT", "100_0"],
+        ["--state=PENDING", "100_1"],
     ]
     printed = capsys.readouterr().out
     assert "stopping after the epochs that are running" in printed
     assert "the same command continues" in printed
+
+
+def test_ctrl_c_while_the_controller_is_silent(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked again until it has heard, and then no more: a task that hears it twice ends at once."""
+    states = {cell.id: ["RUNNING"] for cell in cells(LINE)}
+    plan(states=states, deaf=2)
+    At(monkeypatch, (2, signal.SIGINT))
+    assert run() == 130
+    assert calls("scancel") == [["--batch", "--signal=INT", "100_0", "100_1"]] * 3
 
 
 def test_ctrl_c_again_stops_at_once(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -510,7 +547,7 @@ def test_ctrl_c_again_stops_at_once(plan: Plan, monkeypatch: pytest.MonkeyPatch)
     plan(states={first.id: ["RUNNING"], second.id: ["COMPLETING"]})
     At(monkeypatch, (2, signal.SIGINT), (2, signal.SIGINT))
     assert run() == 130
-    assert calls("scancel") == [["--quiet", "100_0", "100_1"]]
+    assert calls("scancel") == [["100_0", "100_1"]]
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])

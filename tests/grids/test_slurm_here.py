@@ -164,7 +164,7 @@ def test_a_mistake_and_its_siblings(folder: Path) -> None:
     failed = Collector(folder, more)
     assert failed.wait() == 3, failed.printed
     assert "1 of 2 cells done, 1 failed, 0 left" in failed.printed
-    assert str(photo.relative_to(folder)) in failed.printed
+    assert "train/cat/3.png: image file is truncated" in failed.printed
     photo.write_bytes(whole)
     mended = Collector(folder, more)
     assert mended.wait() == 0, mended.printed
