@@ -151,7 +151,7 @@ def with_failures(seeds: int, cards: int, seed: int) -> list[tuple[str, str]]:
     broken = {"node 1 card 3": [BROKEN], "node 2 card 5": SILENT}
     with in_a_folder():
         cells = cells_of(seeds)
-        its = simulate(cells, Cluster(Lengths(WITH_FAILURES, seed), cards // NODE, NODE, seed, broken))
+        its = simulate(cells, Cluster(Lengths(WITH_FAILURES, seed), max(1, cards // NODE), NODE, seed, broken))
     cluster, hours = its.cluster, its.seconds / 3600
     again = sum(number > 1 for number in cluster.starts.values())
     on_broken = sum(cluster.ended_badly[name] for name in broken)
@@ -176,7 +176,7 @@ def with_failures(seeds: int, cards: int, seed: int) -> list[tuple[str, str]]:
     ]
 
 
-def orders(seeds: int, seed: int) -> list[tuple[str, ...]]:
+def orders(seeds: int, seed: int, numbers: Sequence[int]) -> list[tuple[str, ...]]:
     """What the order of the starts costs, without failures: makespan, and when the first seed is done."""
     rows: list[tuple[str, ...]] = [("order", "cards", "makespan", "first seed", "measured at once")]
     kinds: list[tuple[str, float, type[Speeds]]] = [
@@ -189,7 +189,7 @@ def orders(seeds: int, seed: int) -> list[tuple[str, ...]]:
     ]
     cells = cells_of(seeds)
     usual = order.PART_OF_REST
-    for cards in (1, 8, 64, 256):
+    for cards in numbers:
         for name, part, speeds in kinds:
             order.PART_OF_REST = part
             with in_a_folder():
@@ -208,10 +208,10 @@ def orders(seeds: int, seed: int) -> list[tuple[str, ...]]:
     return rows
 
 
-def bookkeeping(seed: int) -> list[tuple[str, ...]]:
-    """Processor time and memory by the number of cells, without failures."""
+def bookkeeping(seed: int, sizes: Sequence[tuple[int, int]]) -> list[tuple[str, ...]]:
+    """Processor time and memory by the number of seeds and of cards, without failures."""
     rows: list[tuple[str, ...]] = [("cells", "cards", "planned in", "a cell", "memory before", "after", "KiB a cell")]
-    for seeds, cards in ((10, 8), (96, 8), (96, 256)):
+    for seeds, cards in sizes:
         with in_a_folder():
             began = time.process_time()
             cells = cells_of(seeds)
@@ -286,7 +286,7 @@ def parser() -> argparse.ArgumentParser:
     kinds.add_argument("--published", action="store_true")
     kinds.add_argument("--processes", type=whole(1), metavar="N")
     command_line.add_argument("--seeds", type=whole(1), metavar="N", help="of each cell (default: 48, or 5)")
-    command_line.add_argument("--cards", type=whole(NODE), default=256, metavar="N", help="in nodes of 8 (256)")
+    command_line.add_argument("--cards", type=whole(1), metavar="N", help="in nodes of 8 (256)")
     command_line.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of what is drawn (default: 0)")
     command_line.add_argument("--markdown", action="store_true", help="print a table for a document")
     return command_line
@@ -297,15 +297,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     assumed = COLD if options.published else Assumed() if options.orders or options.bookkeeping else WITH_FAILURES
     if options.orders:
-        rows = orders(options.seeds or 5, options.seed)
+        rows = orders(options.seeds or 5, options.seed, [options.cards] if options.cards else (1, 8, 64, 256))
     elif options.bookkeeping:
-        rows = bookkeeping(options.seed)
+        given = [(options.seeds, options.cards)] if options.seeds and options.cards else None
+        rows = bookkeeping(options.seed, given or [(10, 8), (96, 8), (10, 256), (96, 256)])
     elif options.published:
         rows = published(options.seed)
     elif options.processes:
         rows = processes(options.processes)
     else:
-        rows = [("what", "simulated"), *with_failures(options.seeds or 48, options.cards, options.seed)]
+        rows = [("what", "simulated"), *with_failures(options.seeds or 48, options.cards or 256, options.seed)]
     say(*wrapped(["assumed: " + ", ".join(f"{name} {value:g}" for name, value in asdict(assumed).items())]))
     say(as_markdown(rows) if options.markdown else table(rows))
 
