@@ -72,9 +72,11 @@ help:  ## this list
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-report.txt -c requirements.txt
 	@touch $@
 
-.venv/.development: .venv/.report requirements-timm.txt requirements-export.txt requirements-dev.txt
+.venv/.development: .venv/.report requirements-timm.txt requirements-export.txt requirements-ray.txt \
+  requirements-dev.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-timm.txt -c requirements.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-export.txt -c requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-ray.txt -c requirements.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt -c requirements.txt
 	@touch $@
 

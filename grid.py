@@ -4,10 +4,11 @@
     python grid.py --datasets all --dry-run            what there is to do, and how long it takes
 
 Each cell is the dataset's ordinary script in a process of its own: one at a time on each visible card, or one on the
-processor. The same command again skips what is done, goes on with what was interrupted, and tries again what failed by
-a mistake that can be mended (exit code 2: an image that can't be read, weights that are not there). What crashed, hung
-or diverged is kept until --retry-failed. Failures, with the last lines that were printed, and logs are kept in
-OUT/grid. Several grids with the same --out share the work.
+processor; with --ray, on the nodes of a Ray cluster; with --slurm, a task of an array job. The same command again skips
+what is done, goes on with what was interrupted, and tries again what failed by a mistake that can be mended (exit code
+2: an image that can't be read, weights that are not there). What crashed, hung or diverged is kept until
+--retry-failed. Failures, with the last lines that were printed, and logs are kept in OUT/grid. Several grids with the
+same --out share the work.
 
 Ctrl-C stops after the epochs that are running, Ctrl-C again at once. Exit codes: 0 every cell is done, 2 something to
 mend in the command, 3 some failed, 130 interrupted.
@@ -18,7 +19,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -27,10 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from engine import INTERRUPTED
-from engine.cli import Help, Parser, Several, folder, importing, positive, run_command, whole
+from engine.cli import Help, Parser, Several, folder, positive, run_command, whole
 from engine.console import say, wrapped
 from engine.errors import RunError, UserError, counted
-from engine.records.schema import Record
 from grids.cells import (
     Cell,
     add_script_flags,
@@ -43,8 +42,7 @@ from grids.cells import (
     places_to_make,
     script_flags,
 )
-from grids.devices import Slots, device_name, find_slots
-from grids.estimate import Speeds, latest_device
+from grids.estimate import Speeds
 from grids.faults import message_of
 from grids.images import without_equals
 from grids.ledger import (
@@ -59,14 +57,13 @@ from grids.ledger import (
     standing,
     start_over,
 )
+from grids.offer import Offer, offered
+from grids.on_ray.address import HELP, LOCAL, ray_address
 from grids.plan.lines import GridPlan, damaged_lines, remark_lines
 from grids.running import Grid, signals_to
-from grids.slurm.places import Cluster, QueueView
-from grids.slurm.script import Request, joined, request_of, script_lines
+from grids.slurm.script import joined
 from grids.view import choose_view
 
-# a cell's process takes so many times as long to begin as PyTorch to be imported: 3 on two cores
-START_UP = 3.0
 LEFT = "Slurm's tasks go on without this process: the same command finds them again"
 AFTER_RERUN = (
     "without --rerun, the same command goes on with what was begun and keeps what lay there of the rest; with it, "
@@ -122,6 +119,7 @@ def parser() -> Parser:
         metavar="MINUTES",
         help="a cell without a sign of life for so long has failed (default: 30)",
     )
+    add("--ray", type=ray_address, nargs="?", const=LOCAL, metavar="ADDRESS", help=HELP)
     add("--per-gpu", type=whole(1, 64), default=1, metavar="N", help="cells at a time on each card (default: 1)")
     add(
         "--data-dir",
@@ -172,71 +170,60 @@ def retry_command(given: Sequence[str]) -> str:
 
 def run(options: argparse.Namespace, given: Sequence[str]) -> int:
     """Print the plan, carry it out, sum it up. Returns the exit code. `given` are the words of the command line."""
-    retry = retry_command(given)
     cells, equal = without_equals(cells_of(options))
-    places = places_to_make(cells, options.data_dir)
+    folders = places_to_make(cells, options.data_dir)
+    notes = [f"note       {line}" for line in equal]
+    with offered(options, given, cells[0].config) as offer, made([] if options.dry_run else folders):
+        return carry_out(Planned(options, cells, folders, retry_command(given)), offer, notes)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is to be done."""
+
+    options: argparse.Namespace
+    cells: Sequence[Cell]
+    folders: Sequence[Path]  # of datasets, which are made for it
+    retry: str  # the command that tries failed cells again
+
+
+def carry_out(planned: Planned, offer: Offer, notes: Sequence[str]) -> int:
+    """The same, on what is offered; `notes` are what is said of cells that it leaves out."""
+    options, cells, out = planned.options, planned.cells, planned.cells[0].config.out
     damaged: list[str] = []
-    known = own_records(cells[0]) if options.cell else all_records(cells[0].config.out, damaged)
-    offer = offered(options, cells[0], given, known)
+    known = own_records(cells[0]) if options.cell else all_records(out, damaged)
     belonging = by_key(known)
     standings = {cell.id: standing(cell, belonging.get(cell.key, ())) for cell in cells}
     if options.rerun:
         standings = {key: start_over(each) for key, each in standings.items()}
-    speeds = Speeds(offer.name, known, offer.start_seconds)
+    speeds = Speeds(offer.device_name(known), known, offer.start_seconds)
     retry_failed = options.retry_failed or options.rerun
-    cards = "" if not any(offer.slots) else counted(len(set(offer.slots)), "card")
-    plan = GridPlan(cells, standings, retry_failed, len(offer.slots), cards)
-    if options.dry_run and not offer.request:
+    plan = GridPlan(cells, standings, retry_failed, offer.at_once, offer.what)
+    if options.dry_run and offer.device:
         plan.measure(offer.device, speeds)
-    notes = [*(f"note       {line}" for line in equal), *remark_lines(standings), *damaged_lines(damaged)]
-    say(*plan.lines(speeds, places, retry), *wrapped(notes), go_on=options.dry_run)
+    notes = [*notes, *remark_lines(standings), *damaged_lines(damaged)]
+    say(*plan.lines(speeds, planned.folders, planned.retry), *wrapped(notes), go_on=options.dry_run)
     if options.dry_run:
-        say(*script_lines(offer.request, plan.wanted, speeds), go_on=True)
+        say(*offer.script(plan.wanted, speeds), go_on=True)
         return 0
-    make_folder(cells[0].config.out)
-    cluster = Cluster(cells[0].config.out, offer.request, speeds) if offer.request else None
-    grid = Grid(cells, standings, speeds, cluster or Slots(offer.slots), retry_failed, options.stall_minutes)
+    make_folder(out)
+    places = offer.places(speeds)
+    grid = Grid(cells, standings, speeds, places, retry_failed, options.stall_minutes)
     problem = None
     try:
-        with made(places), choose_view() as view, signals_to(grid, cluster.abandon if cluster else None):
-            grid.run(QueueView(view, cluster) if cluster else view)
+        with choose_view() as view, signals_to(grid):
+            grid.run(offer.shown(places, view))
     except RunError as error:
         problem = error
-    clear_leftovers(cells[0].config.out)
-    last = [f"avoided    {line}" for line in grid.avoided] + ([LEFT] if cluster and cluster.goes_on else [])
-    say(*wrapped([*summary_lines(cells, grid.standings, options.rerun, retry), *last]), go_on=True)
+    clear_leftovers(out)
+    last = [*(f"avoided    {line}" for line in grid.avoided), *([LEFT] if grid.abandoned else [])]
+    say(*wrapped([*summary_lines(cells, grid.standings, options.rerun, planned.retry), *last]), go_on=True)
     if problem:
         raise problem
     words = Counter(grid.standings[cell.id].status for cell in cells)
     if words["done"] == len(cells):
         return 0
     return INTERRUPTED if words["new"] or words["interrupted"] else RunError.exit_code
-
-
-@dataclass(frozen=True)
-class Offer:
-    """What cells can run on."""
-
-    device: str  # as find_device() has it, or `--device` where that is another machine's
-    slots: Sequence[str | None]  # as find_slots() has them; empty where Slurm starts as many cells as it can
-    name: str | None  # as records call the device
-    start_seconds: float = 0.0  # that a cell's process takes to begin
-    request: Request | None = None  # what is asked of Slurm
-
-
-def offered(options: argparse.Namespace, cell: Cell, given: Sequence[str], known: Sequence[Record]) -> Offer:
-    """This machine's cards or its processor, or a Slurm cluster, of whose device the records tell."""
-    if options.slurm is not None:
-        request = request_of(options, given, cell.config.device)
-        return Offer(cell.config.device, [], latest_device(known), request=request)
-    began = time.perf_counter()
-    with importing():
-        from engine.device import find_device  # PyTorch: not before the command line is known to be right
-
-    start_seconds = START_UP * (time.perf_counter() - began)
-    device = find_device(cell.config.device)
-    slots = find_slots(device, options.per_gpu)
-    return Offer(device, slots, device_name(device, slots[0]), start_seconds)
 
 
 def cells_of(options: argparse.Namespace) -> list[Cell]:

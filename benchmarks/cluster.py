@@ -20,7 +20,7 @@ from typing import Any
 from engine.data.load import HELD_OUT
 from engine.records.schema import RECORD
 from grids.cells import Cell
-from grids.places import Clock, Work
+from grids.places import Clock, Places, Work
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=timezone.utc)
 DEVICE_NAME = "a card that is not there"
@@ -56,6 +56,7 @@ class Assumed:
     node_losses_per_hour: float = 0.0  # of one node
     node_away_seconds: float = 3600.0
     broken_seconds: float = 10.0  # that a cell lasts on a broken card
+    decoded_per_second: float = 0.0  # images, by a node, once for each dataset, while others wait; 0: they are there
 
 
 def _drawn(seed: int | str) -> Random:
@@ -153,7 +154,7 @@ class Running:
         os.close(self.lock)
 
 
-class Cluster:
+class Cluster(Places):
     """Nodes of cards. broken: the names of cards on which every cell fails, and what it says."""
 
     def __init__(
@@ -172,6 +173,8 @@ class Cluster:
         self.ended_badly: Counter[str] = Counter()  # by the card
         self.lost_seconds = 0.0  # of cards, on what was not in a checkpoint, and on starts that came to nothing
         self.losses = 0
+        self._decoded: dict[tuple[str, str], float] = {}  # when the images of a dataset are there, by node and dataset
+        self.waited_seconds = 0.0  # of cards, for images to be decoded
         self.measured_twice = 0  # cells that began while another seed was the first to run
         self._seeds_running: Counter[str] = Counter()
         self._seeds_done: set[str] = set()
@@ -219,7 +222,7 @@ class Cluster:
         self.measured_twice += self._seeds_running[others] > 0 and others not in self._seeds_done
         self._seeds_running[others] += 1
         now, assumed = self.clock.now(), self.lengths.assumed
-        left = self.lengths.seconds(cell) - self._trained.get(cell.id, 0.0)
+        left = self.lengths.seconds(cell) - self._trained.get(cell.id, 0.0) + self._wait_for_images(cell, where)
         work = Running(self, cell, where, lock, now, now + assumed.start_seconds + left, 0)
         rate = assumed.failures_per_card_hour
         fails = now + 3600 * self._random.expovariate(rate) if rate else float("inf")
@@ -231,6 +234,16 @@ class Cluster:
         self.clock.at(work.ends, lambda: None)
         self.own_seconds += time.process_time() - began
         return work
+
+    def _wait_for_images(self, cell: Cell, where: str) -> float:
+        """Seconds until they are decoded on the node, which the first cell of the dataset there begins."""
+        rate, now = self.lengths.assumed.decoded_per_second, self.clock.now()
+        if not rate:
+            return 0.0
+        images = cell.dataset.train_images + cell.dataset.test_images
+        seconds = self._decoded.setdefault((where.partition(" card")[0], cell.place), now + images / rate) - now
+        self.waited_seconds += max(0.0, seconds)
+        return max(0.0, seconds)
 
     def leave(self, work: Work) -> None:
         began = time.process_time()

@@ -4,6 +4,7 @@ python benchmarks/scheduler.py                            10,032 cells on 256 ca
 python benchmarks/scheduler.py --orders                   in which order cells start: 1, 8, 64 and 256 cards
 python benchmarks/scheduler.py --bookkeeping              processor time and memory of 2,090 and 20,064 cells
 python benchmarks/scheduler.py --published                the published comparison with five seeds, on 8 and 64 cards
+python benchmarks/scheduler.py --processes 256            what real processes cost the one that starts them
 
 Nothing is trained, and nothing here was ever measured on a card: lengths are images times epochs over the assumed
 speeds of benchmarks/cluster.py, and failures are drawn at rates that each command prints. Records, locks and failures
@@ -22,7 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import inf
 from pathlib import Path
 
@@ -31,18 +32,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import grid
 from benchmarks.cluster import BROKEN, DEVICE_NAME, Assumed, Cluster, Lengths, write_record
 from benchmarks.launches import as_markdown
-from engine.cli import Help, whole
+from engine.cli import Help, importing, whole
 from engine.console import say, table, wrapped
 from grids import order
 from grids.cells import Cell
 from grids.estimate import Estimate, Speeds
-from grids.ledger import Standing, all_records, make_folder
+from grids.ledger import Standing, all_records, make_folder, take
 from grids.places import Clock, Work
 from grids.running import Grid
 from grids.view import Lines, Progress
+from grids.worker import start
 
 NODE = 8  # cards
 WITH_FAILURES = Assumed(failures_per_card_hour=0.001, node_losses_per_hour=0.05)
+COLD = Assumed(decoded_per_second=2000)
 SILENT = ["ValueError: odd"]  # which says nothing of a card
 OTHER_SEED = 10_000
 NEW = Standing("new")
@@ -162,7 +165,7 @@ def with_failures(seeds: int, cards: int, seed: int) -> list[tuple[str, str]]:
         ("longest first, lengths known, no failures", f"{perfect / 3600:.2f} h"),
         ("simulated", f"{hours:.2f} h, {its.seconds / perfect:.3f} of that"),
         ("nodes lost, for an hour each", f"{cluster.losses}"),
-        ("other failures on sound cards", f"{sum(cluster.ended_badly.values()) - on_broken:,}"),
+        ("cells that failed on sound cards, or with a node", f"{sum(cluster.ended_badly.values()) - on_broken:,}"),
         ("cells that failed on the two broken cards", f"{on_broken}"),
         ("times that a card was given no more cells", f"{its.told['no more cells']}"),
         ("cells started more than once", f"{again:,} ({sum(cluster.starts.values()) - len(cells):,} starts too many)"),
@@ -208,7 +211,7 @@ def orders(seeds: int, seed: int) -> list[tuple[str, ...]]:
 def bookkeeping(seed: int) -> list[tuple[str, ...]]:
     """Processor time and memory by the number of cells, without failures."""
     rows: list[tuple[str, ...]] = [("cells", "cards", "planned in", "a cell", "memory before", "after", "KiB a cell")]
-    for seeds, cards in ((10, 8), (96, 8), (10, 256), (96, 256)):
+    for seeds, cards in ((10, 8), (96, 8), (96, 256)):
         with in_a_folder():
             began = time.process_time()
             cells = cells_of(seeds)
@@ -231,14 +234,47 @@ def bookkeeping(seed: int) -> list[tuple[str, ...]]:
 
 def published(seed: int) -> list[tuple[str, ...]]:
     """The published comparison, five seeds each, without failures."""
-    rows: list[tuple[str, ...]] = [("cards", "card hours", "hours", "first seed", "longest cell")]
+    rows: list[tuple[str, ...]] = [("cards", "card hours", "hours", "first seed", "longest cell", "waiting for images")]
     for cards in (8, 64):
         with in_a_folder():
             cells = cells_of(5)
-            its = simulate(cells, Cluster(Lengths(Assumed(), seed), cards // NODE, NODE, seed))
-        numbers = (sum(its.each), its.seconds, its.first_seed_seconds, its.quantile(1))
-        rows.append((f"{cards}", *(f"{seconds / 3600:.2f}" for seconds in numbers)))
+            its = simulate(cells, Cluster(Lengths(COLD, seed), cards // NODE, NODE, seed))
+        numbers = (sum(its.each), its.seconds, its.first_seed_seconds, its.quantile(1), its.cluster.waited_seconds)
+        rows.append((f"{cards}", *(f"{seconds / 3600:.2f} h" for seconds in numbers)))
     return rows
+
+
+def processes(number: int) -> list[tuple[str, ...]]:
+    """What so many real processes cost the one that started them: to start one, and to look at all."""
+    with importing():
+        import torch  # noqa: F401 (a grid has imported it by then, and its memory counts in a fork)
+    cells = [replace(cell, command=("-c", "import time; time.sleep(600)")) for cell in cells_of(2)[:number]]
+    with in_a_folder():
+        make_folder(cells[0].config.out)
+        locks = [lock for cell in cells if (lock := take(cell)) is not None]
+        began = time.process_time(), time.perf_counter()
+        workers = [start(cell, lock, None) for cell, lock in zip(cells, locks, strict=True)]
+        cpu, wall = time.process_time() - began[0], time.perf_counter() - began[1]
+        looks = 20
+        began = time.process_time(), 0.0
+        for _ in range(looks):
+            for worker in workers:
+                worker.watch(inf)
+        look = (time.process_time() - began[0]) / looks
+        for worker in workers:
+            worker.kill()
+            worker.process.wait()
+            worker.close()
+    return [
+        ("processes", "to start one, processor", "wall", "to look at all, processor", "of a core, ten times a second"),
+        (
+            f"{len(workers)}",
+            f"{1000 * cpu / len(workers):.1f} ms",
+            f"{1000 * wall / len(workers):.1f} ms",
+            f"{1000 * look:.1f} ms",
+            f"{10 * look:.1%}",
+        ),
+    ]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -248,6 +284,7 @@ def parser() -> argparse.ArgumentParser:
     kinds.add_argument("--orders", action="store_true")
     kinds.add_argument("--bookkeeping", action="store_true")
     kinds.add_argument("--published", action="store_true")
+    kinds.add_argument("--processes", type=whole(1), metavar="N")
     command_line.add_argument("--seeds", type=whole(1), metavar="N", help="of each cell (default: 48, or 5)")
     command_line.add_argument("--cards", type=whole(NODE), default=256, metavar="N", help="in nodes of 8 (256)")
     command_line.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of what is drawn (default: 0)")
@@ -255,16 +292,18 @@ def parser() -> argparse.ArgumentParser:
     return command_line
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print what was asked for."""
-    options = parser().parse_args()
-    assumed = Assumed() if options.orders or options.bookkeeping or options.published else WITH_FAILURES
+    options = parser().parse_args(arguments)
+    assumed = COLD if options.published else Assumed() if options.orders or options.bookkeeping else WITH_FAILURES
     if options.orders:
         rows = orders(options.seeds or 5, options.seed)
     elif options.bookkeeping:
         rows = bookkeeping(options.seed)
     elif options.published:
         rows = published(options.seed)
+    elif options.processes:
+        rows = processes(options.processes)
     else:
         rows = [("what", "simulated"), *with_failures(options.seeds or 48, options.cards, options.seed)]
     say(*wrapped(["assumed: " + ", ".join(f"{name} {value:g}" for name, value in asdict(assumed).items())]))

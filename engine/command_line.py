@@ -18,6 +18,7 @@ from engine.data.declaration import Choice, Dataset
 from engine.data.place import place_of, usual_place
 from engine.errors import UserError
 from engine.files import check_output
+from engine.heartbeat import out_here
 from engine.models.backbone import WEIGHTS, Backbone
 from engine.models.names import MEMBER, Found, divided, find_backbone, is_elsewhere
 from engine.models.weights_folder import is_path
@@ -74,7 +75,7 @@ def parse(
     check_weights(values["weights"])
     if values["weights"] not in WEIGHTS and is_path(values["weights"]):
         values["weights"] = str(Path(values["weights"]).absolute())
-    check_output(values["out"])
+    check_output(out_here(values["out"]))
     if values["tensorboard"] and find_spec("tensorboard") is None:
         raise UserError("--tensorboard needs the package tensorboard: pip install 'tensorboard>=2.16.2'")
     for name, what in (("--out", values["out"]), ("--cache-dir", values["cache_dir"])):

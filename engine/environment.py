@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from engine.heartbeat import commit_of_copy
 from engine.paths import PROJECT, without_home
 
 # who asks, in a URL; the value of what is named so; the tokens of services that begin with their mark
@@ -46,7 +47,7 @@ def environment(library: str = "") -> dict[str, Any]:
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
         "cpu_threads": torch.get_num_threads(),
         "git_commit": git_commit(),
-        "git_changed": None if (changes := _git("status", "--porcelain")) is None else bool(changes),
+        "git_changed": git_changed(),
         "command": [Path(sys.argv[0]).name, *map(without_secrets, sys.argv[1:])],
         "folder": without_home(str(Path.cwd())),
     }
@@ -60,8 +61,18 @@ def without_secrets(word: str) -> str:
 
 
 def git_commit() -> str | None:
-    """The commit of this project's checkout; None outside one."""
-    return _git("rev-parse", "HEAD")
+    """The commit of this project's checkout, or of the one that it is a copy of; None outside one."""
+    copied = commit_of_copy()
+    return copied[0] if copied else _git("rev-parse", "HEAD")
+
+
+def git_changed() -> bool | None:
+    """Whether files differ from git_commit(); None outside a checkout."""
+    copied = commit_of_copy()
+    if copied:
+        return copied[1]
+    changes = _git("status", "--porcelain")
+    return None if changes is None else bool(changes)
 
 
 def _git(*arguments: str) -> str | None:

@@ -17,6 +17,8 @@ SHARED = "WHICH_BACKBONE_SHARED_DEVICE"  # environment variable: not empty where
 SEEDS = "WHICH_BACKBONE_SEEDS"  # environment variable: how many runs like this one are to come, itself included
 DEVICE = "WHICH_BACKBONE_DEVICE"  # environment variable: the kind of device that it was given; empty: it looks itself
 SEARCH = "WHICH_BACKBONE_SEARCH"  # environment variable: which rung of a search the run is, in words; empty: of none
+OUT = "WHICH_BACKBONE_OUT"  # environment variable: where records are written if --out is a folder of another machine
+COMMIT = "WHICH_BACKBONE_COMMIT"  # environment variable: of a copy of the project: its commit, and "changed" if it was
 SECONDS = 1.0  # between two of them, at least
 MOST_LETTERS = 80  # of the mark of a search
 PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
@@ -53,6 +55,17 @@ def seeds_to_come() -> int:
     """How many runs that differ in seed or fold alone are to come, this one included, as far as anybody has said."""
     number = os.environ.get(SEEDS, "")
     return max(1, int(number)) if number.isdecimal() and len(number) < 10 else 1
+
+
+def out_here(out: Path) -> Path:
+    """Where records for the folder `out` are written: elsewhere, where `out` is a folder of another machine."""
+    return Path(os.environ.get(OUT) or out)
+
+
+def commit_of_copy() -> tuple[str, bool] | None:
+    """The commit that this copy of the project was made of, and whether files differed from it; None: it is no copy."""
+    commit, _, changed = os.environ.get(COMMIT, "").partition(" ")
+    return (commit, bool(changed)) if commit else None
 
 
 def search_mark() -> str | None:

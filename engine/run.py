@@ -24,7 +24,7 @@ from engine.data.splits import taken
 from engine.device import find_device, not_deterministic, prepare
 from engine.environment import environment
 from engine.errors import UserError
-from engine.heartbeat import seeds_to_come
+from engine.heartbeat import out_here, seeds_to_come
 from engine.models.backbone import Backbone
 from engine.models.structure import freeze_body, macs, trains_batch_norm
 from engine.models.weights import Weights, build, find_weights
@@ -142,7 +142,7 @@ def one_run(dataset: Dataset, config: Config, backbone: Backbone) -> dict[str, A
     recipe = replace(recipe, select=config.select, class_weights=class_weights(config, data.splits))
 
     identified = identity(config, data, trainee, recipe, batch_size)
-    run = SharedRun(config.out, identified, config.rerun, config.tensorboard)
+    run = SharedRun(out_here(config.out), identified, config.rerun, config.tensorboard)
     other_code = other_code_lines(run.record, code_of(dataset.read, backbone.source, backbone.arguments))
     if run.done and not config.check:
         strange = strange_lines(run.folder, run.strange_files)

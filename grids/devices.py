@@ -11,11 +11,11 @@ from functools import cache
 from engine.errors import UserError
 from engine.paths import PROJECT
 from grids.cells import Cell
-from grids.places import Work
+from grids.places import Places, Work
 from grids.worker import Worker, place_of, start
 
 
-class Slots:
+class Slots(Places):
     """Places of this machine: cards, as find_slots() has them, each of which takes one cell at a time."""
 
     def __init__(self, slots: Sequence[str | None]) -> None:

@@ -197,7 +197,7 @@ class Speeds:
         of_machine = measured if set(chosen) & self._now.keys() else (("this machine", self._rate_spread),)
         if same:
             return _Speed((train, test), "sizes", (*of_machine, (name, OTHER_SIZE)))
-        spread = self._spread("backbones", [[exp(train_log) for train_log, _ in logs]], OTHER_BACKBONE)
+        spread = pooled([[exp(train_log) for train_log, _ in logs]], OTHER_BACKBONE)
         of_others = ("other backbones", spread / sqrt(len(logs)))
         return _Speed((train, test), "backbones", (*of_machine, of_others, (name, spread)))
 

@@ -22,11 +22,13 @@ time, so that a place that stays broken costs a few cells a night some seconds e
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import combinations
 
+from engine.errors import counted
 from grids.cells import Cell
 from grids.faults import message_of
 from grids.ledger import MENDABLE, Failure, shortened
@@ -37,6 +39,7 @@ MOST_PLACES = 3  # that a cell is tried at, and
 MOST_TRIES = 6  # times, as nobody can choose the place
 PAUSE_SECONDS = 1800.0  # until a place is tried again, the first time
 LAST_LINES = 12  # of what a process printed: where it died. What came before may be a warning
+HERE = "this machine"  # a place without a name
 LONGEST_REASON = 200  # letters
 OUT_OF_MEMORY = "out of memory"
 
@@ -106,6 +109,8 @@ class Health:
         self._places: dict[str, _Place] = {}
         self._tried: dict[str, list[tuple[str, Kind]]] = {}  # of a cell's id: where it failed so
         self._last_well: list[tuple[float, str]] = []  # the last ends that were well, at two places at most
+        self.held: list[Cell] = []  # to be tried elsewhere than where they failed
+        self._ended_at: set[str] = set()  # where a cell has just ended by what is not the place's fault
 
     @property
     def out(self) -> dict[str, str]:
@@ -133,12 +138,21 @@ class Health:
         place.signs.clear()
         place.confirmed = place.on_trial = False
         place.pause = PAUSE_SECONDS
+        self._ended_at.add(where)
         self._last_well = [(now, where), *(each for each in self._last_well if each[1] != where)][:2]
         for other in self.tried_at(cell) - {where}:
             self._places[other].confirmed |= any(sign.cell.id == cell.id for sign in self._places[other].signs)
 
     def may_be_the_place(self, work: Work, failure: Failure, now: float) -> bool:
-        """Whether the failure may be the place's, so that the cell is to be tried elsewhere."""
+        """Whether the failure may be the place's, so that the cell is to be tried elsewhere: see to_be_tried()."""
+        is_held = self._is_laid_on_the_place(work, failure, now)
+        if is_held:
+            self.held.append(work.cell)
+        else:
+            self._ended_at.add(work.where)
+        return is_held
+
+    def _is_laid_on_the_place(self, work: Work, failure: Failure, now: float) -> bool:
         sign = sign_of(failure, work.seconds)
         if sign is None or (not work.where and self._others(work.where)):  # nobody knows where it ran
             return False
@@ -188,9 +202,33 @@ class Health:
             for a, b in combinations(signs, 2)
         )
 
-    def failed_at(self, names: Iterable[str]) -> list[Cell]:
-        """The cells, each once, that failed there by what has turned out to be the place's fault."""
-        return list({sign.cell.id: sign.cell for name in names for sign in self._places[name].signs}.values())
+    def to_be_tried(self, free: int, idle: bool) -> list[Cell]:
+        """The cells whose time has come to be tried elsewhere; asked at every moment before others are started.
+
+        That is when a place has just become free on which the cell has not failed; or one has been free for longer,
+        and so is taken before those that are suspected; or nothing else is to be done. free: how many more cells could
+        be started now; idle: whether there are no others, and none runs.
+        """
+        sound_is_free = free > len(self.suspected)
+        ready = [cell for cell in self.held if idle or sound_is_free or self._ended_at - self.tried_at(cell)]
+        self._ended_at.clear()
+        self.held = [cell for cell in self.held if cell not in ready] if ready else self.held
+        return ready
+
+    def failed_there(self) -> list[Cell]:
+        """The cells, each once, that failed by what has turned out to be the fault of a place that is out."""
+        return list({sign.cell.id: sign.cell for name in self.out for sign in self._places[name].signs}.values())
+
+    @property
+    def none_left(self) -> str:
+        """That no place is left, why, and what to do."""
+        names, reasons = ", ".join(name or HERE for name in self.out), Counter(self.out.values())
+        why = "; ".join(f"{reason} ({counted(number, 'place')})" for reason, number in reasons.items())
+        return (
+            f"no place is left to run cells on: {names} failed several that have nothing else in common. The last "
+            f"words were: {why}. See to the card (nvidia-smi), the disk (df -h) and the Python there; the same command "
+            "then continues."
+        )
 
     def due(self, now: float) -> list[str]:
         """The places that are to be tried again from now on."""

@@ -80,6 +80,15 @@ class Places(Protocol):
     def leave(self, work: Work) -> None:
         """It has ended: another cell may have its place."""
 
+    @property
+    def left(self) -> bool:
+        """Whether what runs there goes on while this process ends."""
+        return False
+
+    def abandon(self) -> None:
+        """Let it, where it can."""
+        return
+
     def avoid(self, where: str) -> None:
         """Start nothing more on the place of that name (Work.where), which fails cells; what runs there goes on."""
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 from engine import INTERRUPTED
 from engine.console import duration
-from engine.errors import RunError, UserError, counted
+from engine.errors import RunError, UserError
 from engine.records.schema import BUSY, Record
 from grids.cells import Cell
 from grids.estimate import Speeds, total
 from grids.faults import Fault, shared_fault
-from grids.health import Health
+from grids.health import HERE, Health
 from grids.images import forget
 from grids.ledger import (
     Failure,
@@ -36,7 +36,6 @@ from grids.places import Clock, Places, Work
 from grids.view import Progress, View
 from grids.worker import reason_of
 
-HERE = "this machine"  # a place without a name
 MOMENT = 0.1  # seconds between two looks at what runs
 LOOK_AGAIN = 1.0  # seconds between two attempts at cells that another grid has, where there are no others
 LOOK_AGAIN_BUSY = 60.0  # seconds; where there are others
@@ -73,8 +72,6 @@ class Grid:
         self._undecided = {key for key, its in standings.items() if its.other_images}
         self._running: list[Work] = []
         self._health = Health(cells)
-        self._held: list[Cell] = []  # to be tried elsewhere than where they failed
-        self._well_at: set[str] = set()  # where a cell has just ended by what is not the place's fault
         self._faults: list[Fault] = []
         self._mendable: list[tuple[Cell, Failure]] = []
         self._losses: Counter[str] = Counter()
@@ -87,7 +84,7 @@ class Grid:
         told = 0
         try:
             self._estimate()
-            while self._running or (not self.stop_level and (len(self._order) or self._held)):
+            while self._running or (not self.stop_level and (len(self._order) or self._health.held)):
                 if self.stop_level > told:
                     told = self.stop_level
                     self._tell_to_stop(view)
@@ -174,7 +171,6 @@ class Grid:
             if found.status == "done":
                 drop_failure(cell)
                 self._health.well(cell, worker.where, self._clock.now())
-                self._well_at.add(worker.where)
                 if found.record:
                     self.speeds.add_around(found.record, worker.seconds)
                 self._note(cell, found)
@@ -183,7 +179,7 @@ class Grid:
                 self._losses[cell.id] += 1
                 self._order.put_back(cell)
                 self.standings[cell.id] = Standing("interrupted", found.record)
-                view.note(f"{cell.title}: it was lost on {worker.where}, and is run again from its last checkpoint")
+                view.note(f"{cell.title}: {worker.where} is lost to it, and it goes on elsewhere")
             elif code == UserError.exit_code and any(BUSY in line for line in tail):  # a run that was started by hand
                 self._order.lend(cell, self._clock.now())
                 view.note(f"{cell.title}: another process is at it")
@@ -205,11 +201,9 @@ class Grid:
         self._health.seen(work.where for work in (*self._running, worker))
         if self._health.may_be_the_place(worker, failure, self._clock.now()):
             self._interrupted(cell, failure, view)
-            self._held.append(cell)
             what = f"{failure.reason.rstrip('.')}, on {worker.where}: it is tried elsewhere"
             view.ended(cell, "stopped", what, self._progress())
             return
-        self._well_at.add(worker.where)
         fault = shared_fault(cell, failure, self._mendable)
         self._mendable.append((cell, failure))
         if fault:
@@ -233,35 +227,25 @@ class Grid:
         for where in self._health.due(now):
             self._places.readmit(where)
             view.note(f"{where or HERE} is tried again")
-        out = self._health.out
-        if out and not self._running and not self._places.at_once:
-            raise RunError(self._none_left(view))
-        # a place that has been free for longer is taken first, so that these do not get it
-        sound_is_free = self._places.at_once - len(self._running) > len(self._health.suspected)
-        held, self._held = self._held, []
-        for cell in held:
-            sound_ended = self._well_at - self._health.tried_at(cell)
-            if sound_ended or sound_is_free or not (self._order.waiting or self._running):
-                self._order.put_back(cell)
-            else:
-                self._held.append(cell)
-        self._well_at.clear()
+        if self._health.out and not self._running and not self._places.at_once:
+            for cell in self._health.failed_there():
+                if failure := self.standings[cell.id].failure:
+                    self._interrupted(cell, failure, view)
+                    self._left.add(cell.id)
+                    self._ended["failed"] -= 1
+            raise RunError(self._health.none_left)
+        free = self._places.at_once - len(self._running)
+        for cell in self._health.to_be_tried(free, idle=not (self._order.waiting or self._running)):
+            self._order.put_back(cell)
 
-    def _none_left(self, view: View) -> str:
-        """That, and why; the cells that failed by it are taken for interrupted."""
-        out = self._health.out
-        for cell, failure in [(cell, self.standings[cell.id].failure) for cell in self._health.failed_at(out)]:
-            if failure:
-                self._interrupted(cell, failure, view)
-                self._left.add(cell.id)
-                self._ended["failed"] -= 1
-        reasons = Counter(out.values())
-        why = "; ".join(f"{reason} ({counted(number, 'place')})" for reason, number in reasons.items())
-        names = ", ".join(where or HERE for where in out)
-        return (
-            f"no place is left to run cells on. {names} failed several cells that have nothing else in common: {why}. "
-            "Once that is mended, the same command continues."
-        )
+    def abandon(self) -> None:
+        """Let what runs go on while this process ends, where it can."""
+        self._places.abandon()
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether it does."""
+        return self._places.left
 
     @property
     def avoided(self) -> list[str]:
@@ -324,15 +308,15 @@ def result_of(found: Standing) -> str:
 
 
 @contextmanager
-def signals_to(grid: Grid, leave: Callable[[], None] | None = None) -> Iterator[None]:
+def signals_to(grid: Grid) -> Iterator[None]:
     """Ctrl-C, a scheduler's polite end and a lost terminal are for `grid` to count while it runs.
 
-    leave: what comes before, but for Ctrl-C, where the cells can go on without this process.
+    But for Ctrl-C, what runs goes on without this process, where it can.
     """
 
     def ask(number: int, _: object) -> None:
-        if leave and number != signal.SIGINT:
-            leave()
+        if number != signal.SIGINT:
+            grid.abandon()
         grid.stop_level += 1
 
     earlier = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 LAST = 6  # cells that ended, in the table
+OTHER_ROWS = 8  # of the table, beside the cells that run and those that ended: headings, counts, notes
+FEWEST_ROWS = 4
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,9 @@ class LiveTable:
         places = any(worker.where for worker in progress.running)
         for name in ("running", *(["on"] if places else []), "for", "doing"):
             running.add_column(name, no_wrap=True, ratio=1 if name == "doing" else None)
-        for worker in progress.running:
+        # what does not fit would push the counts out of sight, and takes 0.2 ms a row to draw, ten times a second
+        fitting = max(FEWEST_ROWS, self._live.console.height - LAST - OTHER_ROWS - len(progress.avoided))
+        for worker in progress.running[:fitting]:
             where = [_text(worker.where)] if places else []
             row = [_text(worker.cell.title), *where, _text(duration(worker.seconds)), _text(worker.doing or "starts")]
             running.add_row(*row)
@@ -155,7 +159,9 @@ class LiveTable:
         colours = {"done": "green", "failed": "red"}
         for status, title, what in self._ended:
             ended.add_row(_text(status, colours.get(status, "yellow")), _text(title), _text(what))
-        note = [_text(f"gets no cells: {line}", "yellow") for line in progress.avoided]
+        more = len(progress.running) - fitting
+        note = [_text(f"{more:,} more run")] if more > 0 else []
+        note += [_text(f"gets no cells: {line}", "yellow") for line in progress.avoided]
         note += [_text(self._note, "bold yellow")] if self._note else []
         return Group(running, ended, _text(progress.summary, "bold"), *note)
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import reduce
@@ -125,11 +125,6 @@ class Worker:
         os.close(self.lock)
 
 
-def place_of(slot: str | None) -> str:
-    """What a card, as CUDA_VISIBLE_DEVICES names it, is called; "" for no card."""
-    return "" if slot is None else f"card {slot}"
-
-
 def said_in(heartbeat: Path) -> str:
     """What the process whose signs of life go to this file says that it does: "" where it has not said yet."""
     try:
@@ -149,6 +144,11 @@ def last_lines(log: Path, offset: int = 0) -> list[str]:
     return [line for line in lines if line][-TAIL_LINES:]
 
 
+def place_of(slot: str | None) -> str:
+    """What a card, as CUDA_VISIBLE_DEVICES names it, is called; "" for no card."""
+    return "" if slot is None else f"card {slot}"
+
+
 def _as_left(line: str) -> str:
     pieces = [piece.rstrip() for piece in line.split("\r")]
     return next((piece for piece in reversed(pieces) if piece), "")
@@ -163,17 +163,24 @@ def _stamp(*paths: Path) -> tuple[int, ...]:
     return tuple(stamp)
 
 
-def start(cell: Cell, lock: int, slot: str | None, seeds: int = 1, shared: bool = False) -> Worker:
+def start(
+    cell: Cell,
+    lock: int,
+    slot: str | None,
+    seeds: int = 1,
+    shared: bool = False,
+    hints: Mapping[str, str] | None = None,
+) -> Worker:
     """Start the cell's command. OSError: it can't be.
 
     seeds: how many cells are to come that differ from it in their seed alone, itself included; shared: whether others
-    run on the same device.
+    run on the same device; hints: more environment variables.
     """
     folder = grid_folder(cell.config.out).absolute()
     log, heartbeat = folder / f"{cell.id}.log", folder / f"{cell.id}{ENDING}"
     heartbeat.unlink(missing_ok=True)
     environment = {**os.environ, HEARTBEAT: str(heartbeat), "PYTHONFAULTHANDLER": "1"}
-    environment |= {SEEDS: str(seeds), SHARED: "1" if shared else "", SEARCH: cell.search}
+    environment |= {SEEDS: str(seeds), SHARED: "1" if shared else "", SEARCH: cell.search, **(hints or {})}
     # a script of the user's own may lie anywhere, and imports common
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     if slot is not None:
@@ -205,6 +212,7 @@ def _prepared() -> Callable[[], None]:
         die_with(parent)
         resource.setrlimit(resource.RLIMIT_CORE, limits)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # what Ray starts never hears it
 
     return prepare
 

@@ -211,9 +211,9 @@ def test_the_command_works(
             pytest.importorskip("timm", reason="needs timm")
         if "resnet@IMAGENET1K_V2" in words:  # of the real one's enum
             monkeypatch.setitem(common.BACKBONES, "resnet", RESNET)
+        monkeypatch.setattr("grids.plan.trial.SECONDS", 0.0)  # of training steps
         if any(word.partition("=")[0] == "--slurm" for word in words):
             monkeypatch.setenv("PATH", install(tmp_path))
-        monkeypatch.setattr("grids.plan.trial.SECONDS", 0.0)  # of training steps
         assert grid.main([*arguments, *([] if "--dry-run" in arguments else ["--dry-run"])]) == 0
     elif script == "predict.py":
         assert run_predict(arguments) == 0

@@ -21,7 +21,7 @@ def test_the_files_are_what_uv_installs() -> None:
     """requirements.txt always, and of every other file what is in it by its name: nothing is listed twice."""
     found = apply_configuration(Distribution(), PROJECT / "pyproject.toml")
     others = {path.stem.partition("-")[2]: ranges(path.name) for path in PROJECT.glob("requirements-*.txt")}
-    others["dev"] += others["report"] + others["timm"] + others["export"]
+    others["dev"] += others["report"] + others["timm"] + others["export"] + others["ray"]
     assert {*map(Requirement, found.install_requires)} == {*ranges("requirements.txt")}
     optional = {name: {*map(Requirement, lines)} for name, lines in found.extras_require.items()}
     assert optional == {name: {*each} for name, each in others.items()}

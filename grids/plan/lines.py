@@ -30,7 +30,7 @@ class GridPlan:
         at_once: int,
         where: str,
     ) -> None:
-        """at_once: how many cells run at a time, 0: as many as a queue starts; where: on what, "": that goes unsaid."""
+        """at_once: how many cells run at a time; where: that, and on what, in words."""
         self.cells, self.standings, self.at_once, self.where = cells, standings, at_once, where
         self.wanted = [cell for cell in cells if to_be_tried(standings[cell.id], retry_failed)]
 
@@ -51,11 +51,9 @@ class GridPlan:
         estimates = {cell.id: speeds.estimate(cell) for cell in self.wanted}
         able = [estimates[cell.id] for cell in self.wanted if not missing.stops(cell)]
         out, at_once = self.cells[0].config.out, self.at_once
-        pace = {0: "each a task of a Slurm job", 1: "one at a time"}.get(at_once, f"{at_once:,} at a time")
-        on = f" on {self.where}" if self.where else ""
         shown = [
             f"records    {out}; failures and logs {grid_folder(out)}",
-            f"cells      {len(self.cells):,}, {pace}{on}",
+            f"cells      {len(self.cells):,}, {self.where}",
             *kept_lines(self.standings, {cell.id for cell in self.wanted}, retry),
         ]
         return [
@@ -63,7 +61,7 @@ class GridPlan:
             *wrapped(shown),
             *wrapped(to_do_lines(len(self.wanted), able, at_once, datetime.now().astimezone())),
             *wrapped(missing_lines(self.wanted, missing)),
-            *wrapped(room_lines(self.wanted, missing, max(1, at_once), speeds.parameters) if self.wanted else []),
+            *wrapped(room_lines(self.wanted, missing, at_once, speeds.parameters) if self.wanted else []),
         ]
 
     def _datasets(self, estimates: Mapping[str, Estimate | None], missing: Missing) -> str:
@@ -76,26 +74,22 @@ class GridPlan:
             words = Counter(self.standings[cell.id].status for cell in own)
             to_do = [cell for cell in own if cell.id in estimates]
             counts = [len(own), words["done"], words["failed"], words["interrupted"], len(to_do)]
-            found = forecast([estimates[cell.id] for cell in to_do], max(1, self.at_once))
+            found = forecast([estimates[cell.id] for cell in to_do], self.at_once)
             images = missing.data_words(to_do[0]) if to_do else ""
             rows.append((own[0].dataset_name, *(f"{count:,}" for count in counts), found.text, images))
         return table(rows)
 
 
 def to_do_lines(wanted: int, estimates: Sequence[Estimate | None], at_once: int, now: datetime) -> list[str]:
-    """How many cells are to be run, when those that can run are done, and what that rests on: their `estimates`.
-
-    at_once: 0: nobody knows, and so neither when they are done.
-    """
+    """How many cells are to be run, when those that can run are done, and what that rests on: their `estimates`."""
     line = f"to do      {wanted:,}" + (f", of which {len(estimates):,} can run" if len(estimates) < wanted else "")
     if not estimates:
         return [line]
-    found = forecast(estimates, max(1, at_once))
+    found = forecast(estimates, at_once)
     if not found.bases:
         return [f"{line}, not measured yet"]
     about = duration(found.seconds) + (f" (with 80 %: {found.range})" if found.range else "")
-    finish = found.finish(now) if at_once else "one after the other"
-    lines = [f"{line}, about {about}, {finish}", f"rests on   {', '.join(found.rests_on)}"]
+    lines = [f"{line}, about {about}, {found.finish(now)}", f"rests on   {', '.join(found.rests_on)}"]
     if found.guessed:
         number, low, high = found.guessed
         epochs = f"{low:,.0f} to {high:,.0f} epochs are taken for {counted(number, 'cell')} that patience ends"

@@ -17,7 +17,7 @@ from engine.files import locked, write_text
 from grids.cells import Cell
 from grids.estimate import Speeds
 from grids.ledger import standing_now
-from grids.places import Work
+from grids.places import Places, Work
 from grids.slurm.commands import ENDED, CommandError, End, Task, cancel, end_of, exclude, most_tasks, submit, tasks_of
 from grids.slurm.script import Request, cells_in, folder_of, minutes_for, new_name, script_of
 from grids.slurm.work import SlurmWork
@@ -32,7 +32,7 @@ SILENT_SECONDS = 300.0  # without an answer, until that is said again
 USUAL = frozenset(("None", "Priority", "Resources", "BeginTime", "JobArrayTaskLimit", "Cleaning", "Prolog"))
 
 
-class Cluster:
+class Cluster(Places):
     """Slurm, which starts cells when it will; a cell has been started here once it is to be submitted."""
 
     has_room = True  # its queue is as long as it lets it be
@@ -46,8 +46,8 @@ class Cluster:
         self._reasons: set[str] = set()
         self._most: int | None = None
         self._avoided: set[str] = set()  # nodes
-        self._gave = False  # whether Slurm has anything of this grid's
-        self.left = False  # whether this process goes, and the tasks stay
+        self._gave = False  # whether Slurm has had anything of this grid
+        self._left = False  # whether this process goes, and the tasks stay
         self.notes: list[str] = []  # to be said
 
     @property
@@ -92,20 +92,20 @@ class Cluster:
         except CommandError as problem:
             self.notes.append(f"Slurm does not let its tasks avoid a node: {problem}")
 
-    def abandon(self) -> None:
-        """Let the tasks go on while this process ends."""
-        self.left = True
-
     @property
-    def goes_on(self) -> bool:
-        """Whether tasks go on without this process."""
-        return self.left and self._gave
+    def left(self) -> bool:
+        """Whether the tasks go on while this process ends: if there are any."""
+        return self._left and self._gave
+
+    def abandon(self) -> None:
+        """Let them."""
+        self._left = True
 
     def _look(self) -> None:
         """Submit what has not been, and ask Slurm how the rest stands, if it is time to."""
         now = time.monotonic()
         urgent = any(work.stopping > self._told.get(work.cell.id, 0) for work in self._works)
-        if self.left:
+        if self._left:
             self._end_unsettled(self._works)
             return
         if now < self._next and not (urgent and now > self._next - POLL_SECONDS + STOP_POLL_SECONDS):

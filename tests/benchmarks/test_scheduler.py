@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import benchmarks.scheduler
 import grids.running
 from benchmarks.cluster import BROKEN, Assumed, Cluster, Lengths, VirtualClock
 from benchmarks.scheduler import SILENT, Outcome, longest_first, simulate
@@ -80,6 +82,15 @@ def test_bookkeeping_does_not_grow_with_the_grid(tmp_path: Path, monkeypatch: py
     assert few["standing_now"] == many["standing_now"] == 2.0, "before the start and after the end"
     assert many["estimate"] < 1.5 * few["estimate"]
     assert many["total"] < 1.5 * few["total"]
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    benchmarks.scheduler.main(["--seeds", "1", "--cards", "16"])
+    printed = capsys.readouterr().out
+    assert "assumed: start_seconds 45, " in printed
+    assert re.search(r"^done / failed / left +209 / 0 / 0$", printed, re.MULTILINE)
+    benchmarks.scheduler.main(["--processes", "2", "--markdown"])
+    assert "| 2 | " in capsys.readouterr().out
 
 
 def test_a_clock_sleeps_until_the_next_thing_happens() -> None:

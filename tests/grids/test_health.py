@@ -152,7 +152,7 @@ def test_the_only_place_is_given_up_after_three() -> None:
         assert not ends.fails(name, "a", *CUDA), "there is no other"
         given_up.append(ends.out)
     assert given_up == [[], [], ["a"]]
-    assert [f"{cell.dataset.key} {cell.row}" for cell in ends.health.failed_at("a")] == [
+    assert [f"{cell.dataset.key} {cell.row}" for cell in ends.health.failed_there()] == [
         "dtd resnet",
         "cifar10 swin",
         "digits regnet",

@@ -219,3 +219,15 @@ def test_others_on_a_card_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     asked = cells("--datasets digits --models shufflenet --weights none --epochs 2 -bs 8 --size 32")
     (told,) = measure_some(asked, "cuda", Speeds("this one"))
     assert "others are at work on the card" in told
+
+
+def test_weights_on_the_hub_are_looked_for_where_its_library_keeps_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("timm", reason="needs timm")
+    asked = cells("--datasets digits --models timm:resnet18")
+    monkeypatch.setattr("engine.models.at_hand.kept_file", lambda _: None)
+    told = spaced(missing_lines(asked, find_missing(asked, [])))
+    assert "https://huggingface.co/timm/resnet18.a1_in1k/: model.safetensors (size not stated)" in told
+    monkeypatch.setattr("engine.models.at_hand.kept_file", lambda _: tmp_path / "model.safetensors")
+    assert missing_lines(asked, find_missing(asked, [])) == []

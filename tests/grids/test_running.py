@@ -613,8 +613,8 @@ def test_two_grids_share_the_work(behave: Behave, capsys: Any) -> None:
 
 def test_a_card_has_as_many_cells_at_a_time_as_it_may(behave: Behave, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four run at once, and no more: else some would wait in vain, or find a fifth."""
-    monkeypatch.setattr("grid.find_slots", lambda *_: ["3", "GPU-a", "3", "GPU-a"])
-    monkeypatch.setattr("grid.device_name", lambda *_: None)
+    monkeypatch.setattr("grids.offer.find_slots", lambda *_: ["3", "GPU-a", "3", "GPU-a"])
+    monkeypatch.setattr("grids.offer.device_name", lambda *_: None)
     behave(at_once=4)
     assert run(f"{LINE} --seeds 0-3") == 0
     lines = [line.split() for line in Path("started.txt").read_text().splitlines()]
@@ -624,8 +624,8 @@ def test_a_card_has_as_many_cells_at_a_time_as_it_may(behave: Behave, monkeypatc
 
 
 def on_two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("grid.find_slots", lambda *_: ["3", "GPU-a"])
-    monkeypatch.setattr("grid.device_name", lambda *_: None)
+    monkeypatch.setattr("grids.offer.find_slots", lambda *_: ["3", "GPU-a"])
+    monkeypatch.setattr("grids.offer.device_name", lambda *_: None)
 
 
 def test_a_broken_card_fails_no_cell(behave: Behave, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -653,8 +653,8 @@ def test_a_grid_whose_cards_are_all_broken_says_so_once(
     assert len(started()) < 8
     printed, error = capsys.readouterr()
     assert "\n0 of 30 cells done, 0 failed, 30 left\n" in printed
-    assert error.startswith("error: no place is left to run cells on. ")
-    assert "CUDA error: an illegal memory access was encountered (2 places)" in error
+    assert error.startswith("error: no place is left to run cells on: card ")
+    assert "CUDA error: an illegal memory access was encountered (2 places). See to the card (nvidia-smi)" in error
     behave()
     assert run(line) == 0
 
@@ -683,6 +683,22 @@ def test_the_live_table(behave: Behave, tmp_path: Path) -> None:
     assert "Ctrl-C again stops at once, and loses an epoch" in words
     assert "…" not in shown
     assert not re.search("\x1b[^\\[]|\x9b|\x07|\u202e", shown)
+
+
+def test_the_live_table_of_more_cells_than_fit(behave: Behave, tmp_path: Path) -> None:
+    some = cells_of("--datasets digits.py --models resnet --seeds 0-99 --device cpu")
+    running: list[Any] = [SimpleNamespace(cell=cell, where="", seconds=65.0, doing="epoch 1") for cell in some]
+    progress = Progress(100, 0, 0, 0, "about 3 h", running, ["card 3: CUDA error: unknown error"])
+    with (tmp_path / "shown").open("w") as file:
+        console = Console(file=file, force_terminal=True, width=80, height=30, color_system=None)
+        with LiveTable(console) as view:
+            view.refresh(progress)
+    shown = (tmp_path / "shown").read_text()
+    assert shown.count("epoch 1") == 2 * 15, "it is drawn once more at its end"
+    assert "85 more run" in shown
+    assert "0 of 100 cells done, 0 failed, 100 to do: about 3 h" in shown
+    assert "gets no cells: card 3: CUDA error: unknown error" in shown
+    assert "…" not in shown
 
 
 def test_a_real_run_stops_after_its_epoch_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

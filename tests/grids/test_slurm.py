@@ -86,7 +86,7 @@ def test_cells_wait_run_and_are_done(plan: Plan, capsys: Any) -> None:
     plan(leaves=done())
     assert run() == 0
     printed = capsys.readouterr().out
-    assert re.search(r"^cells      2, each a task of a Slurm job$", printed, re.M)
+    assert re.search(r"^cells      2, each a task of a Slurm array job$", printed, re.M)
     assert re.search(r"^submitted 2 cells as job 100: /.*/runs/grid/slurm/grid-\S+\.sh$", printed, re.M)
     assert re.search(r"^\[0/2\] started  digits resnet, seed 0 on n7$", printed, re.M)
     assert re.search(r"^\[2/2\] done     digits swin, seed 0: top-1 50\.00% in 65 s; left: ", printed, re.M)

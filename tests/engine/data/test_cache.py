@@ -663,6 +663,17 @@ def test_of_two_processes_one_waits(data: Path, process: Callable[[], "subproces
     assert [child.returncode for child in (first, second)] == [0, 0]
 
 
+def test_of_several_that_start_at_once_one_decodes(data: Path, process: Callable[[], "subprocess.Popen[str]"]) -> None:
+    """As the cells of a grid do, of which each card starts one, all of one dataset."""
+    children = [process() for _ in range(4)]
+    until((data / "log").exists)
+    (data / "go").touch()
+    results = {child.communicate(timeout=120)[0] for child in children}
+    assert len(results) == 1
+    assert len((data / "log").read_text()) == 207
+    assert [child.returncode for child in children] == [0] * 4
+
+
 def test_a_killed_process_leaves_nothing_that_harms(data: Path, process: Callable[[], "subprocess.Popen[str]"]) -> None:
     child = process()
     until((data / "log").exists)
