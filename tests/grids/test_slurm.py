@@ -148,7 +148,9 @@ def test_the_time_limit_is_an_estimate_with_a_margin(plan: Plan, capsys: Any) ->
         Path(path).parent.mkdir(parents=True)
         Path(path).write_text(content)
     assert run(line) == 0
-    assert "#SBATCH --time=14\n" in capsys.readouterr().out  # ten minutes, and twice a hundred seconds
+    printed = capsys.readouterr().out
+    assert "#SBATCH --time=14\n" in printed  # ten minutes, and twice a hundred seconds
+    assert re.search(r"^to do      1, about .*, one after the other$", printed, re.M)  # nobody knows how many run
     assert run(line, "--slurm=-t 5") == 0
     assert "--time=" not in capsys.readouterr().out
 
