@@ -414,6 +414,16 @@ def test_somebody_cancels_a_task(plan: Plan, capsys: Any) -> None:
     assert run() == 0
 
 
+def test_a_failure_that_is_tried_again_is_none_until_it_is_kept_anew(plan: Plan, capsys: Any) -> None:
+    first, second = cells(LINE)
+    lost = failed_by(first, 3, "the loss became nan", "error: the loss became nan")
+    plan(states={first.id: ["FAILED"]}, leaves={first.id: lost, second.id: left_by(second)})
+    assert run() == 3
+    plan(states={first.id: ["RUNNING", "CANCELLED"]})
+    assert run(f"{LINE} --retry-failed") == 130
+    assert "1 of 2 cells done, 0 failed, 1 left" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("shows", ["", "JobState=COMPLETED ExitCode=0:0 RunTime=00:00:10 TimeLimit=UNLIMITED"])
 def test_the_nodes_do_not_see_its_folder(shows: str, plan: Plan, capsys: Any) -> None:
     both = {cell.id: shows for cell in cells(LINE)}
