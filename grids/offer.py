@@ -31,7 +31,7 @@ class Offer:
     """Places, as far as they are known before the plan is printed."""
 
     places: Callable[[Speeds], Places]  # for cells that take as long as these say
-    at_once: int  # cells at a time
+    at_once: int  # cells at a time; 0: nobody knows
     what: str  # in words
     device: str | None = None  # of this machine, on which they would run: it can be measured. None: of others
     # what records call the device, by all of them; None: nobody knows
@@ -76,7 +76,7 @@ def _of_slurm(request: Request, out: Path) -> Offer:
 
     return Offer(
         lambda speeds: Cluster(out, request, speeds),
-        1,
+        0,
         request.what,
         device_name=latest_device,
         shown=shown,

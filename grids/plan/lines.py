@@ -30,7 +30,7 @@ class GridPlan:
         at_once: int,
         where: str,
     ) -> None:
-        """at_once: how many cells run at a time; where: that, and on what, in words."""
+        """at_once: how many cells run at a time, 0: nobody knows; where: that, and on what, in words."""
         self.cells, self.standings, self.at_once, self.where = cells, standings, at_once, where
         self.wanted = [cell for cell in cells if to_be_tried(standings[cell.id], retry_failed)]
 
@@ -61,7 +61,7 @@ class GridPlan:
             *wrapped(shown),
             *wrapped(to_do_lines(len(self.wanted), able, at_once, datetime.now().astimezone())),
             *wrapped(missing_lines(self.wanted, missing)),
-            *wrapped(room_lines(self.wanted, missing, at_once, speeds.parameters) if self.wanted else []),
+            *wrapped(room_lines(self.wanted, missing, max(1, at_once), speeds.parameters) if self.wanted else []),
         ]
 
     def _datasets(self, estimates: Mapping[str, Estimate | None], missing: Missing) -> str:
@@ -74,7 +74,7 @@ class GridPlan:
             words = Counter(self.standings[cell.id].status for cell in own)
             to_do = [cell for cell in own if cell.id in estimates]
             counts = [len(own), words["done"], words["failed"], words["interrupted"], len(to_do)]
-            found = forecast([estimates[cell.id] for cell in to_do], self.at_once)
+            found = forecast([estimates[cell.id] for cell in to_do], max(1, self.at_once))
             images = missing.data_words(to_do[0]) if to_do else ""
             rows.append((own[0].dataset_name, *(f"{count:,}" for count in counts), found.text, images))
         return table(rows)
@@ -85,11 +85,12 @@ def to_do_lines(wanted: int, estimates: Sequence[Estimate | None], at_once: int,
     line = f"to do      {wanted:,}" + (f", of which {len(estimates):,} can run" if len(estimates) < wanted else "")
     if not estimates:
         return [line]
-    found = forecast(estimates, at_once)
+    found = forecast(estimates, max(1, at_once))
     if not found.bases:
         return [f"{line}, not measured yet"]
     about = duration(found.seconds) + (f" (with 80 %: {found.range})" if found.range else "")
-    lines = [f"{line}, about {about}, {found.finish(now)}", f"rests on   {', '.join(found.rests_on)}"]
+    finish = found.finish(now) if at_once else "one after the other"
+    lines = [f"{line}, about {about}, {finish}", f"rests on   {', '.join(found.rests_on)}"]
     if found.guessed:
         number, low, high = found.guessed
         epochs = f"{low:,.0f} to {high:,.0f} epochs are taken for {counted(number, 'cell')} that patience ends"

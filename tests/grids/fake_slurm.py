@@ -124,7 +124,8 @@ def scancel(arguments: list[str]) -> None:
         else:
             after = state if "--state=PENDING" in arguments and state != "PENDING" else "CANCELLED"
         if after != state:
-            task |= {"states": [after], "seen": -1}
+            # what hears a signal takes its time
+            task |= {"states": [state, after] if after == "FAILED" else [after], "seen": -1}
     write("jobs.json", jobs)
 
 

@@ -148,7 +148,9 @@ def test_the_time_limit_is_an_estimate_with_a_margin(plan: Plan, capsys: Any) ->
         Path(path).parent.mkdir(parents=True)
         Path(path).write_text(content)
     assert run(line) == 0
-    assert "#SBATCH --time=14\n" in capsys.readouterr().out  # ten minutes, and twice a hundred seconds
+    printed = capsys.readouterr().out
+    assert "#SBATCH --time=14\n" in printed  # ten minutes, and twice a hundred seconds
+    assert re.search(r"^to do      1, about .*, one after the other$", printed, re.M)  # nobody knows how many run
     assert run(line, "--slurm=-t 5") == 0
     assert "--time=" not in capsys.readouterr().out
 
@@ -410,6 +412,16 @@ def test_somebody_cancels_a_task(plan: Plan, capsys: Any) -> None:
     assert "1 of 2 cells done, 0 failed, 1 left" in printed
     plan(leaves=done())
     assert run() == 0
+
+
+def test_a_failure_that_is_tried_again_is_none_until_it_is_kept_anew(plan: Plan, capsys: Any) -> None:
+    first, second = cells(LINE)
+    lost = failed_by(first, 3, "the loss became nan", "error: the loss became nan")
+    plan(states={first.id: ["FAILED"]}, leaves={first.id: lost, second.id: left_by(second)})
+    assert run() == 3
+    plan(states={first.id: ["RUNNING", "CANCELLED"]})
+    assert run(f"{LINE} --retry-failed") == 130
+    assert "1 of 2 cells done, 0 failed, 1 left" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("shows", ["", "JobState=COMPLETED ExitCode=0:0 RunTime=00:00:10 TimeLimit=UNLIMITED"])
