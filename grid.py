@@ -170,18 +170,21 @@ class Offer:
 @contextmanager
 def offered(options: argparse.Namespace, config: Config) -> Iterator[Offer]:
     """This machine's cards or its processor, or the nodes of a Ray cluster."""
-    if options.ray and not (options.dry_run and options.ray == LOCAL):
-        from grids.on_ray.connect import ray_places
+    name = None
+    if options.ray in (None, LOCAL):
+        with importing():
+            from engine.device import find_device  # PyTorch: not before the command line is known to be right
 
-        with ray_places(options.ray, config.device, options.per_gpu, config.out) as cluster:
-            yield Offer(cluster.slots, None, cluster, cluster.tell_to)
-        return
-    with importing():
-        from engine.device import find_device  # PyTorch: not before the command line is known to be right
+        device = find_device(config.device)
+        slots = find_slots(device, options.per_gpu)
+        name = device_name(device, slots[0])
+        if options.ray is None or options.dry_run:
+            yield Offer(slots, name, Slots(slots))
+            return
+    from grids.on_ray.connect import ray_places
 
-    device = find_device(config.device)
-    slots = find_slots(device, options.per_gpu)
-    yield Offer(slots, device_name(device, slots[0]), Slots(slots))
+    with ray_places(options.ray, config.device, options.per_gpu, config.out) as cluster:
+        yield Offer(cluster.slots, name, cluster, cluster.tell_to)
 
 
 def carry_out(
