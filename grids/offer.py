@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.cli import importing
@@ -49,13 +49,22 @@ def offered(options: argparse.Namespace, given: Sequence[str], config: Config) -
     if options.slurm is not None:
         yield _of_slurm(request_of(options, given, config.device), config.out)
         return
-    if options.ray and not (options.dry_run and options.ray == LOCAL):
-        from grids.on_ray.connect import ray_places
+    if options.ray in (None, LOCAL):
+        offer = _of_this_machine(options, config)
+        if options.ray is None or options.dry_run:
+            yield offer
+            return
+    from grids.on_ray.connect import ray_places
 
-        with ray_places(options.ray, config.device, options.per_gpu, config.out) as cluster:
-            what = f"{_pace(cluster.at_once)} on {cluster.what}"
-            yield Offer(lambda _: cluster, cluster.at_once, what, shown=lambda _, view: cluster.told_to(view))
-        return
+    with ray_places(options.ray, config.device, options.per_gpu, config.out) as cluster:
+        what = f"{_pace(cluster.at_once)} on {cluster.what}"
+        of_ray = Offer(lambda _: cluster, cluster.at_once, what, shown=lambda _, view: cluster.told_to(view))
+        if options.ray == LOCAL:
+            of_ray = replace(of_ray, device_name=offer.device_name, start_seconds=offer.start_seconds)
+        yield of_ray
+
+
+def _of_this_machine(options: argparse.Namespace, config: Config) -> Offer:
     began = time.perf_counter()
     with importing():
         from engine.device import find_device  # PyTorch: not before the command line is known to be right
@@ -66,7 +75,7 @@ def offered(options: argparse.Namespace, given: Sequence[str], config: Config) -
     on = "" if slots[0] is None else f" on {counted(len(set(slots)), 'card')}"
     name = device_name(device, slots[0])
     what = f"{_pace(len(slots))}{on}"
-    yield Offer(lambda _: Slots(slots), len(slots), what, device, lambda _: name, start_seconds)
+    return Offer(lambda _: Slots(slots), len(slots), what, device, lambda _: name, start_seconds)
 
 
 def _of_slurm(request: Request, out: Path) -> Offer:

@@ -50,7 +50,7 @@ class Errand:
 def needs_of(cell: Cell) -> tuple[Path, ...]:
     """What the cell reads of this machine's disk."""
     config, script = cell.config, Path(cell.command[0])
-    own = [] if script.is_relative_to(PROJECT) else [script]
+    own = [] if script.parent == PROJECT else [script]
     weights = [Path(config.weights)] if is_path(config.weights) else []
     data = [config.data_dir] if config.data_dir.is_dir() and any(visible(config.data_dir)) else []
     return tuple(path.absolute() for path in (*own, *data, *filter(None, [config.labels]), *weights) if path.exists())

@@ -148,7 +148,7 @@ def _placed(errand: Errand) -> Cell:
     """The cell, with its command as it is here; this process is then in the folder that the cell's is to be in."""
     cell = errand.cell
     script = Path(cell.command[0])
-    mine = PROJECT / script.relative_to(errand.project) if script.is_relative_to(errand.project) else script
+    mine = PROJECT / script.name if script.parent == errand.project else script
     there = is_dir(errand.folder)
     os.chdir(errand.folder if there else tempfile.gettempdir())
     return replace(cell, command=(str(mine), *cell.command[1:], *([] if there else errand.whole_paths)))

@@ -323,6 +323,24 @@ def test_a_node_without_the_data_says_so(
     assert "the same command tries 6 failed cells again" in printed
 
 
+def test_a_node_without_the_data_gets_no_more_cells_where_others_have_them(
+    cluster: Any, prepare: Prepare, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Its cell goes to another node."""
+    line = f"{LINE} --seeds 0-5"
+    prepare(line)
+    answers = iter([(Path("/data/not/here"),)])
+    monkeypatch.setattr("grids.on_ray.places.needs_of", lambda cell: next(answers, ()))
+    assert run(cluster, line) == 0
+    printed = capsys.readouterr().out
+    assert re.search(
+        r"^no more cells for node \S+: node \S+ has no /data/not/here, which is there", printed, re.MULTILINE
+    )
+    assert "digits resnet, seed 0: node" in printed
+    assert "is lost to it, and it goes on elsewhere" in printed
+    assert Counter(name for _, name, _, _ in events("from")) == {f"resnet {seed}": 1 for seed in range(6)}
+
+
 def test_a_cluster_that_is_not_what_was_asked_for(
     cluster: Any, prepare: Prepare, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from common import File
 from engine.data.download import obtain
+from engine.environment import git_changed, git_commit
 from engine.files import locked
 from engine.paths import PROJECT
 from engine.processes import heartbeat
@@ -143,3 +144,26 @@ def test_the_mark_of_a_search(monkeypatch: pytest.MonkeyPatch, mark: str, found:
     assert heartbeat.search_mark() == found
     monkeypatch.delenv(heartbeat.SEARCH)
     assert heartbeat.search_mark() is None
+
+
+def test_records_go_where_the_starter_says_and_name_the_folder_that_was_asked_for(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a node of a cluster that does not see the folder; it may be one that could not be made there."""
+    monkeypatch.setenv(heartbeat.OUT, str(tmp_path / "scratch"))
+    asked = Path("/proc/not/here")
+    assert command(f"-model tiny -bs 8 --weights none --epochs 1 --plan off --out {asked}") == 0
+    record = json.loads((only_run(tmp_path / "scratch") / "record.json").read_text())
+    assert record["config"]["out"] == str(asked)
+    assert record["status"] == "done"
+
+
+@pytest.mark.parametrize(("text", "commit", "changed"), [("abc", "abc", False), ("abc changed", "abc", True)])
+def test_a_copy_of_the_project_knows_its_commit(
+    monkeypatch: pytest.MonkeyPatch, text: str, commit: str, changed: bool
+) -> None:
+    monkeypatch.setenv(heartbeat.COMMIT, text)
+    assert (git_commit(), git_changed()) == (commit, changed)
+    monkeypatch.delenv(heartbeat.COMMIT)
+    assert heartbeat.commit_of_copy() is None
+    assert git_commit() != commit
