@@ -179,6 +179,7 @@ def test_runs_of_nodes_that_see_nothing_of_out_come_back(
     assert {path.suffix for path in Path("runs/grid").iterdir()} == {".log", ".lock"}
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_after_the_epoch_and_the_same_command_goes_on_elsewhere(
     cluster: Any, prepare: Prepare, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -215,6 +216,7 @@ def test_ctrl_c_twice_ends_even_what_does_not_listen(cluster: Any, prepare: Prep
     assert not list(Path("runs/grid").glob("*.json"))
 
 
+@pytest.mark.slow
 def test_cards_take_as_many_cells_at_a_time_as_they_may(
     cluster: Any, prepare: Prepare, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -237,6 +239,7 @@ def test_cards_take_as_many_cells_at_a_time_as_they_may(
     assert top1() == {f"honest-seed{seed}-x": seed / 100 for seed in range(4)}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_cell_whose_node_is_lost_goes_on_from_what_was_sent(
     cluster: Any, prepare: Prepare, monkeypatch: pytest.MonkeyPatch, capsys: Any
@@ -281,6 +284,7 @@ def in_another_process(cluster: Any, line: str = LINE) -> subprocess.Popen[bytes
         return subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_killed_grid_takes_its_cells_along_and_the_same_command_goes_on(cluster: Any, prepare: Prepare) -> None:
     line = f"{LINE} --seeds 0-1"
@@ -308,6 +312,7 @@ def test_two_grids_share_the_work(cluster: Any, prepare: Prepare) -> None:
     assert Counter(name for _, name, _, _ in events("done")) == {f"resnet {seed}": 1 for seed in range(8)}
 
 
+@pytest.mark.slow
 def test_a_node_without_the_data_says_so(
     cluster: Any, prepare: Prepare, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -323,6 +328,7 @@ def test_a_node_without_the_data_says_so(
     assert "the same command tries 6 failed cells again" in printed
 
 
+@pytest.mark.slow
 def test_a_node_without_the_data_gets_no_more_cells_where_others_have_them(
     cluster: Any, prepare: Prepare, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
