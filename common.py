@@ -16,10 +16,10 @@ from engine.console import say
 from engine.data.declaration import Choice, Dataset, File, ReadOptions
 from engine.data.part import HDF5Image, Part, RawSplits
 from engine.errors import UserError
-from engine.heartbeat import install_stop_handler
 from engine.models.backbone import Backbone, WeightsFile
 from engine.models.names import find_backbone
 from engine.paths import PROJECT
+from engine.processes.heartbeat import install_stop_handler
 
 if TYPE_CHECKING:
     from torch import nn

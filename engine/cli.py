@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
-from engine import INTERRUPTED, end_at_once, processes
+from engine import INTERRUPTED, end_at_once
 from engine.console import fit_to_show, settle_streams, steady_streams
 from engine.errors import (
     FAILURES,
@@ -34,6 +34,7 @@ from engine.errors import (
     surely_out_of_memory,
 )
 from engine.paths import PROJECT, why_no_name
+from engine.processes import peers
 
 Value = TypeVar("Value")
 
@@ -104,7 +105,7 @@ def run_command(command: Callable[[], int | None], interrupted: str = "", togeth
     let_interrupt()
     try:
         with failures_explained():
-            if processes.place().count > 1 and not together:
+            if peers.place().count > 1 and not together:
                 raise UserError("torchrun is for the datasets' scripts, such as cifar10.py. Give this command without.")
             return command() or 0
     except EndedElsewhereError as problem:
@@ -112,9 +113,9 @@ def run_command(command: Callable[[], int | None], interrupted: str = "", togeth
     except (UserError, RunError) as problem:
         return _complain(f"error: {problem}", problem.exit_code)
     except (KeyboardInterrupt, BrokenPipeError):
-        return _complain((interrupted and processes.is_first() and f"error: {interrupted}") or "", INTERRUPTED)
+        return _complain((interrupted and peers.is_first() and f"error: {interrupted}") or "", INTERRUPTED)
     except Exception:
-        if processes.speaks():
+        if peers.speaks():
             print(fit_to_show(traceback.format_exc().rstrip("\n")), file=sys.stderr)
         message = "error: this is a fault of the program; please report the lines above."
         return _complain(message, RunError.exit_code)
@@ -203,9 +204,9 @@ def importing() -> Iterator[None]:
 
 
 def _complain(message: str, exit_code: int) -> int:
-    if message and processes.speaks():
+    if message and peers.speaks():
         with suppress(OSError):  # whoever read it is gone
-            print(fit_to_show(f"{processes.whose()}{message}"), file=sys.stderr)
+            print(fit_to_show(f"{peers.whose()}{message}"), file=sys.stderr)
     return exit_code
 
 

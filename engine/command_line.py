@@ -18,11 +18,11 @@ from engine.data.declaration import Choice, Dataset
 from engine.data.place import place_of, usual_place
 from engine.errors import UserError
 from engine.files import check_output
-from engine.heartbeat import out_here
 from engine.models.backbone import WEIGHTS, Backbone
 from engine.models.names import MEMBER, Found, divided, find_backbone, is_elsewhere
 from engine.models.weights_folder import is_path
 from engine.paths import PROJECT, cache_folder
+from engine.processes.heartbeat import out_here
 from engine.training.recipe import DEFAULT, RECIPES
 
 

@@ -16,8 +16,8 @@ from typing import Any, TextIO, TypeVar
 from tqdm import tqdm
 
 from engine.errors import RunError, one_line
-from engine.heartbeat import alive
-from engine.processes import is_first
+from engine.processes.heartbeat import alive
+from engine.processes.peers import is_first
 
 Item = TypeVar("Item")
 FORMATTED_BY_PYTHON = warnings.formatwarning

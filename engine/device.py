@@ -19,7 +19,7 @@ import joblib
 import torch
 
 from engine.errors import UserError
-from engine.processes import place
+from engine.processes.peers import place
 
 # of glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4

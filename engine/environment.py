@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from engine.heartbeat import commit_of_copy
 from engine.paths import PROJECT, without_home
+from engine.processes.heartbeat import commit_of_copy
 
 # who asks, in a URL; the value of what is named so; the tokens of services that begin with their mark
 SECRET = re.compile(

@@ -22,8 +22,8 @@ from typing import Any, BinaryIO
 import filelock
 
 from engine.errors import UserError, one_line
-from engine.heartbeat import alive
 from engine.paths import nearest_existing, writable
+from engine.processes.heartbeat import alive
 
 # what zipfile and NumPy raise where an archive of arrays is damaged: nearly anything
 DAMAGED_ARRAYS = (

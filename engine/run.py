@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine import processes
 from engine.code_hash import code_of
 from engine.config import Config
 from engine.console import say
@@ -24,11 +23,12 @@ from engine.data.splits import taken
 from engine.device import find_device, not_deterministic, prepare
 from engine.environment import environment
 from engine.errors import UserError
-from engine.heartbeat import out_here, seeds_to_come
 from engine.models.backbone import Backbone
 from engine.models.structure import freeze_body, macs, trains_batch_norm
 from engine.models.weights import Weights, build, find_weights
-from engine.processes import from_first, in_turns, is_first, require_same, together
+from engine.processes import peers
+from engine.processes.heartbeat import out_here, seeds_to_come
+from engine.processes.peers import from_first, in_turns, is_first, require_same, together
 from engine.records.describe import Outcome, describe_data, describe_model, describe_processes, describe_training
 from engine.records.identity import asked_beyond_result
 from engine.records.printed import (
@@ -189,7 +189,7 @@ def make_model(config: Config, backbone: Backbone, listed: Data) -> Trainee:
 
 def usable(config: Config, images: int, model: nn.Module) -> int:
     """How many images a step has. UserError: too few."""
-    return usable_batch_size(config.batch_size, images, trains_batch_norm(model), processes.place().count)
+    return usable_batch_size(config.batch_size, images, trains_batch_norm(model), peers.place().count)
 
 
 def decode_images(listed: Data, config: Config) -> Data:
@@ -228,7 +228,7 @@ def identity(config: Config, data: Data, trainee: Trainee, recipe: Recipe, batch
 def make_batches(config: Config, data: Data, weights: Weights, batch_size: int, plan: Plan) -> Batches:
     """The training images as the model takes them; they come from main memory."""
     prepare(plan.device, config.deterministic)
-    here = processes.place()
+    here = peers.place()
     mean, std = weights.mean, weights.std  # pretrained weights expect what they were trained with
     if config.protocol == "paper":  # the original normalises by its training set's statistics
         mean, std = data.dataset.mean or mean, data.dataset.std or std
@@ -282,7 +282,7 @@ def tuning_request(config: Config, backbone: Backbone, recipe: Recipe, device: s
     """What the plan of such a run is to be measured for."""
     # one pass of each image goes through a body whose features are trained on: no time to win
     wanted = "off" if trains_on_features(config) else config.compile
-    if wanted == "auto" and processes.joined():  # what it brings there was not measured
+    if wanted == "auto" and peers.joined():  # what it brings there was not measured
         wanted = "off"
     return TuningRequest(
         config.model,
@@ -323,13 +323,13 @@ def train_and_test(setup: Setup, run: SharedRun) -> None:
     if not run.interrupted:
         measured = from_first(lambda: measured_plan(setup, run.first))
         plan = replace(measured, device_name=plan.device_name)
-    if processes.joined():
+    if peers.joined():
         plan = plan.with_others
     if not run.interrupted:
         run.change_plan(plan)
     say(*plan.lines)
     setup = setup.with_plan(plan)
-    if config.sync_batch_norm and processes.joined():
+    if config.sync_batch_norm and peers.joined():
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
     train, val = setup.train, setup.val
     if trains_on_features(config):
@@ -338,7 +338,7 @@ def train_and_test(setup: Setup, run: SharedRun) -> None:
         lr, plan = best_lr(model, train, val, recipe, plan, run)
         recipe = replace(recipe, lr=lr)
     # others may hold this process up, of which its plan knows nothing
-    promise = unheard if processes.joined() else promise_of(plan, model, setup.train, setup.tuning_request)
+    promise = unheard if peers.joined() else promise_of(plan, model, setup.train, setup.tuning_request)
     state = fit(model, train, val, recipe, plan, run, promise)
     # one more pass over val: a run that was interrupted at any point fits the same temperature
     fitted = None

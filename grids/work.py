@@ -11,9 +11,9 @@ from engine.models.names import find_backbone
 
 # A training step takes about as long as so many multiply-accumulates more as its images have numbers that operators
 # write, as there are weights to change, and as there are layers to call. With them, the time for one unit of work
-# differs by 15 to 19 % (a standard deviation) between backbones and sizes of 32 to 256 pixels on one core and on two
-# (seven backbones at three of the sizes chose these constants), and by 18 % on an RTX 3090, by timm's tables; with
-# multiply-accumulates alone by 50 to 86 %. On a fast card, layers cost more than here: not measured.
+# differs by 15 to 19 % (a standard deviation) between backbones and sizes of 32 to 256 pixels on one core and on two,
+# and by 18 % on an RTX 3090, by timm's tables, all of which chose these constants together; with multiply-accumulates
+# alone by 50 to 86 %. On a fast card, layers cost more than here: not measured.
 OF_AN_ACTIVATION, OF_A_WEIGHT, OF_A_LAYER = 300, 400, 3.2e7
 COUNTED_SIDE = 256  # pixels
 

@@ -16,8 +16,8 @@ from functools import reduce
 from pathlib import Path
 
 from engine.files import open_regular
-from engine.heartbeat import DEVICE, HEARTBEAT, SEARCH, SEEDS, SHARED, die_with, libc
 from engine.paths import PROJECT
+from engine.processes.heartbeat import DEVICE, HEARTBEAT, SEARCH, SEEDS, SHARED, die_with, libc
 from grids.cells import Cell
 from grids.faults import message_of
 from grids.ledger import HEARTBEAT as ENDING

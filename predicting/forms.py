@@ -17,10 +17,10 @@ from engine.console import say
 from engine.device import usable_threads
 from engine.environment import versions
 from engine.files import read_json, write_json
-from engine.heartbeat import device_is_shared
 from engine.inference.checkpoint import Trained
 from engine.models.names import folder_name
 from engine.paths import user_cache
+from engine.processes.heartbeat import device_is_shared
 from engine.training.agreement import copy_in_form
 from engine.training.plan import LAYOUTS, Plan, choose_plan
 from engine.training.threads import thread_counts

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from engine.console import bar, fit_to_show
 from engine.errors import counted
-from engine.heartbeat import alive
+from engine.processes.heartbeat import alive
 from engine.training.metrics import METRICS, evaluate
 from predicting.answers import Answer, Probabilities, likeliest, probabilities
 from predicting.decoding import Batch, Stream

@@ -15,7 +15,7 @@ from engine.paths import PROJECT
 
 # Rooms, the lowest first: a room imports those of earlier lines alone. The rooms of a line know nothing of each other.
 ORDER = (
-    ("engine.errors", "engine.heartbeat", "engine.paths"),
+    ("engine.errors", "engine.paths"),
     ("engine.processes",),
     ("engine.console", "engine.files", "engine.environment", "engine.device", "engine.code_hash"),
     ("engine.cli",),

@@ -27,7 +27,7 @@ from engine.data.lazy_images import LazyImages
 from engine.data.part import HDF5Image, Part, Pixels, PixelSource, RawSplits, Reference
 from engine.errors import Refuse, RunError, UserError, counted, disk_errors_explained, listed, one_line, raised
 from engine.files import DamagedError, atomic, is_sealed, json_digest, locked
-from engine.processes import from_first
+from engine.processes.peers import from_first
 
 MOST_RETRIED = 100  # of the images that could not be read
 CHECKED_AT_ONCE = 8  # pieces of the pixels, at most: a disk gives no more to more threads

@@ -23,8 +23,8 @@ from engine.data.images import ODDITY, digest, load, resize
 from engine.data.memory import RAN_OUT, TooLargeError, room_for_images
 from engine.data.part import Pixels, Reference
 from engine.errors import RunError, UnreadableError, UserError
-from engine.heartbeat import alive, die_with
 from engine.paths import PROJECT
+from engine.processes.heartbeat import alive, die_with
 
 PIECE = 16  # images that are decoded at a time
 ROW_BYTES = 8  # of a row's number between processes

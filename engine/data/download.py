@@ -16,7 +16,7 @@ from engine.data.locate import description, locate, verify_placed, wanted, what_
 from engine.data.place import placed, present, require_place
 from engine.errors import UserError, disk_errors_explained, one_line
 from engine.files import atomic, locked
-from engine.heartbeat import alive
+from engine.processes.heartbeat import alive
 
 if TYPE_CHECKING:
     import requests

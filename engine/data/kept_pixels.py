@@ -17,7 +17,7 @@ from engine.console import bar
 from engine.data.part import Pixels
 from engine.errors import RunError, reason_of
 from engine.files import DamagedError
-from engine.heartbeat import alive
+from engine.processes.heartbeat import alive
 
 PIECE = 8 << 20  # bytes that are checked at a time
 

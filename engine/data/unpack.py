@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, cast
 
 from engine.console import size_text
 from engine.errors import RunError
-from engine.heartbeat import alive
+from engine.processes.heartbeat import alive
 
 # what the libraries raise where an archive is damaged; OSError without a number comes from gzip and bz2
 DAMAGE = (

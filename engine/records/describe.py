@@ -17,10 +17,10 @@ from engine.data.batches import Batches
 from engine.data.declaration import Dataset
 from engine.data.images import DECODER, resize
 from engine.data.part import PARTS, Part, RawSplits, Splits
-from engine.heartbeat import search_mark
 from engine.models.backbone import Backbone
 from engine.models.weights import Weights
 from engine.paths import without_home
+from engine.processes.heartbeat import search_mark
 from engine.records.mistakes import rows_to_keep
 from engine.training.calibration import scaled
 from engine.training.metrics import METRICS, Logits, Predictions, evaluate

@@ -14,8 +14,8 @@ from engine.console import say
 from engine.data.batches import Batches
 from engine.device import free_memory, random_state, set_random_state
 from engine.errors import UserError, out_of_memory
-from engine.heartbeat import device_is_shared
 from engine.models.structure import trains_batch_norm
+from engine.processes.heartbeat import device_is_shared
 from engine.training.agreement import Candidate, copy_in_form, make_candidate, silence, step_result
 from engine.training.findings import TuningRequest, TuningResult, remember, remembered, result_path
 from engine.training.graph import free_workspaces

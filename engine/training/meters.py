@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from engine.device import synchronize
-from engine.heartbeat import device_is_shared
+from engine.processes.heartbeat import device_is_shared
 
 STEADY = 3  # batches, at least, that a steady speed is the median of
 

@@ -15,7 +15,7 @@ from torch import nn
 from engine.console import say
 from engine.device import device_name, find_working_device, usable_threads
 from engine.errors import UserError, out_of_memory
-from engine.heartbeat import given_device
+from engine.processes.heartbeat import given_device
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}

@@ -17,8 +17,8 @@ from typing import Any
 
 from engine.environment import git_changed, git_commit
 from engine.errors import UserError
-from engine.heartbeat import COMMIT
 from engine.paths import PROJECT
+from engine.processes.heartbeat import COMMIT
 from grids.on_ray.address import AUTO, LOCAL
 from grids.on_ray.nodes import node_of
 from grids.on_ray.places import RayPlaces

@@ -15,6 +15,7 @@ from engine.models.weights_folder import is_path
 from engine.paths import PROJECT
 from grids.cells import Cell
 
+KILLED = -9  # the exit code of what was ended by SIGKILL
 Parcel = dict[str, dict[str, bytes]]  # folders of runs, relative to --out, and what their files hold
 
 
@@ -84,6 +85,7 @@ class Ending:
     code: int
     tail: list[str]
     stalled: bool = False
+    left: bool = False  # whether it ended since nothing was heard of the grid
     unfit: str = ""  # why the node can't run such cells; "": it can
     log: bytes = b""  # what was printed, where the node could not write it to --out itself
 

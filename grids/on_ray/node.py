@@ -15,18 +15,18 @@ from typing import Any
 
 from engine.errors import RunError
 from engine.files import is_running, read_small
-from engine.heartbeat import OUT
 from engine.paths import PROJECT, is_dir
+from engine.processes.heartbeat import OUT
 from engine.records.schema import BUSY
 from grids.cells import Cell
 from grids.ledger import MENDABLE, grid_folder
-from grids.on_ray.errand import Ending, Errand, Order, Parcel, Sign, missing_words, refused
+from grids.on_ray.errand import KILLED, Ending, Errand, Order, Parcel, Sign, missing_words, refused
 from grids.on_ray.parcel import packed, stamps, unpack
 from grids.worker import TAIL_BYTES, Worker, start
 
 MOMENT = 0.02  # seconds between two looks at the process
 REPORT_SECONDS = 1.0  # between two signs of life for the grid
-KNOWN_SECONDS = 10.0  # within which the grid has said what it wants of a new attempt
+LEFT_SECONDS = 30.0  # without a word of the grid's, after which it has left an attempt
 MOST_LOG = 16 * TAIL_BYTES  # of what was printed, that travels
 SCRATCH = "which-backbone-ray"
 
@@ -36,7 +36,7 @@ class Desk:
 
     def __init__(self, token: str, post: Any) -> None:
         self._token, self._post = token, post
-        self._told = -REPORT_SECONDS
+        self._told, self._heard = -REPORT_SECONDS, time.monotonic()
         self.card, self.sees_out = "", True
 
     def ask(self, method: str, *values: Any) -> Any:
@@ -49,9 +49,11 @@ class Desk:
             raise problem.cause from None  # what Ray says of it are tracebacks
 
     def report(self, doing: str) -> Order | None:
-        """A sign of life; returns what the grid wants, None: that this attempt ends."""
+        """A sign of life; returns what the grid wants, None: it has not said yet, or has left this attempt."""
         self._told = time.monotonic()
         order: Order | None = self.ask("report", Sign(doing, self.card, self.sees_out))
+        if order is not None:
+            self._heard = time.monotonic()
         return order
 
     @property
@@ -59,12 +61,15 @@ class Desk:
         """Whether it is time for a sign."""
         return time.monotonic() - self._told > REPORT_SECONDS
 
-    def first_order(self) -> Order | None:
-        """What the grid wants, once that has come here; None: it wants nothing."""
-        deadline = time.monotonic() + KNOWN_SECONDS
-        while (order := self.report("")) is None and time.monotonic() < deadline:
+    @property
+    def is_left(self) -> bool:
+        """Whether the grid has wanted nothing of this attempt for so long that it has left it."""
+        return time.monotonic() - self._heard > LEFT_SECONDS
+
+    def begin(self) -> None:
+        """Wait until the grid knows of this attempt, or has left it."""
+        while self.report("") is None and not self.is_left:
             time.sleep(MOMENT)
-        return order
 
 
 def attempt(errand: Errand, post: Any) -> Ending:
@@ -79,8 +84,9 @@ def attempt(errand: Errand, post: Any) -> Ending:
         line = missing_words(name, missing[0])
         return Ending(MENDABLE, [line], unfit=line.removeprefix("error: "))
     desk.sees_out = _holds(errand.mark, errand.token)
-    if desk.first_order() is None:
-        return Ending(-9, ["the grid has left this attempt"])
+    desk.begin()
+    if desk.is_left:
+        return Ending(KILLED, [], left=True)
     try:
         if desk.sees_out:
             return _watched(_started(errand, _placed(errand), errand.hints), desk, None)
@@ -191,14 +197,14 @@ def _watched(worker: Worker, desk: Desk, sender: Sender | None) -> Ending:
         while (code := worker.watch(stall_seconds)) is None:
             if desk.is_due:
                 order = desk.report(worker.doing)
-                if order is None:
-                    worker.kill()
-                else:
+                if order is not None:
                     stall_seconds = order.stall_seconds
                     worker.stop(order.stop)
+                elif desk.is_left:
+                    worker.kill()
             if sender and sender.is_due:
                 sender.send()  # what could not be kept is sent again
             time.sleep(MOMENT)
-        return Ending(code, worker.tail(), worker.stalled)
+        return Ending(code, worker.tail(), worker.stalled, left=desk.is_left)
     finally:
         worker.close()

@@ -16,7 +16,7 @@ from engine.errors import RunError, counted
 from engine.files import open_regular
 from grids.cells import Cell
 from grids.ledger import HEARTBEAT, MENDABLE, grid_folder
-from grids.on_ray.errand import Ending, Errand, Order, Sign, needs_of, threads, travelling
+from grids.on_ray.errand import KILLED, Ending, Errand, Order, Sign, needs_of, threads, travelling
 from grids.on_ray.node import attempt
 from grids.on_ray.nodes import Node, node_of
 from grids.on_ray.parcel import begun_folders
@@ -29,7 +29,6 @@ HEAR_SECONDS = 0.02  # between two looks at what has ended
 EXCHANGE_SECONDS = 0.5  # between two exchanges with the post
 FORCE_SECONDS = 2 * GRACE_SECONDS  # from the demand to stop at once to the end of what does not answer
 LEFT_SECONDS = 60.0  # for the post to learn that an attempt has been left
-KILLED = -9
 COLOURS = re.compile("\x1b\\[[0-9;]*m")  # in what Ray says
 POST_LASTS = {"max_restarts": -1, "max_task_retries": -1}  # the post knows nothing that is not told it again
 
@@ -275,7 +274,7 @@ class RayPlaces(Places):
         name = work.node.name
         try:
             work.ending = self._ray.get(work.task)
-            work.stalled = work.ending.stalled
+            work.stalled, work.lost = work.ending.stalled, work.ending.left
         except errors.OutOfMemoryError:
             line = f"error: Ray ended it, since the memory of node {name} ran out. Try a smaller -bs or --size."
             work.ending = Ending(KILLED, [line])

@@ -46,7 +46,7 @@ class Cluster(Places):
         self._reasons: set[str] = set()
         self._most: int | None = None
         self._avoided: set[str] = set()  # nodes
-        self._gave = False  # whether Slurm has had anything of this grid
+        self._gave = False  # whether Slurm has anything of this grid's
         self._left = False  # whether this process goes, and the tasks stay
         self.notes: list[str] = []  # to be said
 
@@ -94,7 +94,7 @@ class Cluster(Places):
 
     @property
     def left(self) -> bool:
-        """Whether the tasks go on while this process ends: if there are any."""
+        """Whether there are tasks that go on while this process ends."""
         return self._left and self._gave
 
     def abandon(self) -> None:

@@ -61,6 +61,9 @@ if settings["deaf"]:
 folder.mkdir(parents=True, exist_ok=True)
 done = int((folder / "checkpoint.pt").read_text()) if (folder / "checkpoint.pt").exists() else 0
 event(f"from {done}")
+with (here / "cards.txt").open("a") as file:
+    card, shared = os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["WHICH_BACKBONE_SHARED_DEVICE"]
+    file.write(f"{card} {shared or 'alone'} {os.environ.get('OMP_NUM_THREADS')}\n")
 record = settings["records"][name]
 write("record.json", json.dumps(record | {"status": "running"}))
 print(f"record     {folder}", flush=True)
@@ -212,6 +215,28 @@ def test_ctrl_c_twice_ends_even_what_does_not_listen(cluster: Any, prepare: Prep
     assert not list(Path("runs/grid").glob("*.json"))
 
 
+def test_cards_take_as_many_cells_at_a_time_as_they_may(
+    cluster: Any, prepare: Prepare, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """On a node of which Ray is told that it has two: each cell sees one, and its share of the processors."""
+    line = f"{LINE.replace('cpu', 'cuda')} --seeds 0-3 --per-gpu 2"
+    prepare(line, epochs=60)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    node = cluster.add_node(**NODE | {"num_cpus": 8, "num_gpus": 2})
+    try:
+        assert run(cluster, line) == 0
+    finally:
+        cluster.remove_node(node)
+    seen = Path("cards.txt").read_text().splitlines()
+    assert Counter(each.split()[0] for each in seen) == {"0": 2, "1": 2}
+    assert {each.partition(" ")[2] for each in seen} == {"1 2"}
+    starts, ends = ([float(moment) for *_, moment in events(what)] for what in ("from", "done"))
+    assert max(starts) < min(ends), "they did not run at the same time"
+    printed = capsys.readouterr().out
+    assert "cells      4, 4 at a time on 2 cards" in printed
+    assert top1() == {f"honest-seed{seed}-x": seed / 100 for seed in range(4)}
+
+
 @pytest.mark.timeout(180)
 def test_a_cell_whose_node_is_lost_goes_on_from_what_was_sent(
     cluster: Any, prepare: Prepare, monkeypatch: pytest.MonkeyPatch, capsys: Any
@@ -249,7 +274,9 @@ def raylet(node: Any) -> int:
 
 
 def in_another_process(cluster: Any, line: str = LINE) -> subprocess.Popen[bytes]:
-    command = [sys.executable, PROJECT / "grid.py", *shlex.split(line), "--ray", cluster.address]
+    """The same grid, on a Ray of its own where there is no cluster."""
+    where = [cluster.address] if cluster else []
+    command = [sys.executable, PROJECT / "grid.py", *shlex.split(line), "--ray", *where]
     with Path("printed.txt").open("ab") as printed:
         return subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT)
 
@@ -355,7 +382,7 @@ def test_real_runs_have_the_numbers_of_a_serial_grid(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert grid.main(shlex.split(line)) == 0
     assert run(cluster, f"{line} --out shared") == 0
-    assert grid.main([*shlex.split(f"{line} --out alone --ray")]) == 0
+    assert in_another_process(None, f"{line} --out alone").wait() == 0, Path("printed.txt").read_text()
     apart(monkeypatch)
     assert run(cluster, f"{line} --out apart") == 0
     expected = outcomes(tmp_path / "runs")

@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 
 from engine.errors import RunError, UserError
-from engine.heartbeat import SEARCH
+from engine.processes.heartbeat import SEARCH
 from engine.records.schema import json_schema
 from ranking.budget import Budget
 from ranking.search import run_search

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from engine.heartbeat import SHARED
+from engine.processes.heartbeat import SHARED
 from engine.training.meters import Clock, energy_joules, others_on_card, peak_memory_mib
 from engine.training.state import State
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from engine import heartbeat
 from engine.errors import UserError
+from engine.processes import heartbeat
 from engine.training.plan import Plan, choose_plan, cpu_has_bf16, keep_plan
 
 

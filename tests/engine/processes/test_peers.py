@@ -24,12 +24,13 @@ from torch import nn
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 import grid
-from engine import INTERRUPTED, processes
+from engine import INTERRUPTED
 from engine.data.batches import Batches, nothing, usable_batch_size
 from engine.data.part import Part
 from engine.errors import UserError
 from engine.models.structure import batch_statistics, trains_batch_norm
 from engine.paths import PROJECT
+from engine.processes import peers
 from engine.records.schema import json_schema
 from engine.training.loop import predict
 from engine.training.plan import Plan
@@ -170,19 +171,19 @@ def in_processes(work: Callable[[Path], object], folder: Path, count: int) -> No
 def _joined(work: Callable[[Path], object], folder: Path, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     torch.set_num_threads(1)
-    with processes.together("cpu"):
+    with peers.together("cpu"):
         work(folder)
 
 
 def evaluated(images: int, part: Part | None = None) -> np.ndarray[Any, Any]:
-    here = processes.place()
+    here = peers.place()
     usual = shares(40, 8, here.count)[here.rank]
     logits, _ = predict(network(), usual.for_evaluation("val", part or toy.part(images, 2, "val")), PLAN)
     return logits
 
 
 def evaluate(folder: Path, sizes: Sequence[int]) -> None:
-    np.savez(folder / f"{processes.place().rank}.npz", *[evaluated(images) for images in sizes])
+    np.savez(folder / f"{peers.place().rank}.npz", *[evaluated(images) for images in sizes])
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -205,14 +206,14 @@ def steps(batches: Batches, step: Step, recipe_seed: int = 0) -> float:
     for number, (images, labels) in enumerate(batches.shuffled(recipe_seed, 0)):
         loss = step(images, labels, batches.weight(number, len(labels)))
         total += loss * batches.in_batch(number) / batches.processes
-    return float(processes.add_up(total))
+    return float(peers.add_up(total))
 
 
 WEIGHTS = (0.5, 1.0, 2.5)
 
 
 def train(folder: Path, images: int, batch_size: int) -> None:
-    here, model = processes.place(), network()
+    here, model = peers.place(), network()
     model.train()
     own = shares(images, batch_size, here.count, augment=False)[here.rank]
     step = Step(model, torch.optim.SGD(model.parameters(), 0.1), PLAN, own.whole_share, WEIGHTS, together=True)
@@ -244,7 +245,7 @@ def test_a_step_is_that_of_accumulated_micro_batches(count: int, images: int, ba
 
 
 def train_few(folder: Path) -> None:
-    here, model = processes.place(), network()
+    here, model = peers.place(), network()
     model.train()
     own = shares(3, 16, here.count, augment=False)[here.rank]
     step = Step(model, torch.optim.SGD(model.parameters(), 0.1), PLAN, own.whole_share, together=True)
@@ -348,7 +349,7 @@ def test_one_that_is_killed_ends_all(rank: int, tmp_path: Path) -> None:
 
 
 def impatient() -> None:
-    processes.PATIENCE = timedelta(seconds=2)
+    peers.PATIENCE = timedelta(seconds=2)
 
 
 def test_one_that_hangs_ends_all(tmp_path: Path) -> None:
@@ -391,7 +392,7 @@ def test_a_full_disk_ends_all_with_one_message(tmp_path: Path) -> None:
 def broken_card() -> None:
     from engine.training.step import Step
 
-    if processes.place().rank == 1:
+    if peers.place().rank == 1:
         Step.__call__ = mock.Mock(side_effect=RuntimeError("CUDA error: an illegal memory access"))  # type: ignore[method-assign]
 
 
@@ -416,7 +417,7 @@ def test_an_interruption_ends_all(number: signal.Signals, ranks: tuple[int, ...]
 
 
 def other_images() -> None:
-    if processes.place().rank == 1:
+    if peers.place().rank == 1:
         toy.DATASET = toy.dataset(train=63)
 
 
@@ -452,7 +453,7 @@ def test_an_environment_that_makes_no_sense(changes: dict[str, str], monkeypatch
     for name, value in {**places(2)[0], **changes}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="Expected what torchrun sets"):
-        processes.place()
+        peers.place()
 
 
 def test_other_programs_work_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -464,17 +465,17 @@ def test_other_programs_work_alone(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in processes.NEEDED:
+    for name in peers.NEEDED:
         monkeypatch.delenv(name, raising=False)
 
 
 def test_one_process_is_the_first(alone: None) -> None:
-    assert processes.place() == processes.ALONE
-    assert processes.is_first()
-    assert processes.from_first(lambda: 3) == processes.in_turns(lambda: 3) == 3
-    assert processes.gathered(2) == [2]
-    assert processes.total_of(None) is None
-    assert processes.total_of(2.5) == 2.5
+    assert peers.place() == peers.ALONE
+    assert peers.is_first()
+    assert peers.from_first(lambda: 3) == peers.in_turns(lambda: 3) == 3
+    assert peers.gathered(2) == [2]
+    assert peers.total_of(None) is None
+    assert peers.total_of(2.5) == 2.5
 
 
 def test_torchrun_itself(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ import pytest
 from filelock import FileLock
 
 from common import File
-from engine import heartbeat
 from engine.data.download import obtain
 from engine.files import locked
 from engine.paths import PROJECT
+from engine.processes import heartbeat
 from tests import toy
 from tests.conftest import Command, only_run
 from tests.server import Server
@@ -112,7 +112,9 @@ def test_a_download_is_alive(server: Server, beat: Path, tmp_path: Path) -> None
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone can do that")
 def test_a_process_whose_parent_has_ended_already_ends_too() -> None:
-    code = "import os, sys; from engine.heartbeat import die_with; die_with(int(sys.argv[1])); print('goes on')"
+    code = (
+        "import os, sys; from engine.processes.heartbeat import die_with; die_with(int(sys.argv[1])); print('goes on')"
+    )
     for parent, printed, exit_code in ((os.getpid(), "goes on\n", 0), (1, "", 1)):
         done = subprocess.run([sys.executable, "-c", code, str(parent)], cwd=PROJECT, capture_output=True, text=True)
         assert (done.stdout, done.returncode) == (printed, exit_code)
