@@ -11,8 +11,8 @@ neither dataset nor backbone in common, as far as the grid has several, and
 - a cell has ended well elsewhere meanwhile, or has run there for longer than any of them; or
 - whatever two cells have in common, one of the two has ended well elsewhere.
 
-A cell that failed so is tried elsewhere, so that none fails by a place: at three places at most, or at two where it
-failed early at both, and then it is the cell.
+A cell that failed so is tried elsewhere, so that none fails by a place. Once it has failed at three places that still get
+cells, or early at two, the fault is its own.
 
 After half an hour a place is tried again, since much of this passes: a card that was reset, a disk with room again, a
 node that was rebooted; and since what is told by two cells can be wrong. One failure is then enough, and doubles the
@@ -110,7 +110,6 @@ class Health:
         self._tried: dict[str, list[tuple[str, Kind]]] = {}  # of a cell's id: where it failed so
         self._last_well: list[tuple[float, str]] = []  # the last ends that were well, at two places at most
         self.held: list[Cell] = []  # to be tried elsewhere than where they failed
-        self._ended_at: set[str] = set()  # where a cell has just ended by what is not the place's fault
 
     @property
     def out(self) -> dict[str, str]:
@@ -122,14 +121,9 @@ class Health:
         for name in names:
             self._places.setdefault(name, _Place())
 
-    @property
-    def suspected(self) -> frozenset[str]:
-        """The places that get cells, and failed the last."""
-        return frozenset(name for name, place in self._places.items() if place.signs and place.out_until is None)
-
-    def tried_at(self, cell: Cell) -> frozenset[str]:
+    def tried_at(self, cell: Cell) -> set[str]:
         """Where the cell failed by what may be the place's."""
-        return frozenset(where for where, _ in self._tried.get(cell.id, ()))
+        return {where for where, _ in self._tried.get(cell.id, ())}
 
     def well(self, cell: Cell, where: str, now: float) -> None:
         """A cell has ended well there."""
@@ -138,21 +132,12 @@ class Health:
         place.signs.clear()
         place.confirmed = place.on_trial = False
         place.pause = PAUSE_SECONDS
-        self._ended_at.add(where)
         self._last_well = [(now, where), *(each for each in self._last_well if each[1] != where)][:2]
         for other in self.tried_at(cell) - {where}:
             self._places[other].confirmed |= any(sign.cell.id == cell.id for sign in self._places[other].signs)
 
     def may_be_the_place(self, work: Work, failure: Failure, now: float) -> bool:
-        """Whether the failure may be the place's, so that the cell is to be tried elsewhere: see to_be_tried()."""
-        is_held = self._is_laid_on_the_place(work, failure, now)
-        if is_held:
-            self.held.append(work.cell)
-        else:
-            self._ended_at.add(work.where)
-        return is_held
-
-    def _is_laid_on_the_place(self, work: Work, failure: Failure, now: float) -> bool:
+        """Whether the failure may be the place's; the cell is then held."""
         sign = sign_of(failure, work.seconds)
         if sign is None or (not work.where and self._others(work.where)):  # nobody knows where it ran
             return False
@@ -161,9 +146,14 @@ class Health:
         tried.append((work.where, kind))
         self._places[work.where].signs.append(_Sign(work.cell, kind, reason, now))
         others = self._others(work.where)
-        places, early = {where for where, _ in tried}, {where for where, its in tried if its is Kind.EARLY}
+        # at places that are out, it says nothing of the cell
+        places = {where for where, _ in tried} - self.out.keys()
+        early = {where for where, its in tried if its is Kind.EARLY} - self.out.keys()
         is_the_cell = len(places) >= min(MOST_PLACES, 1 + len(others)) or len(early) > 1 or len(tried) >= MOST_TRIES
-        return bool(others) and not is_the_cell
+        if not others or is_the_cell:
+            return False
+        self.held.append(work.cell)
+        return True
 
     def _others(self, where: str) -> list[str]:
         """The places, as far as cells were started there, that get cells, beside this one.
@@ -201,19 +191,6 @@ class Health:
             and (a.cell.row != b.cell.row or not self._several_backbones)
             for a, b in combinations(signs, 2)
         )
-
-    def to_be_tried(self, free: int, idle: bool) -> list[Cell]:
-        """The cells whose time has come to be tried elsewhere; asked at every moment before others are started.
-
-        That is when a place has just become free on which the cell has not failed; or one has been free for longer,
-        and so is taken before those that are suspected; or nothing else is to be done. free: how many more cells could
-        be started now; idle: whether there are no others, and none runs.
-        """
-        sound_is_free = free > len(self.suspected)
-        ready = [cell for cell in self.held if idle or sound_is_free or self._ended_at - self.tried_at(cell)]
-        self._ended_at.clear()
-        self.held = [cell for cell in self.held if cell not in ready] if ready else self.held
-        return ready
 
     def failed_there(self) -> list[Cell]:
         """The cells, each once, that failed by what has turned out to be the fault of a place that is out."""

@@ -111,7 +111,7 @@ class Grid:
     def _start_next(self, view: View) -> bool:
         """Start the next cell, or settle it without; False: there is none that could be started now."""
         self._order.take_back(self._clock.now() - (LOOK_AGAIN_BUSY if self._order.waiting else LOOK_AGAIN))
-        cell = self._order.next(self._running, self._places.at_once)
+        cell = self._next()
         if cell is None:
             return False
         lock = take(cell)
@@ -124,7 +124,8 @@ class Grid:
                 if failure := self.standings[cell.id].failure:
                     mark_retried(cell, failure)
                     self.standings[cell.id] = Standing("interrupted")
-                worker = self._places.start(cell, lock, 1 + self._order.seeds_to_come(cell))
+                with self._beside(cell):
+                    worker = self._places.start(cell, lock, 1 + self._order.seeds_to_come(cell))
                 self._running.append(worker)
                 self._order.started(cell)
         except OSError as problem:  # no process, or no room for a log: so it would be for every other cell
@@ -234,9 +235,32 @@ class Grid:
                     self._left.add(cell.id)
                     self._ended["failed"] -= 1
             raise RunError(self._health.none_left)
-        free = self._places.at_once - len(self._running)
-        for cell in self._health.to_be_tried(free, idle=not (self._order.waiting or self._running)):
-            self._order.put_back(cell)
+
+    def _next(self) -> Cell | None:
+        """One that has failed where there is no room now, but elsewhere is; or the next in the order, if any."""
+        idle = not (self._order.waiting or self._running)
+        for cell in self._health.held:
+            with self._beside(cell) as there_is_room:
+                pass
+            if there_is_room or idle:
+                self._health.held.remove(cell)
+                return cell
+        return self._order.next(self._running, self._places.at_once)
+
+    @contextmanager
+    def _beside(self, cell: Cell) -> Iterator[bool]:
+        """Avoid the places where the cell has failed, meanwhile, if there is room on others; whether there is."""
+        bad = self._health.tried_at(cell) - self._health.out.keys()
+        for where in bad:
+            self._places.avoid(where)
+        if not (there_is_room := self._places.has_room):
+            for where in bad:
+                self._places.readmit(where)
+        try:
+            yield there_is_room
+        finally:
+            for where in bad:
+                self._places.readmit(where)
 
     def abandon(self) -> None:
         """Let what runs go on while this process ends, where it can."""
