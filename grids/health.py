@@ -11,8 +11,8 @@ neither dataset nor backbone in common, as far as the grid has several, and
 - a cell has ended well elsewhere meanwhile, or has run there for longer than any of them; or
 - whatever two cells have in common, one of the two has ended well elsewhere.
 
-A cell that failed so is tried elsewhere, so that none fails by a place. Once it has failed at three places that still get
-cells, or early at two, the fault is its own.
+A cell that failed so is tried elsewhere, so that none fails by a place. Once it has failed at three places that still
+get cells, or early at two, the fault is its own.
 
 After half an hour a place is tried again, since much of this passes: a card that was reset, a disk with room again, a
 node that was rebooted; and since what is told by two cells can be wrong. One failure is then enough, and doubles the
