@@ -94,7 +94,7 @@ class House:
         self.work.mkdir()
         for script in PROJECT.glob("*.py"):
             shutil.copy(script, self.folder)
-        for package in ("engine", "grids", "predicting", "ranking", "reporting"):
+        for package in ("engine", "exporting", "grids", "predicting", "ranking", "reporting"):
             shutil.copytree(PROJECT / package, self.folder / package, ignore=shutil.ignore_patterns("__pycache__"))
         digits = load_digits(n_class=3)
         for dataset, label in product(("mine", "theirs"), range(3)):
