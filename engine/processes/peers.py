@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine import INTERRUPTED
 from engine.errors import EndedElsewhereError, RunError, UserError, counted, out_of_memory
+from engine.processes.arrival import arrival
+from engine.processes.heartbeat import die_with
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,6 +140,8 @@ def _join(device: str) -> None:
     import torch.distributed
 
     here = place()
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has started it, and nobody else would end it or look after it
+        die_with(os.getppid())
     if device == "cuda":
         cards, wanted = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", here.local + 1))
         if wanted > cards:
@@ -149,8 +153,10 @@ def _join(device: str) -> None:
     elif device != "cpu":
         raise UserError(f"several processes can't train together on {device}. Leave torchrun out, or use --device cpu.")
     kinds = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    others = counted(here.count - 1, "other process")
     try:
-        torch.distributed.init_process_group(kinds, timeout=PATIENCE)
+        with arrival(f"{others} of this run", speaks()):
+            torch.distributed.init_process_group(kinds, timeout=PATIENCE)
     except (RuntimeError, ValueError) as problem:
         reason = str(problem).strip().partition("\n")[0]
         raise RunError(

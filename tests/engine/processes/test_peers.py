@@ -299,6 +299,12 @@ def test_a_run_of_several_processes(count: int, tmp_path: Path) -> None:
     assert again.processes[0].printed.splitlines()[-1] == run.processes[0].printed.splitlines()[-1]
 
 
+def test_a_deterministic_run_of_several_processes(tmp_path: Path) -> None:
+    run = Together(f"{QUICK} --deterministic", tmp_path, 2)
+    assert run.wait() == [0, 0], run.problems
+    assert record_in(tmp_path / "runs")["plan"]["not_deterministic"] == []
+
+
 def test_a_head_on_frozen_features_is_as_one_process_trains_it(tmp_path: Path, command: Command) -> None:
     line = f"{QUICK} --tune linear --augment none"
     run = Together(line, tmp_path / "two", 2)
@@ -509,3 +515,28 @@ def test_torchrun_itself(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("top-1") == 2  # the head of a column, and the result
     assert record_in(tmp_path / "runs")["environment"]["processes"]["count"] == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone can do that")
+def test_a_kill_of_torchrun_ends_its_processes(tmp_path: Path) -> None:
+    torchrun = Path(sys.executable).with_name("torchrun")
+    command = [torchrun, "--nproc_per_node=2", PROJECT / "tests" / "toy.py", "-model", "tiny", *LONG.split()]
+    printed = tmp_path / "printed.txt"
+    with printed.open("w") as file, (tmp_path / "problems.txt").open("w") as problems:
+        started = subprocess.Popen(
+            [*map(str, command), "--device", "cpu"], cwd=tmp_path, stdout=file, stderr=problems, start_new_session=True
+        )
+    end = time.monotonic() + SECONDS
+    while "adamw " not in printed.read_text().partition("epoch")[2]:
+        assert started.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    started.kill()
+    started.wait()
+    while True:  # until nobody is left of its session
+        try:
+            os.killpg(started.pid, 0)
+        except ProcessLookupError:
+            break
+        assert time.monotonic() < end
+        time.sleep(0.1)
