@@ -55,6 +55,7 @@ ALONE = Place()
 _joined = _has_joined = False
 _last: BaseException | None = None  # the failure that the others have been told of
 _failed_here = False  # and not in another process, which says so itself
+_times = 0  # that this process has joined others: the same in all
 _steps = 0  # exchanges through the store so far: the same in all processes, as they go the same way
 
 
@@ -135,9 +136,10 @@ def failures_told() -> Iterator[None]:
 
 
 def _join(device: str) -> None:
-    global _joined, _has_joined, _steps
+    global _joined, _has_joined, _steps, _times
     import torch
     import torch.distributed
+    from torch.distributed.rendezvous import rendezvous
 
     here = place()
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has started it, and nobody else would end it or look after it
@@ -156,7 +158,12 @@ def _join(device: str) -> None:
     others = counted(here.count - 1, "other process")
     try:
         with arrival(f"{others} of this run", speaks()):
-            torch.distributed.init_process_group(kinds, timeout=PATIENCE)
+            store, rank, count = next(rendezvous("env://", timeout=PATIENCE))
+            # a script's next run, and torchrun --max-restarts, find the same store, and in it what was said before
+            _times += 1
+            name = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')} {_times}"
+            store = torch.distributed.PrefixStore(name, store)  # type: ignore[attr-defined]
+            torch.distributed.init_process_group(kinds, timeout=PATIENCE, store=store, rank=rank, world_size=count)
     except (RuntimeError, ValueError) as problem:
         reason = str(problem).strip().partition("\n")[0]
         raise RunError(

@@ -305,6 +305,26 @@ def test_a_deterministic_run_of_several_processes(tmp_path: Path) -> None:
     assert record_in(tmp_path / "runs")["plan"]["not_deterministic"] == []
 
 
+def run_after_run(folder: Path, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    for word in ("one", "two"):
+        with peers.together("cpu"):
+            found = peers.from_first(lambda word=word: word)  # type: ignore[misc]
+            with (folder / f"{peers.place().rank}.txt").open("a") as file:
+                file.write(f"{found} {sum(peers.gathered(1))}\n")
+
+
+def test_a_script_has_several_runs_one_after_the_other(tmp_path: Path) -> None:
+    context = toy._context()
+    started = [context.Process(target=run_after_run, args=(tmp_path, each), daemon=True) for each in places(2)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(SECONDS)
+        assert process.exitcode == 0
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == ["one 2\ntwo 2\n"] * 2
+
+
 def test_a_head_on_frozen_features_is_as_one_process_trains_it(tmp_path: Path, command: Command) -> None:
     line = f"{QUICK} --tune linear --augment none"
     run = Together(line, tmp_path / "two", 2)
@@ -540,3 +560,32 @@ def test_a_kill_of_torchrun_ends_its_processes(tmp_path: Path) -> None:
             break
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+def test_torchrun_starts_again_what_was_killed(tmp_path: Path) -> None:
+    torchrun, script = Path(sys.executable).with_name("torchrun"), tmp_path / "script.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        f"sys.path.insert(0, {str(PROJECT)!r})\n"
+        "from engine.training import saving\n"
+        "from tests import toy\n"
+        "saving.MOST_LOST = 0.0\n"
+        "number = iter(range(9))\n"
+        "if os.environ['RANK'] == '1' and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':\n"
+        "    import engine.training.loop as loop\n"
+        "    usual = loop.train_epoch\n"
+        "    def train_epoch(*given):\n"
+        "        if next(number) == 2:\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return usual(*given)\n"
+        "    loop.train_epoch = train_epoch\n"
+        "toy.main()\n"
+    )
+    command = [torchrun, "--max-restarts=1", "--nproc_per_node=2", script, "-model", "tiny", *QUICK.split()]
+    done = subprocess.run(
+        [*map(str, command), "--device", "cpu"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(goes on from where it was)" in done.stdout
+    record = record_in(tmp_path / "runs")
+    assert (record["status"], len(record["resumed"])) == ("done", 1)
