@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -303,6 +304,24 @@ def test_a_deterministic_run_of_several_processes(tmp_path: Path) -> None:
     run = Together(f"{QUICK} --deterministic", tmp_path, 2)
     assert run.wait() == [0, 0], run.problems
     assert record_in(tmp_path / "runs")["plan"]["not_deterministic"] == []
+
+
+def idle_parameter() -> None:
+    usual = toy.tiny
+
+    def tiny() -> nn.Module:
+        model = usual()
+        model.register_parameter("idle", nn.Parameter(torch.zeros(2)))
+        return model
+
+    toy.TINY = replace(toy.TINY, builder=tiny)
+
+
+def test_a_parameter_that_is_not_used_is_named(tmp_path: Path) -> None:
+    run = Together(QUICK, tmp_path, 2, idle_parameter)
+    assert run.wait() == [2, 2], run.problems
+    assert run.problems.count("error:") == 1
+    assert "do not depend on its parameter idle, so" in run.problems
 
 
 def run_after_run(folder: Path, environment: dict[str, str]) -> None:
