@@ -26,6 +26,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 import grid
 from engine import INTERRUPTED
+from engine.cli import Parser
 from engine.data.batches import Batches, nothing, usable_batch_size
 from engine.data.part import Part
 from engine.errors import UserError
@@ -521,6 +522,14 @@ def test_more_processes_than_cards_are_refused(monkeypatch: pytest.MonkeyPatch) 
         pass
     with pytest.raises(UserError, match="can't train together on mps"), peers.together("mps"):
         pass
+
+
+def test_help_is_printed_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for environment, printed in zip(places(2), (True, False), strict=True):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        Parser(prog="cifar10.py").print_help()
+        assert ("usage: cifar10.py" in capsys.readouterr().out) == printed
 
 
 def test_other_programs_work_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
