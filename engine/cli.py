@@ -82,6 +82,11 @@ class Parser(argparse.ArgumentParser):
         self.refuse(extra, sys.argv[1:] if args is None else args)
         return found
 
+    def print_help(self, file: Any = None) -> None:
+        """As argparse does; of several processes, as torchrun starts them, the first one alone."""
+        if peers.is_first():
+            super().print_help(file)
+
     def refuse(self, extra: Sequence[str], words: Sequence[str]) -> None:
         """Raise a UserError where there are `extra` words among those of the command line."""
         if extra:

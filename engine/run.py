@@ -345,6 +345,6 @@ def train_and_test(setup: Setup, run: SharedRun) -> None:
     if config.protocol != "paper" and not may_have_seen(setup.trainee.weights, setup.data.splits.val):
         fitted = calibration(predict(model, val, plan)[0], val.part.labels)
     logits, speed = predict(model, setup.train.for_evaluation("test", setup.data.splits.test), plan)
-    if config.deterministic:
+    if config.deterministic and run.run:
         run.change_plan(replace(Plan(**run.record["plan"]), not_deterministic=not_deterministic()))
     run.finish(model, state, Outcome(setup.data.splits.test, logits, speed, fitted))

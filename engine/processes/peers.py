@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine import INTERRUPTED
 from engine.errors import EndedElsewhereError, RunError, UserError, counted, out_of_memory
+from engine.processes.arrival import arrival
+from engine.processes.heartbeat import die_with
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,6 +55,7 @@ ALONE = Place()
 _joined = _has_joined = False
 _last: BaseException | None = None  # the failure that the others have been told of
 _failed_here = False  # and not in another process, which says so itself
+_times = 0  # that this process has joined others: the same in all
 _steps = 0  # exchanges through the store so far: the same in all processes, as they go the same way
 
 
@@ -133,11 +136,14 @@ def failures_told() -> Iterator[None]:
 
 
 def _join(device: str) -> None:
-    global _joined, _has_joined, _steps
+    global _joined, _has_joined, _steps, _times
     import torch
     import torch.distributed
+    from torch.distributed.rendezvous import rendezvous
 
     here = place()
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has started it, and nobody else would end it or look after it
+        die_with(os.getppid())
     if device == "cuda":
         cards, wanted = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", here.local + 1))
         if wanted > cards:
@@ -149,8 +155,15 @@ def _join(device: str) -> None:
     elif device != "cpu":
         raise UserError(f"several processes can't train together on {device}. Leave torchrun out, or use --device cpu.")
     kinds = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    others = counted(here.count - 1, "other process")
     try:
-        torch.distributed.init_process_group(kinds, timeout=PATIENCE)
+        with arrival(f"{others} of this run", speaks()):
+            store, rank, count = next(rendezvous("env://", timeout=PATIENCE))
+            # a script's next run, and torchrun --max-restarts, find the same store, and in it what was said before
+            _times += 1
+            name = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')} {_times}"
+            store = torch.distributed.PrefixStore(name, store)  # type: ignore[attr-defined]
+            torch.distributed.init_process_group(kinds, timeout=PATIENCE, store=store, rank=rank, world_size=count)
     except (RuntimeError, ValueError) as problem:
         reason = str(problem).strip().partition("\n")[0]
         raise RunError(

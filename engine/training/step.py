@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
+from engine.errors import UserError
 from engine.training.graph import GraphedGradient
 from engine.training.plan import Forward, Plan
 
@@ -50,6 +51,7 @@ class Step:
         self._graph = GraphedGradient(model) if plan.graphed else None
         weights = None if class_weights is None else torch.tensor(class_weights, device=plan.device)
         self._gradient = _Gradient(self.forward, plan, weights, others)
+        self._unseen = model if others else None  # until a step has shown whether all of it is trained
 
     @property
     def graphed(self) -> bool:
@@ -62,6 +64,9 @@ class Step:
         The loss stays on the device: reading it here would make the device wait for Python.
         """
         loss = self.add_gradient(images, labels, weight)
+        if self._unseen:
+            _require_all_used(self._unseen)
+            self._unseen = None
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -130,6 +135,17 @@ def _with_others(model: nn.Module) -> DistributedDataParallel:
     names = signature(DistributedDataParallel).parameters.keys() & {"forward_sync_buffers"} or {"broadcast_buffers"}
     options: dict[str, Any] = dict.fromkeys(names, False)
     return DistributedDataParallel(model, **options)
+
+
+def _require_all_used(model: nn.Module) -> None:
+    """Raise UserError where a parameter has no gradient after a step: the exchange of gradients would wait for it."""
+    idle = [name for name, each in model.named_parameters() if each.requires_grad and each.grad is None]
+    if idle:
+        more = f" and {len(idle) - 1:,} more" if idle[1:] else ""
+        raise UserError(
+            f"this backbone's outputs do not depend on its parameter {idle[0]}{more}, so that several processes can't "
+            "train it together. Let the builder leave out what is not used, or give the command without torchrun."
+        )
 
 
 def summed_loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 import grid
 from engine import INTERRUPTED
+from engine.cli import Parser
 from engine.data.batches import Batches, nothing, usable_batch_size
 from engine.data.part import Part
 from engine.errors import UserError
@@ -299,6 +301,50 @@ def test_a_run_of_several_processes(count: int, tmp_path: Path) -> None:
     assert again.processes[0].printed.splitlines()[-1] == run.processes[0].printed.splitlines()[-1]
 
 
+def test_a_deterministic_run_of_several_processes(tmp_path: Path) -> None:
+    run = Together(f"{QUICK} --deterministic", tmp_path, 2)
+    assert run.wait() == [0, 0], run.problems
+    assert record_in(tmp_path / "runs")["plan"]["not_deterministic"] == []
+
+
+def idle_parameter() -> None:
+    usual = toy.tiny
+
+    def tiny() -> nn.Module:
+        model = usual()
+        model.register_parameter("idle", nn.Parameter(torch.zeros(2)))
+        return model
+
+    toy.TINY = replace(toy.TINY, builder=tiny)
+
+
+def test_a_parameter_that_is_not_used_is_named(tmp_path: Path) -> None:
+    run = Together(QUICK, tmp_path, 2, idle_parameter)
+    assert run.wait() == [2, 2], run.problems
+    assert run.problems.count("error:") == 1
+    assert "do not depend on its parameter idle, so" in run.problems
+
+
+def run_after_run(folder: Path, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    for word in ("one", "two"):
+        with peers.together("cpu"):
+            found = peers.from_first(lambda word=word: word)  # type: ignore[misc]
+            with (folder / f"{peers.place().rank}.txt").open("a") as file:
+                file.write(f"{found} {sum(peers.gathered(1))}\n")
+
+
+def test_a_script_has_several_runs_one_after_the_other(tmp_path: Path) -> None:
+    context = toy._context()
+    started = [context.Process(target=run_after_run, args=(tmp_path, each), daemon=True) for each in places(2)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(SECONDS)
+        assert process.exitcode == 0
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == ["one 2\ntwo 2\n"] * 2
+
+
 def test_a_head_on_frozen_features_is_as_one_process_trains_it(tmp_path: Path, command: Command) -> None:
     line = f"{QUICK} --tune linear --augment none"
     run = Together(line, tmp_path / "two", 2)
@@ -478,6 +524,14 @@ def test_more_processes_than_cards_are_refused(monkeypatch: pytest.MonkeyPatch) 
         pass
 
 
+def test_help_is_printed_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for environment, printed in zip(places(2), (True, False), strict=True):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        Parser(prog="cifar10.py").print_help()
+        assert ("usage: cifar10.py" in capsys.readouterr().out) == printed
+
+
 def test_other_programs_work_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for name, value in places(2)[0].items():
         monkeypatch.setenv(name, value)
@@ -509,3 +563,57 @@ def test_torchrun_itself(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("top-1") == 2  # the head of a column, and the result
     assert record_in(tmp_path / "runs")["environment"]["processes"]["count"] == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone can do that")
+def test_a_kill_of_torchrun_ends_its_processes(tmp_path: Path) -> None:
+    torchrun = Path(sys.executable).with_name("torchrun")
+    command = [torchrun, "--nproc_per_node=2", PROJECT / "tests" / "toy.py", "-model", "tiny", *LONG.split()]
+    printed = tmp_path / "printed.txt"
+    with printed.open("w") as file, (tmp_path / "problems.txt").open("w") as problems:
+        started = subprocess.Popen(
+            [*map(str, command), "--device", "cpu"], cwd=tmp_path, stdout=file, stderr=problems, start_new_session=True
+        )
+    end = time.monotonic() + SECONDS
+    while "adamw " not in printed.read_text().partition("epoch")[2]:
+        assert started.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    started.kill()
+    started.wait()
+    while True:  # until nobody is left of its session
+        try:
+            os.killpg(started.pid, 0)
+        except ProcessLookupError:
+            break
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_torchrun_starts_again_what_was_killed(tmp_path: Path) -> None:
+    torchrun, script = Path(sys.executable).with_name("torchrun"), tmp_path / "script.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        f"sys.path.insert(0, {str(PROJECT)!r})\n"
+        "from engine.training import saving\n"
+        "from tests import toy\n"
+        "saving.MOST_LOST = 0.0\n"
+        "number = iter(range(9))\n"
+        "if os.environ['RANK'] == '1' and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':\n"
+        "    import engine.training.loop as loop\n"
+        "    usual = loop.train_epoch\n"
+        "    def train_epoch(*given):\n"
+        "        if next(number) == 2:\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return usual(*given)\n"
+        "    loop.train_epoch = train_epoch\n"
+        "toy.main()\n"
+    )
+    command = [torchrun, "--max-restarts=1", "--nproc_per_node=2", script, "-model", "tiny", *QUICK.split()]
+    done = subprocess.run(
+        [*map(str, command), "--device", "cpu"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(goes on from where it was)" in done.stdout
+    record = record_in(tmp_path / "runs")
+    assert (record["status"], len(record["resumed"])) == ("done", 1)
