@@ -28,7 +28,7 @@ from engine.models.weights_folder import is_path
 from engine.records.printed import fold_words
 
 OWN = {"model", "seed", "shots", "fraction", "data_dir", "rerun"}  # the flags that grid.py has in a form of its own
-NOT_FOR_GRIDS = {"check"}
+NOT_FOR_GRIDS = {"check", "sync_batch_norm"}  # a cell is one process
 DRAWN = ("seed", "fold")  # fields that a cell's other runs differ in
 PASSED_ON = tuple(name for name in FLAGS if name not in OWN | NOT_FOR_GRIDS)
 

@@ -7,6 +7,7 @@ from functools import cache
 from math import log2
 
 from common import BACKBONES
+from engine.models.backbone import Backbone
 from engine.models.names import find_backbone
 
 # A training step takes about as long as so many multiply-accumulates more as its images have numbers that operators
@@ -30,25 +31,29 @@ def work_of(model: str, size: tuple[int, int], batch_size: int) -> float | None:
     Counted at the nearest power of two up to COUNTED_SIDE, and taken to grow with the image's area from there, as it
     does but for rounding where attention has windows.
     """
+    try:
+        backbone = find_backbone(model, BACKBONES, by_user=False).backbone
+    except Exception:  # whatever a record names
+        return None
     area = size[0] * size[1]
     side = int(min(COUNTED_SIDE, 2 ** round(log2(area) / 2)))
-    if counts := _counted(model, (side, side)):
+    if counts := _counted(backbone, (side, side)):
         return counts.of_an_image * area / side**2 + counts.of_a_step / batch_size
-    if counts := _counted(model, size):  # it may take no other
+    if counts := _counted(backbone, size):  # it may take no other
         return counts.of_an_image + counts.of_a_step / batch_size
     return None
 
 
 @cache
-def _counted(model: str, size: tuple[int, int]) -> _Counts | None:
+def _counted(backbone: Backbone, size: tuple[int, int]) -> _Counts | None:
     from engine.models.cost import activations, without_numbers
     from engine.models.structure import macs
 
     try:
-        built = without_numbers(find_backbone(model, BACKBONES, by_user=False).backbone.at(size))
+        built = without_numbers(backbone.at(size))
         of_an_image = macs(built, size) + OF_AN_ACTIVATION * float(activations(built, size))
         weights = sum(parameter.numel() for parameter in built.parameters())
         layers = sum(not any(module.children()) for module in built.modules())
-    except Exception:  # whatever a record names, or a builder of the user's own does
+    except Exception:  # whatever a builder of the user's own does
         return None
     return _Counts(of_an_image, OF_A_WEIGHT * weights + OF_A_LAYER * layers)

@@ -12,6 +12,7 @@ from common import BACKBONES
 from engine.console import size_text
 from engine.data.part import PARTS
 from engine.errors import counted
+from engine.models.backbone import Backbone
 from engine.models.names import find_backbone
 from engine.paths import nearest_existing
 from grids.cells import Cell
@@ -95,16 +96,19 @@ def _decoded_bytes(cell: Cell, missing: Missing) -> int | None:
     return images * height * width * 3 if images else None
 
 
-@cache
 def _parameters(model: str) -> int | None:
     """Of the 1000-class model; None: it can't be built here."""
-    from engine.models.cost import without_numbers
-
     try:
-        backbone = find_backbone(model, BACKBONES, by_user=False).backbone
-        stated = getattr(backbone.pretrained, "meta", {}).get("num_params") if backbone.weights else None
-        if stated:
-            return int(stated)
-        return sum(parameter.numel() for parameter in without_numbers(backbone).parameters())
+        return _parameters_of(find_backbone(model, BACKBONES, by_user=False).backbone)
     except Exception:  # whatever a builder of the user's own does
         return None
+
+
+@cache
+def _parameters_of(backbone: Backbone) -> int:
+    from engine.models.cost import without_numbers
+
+    stated = getattr(backbone.pretrained, "meta", {}).get("num_params") if backbone.weights else None
+    if stated:
+        return int(stated)
+    return sum(parameter.numel() for parameter in without_numbers(backbone).parameters())

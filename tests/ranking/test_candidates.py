@@ -26,7 +26,7 @@ from ranking.candidates import (
 
 NOT_FOR_RANKING = {
     *("model", "recipe", "patience", "lr", "lr_sweep", "tune"),  # what is compared, and by what
-    *("protocol", "folds", "fold", "check", "rerun", "tensorboard"),
+    *("protocol", "folds", "fold", "check", "rerun", "tensorboard", "sync_batch_norm"),
 }
 
 
