@@ -187,6 +187,7 @@ def _work(
     from engine.training import saving
 
     saving.MOST_LOST = most_lost
+    os.environ.clear()  # what was there when the process was made that this one is forked from
     os.environ.update(environment)
     os.chdir(folder)
     for descriptor, (name, file) in enumerate(zip(("stdout", "stderr"), streams, strict=True), 1):
