@@ -55,6 +55,7 @@ def test_on_a_card_without_bf16() -> None:
     pass_on_card(["-m", "cuda and not slow", str(CARDS / "test_main.py")], 15, **T4)
 
 
+@pytest.mark.slow
 def test_on_a_small_card() -> None:
     pass_on_card(["-m", "cuda and not slow", str(CARDS / "test_main.py"), "-k", "small or end"], 7, **SMALL)
 
@@ -69,6 +70,7 @@ def test_a_card_that_does_not_compute_is_passed_over() -> None:
     assert chosen == "cpu"
 
 
+@pytest.mark.slow
 def test_launches_are_counted() -> None:
     script = str(PROJECT / "benchmarks" / "launches.py")
     done = on_card([script, "--models", "mobilenet", "--size", "32", "--markdown"])

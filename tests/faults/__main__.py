@@ -27,16 +27,16 @@ from tests.faults.verdict import Verdict, found, table
 Case = Callable[[int, Random, dict[str, Undisturbed], Path], Verdict]
 # kind -> a case of it, and how many there are of it in a full run and in a short one
 KINDS: dict[str, tuple[Case, int, int]] = {
-    "kill": (kills.kill, 1000, 12),
-    "disk": (kills.disk, 150, 8),
+    "kill": (kills.kill, 1000, 9),
+    "disk": (kills.disk, 150, 6),
     "room": (kills.room, 60, 3),
-    "damage": (damage.damage, 400, 12),
-    "around": (surroundings.surroundings, 80, 8),
+    "damage": (damage.damage, 400, 9),
+    "around": (surroundings.surroundings, 80, 6),
     "line": (inputs.line_case, 150, 6),
     "folders": (inputs.folders_case, 50, 4),
-    "dataset": (inputs.dataset_case, 100, 8),
-    "image": (inputs.image_case, 72, 8),
-    "archive": (inputs.archive_case, 48, 8),
+    "dataset": (inputs.dataset_case, 100, 6),
+    "image": (inputs.image_case, 72, 6),
+    "archive": (inputs.archive_case, 48, 6),
     "fuzz": (fuzz.fuzz, len(fuzz.READERS) + len(fuzz.others()), len(fuzz.READERS)),
     "chaos": (chaos.chaos, len(chaos.COMMANDS), 0),
 }

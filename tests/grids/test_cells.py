@@ -132,7 +132,7 @@ def test_flags_of_the_scripts_are_those_of_the_scripts() -> None:
     text = grid.parser().format_help()
     for f in fields(Config):
         given = f.metadata["names"][-1] in re.findall(r"--?[a-z-]+", text)
-        assert given == (f.name not in ("model", "seed", "check")), f.name
+        assert given == (f.name not in ("model", "seed", "check", "sync_batch_norm")), f.name
     assert "the dataset's" in text
     assert not re.search(r"\{(size|augment|recipe|data_dir|backbones)\}", text)
     (cell,) = cells(

@@ -43,6 +43,7 @@ def test_a_file_from_a_stranger_is_refused_before_it_is_believed(
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_no_memory_is_taken_for_what_files_claim(tmp_path: Path) -> None:
     """In a process of its own, since what a process took at most is counted."""
     bombs = ["a tensor larger than its storage", "a storage larger than its entry", "a bytearray of a size"]

@@ -280,7 +280,7 @@ def test_synchronised_batch_statistics_leave_a_checkpoint_as_it_is() -> None:
 # -- whole runs
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_a_run_of_several_processes(count: int, tmp_path: Path) -> None:
     run = Together(f"{QUICK} --lr-sweep", tmp_path, count)
     assert run.wait() == [0] * count, run.problems
@@ -378,7 +378,7 @@ def test_a_stop_goes_on_with_another_number_of_processes(tmp_path: Path) -> None
     assert [each["environment"].get("processes", {}).get("count") for each in record["resumed"]] == [3, None]
 
 
-@pytest.mark.parametrize("rank", [0, 1, 2])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(2, marks=pytest.mark.slow)])
 def test_one_that_is_killed_ends_all(rank: int, tmp_path: Path) -> None:
     run = Together(LONG, tmp_path, 3)
     run.until("\n     2  adamw")
