@@ -26,6 +26,7 @@ from engine.cli import Help, Parser, Several, importing, run_command
 from engine.console import say, wrapped
 from engine.errors import UserError
 from grids.cells import add_script_flags, find_models
+from grids.on_ray.address import HELP, LOCAL, ray_address
 from ranking.budget import parse_budget
 from ranking.candidates import OWN, PASSED_ON, find_candidates, find_question
 
@@ -49,6 +50,7 @@ def parser() -> Parser:
         "quarter of what all backbones take in full)",
     )
     add("--train", action="store_true", help="train what --fine-tune recommends in full, too")
+    add("--ray", type=ray_address, nargs="?", const=LOCAL, metavar="ADDRESS", help=f"what --fine-tune trains: {HELP}")
     add_script_flags(command_line, (*OWN, *PASSED_ON), "run")
     return command_line
 
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace, words: Sequence[str]) -> tuple[int, dict[str, Any]]:
     """Score, order, print, and search where that is asked for. The exit code, and what JSON says."""
-    for flag, given in (("--budget", options.budget), ("--train", options.train)):
+    for flag, given in (("--budget", options.budget), ("--train", options.train), ("--ray", options.ray)):
         if given and not options.fine_tune:
             raise UserError(f"{flag} is for the search, which --fine-tune asks for. Give both, or leave {flag} out.")
     question = find_question(options)  # first: a script of one's own may bring backbones
@@ -84,7 +86,7 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> tuple[int, dict[st
     say(*wrapped(answer.lines()), go_on=True)
     content, code = answer.as_json(), 0
     if options.fine_tune:
-        code, content["search"] = tuned(answer, options.budget, options.train)
+        code, content["search"] = tuned(answer, options.budget, options.train, options.ray)
     else:
         say(*wrapped(answer.next_lines(words)), go_on=True)
     return code, content

@@ -50,28 +50,35 @@ def offered(options: argparse.Namespace, given: Sequence[str], config: Config) -
         yield _of_slurm(request_of(options, given, config.device), config.out)
         return
     if options.ray in (None, LOCAL):
-        offer = _of_this_machine(options, config)
+        offer = of_this_machine(config, options.per_gpu)
         if options.ray is None or options.dry_run:
             yield offer
             return
+    with of_ray(options.ray, config, options.per_gpu) as cluster:
+        if options.ray == LOCAL:
+            cluster = replace(cluster, device_name=offer.device_name, start_seconds=offer.start_seconds)
+        yield cluster
+
+
+@contextmanager
+def of_ray(address: str, config: Config, per_gpu: int = 1) -> Iterator[Offer]:
+    """The nodes of the Ray cluster at that address, as ray_places() has it, while it lasts."""
     from grids.on_ray.connect import ray_places
 
-    with ray_places(options.ray, config.device, options.per_gpu, config.out) as cluster:
+    with ray_places(address, config.device, per_gpu, config.out) as cluster:
         what = f"{_pace(cluster.at_once)} on {cluster.what}"
-        of_ray = Offer(lambda _: cluster, cluster.at_once, what, shown=lambda _, view: cluster.told_to(view))
-        if options.ray == LOCAL:
-            of_ray = replace(of_ray, device_name=offer.device_name, start_seconds=offer.start_seconds)
-        yield of_ray
+        yield Offer(lambda _: cluster, cluster.at_once, what, shown=lambda _, view: cluster.told_to(view))
 
 
-def _of_this_machine(options: argparse.Namespace, config: Config) -> Offer:
+def of_this_machine(config: Config, per_gpu: int = 1) -> Offer:
+    """Its cards, or its processor. UserError: there is no such device."""
     began = time.perf_counter()
     with importing():
         from engine.device import find_device  # PyTorch: not before the command line is known to be right
 
     start_seconds = START_UP * (time.perf_counter() - began)
     device = find_device(config.device)
-    slots = find_slots(device, options.per_gpu)
+    slots = find_slots(device, per_gpu)
     on = "" if slots[0] is None else f" on {counted(len(set(slots)), 'card')}"
     name = device_name(device, slots[0])
     what = f"{_pace(len(slots))}{on}"

@@ -44,7 +44,7 @@ from ranking.search_result import (
     result_of,
     versus,
 )
-from ranking.trainings import Request, error_of, run_cells, slots_of
+from ranking.trainings import Request, error_of, offer_of, run_cells
 from ranking.watch import Watch
 
 # of a budget of seconds: past it, epochs that run may end, and nothing lasts for longer than a tenth more
@@ -88,7 +88,7 @@ class _Search:
                 f"Give --budget in images, such as {images.flag}, or name others by --models."
             )
         if budget.seconds is not None and len(self.names) > 1:
-            self._slots = len(slots_of(request.cell(self.names[0], 1, ""))[1])
+            self._slots = offer_of(request).at_once
 
     def run(self) -> SearchResult:
         """Rung by rung."""

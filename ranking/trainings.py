@@ -9,11 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engine.cli import importing
 from engine.errors import RunError, UserError, disk_errors_explained
 from engine.records.run_folder import FULL
 from grids.cells import Cell
-from grids.devices import Slots, device_name, find_slots
 from grids.estimate import Speeds
 from grids.ledger import (
     MENDABLE,
@@ -26,6 +24,7 @@ from grids.ledger import (
     standing_now,
     to_be_tried,
 )
+from grids.offer import Offer, of_this_machine
 from grids.running import Grid, signals_to
 from grids.view import View, choose_view
 from ranking.candidates import RECIPE
@@ -60,6 +59,7 @@ class Request:
     out: Path
     select: str = "top1"  # the metric that chooses, as --select names it
     view: Callable[[], AbstractContextManager[View]] = choose_view
+    offer: Offer | None = None  # where its trainings run; None: on this machine
 
     @property
     def whole_identity(self) -> dict[str, Any]:
@@ -99,12 +99,13 @@ def run_cells(
     standings = {cell.id: _tried_again(cell, standing_now(cell)) for cell in cells}
     if not any(to_be_tried(each, False) for each in standings.values()):
         return standings, None
-    device, slots = slots_of(cells[0])
-    speeds = Speeds(device_name(device, slots[0]), all_records(request.out))
-    grid = Grid(cells, standings, speeds, Slots(slots), False, STALL_MINUTES)
+    offer, known = offer_of(request), all_records(request.out)
+    speeds = Speeds(offer.device_name(known), known)
+    places = offer.places(speeds)
+    grid = Grid(cells, standings, speeds, places, False, STALL_MINUTES)
     grid.keep_records = True
     with request.view() as inner, signals_to(grid):
-        watch = Watch(inner, lambda: tick(grid))
+        watch = Watch(offer.shown(places, inner), lambda: tick(grid))
         grid.run(watch)
     clear_leftovers(request.out)
     watch.stopped = grid.stop_level > 0
@@ -130,13 +131,9 @@ def _tried_again(cell: Cell, found: Standing) -> Standing:
     return standing_now(cell)
 
 
-def slots_of(cell: Cell) -> tuple[str, list[str | None]]:
-    """The device, and where trainings can run on it at the same time."""
-    with importing():
-        from engine.device import find_device  # PyTorch, which takes seconds to import
-
-    device = find_device(cell.config.device)
-    return device, find_slots(device, 1)
+def offer_of(request: Request) -> Offer:
+    """Where its trainings can run."""
+    return request.offer or of_this_machine(request.cell(request.candidates[0].name, 1, "").config)
 
 
 def error_of(found: Standing, what: str) -> UserError | RunError:

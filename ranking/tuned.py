@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from engine import INTERRUPTED
@@ -11,6 +12,7 @@ from engine.files import json_digest
 from engine.records.printed import result_line, where_lines
 from grids.cells import Cell
 from grids.ledger import standing_now
+from grids.offer import Offer, of_ray
 from ranking.answer import Answer, digest_of
 from ranking.budget import Budget
 from ranking.candidates import command_of
@@ -23,8 +25,8 @@ from reporting.rank_results import SEARCHED, path_of, write_search
 START_SECONDS = 15.0  # of a run on a processor: its start, and the measurement of its plan, until some have been seen
 
 
-def request_of(answer: Answer) -> Request:
-    """What is searched for: the backbones in the answer's order."""
+def request_of(answer: Answer, offer: Offer | None = None) -> Request:
+    """What is searched for: the backbones in the answer's order; `offer` as Request has it."""
     scoring, config = answer.scoring, answer.scoring.config
     speeds = {each.name: each.train_images_per_second for each in answer.result.backbones}
 
@@ -40,6 +42,7 @@ def request_of(answer: Answer) -> Request:
         make,
         config.out,
         config.select,
+        offer=offer,
     )
 
 
@@ -49,9 +52,16 @@ def identity_of(scoring: Scoring) -> dict[str, Any]:
     return {"split": scoring.data.splits.hash, "runs": json_digest(runs)}
 
 
-def tuned(answer: Answer, budget: Budget | None, train: bool) -> tuple[int, dict[str, Any]]:
-    """Search, keep what came of it, and, to `train`, train the winner in full. The exit code, and what JSON says."""
-    request = request_of(answer)
+def tuned(answer: Answer, budget: Budget | None, train: bool, ray: str | None = None) -> tuple[int, dict[str, Any]]:
+    """Search, keep what came of it, and, to `train`, train the winner in full. The exit code, and what JSON says.
+
+    ray: the address of the Ray cluster that trains, as of_ray() takes it; None: this machine does.
+    """
+    with of_ray(ray, answer.scoring.config) if ray else nullcontext() as offer:
+        return _tuned(answer, request_of(answer, offer), budget, train)
+
+
+def _tuned(answer: Answer, request: Request, budget: Budget | None, train: bool) -> tuple[int, dict[str, Any]]:
     found = run_search(request, budget)
     command = ""
     if found.recommendation:

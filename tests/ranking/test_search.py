@@ -19,6 +19,10 @@ import pytest
 from engine.errors import RunError, UserError
 from engine.processes.heartbeat import SEARCH
 from engine.records.schema import json_schema
+from grids.cells import Cell
+from grids.devices import Slots
+from grids.offer import Offer
+from grids.worker import Worker
 from ranking.budget import Budget
 from ranking.search import run_search
 from ranking.search_result import SearchResult
@@ -499,3 +503,17 @@ def test_a_ledger_that_is_damaged_in_the_middle_costs_no_training(capsys: Any) -
     assert found.seconds > 4 * 2 * 0.2  # what the records of the first rung say is counted again
     assert len(started()) == 7  # the one that was stopped went on
     assert "made anew of the runs' records" in capsys.readouterr().out
+
+
+def test_trainings_run_where_they_are_offered_a_place() -> None:
+    """On the nodes of a Ray cluster, say: two at a time here."""
+    taken: list[str] = []
+
+    class Counted(Slots):
+        def start(self, cell: Cell, lock: int, seeds: int) -> Worker:
+            taken.append(cell.config.model)
+            return super().start(cell, lock, seeds)
+
+    found = search(offer=Offer(lambda _: Counted([None, None]), 2, "two at a time"))
+    assert found.recommendation
+    assert sorted(taken) == sorted(line.split()[0] for line in started())
