@@ -67,7 +67,13 @@ def of_ray(address: str, config: Config, per_gpu: int = 1) -> Iterator[Offer]:
 
     with ray_places(address, config.device, per_gpu, config.out) as cluster:
         what = f"{_pace(cluster.at_once)} on {cluster.what}"
-        yield Offer(lambda _: cluster, cluster.at_once, what, shown=lambda _, view: cluster.told_to(view))
+        yield Offer(
+            lambda _: cluster,
+            cluster.at_once,
+            what,
+            device_name=latest_device,
+            shown=lambda _, view: cluster.told_to(view),
+        )
 
 
 def of_this_machine(config: Config, per_gpu: int = 1) -> Offer:
