@@ -27,8 +27,9 @@ from engine.models.backbone import Backbone
 from engine.models.structure import freeze_body, macs, trains_batch_norm
 from engine.models.weights import Weights, build, find_weights
 from engine.processes import peers
+from engine.processes.exchange import require_same
 from engine.processes.heartbeat import out_here, seeds_to_come
-from engine.processes.peers import from_first, in_turns, is_first, require_same, together
+from engine.processes.peers import from_first, in_turns, is_first, together
 from engine.records.describe import Outcome, describe_data, describe_model, describe_processes, describe_training
 from engine.records.identity import asked_beyond_result
 from engine.records.printed import (

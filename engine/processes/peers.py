@@ -4,8 +4,7 @@ Each knows its rank from the environment variables of torchrun (https://docs.pyt
 The first, of rank 0, alone reads and writes the run's folder, decodes, downloads, measures and talks.
 
 What takes long is waited for by looking into their common store again and again, so that Ctrl-C is heard and a failure
-of another is seen; what is exchanged every step and every epoch goes through torch.distributed, which gives up after
-PATIENCE.
+of another is seen.
 """
 
 from __future__ import annotations
@@ -13,21 +12,16 @@ from __future__ import annotations
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from engine import INTERRUPTED
 from engine.errors import EndedElsewhereError, RunError, UserError, counted, out_of_memory
 from engine.processes.arrival import arrival
 from engine.processes.heartbeat import die_with
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    import torch
 
 if "RANK" in os.environ:  # read as PyTorch is imported: of connections that end, the exceptions say enough
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -306,87 +300,3 @@ def in_turns(make: Callable[[], Made]) -> Made:
             made = make()
         _wait_for_all(f"turn {number}")
     return made
-
-
-def require_same(value: str, what: str) -> None:
-    """Raise UserError, in all processes, where they have not all the same `value`."""
-    if len(set(gathered(value))) > 1:
-        raise UserError(f"the processes do not have the same {what}. Do all machines have the same files?")
-
-
-def gathered(value: Made) -> list[Made]:
-    """Each process's value, by rank."""
-    if not _joined:
-        return [value]
-    import torch.distributed
-
-    values: list[Any] = [None] * place().count
-    torch.distributed.all_gather_object(values, value)
-    return values
-
-
-def sent_by_first(value: Made | None) -> Made:
-    """The first process's value, tensors of any size in it."""
-    if not _joined:
-        return value  # type: ignore[return-value]  # of the only process, which has it
-    import torch.distributed
-
-    values = [value]
-    torch.distributed.broadcast_object_list(values)
-    return values[0]  # type: ignore[return-value]
-
-
-def in_order(rows: npt.NDArray[np.int64] | None, values: torch.Tensor) -> torch.Tensor:
-    """The values (N, ...) of all rows, of which this process has those of `rows` (M,), (M, ...); None: it has all.
-
-    Where this process has no rows, what it gives has no other shape either.
-    """
-    if rows is None:
-        return values
-    import torch
-
-    parts = [(some, theirs) for some, theirs in gathered((rows, values.cpu())) if len(some)]
-    like = parts[0][1]
-    every = like.new_empty(sum(len(some) for some, _ in parts), *like.shape[1:])
-    for some, theirs in parts:
-        every[torch.from_numpy(some)] = theirs
-    return every.to(values.device)
-
-
-def any_of(yes: bool) -> bool:
-    """Whether it holds in any process."""
-    return any(gathered(yes))
-
-
-def total_of(number: float | None) -> float | None:
-    """The sum over all processes; None where one does not know its own."""
-    numbers = gathered(number)
-    return None if None in numbers else sum(filter(None, numbers))
-
-
-def add_up(tensor: torch.Tensor) -> torch.Tensor:
-    """The sum of all processes' tensors, in place."""
-    if _joined:
-        import torch.distributed
-
-        torch.distributed.all_reduce(tensor)
-    return tensor
-
-
-def average(tensors: Sequence[torch.Tensor]) -> None:
-    """Set each tensor to its mean over the processes."""
-    if _joined:
-        for tensor in tensors:
-            add_up(tensor).div_(place().count)
-
-
-def own_random_numbers(seed: int, epoch: int) -> None:
-    """Let the generators of dropout and the like go on with numbers that no other process has, in this epoch.
-
-    The first process goes on with its own, which the run's checkpoint keeps.
-    """
-    import numpy as np
-    import torch
-
-    if _joined and not is_first():
-        torch.manual_seed(int(np.random.default_rng([seed, epoch, place().rank]).integers(2**63)))

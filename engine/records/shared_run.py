@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from engine.processes.peers import failures_told, from_first, is_first, sent_by_first
+from engine.processes.exchange import sent_by_first
+from engine.processes.peers import failures_told, from_first, is_first
 from engine.records.describe import Outcome
 from engine.records.run_folder import Run
 from engine.training.plan import Plan

@@ -13,7 +13,7 @@ from torch import nn
 from engine.console import progress, say
 from engine.data.augment import Draws
 from engine.data.batches import Batch, Batches, Rows, cut, on_device
-from engine.processes.peers import in_order
+from engine.processes.exchange import in_order
 from engine.training.loop import in_smaller_batches
 from engine.training.meters import Clock
 from engine.training.plan import Plan

@@ -17,8 +17,8 @@ from engine.data.batches import Batches, Resident
 from engine.device import free_memory, random_state, set_random_state
 from engine.errors import DivergedError, out_of_memory
 from engine.models.structure import batch_statistics, set_train_mode, trains_batch_norm
+from engine.processes.exchange import add_up, any_of, average, in_order, own_random_numbers, total_of
 from engine.processes.heartbeat import stop_asked_for
-from engine.processes.peers import add_up, any_of, average, in_order, own_random_numbers, total_of
 from engine.training.meters import Clock, energy_joules
 from engine.training.metrics import METRICS, Predictions
 from engine.training.plan import Plan

@@ -13,8 +13,8 @@ from engine.console import say
 from engine.data.batches import Batches
 from engine.device import random_state, set_random_state
 from engine.errors import DivergedError, RunError
+from engine.processes.exchange import any_of
 from engine.processes.heartbeat import stop_asked_for
-from engine.processes.peers import any_of
 from engine.training.loop import fit
 from engine.training.plan import Plan
 from engine.training.recipe import Recipe

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.processes.peers import total_of
+from engine.processes.exchange import total_of
 from engine.training.meters import energy_joules, peak_memory_mib
 
 COUNTS = ("stage", "epochs", "stage_epochs", "epochs_without_gain", "best_epoch")

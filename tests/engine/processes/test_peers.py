@@ -32,7 +32,7 @@ from engine.data.part import Part
 from engine.errors import UserError
 from engine.models.structure import batch_statistics, trains_batch_norm
 from engine.paths import PROJECT
-from engine.processes import peers
+from engine.processes import exchange, peers
 from engine.records.schema import json_schema
 from engine.training.loop import predict
 from engine.training.plan import Plan
@@ -208,7 +208,7 @@ def steps(batches: Batches, step: Step, recipe_seed: int = 0) -> float:
     for number, (images, labels) in enumerate(batches.shuffled(recipe_seed, 0)):
         loss = step(images, labels, batches.weight(number, len(labels)))
         total += loss * batches.in_batch(number) / batches.processes
-    return float(peers.add_up(total))
+    return float(exchange.add_up(total))
 
 
 WEIGHTS = (0.5, 1.0, 2.5)
@@ -331,7 +331,7 @@ def run_after_run(folder: Path, environment: dict[str, str]) -> None:
         with peers.together("cpu"):
             found = peers.from_first(lambda word=word: word)  # type: ignore[misc]
             with (folder / f"{peers.place().rank}.txt").open("a") as file:
-                file.write(f"{found} {sum(peers.gathered(1))}\n")
+                file.write(f"{found} {sum(exchange.gathered(1))}\n")
 
 
 def test_a_script_has_several_runs_one_after_the_other(tmp_path: Path) -> None:
@@ -549,9 +549,9 @@ def test_one_process_is_the_first(alone: None) -> None:
     assert peers.place() == peers.ALONE
     assert peers.is_first()
     assert peers.from_first(lambda: 3) == peers.in_turns(lambda: 3) == 3
-    assert peers.gathered(2) == [2]
-    assert peers.total_of(None) is None
-    assert peers.total_of(2.5) == 2.5
+    assert exchange.gathered(2) == [2]
+    assert exchange.total_of(None) is None
+    assert exchange.total_of(2.5) == 2.5
 
 
 def test_torchrun_itself(tmp_path: Path) -> None:
