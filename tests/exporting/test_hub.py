@@ -131,7 +131,7 @@ def test_every_backbone_in_every_form(name: str) -> None:
     """Of a size that all of them take."""
     line, found = benchmarks.export.row(name, 32, 96, list(WRITE))
     largest, own_rounding = map(float, line.strip("| ").split(" | ")[1:3])
-    if own_rounding > TOLERANCE * largest / 2:  # of random weights: on some processors, another order of sums is as far
+    if own_rounding > TOLERANCE * largest / 4:  # of random weights: another order of sums may be some times as far
         found = {form: agreement for form, agreement in found.items() if form != "onnx"}
     assert all(agreement is not None for agreement in found.values()), line
     in_timm = name not in ("wavemix", "shufflenet", "swin", "swinv2")
