@@ -111,7 +111,7 @@ def together(device: str) -> Iterator[None]:
     try:
         with failures_told():
             yield
-            _wait_for_all("the end")
+            _wait_for_all(_next("the end"))
             _leave_last()
     finally:
         _joined = False
@@ -265,9 +265,8 @@ def _wait_for(key: str) -> bytes:
     return found
 
 
-def _wait_for_all(what: str) -> None:
-    """Until all processes have come here."""
-    key = _next(what)
+def _wait_for_all(key: str) -> None:
+    """Until all processes have come here, as they say under that key."""
     _store().set(f"{key} {place().rank}", b"")
     for rank in range(place().count):
         _wait_for(f"{key} {rank}")
@@ -295,8 +294,9 @@ def in_turns(make: Callable[[], Made]) -> Made:
         return make()
     here = place()
     turn = 0 if here.rank == 0 else 1 if here.local == 0 else 2
-    for number in range(3):
+    # named before anything is made, which may be an exchange itself: each process would have come to another number
+    for number, key in enumerate([_next(f"turn {number}") for number in range(3)]):
         if number == turn:
             made = make()
-        _wait_for_all(f"turn {number}")
+        _wait_for_all(key)
     return made

@@ -28,7 +28,7 @@ import grid
 from engine import INTERRUPTED
 from engine.cli import Parser
 from engine.data.batches import Batches, nothing, usable_batch_size
-from engine.data.part import Part
+from engine.data.part import Part, RawSplits
 from engine.errors import UserError
 from engine.models.structure import batch_statistics, trains_batch_norm
 from engine.paths import PROJECT
@@ -343,6 +343,33 @@ def test_a_script_has_several_runs_one_after_the_other(tmp_path: Path) -> None:
         process.join(SECONDS)
         assert process.exitcode == 0
     assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == ["one 2\ntwo 2\n"] * 2
+
+
+def images_in_files() -> None:
+    """Of which the first process decodes, or looks at, all before the others do."""
+    toy.DATASET = toy.dataset()
+    read = toy.DATASET.read
+
+    def read_files(options: Any) -> RawSplits:
+        raw = read(options)
+        return replace(raw, train=on_disk(raw.train, "train"), test=on_disk(raw.test, "test"))
+
+    def on_disk(part: Part, name: str) -> Part:
+        folder = Path("images", name)
+        if folder.exists():
+            paths = [folder.absolute() / f"{each.replace('/', '-')}.png" for each in part.names]
+            return Part(paths, part.labels, part.names)
+        return toy.on_disk(part, folder.absolute())
+
+    toy.DATASET = replace(toy.DATASET, read=read_files)
+
+
+@pytest.mark.parametrize("flag", ["", "--no-cache"])
+def test_images_in_files(flag: str, tmp_path: Path) -> None:
+    run = Together(f"{QUICK} --cache-dir cache {flag}", tmp_path, 2, images_in_files)
+    assert run.wait() == [0, 0], run.problems
+    assert record_in(tmp_path / "runs")["status"] == "done"
+    assert (tmp_path / "cache").exists() == (not flag)
 
 
 def test_a_head_on_frozen_features_is_as_one_process_trains_it(tmp_path: Path, command: Command) -> None:
