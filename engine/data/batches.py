@@ -148,11 +148,14 @@ class Batches:
         Shares are equal but for an image. A last batch with less than two images for each process is all of everyone's,
         so that none is without, and batch normalisation has what it would have in one process.
         """
-        batches = cut(np.arange(images), self.batch_size)
         return [
-            np.array_split(batch, self.processes)[self.process] if len(batch) >= 2 * self.processes else batch
-            for batch in batches
+            np.array_split(batch, self.processes)[self.process] if self._is_divided(len(batch)) else batch
+            for batch in cut(np.arange(images), self.batch_size)
         ]
+
+    def _is_divided(self, images: int) -> bool:
+        """Whether a batch of so many images is enough for all processes."""
+        return images >= 2 * self.processes
 
     def weight(self, number: int, images: int) -> float:
         """What the mean loss of this process's `images` counts in the mean over processes: 1 where all have as many.
@@ -160,7 +163,7 @@ class Batches:
         So that mean is the mean loss of the batch of that number.
         """
         whole = self.in_batch(number)
-        return images * self.processes / whole if whole >= 2 * self.processes else 1.0
+        return images * self.processes / whole if self._is_divided(whole) else 1.0
 
     def _batches(
         self, order: Rows, draws: Draws | None, arrived: Callable[[], None], sizes: Sequence[int] | None = None
