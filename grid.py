@@ -202,7 +202,10 @@ def carry_out(planned: Planned, offer: Offer, notes: Sequence[str]) -> int:
     if options.dry_run and offer.device:
         plan.measure(offer.device, speeds)
     notes = [*notes, *remark_lines(standings), *damaged_lines(damaged)]
-    say(*plan.lines(speeds, planned.folders, planned.retry), *wrapped(notes), go_on=options.dry_run)
+    # of one cell's data its script knows all soon: a thousand tasks need not list them as well
+    asked_for = options.dry_run or not options.cell
+    lines = plan.lines(speeds, planned.folders, planned.retry) if asked_for else []
+    say(*lines, *wrapped(notes), go_on=options.dry_run)
     if options.dry_run:
         say(*offer.script(plan.wanted, speeds), go_on=True)
         return 0
