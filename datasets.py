@@ -7,6 +7,7 @@ python datasets.py --write-docs        the tables in docs/, from the declaration
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import re
@@ -54,11 +55,13 @@ SCRIPTS = (
 
 def load(script: Path) -> Dataset | Choice:
     """What the script at that path declares. Raises UserError where it can't be imported or declares nothing."""
-    spec = importlib.util.spec_from_file_location(script.stem, script)
+    called = f"_script_{hashlib.sha256(str(script.absolute()).encode()).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(called, script)
     try:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        sys.modules[called] = module  # dataclasses look their module up
         spec.loader.exec_module(module)
         declared = module.DATASET
     except UserError as problem:

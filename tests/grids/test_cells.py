@@ -231,6 +231,13 @@ def test_a_script_of_ones_own_is_named_by_its_path(tmp_path: Path) -> None:
         find_datasets(["mine/pets.py:5"])
 
 
+def test_a_script_with_a_dataclass(tmp_path: Path) -> None:
+    """Dataclasses look their module up where imported ones are."""
+    own = "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass Pet:\n    name: str"
+    (tmp_path / "pets.py").write_text(own + OWN_SCRIPT.format(key="pets"))
+    assert find_datasets([str(tmp_path / "pets.py")])[0].dataset.key == "pets"
+
+
 def test_a_folder_that_is_named_as_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says how it is named, with quotes where a shell needs them."""
     monkeypatch.chdir(tmp_path)
