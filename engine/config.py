@@ -81,7 +81,7 @@ class Config:
         "--recipe",
         role=WHAT,
         default=DEFAULT,
-        choices=list(RECIPES),
+        choices=RECIPES,
         help="; ".join(f"{name}: {spec.help}" for name, spec in RECIPES.items()) + " (default here: {recipe})",
     )
     lr: float | None = flag(

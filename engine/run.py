@@ -46,9 +46,10 @@ from engine.records.shared_run import SharedRun
 from engine.training.autotune import fastest_plan, with_threads_of_now
 from engine.training.calibration import calibration
 from engine.training.check import check
+from engine.training.evaluation import predict
 from engine.training.features import with_features
 from engine.training.findings import TuningRequest, promise_of
-from engine.training.loop import fit, predict, unheard
+from engine.training.loop import fit, unheard
 from engine.training.lr_sweep import best_lr
 from engine.training.plan import Plan, choose_plan, keep_plan
 from engine.training.recipe import RECIPES, Recipe, balanced_weights, default_epochs, make_recipe
@@ -140,7 +141,8 @@ def one_run(dataset: Dataset, config: Config, backbone: Backbone) -> dict[str, A
 
     batch_size = usable(config, data.train_images, trainee.model)
     recipe = resolve_recipe(config, backbone, ceil(data.train_images / batch_size))
-    recipe = replace(recipe, select=config.select, class_weights=class_weights(config, data.splits))
+    head = backbone.head if trainee.weights.file else ""
+    recipe = replace(recipe, select=config.select, class_weights=class_weights(config, data.splits), head=head)
 
     identified = identity(config, data, trainee, recipe, batch_size)
     run = SharedRun(out_here(config.out), identified, config.rerun, config.tensorboard)

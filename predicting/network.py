@@ -11,7 +11,7 @@ from engine.data.part import Pixels
 from engine.device import free_memory, prepare
 from engine.errors import out_of_memory
 from engine.inference.checkpoint import Trained
-from engine.training.loop import filled, pads
+from engine.training.evaluation import filled, pads
 from engine.training.plan import Plan
 from predicting.folding import fold
 from predicting.forms import Form

@@ -14,7 +14,8 @@ from engine.console import say
 from engine.data.batches import Batches
 from engine.errors import RunError, UserError, counted
 from engine.paths import nearest_existing
-from engine.training.loop import predict, train_epoch
+from engine.training.evaluation import predict
+from engine.training.loop import train_epoch
 from engine.training.plan import Plan
 from engine.training.recipe import Recipe
 from engine.training.saving import copy_of

@@ -14,7 +14,7 @@ from engine.console import progress, say
 from engine.data.augment import Draws
 from engine.data.batches import Batch, Batches, Rows, cut, on_device
 from engine.processes.exchange import in_order
-from engine.training.loop import in_smaller_batches
+from engine.training.evaluation import in_smaller_batches
 from engine.training.meters import Clock
 from engine.training.plan import Plan
 
@@ -30,6 +30,12 @@ class Features(Batches):
     source: Source | None = None
 
     @property
+    def all(self) -> Batch:
+        """All features, (N, D), in the dtype that the layer is given, and labels, (N,), on the plan's device."""
+        assert self.source is not None
+        return self.source.computed()
+
+    @property
     def speed_of_features(self) -> dict[str, float] | None:
         """As Clock.stop() has it: of the pass of the images through the body; None before it."""
         return self.source.speed if self.source else None
@@ -37,10 +43,9 @@ class Features(Batches):
     def _batches(
         self, order: Rows, draws: Draws | None, arrived: Callable[[], None], sizes: Sequence[int] | None = None
     ) -> Iterator[Batch]:
-        assert self.source is not None
         assert draws is None
         arrived()  # what is computed now is computed, and not waited for
-        features, labels = self.source.computed()
+        features, labels = self.all
         for number, chosen in enumerate(on_device(features.device, cut(order, sizes or self.batch_size))):
             if number:
                 arrived()
@@ -56,7 +61,7 @@ class Source:
         self.speed: dict[str, float] | None = None
 
     def computed(self) -> Batch:
-        """All features, (N, D), in the dtype that the layer is given, and labels, (N,), on the plan's device."""
+        """As Features.all."""
         if self._computed is None:
             images = self._images
             own, clock = in_smaller_batches(self._compute, images, self._plan.device)
@@ -78,14 +83,27 @@ class Source:
 
 
 def with_features(model: nn.Module, layer: str, train: Batches, val: Batches, plan: Plan) -> tuple[Batches, Batches]:
-    """`train` and `val` as batches of the features that the last layer, named `layer`, is given.
+    """`train` and `val` as features_of() has them; where they can't be had so, as they are.
 
-    All other layers are frozen, and `train` is not augmented. Where the outputs of the model are not just that layer's,
-    or its inputs not one row an image, the two come back as they are.
+    All layers but the one named `layer` are frozen, and `train` is not augmented.
     """
-    if not _can_be_divided(model, layer, train, plan):
+    features = features_of(model, layer, train, val, plan)
+    if features is None:
         return train, val
     say("features   of the frozen layers, computed once, in the first epoch; after it, images/s are rows of features")
+    return features
+
+
+def features_of(
+    model: nn.Module, layer: str, train: Batches, val: Batches, plan: Plan
+) -> tuple[Features, Features] | None:
+    """`train` and `val`, not augmented, as batches of the features that the last layer, named `layer`, is given.
+
+    They are those of the model as it is when they are first iterated over. None where the outputs of the model are not
+    just that layer's, or its inputs not one row an image.
+    """
+    if not _can_be_divided(model, layer, train, plan):
+        return None
     # no gradient takes memory, in training either
     return (
         _of(model, layer, train, train.for_evaluation(train.name, train.part), plan),

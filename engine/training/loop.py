@@ -1,24 +1,23 @@
-"""fit(): the stages of a recipe, early stopping, the best epoch; and predict()."""
+"""fit(): the stages of a recipe, early stopping, the best epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from engine.console import epoch_columns, epoch_line, progress, say
 from engine.data.batches import Batches, Resident
 from engine.device import free_memory, random_state, set_random_state
 from engine.errors import DivergedError, out_of_memory
 from engine.models.structure import batch_statistics, set_train_mode, trains_batch_norm
-from engine.processes.exchange import add_up, any_of, average, in_order, own_random_numbers, total_of
+from engine.processes.exchange import add_up, any_of, average, own_random_numbers, total_of
 from engine.processes.heartbeat import stop_asked_for
+from engine.training.evaluation import or_fp32, predict, score
+from engine.training.head import solve_head
 from engine.training.meters import Clock, energy_joules
 from engine.training.metrics import METRICS, Predictions
 from engine.training.plan import Plan
@@ -29,7 +28,6 @@ from engine.training.step import Step
 
 LOOK_AT_LOSS = 100  # steps: reading the loss makes a card's host wait
 
-Made = TypeVar("Made")
 Told = Callable[[float | None], None]
 
 
@@ -130,13 +128,13 @@ class _Fitting:
                 saved = None
             else:
                 self.model.load_state_dict(best)
-            while not _has_ended(state, recipe):
+            while not self._has_ended(state):
                 better, steady = self._epoch(stage, step, state)
                 if better:
                     best = copy_of(self.model)
                 energy = state.account(self.plan.device, energy, self.images.mib)
                 self._save(state, best, step)
-                if not self.finished_one:
+                if not (self.finished_one or stage.solves_head):
                     self.finished_one = True
                     self.after_first_epoch(steady)
                     self.images.hold()
@@ -155,11 +153,19 @@ class _Fitting:
     def _epoch(self, stage: Stage, step: Step, state: State) -> tuple[bool, float | None]:
         """The epoch after `state`, which takes it in. Whether it is the best so far, and its steady images/s."""
         clock, train, val = Clock(self.plan.device), self.images.train, self.images.val
-        loss, speed = train_epoch(self.model, train, step, self.recipe, state, clock)
+        recipe = self.recipe
+        solved = None
+        if stage.solves_head and recipe.head:
+            solved = solve_head(self.model, recipe.head, train, val, self.plan, recipe.class_weights)
+        if solved:
+            loss, val = solved.loss, solved.val
+            speed = {**solved.speed, "seconds": clock.stop(len(train.part))["seconds"]}
+        else:
+            loss, speed = train_epoch(self.model, train, step, recipe, state, clock)
         state.speed_of_features = train.speed_of_features or state.speed_of_features
         logits, _ = predict(self.model, val, self.plan)
         top1, val_loss = score(logits, val.part.labels)
-        row = {"stage": stage.name, "lr": step.lr, "train_loss": loss}
+        row = {"stage": stage.name, "lr": 0.0 if solved else step.lr, "train_loss": loss}
         row |= {f"{val.name}_loss": val_loss, f"{val.name}_top1": top1}
         chosen = top1
         if state.select != "top1":
@@ -168,20 +174,21 @@ class _Fitting:
         better = state.record_epoch(row | speed, chosen, self.recipe.spec.latest_of_equals)
         return better, None if train.layer else clock.steady_images_per_second
 
+    def _has_ended(self, state: State) -> bool:
+        """Whether the stage that `state` is in has."""
+        recipe = self.recipe
+        stage = recipe.stages[state.stage]
+        patience, epochs = recipe.patience or float("inf"), recipe.epochs_of(stage) or float("inf")
+        return state.epochs_without_gain >= patience or state.stage_epochs >= epochs
+
     def _save(self, state: State, best: StateDict, step: Step) -> None:
         """Save, if it is time to, and print the epoch's line. Raises KeyboardInterrupt where a stop was asked for."""
         stop = self.run.resumable and any_of(stop_asked_for())
-        is_last = state.stage == len(self.recipe.stages) - 1 and _has_ended(state, self.recipe)
+        is_last = state.stage == len(self.recipe.stages) - 1 and self._has_ended(state)
         took = self.saver.save(state, lambda: take_snapshot(state, self.model, best, step), must=stop or is_last)
         say(epoch_line(state.history[-1], self.images.val.name, self.recipe.select, took))
         if stop:
             raise KeyboardInterrupt
-
-
-def _has_ended(state: State, recipe: Recipe) -> bool:
-    """Whether the stage that `state` is in has."""
-    patience, epochs = recipe.patience or float("inf"), recipe.epochs or float("inf")
-    return state.epochs_without_gain >= patience or state.stage_epochs >= epochs
 
 
 def train_epoch(
@@ -193,7 +200,8 @@ def train_epoch(
     """
     set_train_mode(model)
     clock = clock or Clock(step.plan.device)
-    epoch, stage, steps = state.epochs, recipe.stages[state.stage], train.steps * (recipe.epochs or 1)
+    epoch, stage = state.epochs, recipe.stages[state.stage]
+    steps = train.steps * (recipe.epochs_of(stage) or 1)
     own_random_numbers(recipe.seed, epoch)
     total = torch.zeros((), device=step.plan.device)
     shuffled = train.shuffled(recipe.seed, epoch, clock.arrived)
@@ -216,7 +224,7 @@ def require_finite(loss: float, epoch: int, lr: float, plan: Plan) -> None:
     if not np.isfinite(loss):
         raise DivergedError(
             f"the loss became {loss} in epoch {epoch + 1} (learning rate {lr:g}, {plan.precision}). "
-            f"Try a lower --lr, such as {lr / 10:g}{_or_fp32(plan)}."
+            f"Try a lower --lr, such as {lr / 10:g}{or_fp32(plan)}."
         )
 
 
@@ -231,66 +239,5 @@ def require_finite_state(model: nn.Module, epoch: int, lr: float, plan: Plan) ->
         return
     raise DivergedError(
         f"{name} of the model is not finite after epoch {epoch + 1} (learning rate {lr:g}, {plan.precision}). "
-        f"Try a lower --lr, such as {lr / 10:g}{_or_fp32(plan)}."
+        f"Try a lower --lr, such as {lr / 10:g}{or_fp32(plan)}."
     )
-
-
-def _or_fp32(plan: Plan) -> str:
-    return "" if plan.precision == "fp32" else ", or --precision fp32"
-
-
-def predict(model: nn.Module, batches: Batches, plan: Plan) -> tuple[npt.NDArray[np.float32], dict[str, float]]:
-    """The logits (N, classes) of every image in the order of the part, and what Clock.stop() says.
-
-    Where memory runs out, smaller batches are tried. Raises RunError when the logits are not finite. Several processes
-    have divided the batches among them, and each gets the logits of all.
-    """
-    own, clock = in_smaller_batches(lambda smaller: _predict(model, smaller, plan), batches, plan.device)
-    together: npt.NDArray[np.float32] = in_order(batches.evaluated, own).cpu().numpy()
-    speed = clock.stop(len(batches.part))
-    if not np.isfinite(together).all():
-        raise DivergedError(
-            f"the model's outputs on the {batches.name} part are not finite. Try a lower --lr{_or_fp32(plan)}."
-        )
-    return together, speed
-
-
-def in_smaller_batches(work: Callable[[Batches], Made], batches: Batches, device: str) -> Made:
-    """What `work` makes of `batches`; where memory runs out, of batches of half the size, and so on."""
-    while True:
-        try:
-            return work(batches)
-        except (RuntimeError, MemoryError) as problem:
-            if batches.batch_size == 1 or not out_of_memory(problem):
-                raise
-        free_memory(device)
-        batches = replace(batches, batch_size=batches.batch_size // 2)
-
-
-@torch.inference_mode()
-def _predict(model: nn.Module, batches: Batches, plan: Plan) -> tuple[torch.Tensor, Clock]:
-    model.eval()
-    layer = model.get_submodule(batches.layer)
-    clock = Clock(plan.device)
-    logits = []
-    for images, _ in progress(clock.batches(batches.sequential(clock.arrived)), batches.name, batches.steps):
-        given = filled(images, batches.batch_size) if pads(plan.device) and batches.steps > 1 else images
-        with plan.autocast():
-            logits.append(layer(given)[: len(images)].float())
-    return torch.cat(logits) if logits else torch.empty(0, device=plan.device), clock
-
-
-def pads(device: str) -> bool:
-    """Whether a batch of another size than the others costs more there than a whole one: cuDNN searches anew."""
-    return device == "cuda"
-
-
-def filled(images: torch.Tensor, size: int) -> torch.Tensor:
-    """The images, and as many of them again as make `size`, in the same layout."""
-    return torch.cat([images] * -(-size // len(images)))[:size] if len(images) < size else images
-
-
-def score(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Top-1 accuracy (0 to 1) and mean cross-entropy (nats), both per image."""
-    loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
-    return float((logits.argmax(1) == labels).mean()), float(loss)

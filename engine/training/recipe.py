@@ -55,6 +55,8 @@ class Stage:
     # the share of the learning rate at a share of the stage's steps (0 to 1); None: it is constant
     schedule: Callable[[float], float] | None = None
     groups: Callable[[nn.Module], list[Group]] = trained
+    epochs: int | None = None  # that it has, whatever the run's; None: the run's
+    solves_head: bool = False  # its epoch is no training, but solve_head()
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Recipe:
     # what an image of each class counts in the loss, where the training images of all together count as many as they
     # are; None: each counts one
     class_weights: tuple[float, ...] | None = None
+    head: str = ""  # the dotted name of the last layer, for a stage that solves it; "": the body knows nothing yet
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -99,7 +102,12 @@ class Recipe:
     @property
     def fewest_epochs(self) -> int:
         """Epochs that are sure to be trained, even if none brings a gain."""
-        return min(self.epochs or self.patience or 1, self.patience or self.epochs or 1) * len(self.stages)
+        usual = min(self.epochs or self.patience or 1, self.patience or self.epochs or 1)
+        return sum(stage.epochs or usual for stage in self.stages)
+
+    def epochs_of(self, stage: Stage) -> int | None:
+        """Of a stage, at most; None: as many as patience allows."""
+        return stage.epochs or self.epochs
 
     def optimizer(self, stage: Stage, model: nn.Module) -> torch.optim.Optimizer:
         """A new optimizer of all parameters of `model` that are trained."""
@@ -155,6 +163,11 @@ def cosine(share: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP)))
 
 
+FAST_EPOCHS = 5
+# where it can't be solved for, all layers are trained in its epoch
+SOLVE_HEAD = Stage("head", _decayed_adamw, groups=decay_groups, epochs=1, solves_head=True)
+
+
 def _until_no_gain(recipe: Recipe) -> str:
     epochs = f"{recipe.patience} epochs bring" if recipe.patience != 1 else "an epoch brings"
     return f"AdamW, then SGD, until {epochs} no gain" + (f", at most {recipe.epochs:,} each" if recipe.epochs else "")
@@ -182,6 +195,18 @@ RECIPES: dict[str, RecipeSpec] = {
         epochs_help=f"{COSINE_EPOCHS}, or as many as make {COSINE_STEPS} steps",
         patience=None,
         latest_of_equals=True,  # its learning rate is lower
+    ),
+    "fast": RecipeSpec(
+        help="the head solved on frozen features, then all layers as in cosine, over a few epochs",
+        stages=(SOLVE_HEAD, Stage("cosine", _decayed_adamw, cosine, decay_groups)),
+        summary=lambda recipe: (
+            f"the head solved, then AdamW, warm-up and down to zero over {counted(recipe.epochs or 0, 'epoch')}"
+        ),
+        lr=None,
+        epochs=lambda _: FAST_EPOCHS,
+        epochs_help=f"{FAST_EPOCHS}",
+        patience=None,
+        latest_of_equals=True,
     ),
 }
 

@@ -23,7 +23,8 @@ from common import Dataset, Part, RawSplits, ReadOptions
 from engine.config import asked_settings
 from engine.records.identity import codes_of
 from engine.records.schema import json_schema
-from engine.training.loop import fit, predict
+from engine.training.evaluation import predict
+from engine.training.loop import fit
 from engine.training.metrics import evaluate
 from engine.training.plan import Plan
 from tests import toy

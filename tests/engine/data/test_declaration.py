@@ -118,7 +118,7 @@ def test_what_is_read_is_looked_at(command: Command, capsys: Any) -> None:
         assert command("-model tiny --weights none", dataset) == 2
         assert says in capsys.readouterr().err
     assert command("-model tiny --weights none", replace(toy.DATASET, recipe="none")) == 2
-    assert "Dataset 'toy': unknown recipe 'none'. Expected one of adamw-sgd, cosine." in capsys.readouterr().err
+    assert "Dataset 'toy': unknown recipe 'none'. Expected one of adamw-sgd, cosine, fast." in capsys.readouterr().err
 
 
 def _given(raw: Any, _: ReadOptions) -> Any:

@@ -25,7 +25,8 @@ from engine.errors import UserError
 from engine.models.names import find_backbone
 from engine.models.structure import freeze_body, macs, replace_head, set_train_mode, trains_batch_norm
 from engine.models.weights import find_weights
-from engine.training.loop import predict, train_epoch
+from engine.training.evaluation import predict
+from engine.training.loop import train_epoch
 from engine.training.plan import Plan
 from engine.training.recipe import make_recipe
 from engine.training.state import State

@@ -34,7 +34,7 @@ from engine.models.structure import batch_statistics, trains_batch_norm
 from engine.paths import PROJECT
 from engine.processes import exchange, peers
 from engine.records.schema import json_schema
-from engine.training.loop import predict
+from engine.training.evaluation import predict
 from engine.training.plan import Plan
 from engine.training.step import Step
 from tests import toy

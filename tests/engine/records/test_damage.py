@@ -13,7 +13,7 @@ from engine.files import digest
 from engine.records.checkpoint import record_in
 from engine.records.run_lock import RunLock
 from engine.records.schema import RecordError, read_record
-from engine.training import loop
+from engine.training.evaluation import predict
 from tests.conftest import Command, only_run
 from tests.engine.records.kept import content
 from tests.engine.records.test_resume import QUICK, cut_off_before_test, outcome
@@ -230,7 +230,7 @@ def test_a_split_that_was_damaged_while_the_run_lasted_is_not_what_the_record_se
             path = run_of(tmp_path) / "split.json"
             kept.append(path.read_bytes())
             harm(path)
-        return loop.predict(*given)
+        return predict(*given)
 
     kept: list[bytes] = []
     monkeypatch.setattr("engine.run.predict", harmed)

@@ -17,9 +17,10 @@ import common
 from engine.data.batches import Batches
 from engine.models.structure import freeze_body
 from engine.run import Setup
+from engine.training.evaluation import predict
 from engine.training.features import Features, with_features
 from engine.training.findings import TuningRequest
-from engine.training.loop import fit, predict
+from engine.training.loop import fit
 from engine.training.plan import Plan
 from engine.training.recipe import make_recipe
 from engine.training.state import State

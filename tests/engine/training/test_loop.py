@@ -17,7 +17,8 @@ from engine.device import random_state, set_random_state
 from engine.errors import RunError
 from engine.models.structure import freeze_body
 from engine.run import resolve_recipe
-from engine.training.loop import filled, fit, predict, require_finite_state, score, train_epoch
+from engine.training.evaluation import filled, predict, score
+from engine.training.loop import fit, require_finite_state, train_epoch
 from engine.training.plan import Plan
 from engine.training.recipe import RECIPES, Recipe, make_recipe
 from engine.training.state import State

@@ -18,7 +18,7 @@ import common
 from engine.data.batches import Batches
 from engine.errors import out_of_memory
 from engine.training import loop, saving
-from engine.training.loop import predict
+from engine.training.evaluation import predict
 from engine.training.plan import Plan
 from engine.training.step import Step
 from tests import toy

@@ -1,0 +1,108 @@
+"""A head that is solved for on what the frozen body makes of the images: where fine-tuning begins from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+
+from engine.console import say
+from engine.data.batches import Batches
+from engine.training.evaluation import predict, score
+from engine.training.features import Features, features_of
+from engine.training.plan import Plan
+from engine.training.step import summed_loss
+
+# of the squared weights, for features of deviation 1, strongest first: three decades to either side of what suited
+PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+# of a feature, as a share of the root mean square of all: weights of what hardly varies here would be so large that it
+# rules where training, which normalises by batches, or augments, makes it vary
+LEAST_DEVIATION = 0.1
+ITERATIONS = 100  # of L-BFGS at each penalty, which begins from the weights of the one before
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What came of solve_head()."""
+
+    loss: float  # mean cross-entropy on train, nats
+    speed: dict[str, float]  # as Clock.stop() has it: of the pass of train through the body
+    val: Batches  # as the features of the frozen body
+
+
+def solve_head(
+    model: nn.Module, head: str, train: Batches, val: Batches, plan: Plan, class_weights: Sequence[float] | None
+) -> Solved | None:
+    """Put the weights of a linear probe into the layer named `head`: multinomial logistic regression on features.
+
+    Each image of train passes once through the body, in evaluation mode and not augmented. The penalty is the one of
+    PENALTIES, strongest first, after which the cross-entropy on val rises. None, with a line that says so, where the
+    outputs of the model are not those of that layer, or its inputs not a row an image: the head stays as it is.
+
+    A body that is fine-tuned under a head that does not fit yet loses what it knew: Kumar et al. 2022, "Fine-tuning can
+    distort pretrained features", arXiv:2202.10054, who train the head first.
+    """
+    both = (train, val) if train.layer else features_of(model, head, train, val, plan)
+    if both is None:
+        say("head       can't be solved for, since the model's outputs are not just those of its last layer: trained")
+        return None
+    of_train, of_val = cast(tuple[Features, Features], both)
+    features, labels = of_train.all
+    layer = cast(nn.Linear, model.get_submodule(head))
+    weights = None if class_weights is None else torch.tensor(class_weights, device=features.device)
+    probe = _Probe(features.float(), labels, layer.out_features, weights)
+    best, best_loss = probe.folded(), float("inf")
+    for penalty in PENALTIES:
+        probe.fit(penalty)
+        _fill(layer, *probe.folded())
+        _, loss = score(predict(model, of_val, plan)[0], of_val.part.labels)
+        if loss > best_loss:
+            break
+        best, best_loss = probe.folded(), loss
+    _fill(layer, *best)
+    with torch.no_grad(), plan.autocast():
+        mean = float(summed_loss(layer(features), labels, weights)) / len(labels)
+    return Solved(mean, of_train.speed_of_features or {}, of_val)
+
+
+@torch.no_grad()
+def _fill(layer: nn.Linear, weight: torch.Tensor, bias: torch.Tensor) -> None:
+    layer.weight.copy_(weight)
+    if layer.bias is not None:
+        layer.bias.copy_(bias)
+
+
+class _Probe:
+    """Multinomial logistic regression to standardised features, by L-BFGS, from one penalty to the next."""
+
+    def __init__(self, features: torch.Tensor, labels: torch.Tensor, classes: int, counted: torch.Tensor | None):
+        deviation, self._mean = torch.std_mean(features, 0, correction=0)
+        least = LEAST_DEVIATION * deviation.square().mean().sqrt()
+        self._scale = 1 / deviation.clamp_min(max(float(least), torch.finfo(torch.float32).tiny))
+        self._scaled, self._labels, self._counted = (features - self._mean) * self._scale, labels, counted
+        self._weight = torch.zeros(classes, features.shape[1], device=features.device, requires_grad=True)
+        self._bias = torch.zeros(classes, device=features.device, requires_grad=True)
+
+    def fit(self, penalty: float) -> None:
+        """Minimise the mean cross-entropy and penalty / 2 times the squared weights; the bias has no penalty."""
+        optimizer = torch.optim.LBFGS(
+            [self._weight, self._bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe", tolerance_grad=1e-5
+        )
+
+        def objective() -> torch.Tensor:
+            optimizer.zero_grad()
+            logits = self._scaled @ self._weight.T + self._bias
+            loss = summed_loss(logits, self._labels, self._counted) / len(logits)
+            loss = loss + penalty / 2 * self._weight.square().sum()
+            loss.backward()
+            return loss
+
+        cast(Callable[[Callable[[], torch.Tensor]], torch.Tensor], optimizer.step)(objective)
+
+    def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights (C, D) and bias (C,) for features as they are."""
+        weight = (self._weight * self._scale).detach()
+        return weight, (self._bias - weight @ self._mean).detach()

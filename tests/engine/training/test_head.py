@@ -1,0 +1,188 @@
+"""The head that is solved for on frozen features, and the recipe that begins with it."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from engine.data.batches import Batches
+from engine.training import head
+from engine.training.evaluation import predict, score
+from engine.training.features import features_of
+from engine.training.head import LEAST_DEVIATION, PENALTIES, solve_head
+from engine.training.loop import fit
+from engine.training.plan import Plan
+from engine.training.recipe import FAST_EPOCHS, make_recipe
+from tests import toy
+from tests.conftest import Command, only_run
+from tests.engine.records.test_resume import outcome
+from tests.engine.training.test_features import passes
+from tests.engine.training.test_loop import Memory
+
+PLAN = Plan("cpu", "", "fp32", "")
+
+
+def model_of(seed: int = 0) -> nn.Sequential:
+    """Three classes, and batch statistics of such images, as a pretrained body has them."""
+    torch.manual_seed(seed)
+    model = toy.tiny()
+    assert isinstance(model, nn.Sequential)
+    model[6] = nn.Linear(32, 3)
+    model.train()
+    for _ in range(50):
+        model(next(parts()[0].sequential())[0])
+    return model
+
+
+def parts(images: int = 41) -> tuple[Batches, Batches]:
+    train = Batches("train", toy.part(images, 1, "train"), 8, (8, 8), (0.4,) * 3, (0.2,) * 3, "cpu", augment=True)
+    return train, train.for_evaluation("val", toy.part(30, 2, "val"))
+
+
+def body(model: nn.Sequential, batches: Batches) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The features of a part, (N, D), as the layers before the head make them."""
+    model.eval()
+    with torch.no_grad():
+        plain = replace(batches, augment=False)
+        return torch.cat([model[:6](images) for images, _ in plain.sequential()]).double().numpy()
+
+
+@pytest.mark.parametrize("weights", [None, (2.0, 0.5, 0.5)])
+@pytest.mark.parametrize("penalty", [1.0, 0.03])
+def test_it_is_multinomial_logistic_regression(
+    penalty: float, weights: tuple[float, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head, "PENALTIES", (penalty,))
+    model, (train, val) = model_of(), parts()
+    features, labels = body(model, train), train.part.labels
+    deviation = np.maximum(features.std(0), LEAST_DEVIATION * np.sqrt((features.std(0) ** 2).mean()))
+    counts = np.ones(3) if weights is None else np.array(weights)
+    expected = LogisticRegression(C=1 / (penalty * len(labels)), tol=1e-10, max_iter=10000).fit(
+        (features - features.mean(0)) / deviation, labels, sample_weight=counts[labels]
+    )
+    solved = solve_head(model, "6", train, val, PLAN, weights)
+    assert solved
+    wanted = expected.decision_function((body(model, val) - features.mean(0)) / deviation)
+    logits, _ = predict(model, val, PLAN)
+    # what is added to all logits of an image does not count
+    np.testing.assert_allclose(
+        logits - logits.mean(1, keepdims=True), wanted - wanted.mean(1, keepdims=True), atol=2e-3
+    )
+    own, _ = predict(model, replace(train, augment=False), PLAN)
+    losses = cross_entropy(torch.from_numpy(own), torch.from_numpy(labels), reduction="none").numpy()
+    assert solved.loss == pytest.approx(float((losses * counts[labels]).mean()), rel=1e-4)
+
+
+def test_of_penalties_that_with_the_least_loss_on_val_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = {}
+    for penalty in PENALTIES:
+        with monkeypatch.context() as patch:
+            patch.setattr(head, "PENALTIES", (penalty,))
+            model, (train, val) = model_of(), parts()
+            solve_head(model, "6", train, val, PLAN, None)
+            losses[penalty] = score(predict(model, val, PLAN)[0], val.part.labels)[1]
+    model, (train, val) = model_of(), parts()
+    solve_head(model, "6", train, val, PLAN, None)
+    found = score(predict(model, val, PLAN)[0], val.part.labels)[1]
+    assert found == pytest.approx(min(losses.values()), rel=1e-3)
+    assert min(losses.values()) < 0.9 * max(losses[PENALTIES[0]], losses[PENALTIES[-1]])
+
+
+def test_the_body_stays_and_each_image_passes_once_not_augmented() -> None:
+    model, (train, val) = model_of(), parts()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    seen = passes(model)
+    solved = solve_head(model, "6", train, val, PLAN, None)
+    assert solved
+    assert sum(seen) == 2 + 41 + 30  # two images tell whether it can be done
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items() if name[0] != "6")
+    assert not torch.equal(model.state_dict()["6.weight"], before["6.weight"])
+    # val comes as features, and gives the same outputs
+    np.testing.assert_allclose(predict(model, solved.val, PLAN)[0], predict(model, val, PLAN)[0], atol=1e-5)
+
+
+def test_features_that_do_not_vary_get_no_large_weights() -> None:
+    """In training they vary: by augmentation, or since a batch's statistics are not those of all images."""
+    model, (train, val) = model_of(), parts()
+    with torch.no_grad():
+        for name, value in (("1.weight", 1e-6), ("1.bias", 1.0)):
+            model.get_parameter(name)[0] = value
+    assert (body(model, train).std(0) < 1e-4).sum() >= 4
+    solve_head(model, "6", train, val, PLAN, None)
+    weights = model.get_parameter("6.weight").abs().max(0).values
+    assert weights[:4].max() < 1e-3 * weights.max()
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_few_images_and_classes_without_any(images: int) -> None:
+    model, (train, val) = model_of(), parts(images)
+    solved = solve_head(model, "6", train, val, PLAN, None)
+    assert solved
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+class Scaled(nn.Module):
+    """Outputs that are not those of the last layer."""
+
+    def __init__(self, model: nn.Sequential) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return 2 * self.model(images)  # type: ignore[no-any-return]
+
+
+def test_where_it_can_not_be_solved_all_layers_are_trained_instead(capsys: pytest.CaptureFixture[str]) -> None:
+    model, (train, val) = Scaled(model_of()), parts()
+    assert features_of(model, "model.6", train, val, PLAN) is None
+    recipe = replace(make_recipe("fast", 1e-3, 2, None), head="model.6")
+    before = model.get_parameter("model.0.weight").clone()
+    state = fit(model, train, val, replace(recipe, spec=replace(recipe.spec, stages=recipe.stages[:1])), PLAN, Memory())
+    assert "head       can't be solved for" in capsys.readouterr().out
+    assert [(row["stage"], row["lr"]) for row in state.history] == [("head", 1e-3)]
+    assert not torch.equal(model.get_parameter("model.0.weight"), before)
+
+
+def test_a_run(command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the weights of a run, whose body knows something, it begins with the head; from random ones, with all."""
+    first = "-model tiny -bs 16 --plan off"
+    assert command(f"{first} --weights none --recipe cosine --epochs 3") == 0
+    checkpoint = only_run(tmp_path / "runs") / "checkpoint.pt"
+    capsys.readouterr()
+    assert command(f"{first} --recipe fast --weights {checkpoint} --out {tmp_path / 'second'}") == 0
+    printed = capsys.readouterr().out
+    assert f"fast: the head solved, then AdamW, warm-up and down to zero over {FAST_EPOCHS} epochs" in printed
+    folder = only_run(tmp_path / "second")
+    record = json.loads((folder / "record.json").read_text())
+    assert record["costs"]["epochs"] == FAST_EPOCHS + 1
+    assert record["costs"]["images"] == (FAST_EPOCHS + 1) * record["dataset"]["counts"]["train"]
+    rows = list(csv.DictReader((folder / "history.csv").open()))
+    assert [row["stage"] for row in rows] == ["head", *["cosine"] * FAST_EPOCHS]
+    assert float(rows[0]["lr"]) == 0 < float(rows[1]["lr"])
+    assert float(rows[0]["images_per_second"]) < 1e7
+    assert command(f"{first} --recipe fast --weights none --out {tmp_path / 'third'}") == 0
+    rows = list(csv.DictReader((only_run(tmp_path / "third") / "history.csv").open()))
+    assert [float(row["lr"]) > 0 for row in rows] == [True] * (FAST_EPOCHS + 1)
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 4])
+def test_interrupted_it_ends_with_the_same_numbers(
+    epoch: int, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("-model tiny -bs 16 --plan off --weights none --recipe cosine --epochs 2") == 0
+    line = f"-model tiny -bs 16 --plan off --recipe fast --weights {only_run(tmp_path / 'runs') / 'checkpoint.pt'}"
+    assert command(f"{line} --out {tmp_path / 'whole'}") == 0
+    epochs = iter(range(1, 99))
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.training.loop.stop_asked_for", lambda: next(epochs) == epoch)
+        assert command(f"{line} --out {tmp_path / 'parts'}") == 130
+    assert command(f"{line} --out {tmp_path / 'parts'}") == 0
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
