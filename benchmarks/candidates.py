@@ -1,0 +1,246 @@
+"""What a recipe might be made of, each as a recipe of its own beside the project's; and the images to try them on.
+
+REAL=DIR python benchmarks/candidates.py --data eurosat -model tf2 -bs 16 --recipe fast+mixup
+
+A script as those of the datasets, which benchmarks/recipes.py gives to grid.py, with the networks of real_networks.py.
+What is no recipe's part yet (averages of weights, mixed images, smoothed labels and so on) is put in its place in the
+process of a run that asks for it.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from benchmarks.real_networks import DATA, MORE, cub, files, read_files
+from common import Choice, Dataset, main
+from engine.data.batches import Batches
+from engine.training import loop, step
+from engine.training.plan import Plan
+from engine.training.recipe import RECIPES, SOLVE_HEAD, Group, RecipeSpec, Stage
+from engine.training.state import State
+
+SIZE = 96  # pixels, of all images
+FAST = RECIPES["fast"]
+TUNED = FAST.stages[-1]
+
+
+def one_cycle(share: float) -> float:
+    """Smith & Topin 2019, "Super-convergence", arXiv:1708.07120, as PyTorch's OneCycleLR and fastai have it."""
+    if share < 0.3:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * share / 0.3)) / 2
+    return (1 + math.cos(math.pi * (share - 0.3) / 0.7)) / 2
+
+
+def last_layer(model: nn.Module) -> list[Group]:
+    """Only the last of the linear layers."""
+    *_, layer = (module for module in model.modules() if isinstance(module, nn.Linear))
+    return [{"params": list(layer.parameters())}]
+
+
+def layers(model: nn.Module, decay: float = 0.8) -> list[Group]:
+    """Groups of which each has `decay` of the rate of the layer above, as in ELECTRA (arXiv:2003.10555)."""
+    blocks: dict[str, int] = {}
+    groups: dict[tuple[int, bool], Group] = {}
+    for name, parameter in model.named_parameters():
+        depth = blocks.setdefault(".".join(name.split(".")[:2]), len(blocks))
+        decays = name.endswith("weight") and parameter.ndim > 1
+        usual: Group = {"params": [], "depth": depth} | ({} if decays else {"weight_decay": 0.0})
+        groups.setdefault((depth, decays), usual)["params"].append(parameter)
+    for group in groups.values():
+        group["scale"] = decay ** (len(blocks) - 1 - group.pop("depth"))
+    return list(groups.values())
+
+
+Patch = Callable[[], AbstractContextManager[Any]]
+
+
+def scaled_rates() -> AbstractContextManager[Any]:
+    """Each group has its own share of the learning rate."""
+
+    def set_lr(recipe: Any, optimizer: torch.optim.Optimizer, stage: Stage, share: float) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.lr * (stage.schedule or (lambda _: 1.0))(share) * group.get("scale", 1.0)
+
+    return mock.patch("engine.training.recipe.Recipe.set_lr", set_lr)
+
+
+def smoothed() -> AbstractContextManager[Any]:
+    """Szegedy et al. 2016, arXiv:1512.00567, with 0.1."""
+    return mock.patch.object(step, "cross_entropy", partial(cross_entropy, label_smoothing=0.1))
+
+
+def frozen_statistics() -> AbstractContextManager[Any]:
+    """Batch normalisation stays by the running statistics of pretraining; its scale and shift are trained."""
+
+    def set_train_mode(model: nn.Module) -> None:
+        model.train()
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+    return mock.patch.object(loop, "set_train_mode", set_train_mode)
+
+
+def mixed() -> AbstractContextManager[Any]:
+    """Mixup (Zhang et al. 2018, arXiv:1710.09412), alpha 0.2: one share a batch."""
+    usual = step._Gradient.add
+
+    def add(
+        self: Any, scaler: Any, pieces: int, weight: float, images: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        share = float(torch.distributions.Beta(0.2, 0.2).sample())
+        both = images.mul(share).add_(images.flip(0), alpha=1 - share)
+        first = usual(self, scaler, pieces, weight * share, both, labels)
+        return first + usual(self, scaler, pieces, weight * (1 - share), both, labels.flip(0))
+
+    return mock.patch.object(step._Gradient, "add", add)
+
+
+TrainEpoch = Callable[..., tuple[float, dict[str, float]]]
+
+
+def epochs_as(make: Callable[[TrainEpoch], TrainEpoch]) -> AbstractContextManager[Any]:
+    """Another train_epoch, made of the usual one."""
+    return mock.patch.object(loop, "train_epoch", make(loop.train_epoch))
+
+
+def averaged(decay: float = 0.95) -> AbstractContextManager[Any]:
+    """The last epoch ends with a moving average of the weights of all steps (Polyak & Juditsky 1992)."""
+
+    def make(usual: TrainEpoch) -> TrainEpoch:
+        average: dict[str, torch.Tensor] = {}
+
+        def train_epoch(
+            model: nn.Module, train: Batches, by: step.Step, recipe: Any, state: State, clock: Any = None
+        ) -> tuple[float, dict[str, float]]:
+            def after_step(*_: Any) -> None:
+                for name, parameter in model.named_parameters():
+                    average.setdefault(name, parameter.detach().clone()).lerp_(parameter.detach(), 1 - decay)
+
+            handle = by.optimizer.register_step_post_hook(after_step)
+            found = usual(model, train, by, recipe, state, clock)
+            handle.remove()
+            if state.stage_epochs + 1 == recipe.epochs:
+                model.load_state_dict(average, strict=False)
+            return found
+
+        return train_epoch
+
+    return epochs_as(make)
+
+
+def progressive() -> AbstractContextManager[Any]:
+    """The first half of the epochs at two thirds of the side (fastai; Touvron et al. 2019, arXiv:1906.06423)."""
+
+    def make(usual: TrainEpoch) -> TrainEpoch:
+        def train_epoch(
+            model: nn.Module, train: Batches, by: step.Step, recipe: Any, state: State, clock: Any = None
+        ) -> tuple[float, dict[str, float]]:
+            small = 2 * state.stage_epochs < recipe.epochs
+            side = 64 if small else SIZE
+            return usual(model, replace(train, size=(side, side)), by, recipe, state, clock)
+
+        return train_epoch
+
+    return epochs_as(make)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe, what is changed in the process of its run, and its flags beside."""
+
+    spec: RecipeSpec
+    patch: Patch | None = None
+    flags: tuple[str, ...] = ()
+
+
+def of_stages(*stages: Stage, epochs: int | None = None) -> RecipeSpec:
+    """The recipe `fast`, of other stages."""
+    spec = replace(FAST, stages=stages)
+    return replace(spec, epochs=lambda _: epochs) if epochs else spec
+
+
+CANDIDATES: dict[str, Candidate] = {
+    "fast": Candidate(FAST),
+    "random-head": Candidate(of_stages(TUNED, epochs=6)),
+    "head-alone": Candidate(of_stages(SOLVE_HEAD)),
+    "fast+lr1e-4": Candidate(FAST, None, ("--lr", "1e-4")),
+    "fast+lr1e-3": Candidate(FAST, None, ("--lr", "1e-3")),
+    "fast+no-augment": Candidate(FAST, None, ("--augment", "none")),
+    "fast+2-epochs": Candidate(of_stages(SOLVE_HEAD, TUNED, epochs=2)),
+    "fast+10-epochs": Candidate(of_stages(SOLVE_HEAD, TUNED, epochs=10)),
+    "fast+one-cycle": Candidate(of_stages(SOLVE_HEAD, replace(TUNED, schedule=one_cycle))),
+    "fast+frozen-first": Candidate(
+        of_stages(
+            SOLVE_HEAD, replace(TUNED, name="frozen", groups=last_layer, schedule=None, epochs=1), TUNED, epochs=4
+        )
+    ),
+    "fast+layer-decay": Candidate(of_stages(SOLVE_HEAD, replace(TUNED, groups=layers)), scaled_rates),
+    "fast+frozen-statistics": Candidate(FAST, frozen_statistics),
+    "fast+smoothing": Candidate(FAST, smoothed),
+    "fast+mixup": Candidate(FAST, mixed),
+    "fast+average": Candidate(FAST, averaged),
+    "fast+progressive": Candidate(FAST, progressive),
+}
+RECIPES.update({name: candidate.spec for name, candidate in CANDIDATES.items()})
+
+PARTS: dict[str, tuple[str, Callable[[], dict[str, list[Path]]], tuple[float, float, float]]] = {
+    "eurosat": ("remote sensing", partial(files, DATA / "eurosat/2750", MORE / "eurosat"), (12, 10, 40)),
+    "cifar10": ("natural", partial(files, MORE / "cifar10"), (12, 10, 40)),
+    "food10": ("natural", partial(files, MORE / "food10"), (12, 10, 38)),
+    "dtd10": ("texture", partial(files, DATA / "dtd/dtd/images", MORE / "dtd10"), (0.4, 0.2, 0.4)),
+    "cub4": ("natural", cub, (5, 3, 5)),
+}
+DATASETS = {
+    name: Dataset(
+        key=f"recipe_{name}",
+        script="candidates",
+        flags=f"--data {name}",
+        name=name,
+        domain=domain,
+        size=(SIZE, SIZE),
+        augment="trivial",
+        read=partial(read_files, find, parts),
+    )
+    for name, (domain, find, parts) in PARTS.items()
+}
+DATASET = Choice(
+    "--data",
+    {"choices": list(DATASETS), "default": "eurosat", "help": "which images (default: eurosat)"},
+    DATASETS.__getitem__,
+    DATASETS["eurosat"],
+    tuple(DATASETS.values()),
+)
+
+
+def nhwc(plan: Plan, *_: Any) -> Plan:
+    """The form in which such networks train fastest on a processor: to measure it would take longer than a run."""
+    return replace(plan, layout="NHWC", reason="as benchmarks/candidates.py has it")
+
+
+def asked_recipe(words: Sequence[str]) -> str:
+    """What --recipe says."""
+    return words[words.index("--recipe") + 1] if "--recipe" in words[:-1] else ""
+
+
+if __name__ == "__main__":
+    candidate = CANDIDATES.get(asked_recipe(sys.argv))
+    with ExitStack() as changed:
+        changed.enter_context(mock.patch("engine.run.fastest_plan", nhwc))
+        if candidate and candidate.patch:
+            changed.enter_context(candidate.patch())
+        main(DATASET)
