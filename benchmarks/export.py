@@ -34,6 +34,7 @@ from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD
 from engine.models.structure import replace_head
 from engine.models.weights_folder import CONFIG
 from engine.models.weights_folder import FACTS as KEY
+from exporting import agreement
 from exporting.agreement import Agreement
 from exporting.build import WRITE
 from exporting.facts import facts_of
@@ -108,11 +109,10 @@ def record(name: str) -> Any:
 
 def rounding(of: Trained, stored: int) -> tuple[str, str]:
     """The largest logit, and how far PyTorch's are from those of the same weights in double precision."""
-    network, batch = of.model(), of.preprocessing.to_input(torch.from_numpy(images(stored)))
+    network, pixels = served(of), images(stored)
     with torch.inference_mode():
-        logits = network(batch)
-        exact = network.double()(batch.double())
-    return f"{logits.abs().max():.1f}", f"{(logits - exact).abs().max():.1e}"
+        logits, _ = network(torch.from_numpy(pixels))
+    return f"{logits.abs().max():.1f}", f"{agreement.rounding(network, pixels):.1e}"
 
 
 def measured(form: str, job: Job, folder: Path) -> tuple[Agreement | None, float, float]:

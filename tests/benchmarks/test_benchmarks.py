@@ -19,16 +19,14 @@ import benchmarks.busy
 import benchmarks.cache
 import benchmarks.rank
 import benchmarks.rank_cost
-import benchmarks.recipes
 import benchmarks.speed
 import digits
 from benchmarks.accuracy import compare, record_of
 from benchmarks.columns import Found
 from benchmarks.photographs import DISTINCT, make_photographs, raw_splits
-from benchmarks.recipes import lite0
 from benchmarks.setting import Setting
 from benchmarks.speed import describe
-from common import BACKBONES, Backbone, WeightsFile
+from common import BACKBONES
 from engine.command_line import parse
 from engine.config import Config
 from engine.data.part import Part
@@ -212,13 +210,12 @@ Recorded = list[Config]
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
     """Stands for the runs of the digits that a benchmark starts: of each, what its command line asks for."""
     asked: Recorded = []
-    lite = BACKBONES | {"lite0": Backbone(lite0, WeightsFile("lite0", "file:///nowhere"), "_fc")}
 
     def made_up(command: Sequence[str], out: Path) -> dict[str, Any]:
         words = list(command)
         script = words.index("digits.py")
-        assert words[:script] in ([], [benchmarks.recipes.__file__, "--run"])
-        config = parse(digits.DATASET, lite, [*words[script + 1 :], "--out", str(out)])[1]
+        assert not words[:script]
+        config = parse(digits.DATASET, BACKBONES, [*words[script + 1 :], "--out", str(out)])[1]
         asked.append(config)
         epochs = (config.epochs or 0) * (2 if config.recipe == "adamw-sgd" else 1)
         return {
@@ -228,7 +225,6 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
         }
 
     monkeypatch.setattr(benchmarks.accuracy, "record_of", made_up)
-    monkeypatch.setattr(benchmarks.recipes, "record_of", made_up)
     return asked
 
 
@@ -280,46 +276,12 @@ def test_what_an_order_and_a_search_are_worth(
     assert 0 < found["share"] <= 1
 
 
-def test_recipes(benchmark: Benchmark, recorded: Recorded, tmp_path: Path) -> None:
-    data = "digits.py --epochs 1 --shots 4 --plan off"
-    printed = benchmark(benchmarks.recipes, "--data", data, "--seeds", "2", "--size", "32", "--out", str(tmp_path))
-    assert "minus the first" in printed
-    plain, cosine, *_ = read(tmp_path / "recipes.json")["results"]
-    assert (plain["recipe"], cosine["recipe"]) == ("adamw-sgd", "cosine")
-    assert (plain["images"], cosine["images"]) == ([60, 60], [30, 30])
-    assert (plain["epochs"], cosine["epochs"]) == ([2, 2], [1, 1])
-    assert plain["top1"] == pytest.approx([0.501, 0.512])
-    assert cosine["difference"] == pytest.approx(0.002)
-    assert [(config.recipe, config.seed) for config in recorded] == [
-        ("adamw-sgd", 0),
-        ("adamw-sgd", 1),
-        ("cosine", 0),
-        ("cosine", 1),
-    ]
-    assert {config.model for config in recorded} == {"lite0"}
-    # the same command goes on with each run where it lies
-    places = [config.out for config in recorded]
-    assert len(set(places)) == 4
-    benchmark(benchmarks.recipes, "--data", data, "--seeds", "2", "--size", "32", "--out", str(tmp_path))
-    assert [config.out for config in recorded[4:]] == places
-
-
 @pytest.mark.slow
 def test_accuracy_for_real(benchmark: Benchmark, tmp_path: Path) -> None:
     line = "--models shufflenet --seeds 2 --epochs 1 --size 32 --out"
     benchmark(benchmarks.accuracy, "--data", "digits.py --device cpu", *line.split(), str(tmp_path))
     (found,) = read(tmp_path / "accuracy.json")["results"]
     assert [len(scores) for scores in found["top1"].values()] == [2, 2]
-
-
-@pytest.mark.slow
-def test_recipes_for_real(benchmark: Benchmark, tmp_path: Path) -> None:
-    data = "digits.py --epochs 1 --shots 4 --plan off --device cpu"
-    benchmark(benchmarks.recipes, "--data", data, "--seeds", "2", "--size", "32", "--out", str(tmp_path))
-    plain, cosine, *_ = read(tmp_path / "recipes.json")["results"]
-    # 40 images, of which 10 val: one epoch, and one of either stage
-    assert (plain["images"], cosine["images"]) == ([60, 60], [30, 30])
-    assert len(plain["top1"]) == len(cosine["top1"]) == 2
 
 
 LEAVES_A_RECORD = """

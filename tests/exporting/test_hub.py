@@ -17,7 +17,6 @@ from engine.errors import RunError
 from engine.inference.preprocessing import Preprocessing
 from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD
 from exporting import hub as hub_form
-from exporting.agreement import TOLERANCE
 from exporting.build import WRITE
 from exporting.card import model_card
 from exporting.facts import facts_of, without_folders
@@ -130,9 +129,6 @@ def test_names_of_tensors_as_timm_has_them(capsys: pytest.CaptureFixture[str]) -
 def test_every_backbone_in_every_form(name: str) -> None:
     """Of a size that all of them take."""
     line, found = benchmarks.export.row(name, 32, 96, list(WRITE))
-    largest, own_rounding = map(float, line.strip("| ").split(" | ")[1:3])
-    if own_rounding > TOLERANCE * largest / 4:  # of random weights: another order of sums may be some times as far
-        found = {form: agreement for form, agreement in found.items() if form != "onnx"}
     assert all(agreement is not None for agreement in found.values()), line
     in_timm = name not in ("wavemix", "shufflenet", "swin", "swinv2")
     assert line.endswith("| no |") != in_timm

@@ -1,0 +1,137 @@
+"""Images until a recipe is as good as another: the arithmetic, and the commands on little."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from math import exp, log
+from pathlib import Path
+
+import pytest
+
+from benchmarks.time_to_accuracy import (
+    Runs,
+    Trained,
+    by_pair,
+    difference,
+    image_ratio,
+    of_cells,
+    of_data,
+    reached,
+    read_runs,
+    spent,
+)
+from engine.errors import UserError
+from engine.paths import PROJECT
+from reporting.statistics import student
+from tests.reporting import synthetic
+
+
+def run(*curve: float, data: str = "a", model: str = "m", seed: int = 0, test: float = 0.5) -> Trained:
+    losses = tuple(1 - top1 for top1 in curve)
+    return Trained("fast", data, model, seed, 10, curve, losses, max(curve), test, 1.0, 2.0)
+
+
+def runs(*several: Trained) -> Runs:
+    return {each.cell: each for each in several}
+
+
+def test_images_until_a_target() -> None:
+    found = run(0.2, 0.5, 0.4, 0.6)
+    assert (found.images, found.images_to_best) == (40, 40)
+    assert [found.images_to(target) for target in (0.1, 0.2, 0.45, 0.5, 0.6, 0.61)] == [10, 10, 20, 20, 40, None]
+
+
+def test_where_the_target_is_missed_the_other_recipe_counts_as_well() -> None:
+    reference = run(0.1, 0.3, 0.3, 0.2)
+    assert spent(run(0.2, 0.3), reference) == 20
+    assert spent(run(0.2, 0.29), reference) == 20 + 40
+    # the reference itself has it before it stops
+    assert spent(reference, reference) == 20
+
+
+def test_the_ratio_is_a_geometric_mean_over_pairs_of_means_over_seeds() -> None:
+    """One pair with three seeds counts as much as one with one."""
+    reference = runs(
+        *(run(*[0.5] * 8, seed=seed) for seed in range(3)),
+        run(*[0.5] * 4, data="b"),
+    )
+    fast = runs(run(0.5, seed=0), run(0.5, seed=1), run(0.4, 0.5, seed=2), run(0.5, data="b"))
+    found = image_ratio(fast, reference)
+    expected = exp(((log(1 / 8) * 2 + log(2 / 8)) / 3 + log(1 / 4)) / 2)
+    assert found.value == pytest.approx(expected)
+    assert found.low <= found.value <= found.high
+    assert found.low == pytest.approx(exp((log(1 / 8) * 2 + log(2 / 8)) / 3))  # of two pairs, one twice
+    assert reached(fast, reference) == 1
+    assert image_ratio(fast, reference, whole=True).value == pytest.approx(expected)
+    # cells that one lacks are left out
+    assert image_ratio(of_data(fast, "b"), reference).value == pytest.approx(1 / 4)
+
+
+def test_a_difference_has_students_interval_over_pairs() -> None:
+    reference = runs(run(0.5), run(0.5, seed=1), run(0.5, data="b"), run(0.5, data="c"))
+    better = runs(
+        run(0.5, test=0.6), run(0.5, seed=1, test=0.8), run(0.5, data="b", test=0.5), run(0.5, data="c", test=0.55)
+    )
+    found = difference(better, reference)
+    values = [0.2, 0.0, 0.05]
+    mean = sum(values) / 3
+    deviation = (sum((value - mean) ** 2 for value in values) / 2) ** 0.5
+    assert found.value == pytest.approx(mean)
+    assert found.high - found.value == pytest.approx(student(3) * deviation / 3**0.5)
+    assert difference(better, reference, "test_nll").value == 0
+
+
+def test_cells_of_some_networks_and_seeds() -> None:
+    several = runs(run(0.1), run(0.1, seed=1), run(0.1, model="n"))
+    assert list(of_cells(several, ["m"], range(1))) == [("m", "a", 0)]
+    assert by_pair(several, dict(zip(several, (1.0, 3.0, 5.0), strict=True))) == [2.0, 5.0]
+
+
+def made(folder: Path, recipe: str, seed: int, model: str = "resnet") -> None:
+    synthetic.write(folder / recipe, synthetic.record("eurosat", model, seed, recipe=recipe))
+
+
+def test_records_are_read_and_two_of_a_cell_refused(tmp_path: Path) -> None:
+    made(tmp_path, "adamw-sgd", 0)
+    made(tmp_path, "cosine", 0)
+    made(tmp_path, "cosine", 1)
+    found = read_runs(tmp_path)
+    assert {recipe: len(each) for recipe, each in found.items()} == {"adamw-sgd": 1, "cosine": 2}
+    one = found["cosine"]["resnet", "EuroSAT", 1]
+    assert one.val == pytest.approx(max(one.curve), abs=1e-4)
+    assert one.images == one.pass_images * len(one.curve) > 0
+    made(tmp_path / "again", "cosine", 1)
+    with pytest.raises(UserError, match="two runs of cosine"):
+        read_runs(tmp_path)
+
+
+def command(*words: str | Path, real: Path | str = "nowhere") -> str:
+    done = subprocess.run(
+        [sys.executable, PROJECT / "benchmarks" / "recipes.py", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "REAL": str(real)},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_two_recipes_for_real(shared_data: Path, tmp_path: Path) -> None:
+    """Birds: solved for a head, birds' own weights are at once what adamw-sgd comes to."""
+    out = ("--out", tmp_path)
+    line = ("--models", "bird", "tf2", "--data", "cub4", "--seeds", "0", *out)
+    command("run", "--recipes", "adamw-sgd", "fast", "head-alone", *line, real=shared_data.parent)
+    found = read_runs(tmp_path)
+    assert {recipe: len(each) for recipe, each in found.items()} == {"adamw-sgd": 2, "fast": 2, "head-alone": 2}
+    assert all(each.curve[0] == found["fast"][cell].curve[0] for cell, each in found["head-alone"].items())
+    assert "head-alone" in command("screening", *out)
+    printed = command("comparison", "--recipes", "head-alone", *out)
+    assert (tmp_path / "comparison.json").is_file()
+    assert "cub4" in printed
+
+
+def test_a_pair_alone_has_no_interval() -> None:
+    one = runs(run(0.5))
+    assert difference(one, runs(replace(run(0.5), test=0.4))).value == pytest.approx(0.1)
