@@ -28,7 +28,7 @@ from torch.nn.functional import cross_entropy
 from benchmarks.real_networks import DATA, MORE, cub, files, read_files
 from common import Choice, Dataset, main
 from engine.data.batches import Batches
-from engine.training import loop, step
+from engine.training import head, loop, step
 from engine.training.plan import Plan
 from engine.training.recipe import RECIPES, SOLVE_HEAD, Group, RecipeSpec, Stage
 from engine.training.state import State
@@ -65,6 +65,11 @@ def layers(model: nn.Module, decay: float = 0.8) -> list[Group]:
     return list(groups.values())
 
 
+def sgd(groups: Sequence[Group], lr: float) -> torch.optim.Optimizer:
+    """Kumar et al. fine-tune by it: where gradients are small, as under a head that fits, so are its steps."""
+    return torch.optim.SGD(groups, lr, momentum=0.9, nesterov=True, weight_decay=1e-4)
+
+
 Patch = Callable[[], AbstractContextManager[Any]]
 
 
@@ -93,6 +98,53 @@ def frozen_statistics() -> AbstractContextManager[Any]:
                 module.eval()
 
     return mock.patch.object(loop, "set_train_mode", set_train_mode)
+
+
+def recalibrated() -> AbstractContextManager[Any]:
+    """Before the head is solved, batch normalisation takes the statistics of the training images, in a pass more.
+
+    Li et al. 2017, "Revisiting batch normalization for practical domain adaptation", arXiv:1603.04779.
+    """
+    usual = head.solve_head
+
+    @torch.no_grad()
+    def solve(model: nn.Module, layer: str, train: Batches, *rest: Any) -> Any:
+        norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        before = [norm.momentum for norm in norms]
+        model.train()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over batches
+        for images, _ in train.for_evaluation("train", train.part).sequential():
+            model(images)
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
+        return usual(model, layer, train, *rest)
+
+    return mock.patch.object(loop, "solve_head", solve)
+
+
+def all_of(*patches: Patch) -> Patch:
+    """Several changes at once."""
+
+    def patch() -> AbstractContextManager[Any]:
+        stack = ExitStack()
+        for each in patches:
+            stack.enter_context(each())
+        return stack
+
+    return patch
+
+
+def one_standard_error() -> AbstractContextManager[Any]:
+    """The strongest penalty that the least loss is not a standard error below: Breiman et al. 1984, section 3.4.3."""
+
+    def choose(losses: Sequence[torch.Tensor]) -> int:
+        best = min(losses, key=lambda each: float(each.mean()))
+        most = best.mean() + best.std() / len(best) ** 0.5
+        return next(number for number, each in enumerate(losses) if each.mean() <= most)
+
+    return mock.patch.object(head, "choose", choose)
 
 
 def mixed() -> AbstractContextManager[Any]:
@@ -167,12 +219,19 @@ class Candidate:
     patch: Patch | None = None
     flags: tuple[str, ...] = ()
 
+    def with_patch(self, patch: Patch, spec: RecipeSpec | None = None) -> Candidate:
+        """The same with one thing more."""
+        return replace(self, patch=all_of(self.patch, patch) if self.patch else patch, spec=spec or self.spec)
+
 
 def of_stages(*stages: Stage, epochs: int | None = None) -> RecipeSpec:
     """The recipe `fast`, of other stages."""
     spec = replace(FAST, stages=stages)
     return replace(spec, epochs=lambda _: epochs) if epochs else spec
 
+
+SLOWLY = ("--lr", "1e-4")
+CALM = Candidate(FAST, all_of(frozen_statistics, one_standard_error), SLOWLY)
 
 CANDIDATES: dict[str, Candidate] = {
     "fast": Candidate(FAST),
@@ -195,6 +254,24 @@ CANDIDATES: dict[str, Candidate] = {
     "fast+mixup": Candidate(FAST, mixed),
     "fast+average": Candidate(FAST, averaged),
     "fast+progressive": Candidate(FAST, progressive),
+    "fast+recalibrated": Candidate(FAST, recalibrated),
+    "still+recalibrated": Candidate(FAST, all_of(recalibrated, frozen_statistics)),
+    "still+sgd": Candidate(of_stages(SOLVE_HEAD, replace(TUNED, optimizer=sgd)), frozen_statistics, ("--lr", "1e-3")),
+    "gentle": Candidate(FAST, frozen_statistics, SLOWLY),
+    "gentle+one-error": CALM,
+    "gentle+10-epochs": Candidate(of_stages(SOLVE_HEAD, TUNED, epochs=10), frozen_statistics, SLOWLY),
+    "calm+lr3e-4": replace(CALM, flags=("--lr", "3e-4")),
+    "calm+lr3e-5": replace(CALM, flags=("--lr", "3e-5")),
+    "calm+no-augment": replace(CALM, flags=(*SLOWLY, "--augment", "none")),
+    "calm+10-epochs": replace(CALM, spec=of_stages(SOLVE_HEAD, TUNED, epochs=10)),
+    "calm+layer-decay": CALM.with_patch(scaled_rates, of_stages(SOLVE_HEAD, replace(TUNED, groups=layers))),
+    "calm+one-cycle": replace(CALM, spec=of_stages(SOLVE_HEAD, replace(TUNED, schedule=one_cycle))),
+    "calm+smoothing": CALM.with_patch(smoothed),
+    "calm+mixup": CALM.with_patch(mixed),
+    "calm+average": CALM.with_patch(averaged),
+    "calm+progressive": CALM.with_patch(progressive),
+    "calm+recalibrated": CALM.with_patch(recalibrated),
+    "calm+moving-statistics": replace(CALM, patch=one_standard_error),
 }
 RECIPES.update({name: candidate.spec for name, candidate in CANDIDATES.items()})
 

@@ -8,10 +8,11 @@ from typing import cast
 
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from engine.console import say
 from engine.data.batches import Batches
-from engine.training.evaluation import predict, score
+from engine.training.evaluation import predict
 from engine.training.features import Features, features_of
 from engine.training.plan import Plan
 from engine.training.step import summed_loss
@@ -54,18 +55,25 @@ def solve_head(
     layer = cast(nn.Linear, model.get_submodule(head))
     weights = None if class_weights is None else torch.tensor(class_weights, device=features.device)
     probe = _Probe(features.float(), labels, layer.out_features, weights)
-    best, best_loss = probe.folded(), float("inf")
+    true = torch.from_numpy(of_val.part.labels)
+    found, losses = [], list[torch.Tensor]()
     for penalty in PENALTIES:
         probe.fit(penalty)
-        _fill(layer, *probe.folded())
-        _, loss = score(predict(model, of_val, plan)[0], of_val.part.labels)
-        if loss > best_loss:
+        found.append(probe.folded())
+        _fill(layer, *found[-1])
+        logits, _ = predict(model, of_val, plan)
+        losses.append(cross_entropy(torch.from_numpy(logits), true, reduction="none"))
+        if len(losses) > 1 and losses[-1].mean() > losses[-2].mean():
             break
-        best, best_loss = probe.folded(), loss
-    _fill(layer, *best)
+    _fill(layer, *found[choose(losses)])
     with torch.no_grad(), plan.autocast():
         mean = float(summed_loss(layer(features), labels, weights)) / len(labels)
     return Solved(mean, of_train.speed_of_features or {}, of_val)
+
+
+def choose(losses: Sequence[torch.Tensor]) -> int:
+    """Which of the penalties, of each of which the losses (N,) on val are given, is taken: that of the least mean."""
+    return min(range(len(losses)), key=lambda number: float(losses[number].mean()))
 
 
 @torch.no_grad()

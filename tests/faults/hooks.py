@@ -35,7 +35,7 @@ STEPS = {  # audit event -> step
 }
 CHANGES = frozenset(("open", "write", "reserve", "sync", *STEPS.values()))
 SPACE = frozenset(("open", "write", "reserve", "mkdir"))  # what a full disk refuses
-ELSEWHERE = ("/dev/", "/proc/")  # no folders of anybody
+ELSEWHERE = ("/dev/", "/proc/", "/memfd:")  # no folders of anybody
 HALF = "half"  # a kill amid a write
 SHORT = "short"  # each write takes a part alone, as a system may
 

@@ -33,6 +33,10 @@ SHARES = {
     "rank": 10,
     "rank again": 5,
     "search": 4,
+    "fast": 10,
+    "predict": 10,
+    "predict over": 10,
+    "export": 10,
 }
 PLAIN = 40  # one in so many cases is a process that shares nothing with others
 PAGE = 4096  # bytes
@@ -78,9 +82,8 @@ def again(verdict: Verdict, world: World, its: Undisturbed, ended: Ended) -> Non
     # a cell that failed is tried again where that is asked for
     rerun = world.run([*its.program.words, *(["--retry-failed"] if its.program.name.startswith("grid") else [])])
     epochs, expected = ended.epochs + rerun.epochs, its.ended.epochs
-    fresh = its.program.name.startswith("split") and its.program.name != "split over"
     # it can come when all is done but the end of the process
-    finished = fresh and (ended.code == 0 or "already holds a split" in rerun.said)
+    finished = bool(its.program.already) and (ended.code == 0 or its.program.already in rerun.said)
     if finished:  # a new or empty folder is asked for
         verdict.seen.pop() if rerun.code == 2 else None
         verdict.seen.append(f"done, and refused again ({rerun.code})")

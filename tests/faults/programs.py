@@ -37,6 +37,7 @@ class Program:
     before: tuple[str, ...] = ()
     numbers: Callable[[Path], Numbers] = field(default=lambda place: records(place))
     repeated: int = 0  # epochs that a kill may cost although they were printed: a sweep's trial is one piece
+    already: str = ""  # what it says, and ends with 2, where it has been done; "": it does it again
     settle: Callable[[Path], object] = lambda _: None
 
     @property
@@ -148,6 +149,29 @@ def ranks(place: Path) -> Numbers:
     return found
 
 
+def answers(place: Path) -> Numbers:
+    """What predict.py wrote."""
+    return {path.name: path.read_text().replace(str(place.parent), "") for path in place.glob("answers.*")}
+
+
+def exported(place: Path) -> Numbers:
+    """What export.py wrote: the names, and of the weights what they say; the order of their header's entries is any."""
+    from safetensors import safe_open
+
+    found: Numbers = {path.name: path.stat().st_size for path in place.glob("out/*")}
+    for path in place.glob("out/*.safetensors"):
+        with safe_open(path, "numpy") as file:
+            tensors = {name: _digest(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            found[path.name] = {"metadata": file.metadata(), "tensors": tensors}
+    return found
+
+
+def trained(place: Path) -> None:
+    """The run that was made, under a name that does not depend on the machine."""
+    (run,) = place.glob("runs/*/*/*")
+    run.rename(place / "run")
+
+
 def decoded(place: Path) -> Numbers:
     """The images that a check leaves."""
     return {path.suffix: _digest(np.load(path)) for path in place.glob("data/folder/.cache/*.npy")}
@@ -180,6 +204,8 @@ FOLDER = f"folder.py pets --epochs 2 {COMMON}"
 FOLDS = f"folder.py pets --epochs 2 --folds 2 {COMMON}"
 RANK = f"rank.py pets --models tiny2 tiny --epochs 3 {OF_GRID}"
 SEARCH = f"{RANK} --fine-tune --budget images:200"
+PREDICT = "predict.py runs pets --form run --out answers.csv"
+EXPORT = "export.py run --to safetensors out"
 SPLIT = "split.py --input_dir pets --output_dir out --val_size 0.2"
 PROGRAMS = {
     program.name: program
@@ -193,8 +219,8 @@ PROGRAMS = {
         Program("linear", f"digits.py --shots 4 --epochs 2 --tune linear {COMMON}"),
         Program("paper", f"digits.py --shots 4 --epochs 2 --protocol paper --tensorboard {COMMON}"),
         Program("extraction", f"breakhis.py --allow-partial --epochs 1 {COMMON}", breakhis),
-        Program("split", SPLIT, pets, numbers=parts),
-        Program("split hard", f"{SPLIT} --link hard", pets, numbers=parts),
+        Program("split", SPLIT, pets, numbers=parts, already="already holds a split"),
+        Program("split hard", f"{SPLIT} --link hard", pets, numbers=parts, already="already holds a split"),
         Program("split over", f"{SPLIT} --overwrite", pets, (f"{SPLIT} --random_state 1",), parts),
         Program(
             "report",
@@ -209,6 +235,10 @@ PROGRAMS = {
         Program("rank", RANK, pets, numbers=ranks),
         Program("rank again", f"{RANK} --models tiny tiny2", pets, (RANK,), ranks),
         Program("search", SEARCH, pets, numbers=ranks),
+        Program("fast", f"{FOLDER} --recipe fast --weights run/checkpoint.pt", pets, (FOLDER,), settle=trained),
+        Program("predict", PREDICT, pets, (FOLDER,), answers),
+        Program("predict over", f"{PREDICT} --top 2", pets, (FOLDER, PREDICT), answers),
+        Program("export", EXPORT, pets, (FOLDER,), exported, settle=trained, already="already holds an export"),
         Program("grid of folds", f"grid.py --datasets folder:pets --models tiny --epochs 1 --folds 2 {OF_GRID}", pets),
     )
 }
