@@ -65,11 +65,6 @@ def layers(model: nn.Module, decay: float = 0.8) -> list[Group]:
     return list(groups.values())
 
 
-def sgd(groups: Sequence[Group], lr: float) -> torch.optim.Optimizer:
-    """Kumar et al. fine-tune by it: where gradients are small, as under a head that fits, so are its steps."""
-    return torch.optim.SGD(groups, lr, momentum=0.9, nesterov=True, weight_decay=1e-4)
-
-
 Patch = Callable[[], AbstractContextManager[Any]]
 
 
@@ -86,18 +81,6 @@ def scaled_rates() -> AbstractContextManager[Any]:
 def smoothed() -> AbstractContextManager[Any]:
     """Szegedy et al. 2016, arXiv:1512.00567, with 0.1."""
     return mock.patch.object(step, "cross_entropy", partial(cross_entropy, label_smoothing=0.1))
-
-
-def frozen_statistics() -> AbstractContextManager[Any]:
-    """Batch normalisation stays by the running statistics of pretraining; its scale and shift are trained."""
-
-    def set_train_mode(model: nn.Module) -> None:
-        model.train()
-        for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
-
-    return mock.patch.object(loop, "set_train_mode", set_train_mode)
 
 
 def recalibrated() -> AbstractContextManager[Any]:
@@ -124,25 +107,11 @@ def recalibrated() -> AbstractContextManager[Any]:
     return mock.patch.object(loop, "solve_head", solve)
 
 
-def all_of(*patches: Patch) -> Patch:
-    """Several changes at once."""
-
-    def patch() -> AbstractContextManager[Any]:
-        stack = ExitStack()
-        for each in patches:
-            stack.enter_context(each())
-        return stack
-
-    return patch
-
-
-def one_standard_error() -> AbstractContextManager[Any]:
-    """The strongest penalty that the least loss is not a standard error below: Breiman et al. 1984, section 3.4.3."""
+def least_loss() -> AbstractContextManager[Any]:
+    """The penalty of the head is that of the least loss on val, not the strongest that is as good."""
 
     def choose(losses: Sequence[torch.Tensor]) -> int:
-        best = min(losses, key=lambda each: float(each.mean()))
-        most = best.mean() + best.std() / len(best) ** 0.5
-        return next(number for number, each in enumerate(losses) if each.mean() <= most)
+        return min(range(len(losses)), key=lambda number: float(losses[number].mean()))
 
     return mock.patch.object(head, "choose", choose)
 
@@ -219,10 +188,6 @@ class Candidate:
     patch: Patch | None = None
     flags: tuple[str, ...] = ()
 
-    def with_patch(self, patch: Patch, spec: RecipeSpec | None = None) -> Candidate:
-        """The same with one thing more."""
-        return replace(self, patch=all_of(self.patch, patch) if self.patch else patch, spec=spec or self.spec)
-
 
 def of_stages(*stages: Stage, epochs: int | None = None) -> RecipeSpec:
     """The recipe `fast`, of other stages."""
@@ -230,48 +195,35 @@ def of_stages(*stages: Stage, epochs: int | None = None) -> RecipeSpec:
     return replace(spec, epochs=lambda _: epochs) if epochs else spec
 
 
-SLOWLY = ("--lr", "1e-4")
-CALM = Candidate(FAST, all_of(frozen_statistics, one_standard_error), SLOWLY)
+def tuned(**changes: Any) -> RecipeSpec:
+    """The recipe `fast`, of which the second stage is another."""
+    return of_stages(SOLVE_HEAD, replace(TUNED, **changes))
+
+
+FROZEN = replace(TUNED, name="frozen", groups=last_layer, schedule=None, epochs=1)
+MOVING = replace(TUNED, keeps_statistics=False)
 
 CANDIDATES: dict[str, Candidate] = {
     "fast": Candidate(FAST),
-    "random-head": Candidate(of_stages(TUNED, epochs=6)),
+    "random-head": Candidate(of_stages(MOVING, epochs=6)),
     "head-alone": Candidate(of_stages(SOLVE_HEAD)),
+    "fast+moving-statistics": Candidate(of_stages(SOLVE_HEAD, MOVING)),
+    "fast+least-loss": Candidate(FAST, least_loss),
+    "fast+moving-statistics+least-loss": Candidate(of_stages(SOLVE_HEAD, MOVING), least_loss),
+    "fast+recalibrated": Candidate(FAST, recalibrated),
     "fast+lr1e-4": Candidate(FAST, None, ("--lr", "1e-4")),
     "fast+lr1e-3": Candidate(FAST, None, ("--lr", "1e-3")),
     "fast+no-augment": Candidate(FAST, None, ("--augment", "none")),
     "fast+2-epochs": Candidate(of_stages(SOLVE_HEAD, TUNED, epochs=2)),
     "fast+10-epochs": Candidate(of_stages(SOLVE_HEAD, TUNED, epochs=10)),
-    "fast+one-cycle": Candidate(of_stages(SOLVE_HEAD, replace(TUNED, schedule=one_cycle))),
-    "fast+frozen-first": Candidate(
-        of_stages(
-            SOLVE_HEAD, replace(TUNED, name="frozen", groups=last_layer, schedule=None, epochs=1), TUNED, epochs=4
-        )
-    ),
-    "fast+layer-decay": Candidate(of_stages(SOLVE_HEAD, replace(TUNED, groups=layers)), scaled_rates),
-    "fast+frozen-statistics": Candidate(FAST, frozen_statistics),
+    "fast+20-epochs": Candidate(of_stages(SOLVE_HEAD, TUNED, epochs=20)),
+    "fast+frozen-first": Candidate(of_stages(SOLVE_HEAD, FROZEN, TUNED, epochs=4)),
+    "fast+layer-decay": Candidate(tuned(groups=layers), scaled_rates),
+    "fast+one-cycle": Candidate(tuned(schedule=one_cycle)),
     "fast+smoothing": Candidate(FAST, smoothed),
     "fast+mixup": Candidate(FAST, mixed),
     "fast+average": Candidate(FAST, averaged),
     "fast+progressive": Candidate(FAST, progressive),
-    "fast+recalibrated": Candidate(FAST, recalibrated),
-    "still+recalibrated": Candidate(FAST, all_of(recalibrated, frozen_statistics)),
-    "still+sgd": Candidate(of_stages(SOLVE_HEAD, replace(TUNED, optimizer=sgd)), frozen_statistics, ("--lr", "1e-3")),
-    "gentle": Candidate(FAST, frozen_statistics, SLOWLY),
-    "gentle+one-error": CALM,
-    "gentle+10-epochs": Candidate(of_stages(SOLVE_HEAD, TUNED, epochs=10), frozen_statistics, SLOWLY),
-    "calm+lr3e-4": replace(CALM, flags=("--lr", "3e-4")),
-    "calm+lr3e-5": replace(CALM, flags=("--lr", "3e-5")),
-    "calm+no-augment": replace(CALM, flags=(*SLOWLY, "--augment", "none")),
-    "calm+10-epochs": replace(CALM, spec=of_stages(SOLVE_HEAD, TUNED, epochs=10)),
-    "calm+layer-decay": CALM.with_patch(scaled_rates, of_stages(SOLVE_HEAD, replace(TUNED, groups=layers))),
-    "calm+one-cycle": replace(CALM, spec=of_stages(SOLVE_HEAD, replace(TUNED, schedule=one_cycle))),
-    "calm+smoothing": CALM.with_patch(smoothed),
-    "calm+mixup": CALM.with_patch(mixed),
-    "calm+average": CALM.with_patch(averaged),
-    "calm+progressive": CALM.with_patch(progressive),
-    "calm+recalibrated": CALM.with_patch(recalibrated),
-    "calm+moving-statistics": replace(CALM, patch=one_standard_error),
 }
 RECIPES.update({name: candidate.spec for name, candidate in CANDIDATES.items()})
 

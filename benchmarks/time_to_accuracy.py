@@ -17,6 +17,20 @@ from engine.records.schema import HISTORY, RECORD, read_record
 from reporting.statistics import student
 
 RESAMPLES = 10_000
+COLUMNS = (
+    "recipe",
+    "model",
+    "data",
+    "seed",
+    "pass_images",
+    "val",
+    "test",
+    "test_nll",
+    "seconds",
+    "val_curve",
+    "val_losses",
+)
+HALF = 5e-5  # of a top-1 that a table has rounded
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,7 @@ class Trained:
 
     def images_to(self, target: float) -> int | None:
         """That were processed when val top-1 was first `target` (0 to 1) or more; None: it never was."""
-        passes = next((number for number, top1 in enumerate(self.curve, 1) if top1 >= target), None)
+        passes = next((number for number, top1 in enumerate(self.curve, 1) if top1 >= target - HALF), None)
         return None if passes is None else passes * self.pass_images
 
 
@@ -98,6 +112,41 @@ def read_runs(folder: Path) -> dict[str, dict[tuple[str, str, int], Trained]]:
         if run.cell in runs:
             raise UserError(f"{folder} has two runs of {run.recipe} on {run.cell}. Expected one of each.")
         runs[run.cell] = run
+    return found
+
+
+def write_table(path: Path, found: Mapping[str, Runs]) -> None:
+    """All that is known of the runs, as a CSV file that read_table() reads: curves in hundredths of a percent."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(COLUMNS)
+        for _, runs in sorted(found.items()):
+            for _, run in sorted(runs.items()):
+                curve = " ".join(f"{10_000 * top1:.0f}" for top1 in run.curve)
+                losses = " ".join(f"{loss:.3f}" for loss in run.losses)
+                numbers = (f"{run.val:.6f}", f"{run.test:.6f}", f"{run.test_nll:.4f}", f"{run.seconds:.1f}")
+                rows.writerow([run.recipe, *run.cell, run.pass_images, *numbers, curve, losses])
+
+
+def read_table(path: Path) -> dict[str, dict[tuple[str, str, int], Trained]]:
+    """The runs of a file that write_table() wrote, by recipe and cell."""
+    found: dict[str, dict[tuple[str, str, int], Trained]] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            run = Trained(
+                row["recipe"],
+                row["data"],
+                row["model"],
+                int(row["seed"]),
+                int(row["pass_images"]),
+                tuple(int(top1) / 10_000 for top1 in row["val_curve"].split()),
+                tuple(map(float, row["val_losses"].split())),
+                float(row["val"]),
+                float(row["test"]),
+                float(row["test_nll"]),
+                float(row["seconds"]),
+            )
+            found.setdefault(run.recipe, {})[run.cell] = run
     return found
 
 

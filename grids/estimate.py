@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from engine.config import FLAGS
 from engine.data.load import HELD_OUT
 from engine.records.schema import Record
-from engine.training.recipe import RECIPES, default_epochs
+from engine.training.recipe import RECIPES, default_epochs, epochs_of_all
 from grids.cells import Cell, key_of
 from grids.forecast import OWN, Estimate, pooled, total
 from grids.work import work_of
@@ -239,7 +239,7 @@ class Speeds:
         bounds = None
         recorded: Mapping[str, list[float]] = self._epochs.get(recipe, {})
         if config.patience is None:
-            epochs = float((limit or 0) * stages)
+            epochs = float(epochs_of_all(config.recipe, limit or 0))
         elif recorded:
             own = recorded.get(cell.dataset.key)
             values = own or [each for of_dataset in recorded.values() for each in of_dataset]
@@ -254,7 +254,7 @@ class Speeds:
             if high > low:
                 errors, bounds = ((f"epochs {recipe}", log(high / low) / 2 / 1.28),), (low, high)
         if epochs and config.lr_sweep:
-            epochs += len(FACTORS) * trial_epochs(limit) * stages
+            epochs += len(FACTORS) * epochs_of_all(config.recipe, trial_epochs(limit))
         return epochs, errors, bounds
 
 

@@ -41,13 +41,20 @@ def freeze_body(model: nn.Module, head: str) -> None:
     model.get_submodule(head).requires_grad_(True)
 
 
-def set_train_mode(model: nn.Module) -> None:
-    """Ready for training. What is frozen stays in evaluation mode: its batch statistics must not drift either."""
+def set_train_mode(model: nn.Module, keep_statistics: bool = False) -> None:
+    """Ready for training. What is frozen stays in evaluation mode: its batch statistics must not drift either.
+
+    keep_statistics: batch normalisation normalises by the running statistics that it has; its scale and shift are
+    trained.
+    """
     whole = all(parameter.requires_grad for parameter in model.parameters())
     model.train(whole)
     for module in () if whole else model.modules():
         if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
             module.train()
+    for module in model.modules() if keep_statistics else ():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def batch_statistics(model: nn.Module) -> list[torch.Tensor]:

@@ -39,9 +39,10 @@ def solve_head(
 ) -> Solved | None:
     """Put the weights of a linear probe into the layer named `head`: multinomial logistic regression on features.
 
-    Each image of train passes once through the body, in evaluation mode and not augmented. The penalty is the one of
-    PENALTIES, strongest first, after which the cross-entropy on val rises. None, with a line that says so, where the
-    outputs of the model are not those of that layer, or its inputs not a row an image: the head stays as it is.
+    Each image of train passes once through the body, in evaluation mode and not augmented. The penalty is one of
+    PENALTIES by the cross-entropy on val, as choose() has it; after one by which it rises, none is tried. None, with a
+    line that says so, where the outputs of the model are not those of that layer, or its inputs not a row an image: the
+    head stays as it is.
 
     A body that is fine-tuned under a head that does not fit yet loses what it knew: Kumar et al. 2022, "Fine-tuning can
     distort pretrained features", arXiv:2202.10054, who train the head first.
@@ -72,8 +73,15 @@ def solve_head(
 
 
 def choose(losses: Sequence[torch.Tensor]) -> int:
-    """Which of the penalties, of each of which the losses (N,) on val are given, is taken: that of the least mean."""
-    return min(range(len(losses)), key=lambda number: float(losses[number].mean()))
+    """Which of the penalties, strongest first, is taken, by the losses (N,) of each on val.
+
+    The strongest that the least mean loss is not a standard error below. Breiman, Friedman, Olshen & Stone 1984,
+    "Classification and regression trees", section 3.4.3. A head that is sure of few images has large weights, by which
+    the first steps of training change the body the more: docs/recipes.md has what the rule is worth.
+    """
+    best = min(losses, key=lambda each: float(each.mean()))
+    error = float(best.std()) / len(best) ** 0.5 if len(best) > 1 else 0.0
+    return next(number for number, each in enumerate(losses) if float(each.mean()) <= float(best.mean()) + error)
 
 
 @torch.no_grad()

@@ -198,9 +198,9 @@ def train_epoch(
 
     Of `clock`, if it is given, which has just begun.
     """
-    set_train_mode(model)
-    clock = clock or Clock(step.plan.device)
     epoch, stage = state.epochs, recipe.stages[state.stage]
+    set_train_mode(model, keep_statistics=stage.keeps_statistics and bool(recipe.head))
+    clock = clock or Clock(step.plan.device)
     steps = train.steps * (recipe.epochs_of(stage) or 1)
     own_random_numbers(recipe.seed, epoch)
     total = torch.zeros((), device=step.plan.device)

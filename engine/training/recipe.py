@@ -57,6 +57,8 @@ class Stage:
     groups: Callable[[nn.Module], list[Group]] = trained
     epochs: int | None = None  # that it has, whatever the run's; None: the run's
     solves_head: bool = False  # its epoch is no training, but solve_head()
+    # batch normalisation stays by the statistics that the head was solved on; where it was not, by those of each batch
+    keeps_statistics: bool = False
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,7 @@ RECIPES: dict[str, RecipeSpec] = {
     ),
     "fast": RecipeSpec(
         help="the head solved on frozen features, then all layers as in cosine, over a few epochs",
-        stages=(SOLVE_HEAD, Stage("cosine", _decayed_adamw, cosine, decay_groups)),
+        stages=(SOLVE_HEAD, Stage("cosine", _decayed_adamw, cosine, decay_groups, keeps_statistics=True)),
         summary=lambda recipe: (
             f"the head solved, then AdamW, warm-up and down to zero over {counted(recipe.epochs or 0, 'epoch')}"
         ),
@@ -209,6 +211,11 @@ RECIPES: dict[str, RecipeSpec] = {
         latest_of_equals=True,
     ),
 }
+
+
+def epochs_of_all(name: str, each: int) -> int:
+    """Those of all stages together, where each that has no number of its own has so many."""
+    return sum(stage.epochs or each for stage in RECIPES[name].stages)
 
 
 def make_recipe(name: str, lr: float, epochs: int | None, patience: int | None, seed: int = 0) -> Recipe:

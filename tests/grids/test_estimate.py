@@ -64,14 +64,14 @@ def test_estimates_rest_on_what_was_measured_here() -> None:
 
 
 def test_epochs_that_nobody_recorded_are_bounded_by_the_command() -> None:
-    done, bounded, unbounded, cosine = (
+    done, bounded, unbounded, cosine, fast = (
         cells(f"--datasets digits --models resnet {more}")[0]
-        for more in ("--epochs 5", "--epochs 3", "", "--recipe cosine --epochs 7")
+        for more in ("--epochs 5", "--epochs 3", "", "--recipe cosine --epochs 7", "--recipe fast --epochs 7")
     )
     speeds = Speeds("this one")
     speeds.add(record_of(done))
     per_epoch, test = 900 / 100 + 100 / 400, 200 / 400
-    for cell, epochs in ((bounded, 6), (cosine, 7)):
+    for cell, epochs in ((bounded, 6), (cosine, 7), (fast, 8)):
         found = speeds.estimate(cell)
         assert found is not None
         assert found.seconds == pytest.approx(epochs * per_epoch + test + BESIDE, rel=0.1)

@@ -158,7 +158,7 @@ def test_the_loss_of_an_epoch_is_per_image() -> None:
     model = new_model()
     frozen = torch.optim.SGD(model.parameters(), lr=0.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.training.loop.set_train_mode", lambda model: model.eval())
+        patch.setattr("engine.training.loop.set_train_mode", lambda model, **_: model.eval())
         loss, _ = train_epoch(model, batches(), Step(model, frozen, PLAN, 8), recipe(), State())
     logits, _ = predict(model, batches(), PLAN)
     assert loss == pytest.approx(score(logits, batches().part.labels)[1], rel=1e-5)
@@ -292,7 +292,7 @@ def test_where_sizes_cost_a_search_the_last_batch_is_filled(
     predict(model, given, PLAN)
     assert sum(seen) == images  # not on a processor
     seen.clear()
-    monkeypatch.setattr("engine.training.loop.pads", lambda _: True)
+    monkeypatch.setattr("engine.training.evaluation.pads", lambda _: True)
     found, _ = predict(model, given, PLAN)
     assert seen == sizes
     np.testing.assert_allclose(found, expected, atol=1e-6)
