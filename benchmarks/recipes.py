@@ -1,43 +1,49 @@
 """How many images recipes take until they are as good as adamw-sgd, and how good they are: networks with real weights.
 
 REAL=DIR python benchmarks/recipes.py run [--recipes NAME ...] [--models NAME ...] [--seeds 0-2] [--jobs 2]
+python benchmarks/recipes.py collect       all that is known of the finished runs, into one file
 python benchmarks/recipes.py screening     what each candidate changes, judged by the validation part
-python benchmarks/recipes.py comparison    adamw-sgd, cosine and others: images, validation, test
+python benchmarks/recipes.py comparison    adamw-sgd, cosine and fast: images, validation, test; and a picture
 
 Recipes are those of the project and of benchmarks/candidates.py, which has the images too. Runs are ordinary cells of a
 grid in OUT/RECIPE, so that a command that was ended goes on when it is given again, and others can share its work.
+Tables are made of the file alone, that of the published numbers where no other is named.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.candidates import CANDIDATES, DATASETS
+from benchmarks.recipe_plot import draw
 from benchmarks.time_to_accuracy import (
     Interval,
     Runs,
+    common_cells,
     difference,
     image_ratio,
     of_cells,
     of_data,
     reached,
     read_runs,
+    read_table,
+    write_table,
 )
 from engine.cli import Help
 from engine.console import say, table
-from engine.environment import environment
-from engine.files import write_json
 from engine.paths import PROJECT
 
-REFERENCE, OTHER, CENTRE = "adamw-sgd", "cosine", "fast"
+REFERENCE, OTHER, FAST = "adamw-sgd", "cosine", "fast"
+RECIPES = [REFERENCE, OTHER, *CANDIDATES]
+FILE = PROJECT / "docs" / "recipes.csv"
 MODELS = ("tf2", "bird", "tf1", "lite0")
 SCREENED_ON, SCREENED_SEEDS = MODELS[:2], range(3)
 SCRIPT = PROJECT / "benchmarks" / "candidates.py"
@@ -80,77 +86,82 @@ def times(found: Interval) -> str:
     return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
 
 
-def screening(found: dict[str, Runs]) -> list[list[str]]:
+def screening(found: Mapping[str, Runs]) -> list[tuple[str, ...]]:
     """A row a candidate, by the validation part alone."""
     found = {recipe: of_cells(runs, SCREENED_ON, SCREENED_SEEDS) for recipe, runs in found.items()}
-    centre = found[CENTRE]
-    rows = [["recipe", "runs", f"val top-1 - {CENTRE}", "val images", "reached"]]
+    centre, reference = found[FAST], found[REFERENCE]
+    rows: list[tuple[str, ...]] = [
+        ("recipe", "runs", f"val top-1 - {FAST}", "passes", f"images to val of {REFERENCE}", "reached")
+    ]
     for recipe, runs in found.items():
-        if not runs:
-            continue
-        row = [recipe, str(len(runs)), points(difference(runs, centre, "val")) if recipe != CENTRE else "-"]
-        known = found.get(REFERENCE, {})
-        row += [times(image_ratio(runs, known)), f"{reached(runs, known):.0%}"] if known else ["-", "-"]
-        rows.append(row)
+        if common_cells(runs, centre):
+            gain = points(difference(runs, centre, "val")) if recipe != FAST else ""
+            passes = f"{statistics.mean(len(run.curve) for run in runs.values()):.1f}"
+            cost = (times(image_ratio(runs, reference)), f"{reached(runs, reference):.0%}")
+            rows.append((recipe, str(len(common_cells(runs, centre))), gain, passes, *cost))
     return rows
 
 
-def comparison(found: dict[str, Runs], recipes: Sequence[str]) -> list[list[str]]:
-    """A row a recipe and set of images, against adamw-sgd."""
-    reference = found[REFERENCE]
-    rows = [["recipe", "data", "runs", "all images", "images to val", "reached", "val top-1", "test top-1", "test NLL"]]
+def comparison(found: Mapping[str, Runs], recipes: Sequence[str], against: str) -> list[tuple[str, ...]]:
+    """A row a recipe and set of images, of the cells that the recipe and the one that it is held against have."""
+    rows: list[tuple[str, ...]] = [
+        ("recipe", "data", "runs", "all images", "images to val", "reached", "val top-1", "test top-1", "test NLL"),
+    ]
     for recipe in recipes:
         for data in ("all", *DATASETS):
-            runs, base = (of_data(each, data) if data != "all" else each for each in (found[recipe], reference))
-            if not runs or not base:
+            runs, base = (found[name] if data == "all" else of_data(found[name], data) for name in (recipe, against))
+            if not (cells := common_cells(runs, base)):
                 continue
             nll = difference(runs, base, "test_nll")
             rows.append(
-                [
-                    *(recipe, data, str(len(runs.keys() & base.keys()))),
+                (
+                    *(recipe, data, str(len(cells))),
                     *(times(image_ratio(runs, base, whole=True)), times(image_ratio(runs, base))),
                     f"{reached(runs, base):.0%}",
                     *(points(difference(runs, base, of)) for of in ("val", "test")),
                     f"{nll.value:+.3f} ({nll.low:+.3f} to {nll.high:+.3f})",
-                ]
+                )
             )
     return rows
+
+
+def options() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
+    add = parser.add_argument
+    add("what", choices=["run", "collect", "screening", "comparison"])
+    add("--recipes", nargs="+", choices=RECIPES, metavar="NAME", help="default: all; of a comparison those three")
+    add("--against", choices=RECIPES, default=REFERENCE, metavar="NAME", help=f"of a comparison (default: {REFERENCE})")
+    add("--models", nargs="+", default=MODELS, metavar="NAME", help=f"default: {' '.join(MODELS)}")
+    add("--data", nargs="+", choices=list(DATASETS), default=list(DATASETS), metavar="NAME")
+    add("--seeds", nargs="+", default=["0-2"], metavar="N", help="default: 0-2")
+    add("--jobs", type=int, default=1, help="grids at once (default: 1)")
+    add("--out", type=Path, default=Path("build/recipes"), metavar="DIR", help="default: build/recipes")
+    add("--file", type=Path, default=FILE, metavar="FILE", help=f"default: {FILE.relative_to(PROJECT)}")
+    add("--picture", type=Path, metavar="FILE", help="of a comparison: PNG")
+    return parser.parse_args()
 
 
 def main() -> None:
     """Do what the command line says."""
     if sys.argv[1:2] == ["grid"]:
         run_grid(sys.argv[2:])
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
-    parser.add_argument("what", choices=["run", "screening", "comparison"])
-    recipes = [REFERENCE, OTHER, *CANDIDATES]
-    parser.add_argument(
-        "--recipes",
-        nargs="+",
-        choices=recipes,
-        metavar="NAME",
-        help=f"default: all; of a comparison: {OTHER} and {CENTRE}",
-    )
-    parser.add_argument("--models", nargs="+", default=MODELS, metavar="NAME", help=f"default: {' '.join(MODELS)}")
-    parser.add_argument("--data", nargs="+", choices=list(DATASETS), default=list(DATASETS), metavar="NAME")
-    parser.add_argument("--seeds", nargs="+", default=["0-2"], metavar="N", help="default: 0-2")
-    parser.add_argument("--jobs", type=int, default=1, help="grids at once (default: 1)")
-    parser.add_argument("--out", type=Path, default=Path("build/recipes"), metavar="DIR", help="default: build/recipes")
-    arguments = parser.parse_args()
+    arguments = options()
     arguments.out = arguments.out.absolute()
     if arguments.what == "run":
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        arguments.recipes = arguments.recipes or recipes
+        arguments.recipes = arguments.recipes or RECIPES
         run_all(arguments)
-        return
-    found: dict[str, Runs] = dict(read_runs(arguments.out))
-    if arguments.what == "screening":
-        rows = screening(found)
+    elif arguments.what == "collect":
+        write_table(arguments.file, read_runs(arguments.out))
+    elif arguments.what == "screening":
+        say(table(screening(read_table(arguments.file))))
     else:
-        rows = comparison(found, arguments.recipes or [OTHER, CENTRE])
-    say(table([tuple(row) for row in rows]))
-    made: dict[str, Any] = {"environment": environment(), "rows": rows}
-    write_json(arguments.out / f"{arguments.what}.json", made)
+        found = read_table(arguments.file)
+        recipes = [recipe for recipe in arguments.recipes or [OTHER, FAST] if recipe != arguments.against]
+        say(table(comparison(found, recipes, arguments.against)))
+        if arguments.picture:
+            draw(found, [arguments.against, *recipes], list(DATASETS), arguments.picture)
 
 
 if __name__ == "__main__":

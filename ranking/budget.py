@@ -63,9 +63,9 @@ def parse_budget(text: str) -> Budget:
     raise argparse.ArgumentTypeError(f"{text!r:.40} is no budget. {EXPECTED}")
 
 
-def default_budget(candidates: int, images: int, full: int) -> Budget:
-    """A quarter of what all candidates take in full: `full` epochs of so many images each.
+def default_budget(candidates: int, images: int, full: int, beside: int = 0) -> Budget:
+    """A quarter of what all candidates take in full: `full` epochs and so many passes `beside` of so many images each.
 
     Where that is less than an epoch of two, which is the least there is, an epoch of two.
     """
-    return Budget(images=max(2 * images, candidates * full * images // SHARE_OF_GRID))
+    return Budget(images=max(2 * (1 + beside) * images, candidates * (full + beside) * images // SHARE_OF_GRID))

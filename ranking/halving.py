@@ -1,7 +1,7 @@
 """Successive halving: who is trained on for how long, decided by validation scores and what is left of a budget.
 
 Nothing here reads or runs anything. In every rung each candidate is trained from the start by a schedule of its own,
-which ends with the rung: the learning rate of recipe cosine has come down to zero, so that a run can't be continued as
+which ends with the rung: the learning rate has come down to zero, so that a run can't be continued as
 a longer one, and a score in the middle of a longer schedule would tell less than one at the end of a short one. From
 rung to rung the epochs double and the candidates halve, so that each costs about the same. Jamieson & Talwalkar 2016,
 "Non-stochastic best arm identification and hyperparameter optimization", AISTATS, arXiv:1502.07943.
@@ -32,9 +32,9 @@ class Rung:
     candidates: int
     epochs: int
 
-    def cost(self, images: int) -> int:
-        """Training images processed, at so many an epoch."""
-        return self.candidates * self.epochs * images
+    def cost(self, images: int, beside: int = 0) -> int:
+        """Training images processed, at so many a pass: each training is its epochs, and so many passes beside."""
+        return self.candidates * (self.epochs + beside) * images
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,15 @@ class Plan:
     images: int  # an epoch
     full: int  # epochs of the full recipe
     budget: int  # in training images processed; of a budget of seconds, what these are thought to come to
+    beside: int = 0  # passes of the images that each training takes beside its epochs
 
     def cost(self) -> int:
         """Training images processed in all rungs."""
-        return sum(rung.cost(self.images) for rung in self.rungs)
+        return sum(map(self.cost_of, self.rungs))
+
+    def cost_of(self, rung: Rung) -> int:
+        """Training images processed in one."""
+        return rung.cost(self.images, self.beside)
 
     def with_more(self, budget: int, epochs: int) -> Plan:
         """The same, for a larger budget, with one rung more, after one of so many epochs."""
@@ -96,25 +101,27 @@ def _best_rungs(candidates: int, full: int, pays: Callable[[Sequence[Rung]], boo
     return rungs if len(rungs) > 1 else ()
 
 
-def make_plan(order: Sequence[str], images: int, full: int, budget: Budget, seconds: Seconds | None = None) -> Plan:
+def make_plan(
+    order: Sequence[str], images: int, full: int, budget: Budget, seconds: Seconds | None = None, beside: int = 0
+) -> Plan:
     """The plan with the most candidates that the budget pays for, and for these the longest first rung.
 
-    order: best first. images: an epoch. seconds: of a budget of seconds, what trainings take. UserError: there are
-    fewer than two candidates, or the budget is too small for one rung of two.
+    order: best first. images: an epoch. seconds: of a budget of seconds, what trainings take. beside: as Plan has it.
+    UserError: there are fewer than two candidates, or the budget is too small for one rung of two.
     """
     if len(order) < FEWEST:
         raise UserError(f"a search takes two backbones at least, and there are {len(order)}.")
 
     def cost(rungs: Sequence[Rung]) -> float:
         if budget.seconds is None or seconds is None:
-            return sum(rung.cost(images) for rung in rungs)
+            return sum(rung.cost(images, beside) for rung in rungs)
         return sum(seconds(order[: rung.candidates], rung.epochs) for rung in rungs)
 
     limit = budget.images if budget.seconds is None else budget.seconds
     assert limit is not None
     for number in range(len(order), FEWEST - 1, -1):
         if rungs := _best_rungs(number, full, lambda rungs: cost(rungs) <= limit):
-            plan = Plan(tuple(order[:number]), tuple(order[number:]), rungs, images, full, 0)
+            plan = Plan(tuple(order[:number]), tuple(order[number:]), rungs, images, full, 0, beside)
             return replace(plan, budget=_in_images(plan, limit, cost) if seconds else int(limit))
     least = cost([Rung(FEWEST, 1)])
     raise UserError(_too_small(order, images, budget, least))
@@ -124,7 +131,7 @@ def _in_images(plan: Plan, limit: float, cost: Callable[[Sequence[Rung]], float]
     """What a limit of seconds comes to: the plan's images, and for the rest as many as its last rung has in it."""
     last = plan.rungs[-1:]
     rest = (limit - cost(plan.rungs)) / max(cost(last), 1e-9)
-    return plan.cost() + int(rest * last[0].cost(plan.images))
+    return plan.cost() + int(rest * plan.cost_of(last[0]))
 
 
 def _too_small(order: Sequence[str], images: int, budget: Budget, least: float) -> str:
@@ -242,7 +249,7 @@ def next_rung(plan: Plan, place: int, trained: int, scores: Sequence[Score], lef
         seconds = left.of(names[:number], epochs) + sum(
             left.of(names[: each.candidates], each.epochs) for each in later
         )
-        images = Rung(number, epochs).cost(plan.images) + sum(each.cost(plan.images) for each in later)
+        images = sum(map(plan.cost_of, [Rung(number, epochs), *later]))
         return images <= left.images and seconds <= left.seconds
 
     if not pays(target, rung.epochs, place + 1):
@@ -279,7 +286,7 @@ def plan_lines(plan: Plan, budget: Budget) -> list[str]:
     """The plan for people."""
     unit = "epochs" if plan.rungs[-1].epochs > 1 else "epoch"
     steps = ", then ".join(f"{rung.candidates} for {rung.epochs:,}" for rung in plan.rungs)
-    grid = (len(plan.order) + len(plan.left_out)) * plan.full * plan.images
+    grid = plan.cost_of(Rung(len(plan.order) + len(plan.left_out), plan.full))
     lines = [
         f"search     {steps} {unit}: {images_text(plan.cost())} of {plan.budget:,}; all in full would be {grid:,}",
     ]

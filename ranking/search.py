@@ -20,6 +20,7 @@ from ranking.halving import (
     Left,
     Next,
     Plan,
+    Rung,
     are_told_apart,
     is_settled,
     make_plan,
@@ -58,7 +59,7 @@ def run_search(request: Request, budget: Budget | None = None) -> SearchResult:
     UserError: there are fewer than two candidates, the budget is too small for one rung, or all failed by a mistake
     that can be mended. RunError: all failed.
     """
-    budget = budget or default_budget(len(request.candidates), request.images, request.full)
+    budget = budget or default_budget(len(request.candidates), request.images, request.full, request.beside)
     path = ledger_path(request.out, request.dataset, request.whole_identity)
     make_folder(request.out)
     with disk_errors_explained("a search can't be kept in", path.parent, "--out chooses another folder."):
@@ -82,7 +83,7 @@ class _Search:
                 self._per_epoch[each.name] = request.images / each.images_per_second
             self._around[each.name] = each.seconds_around
         if budget.seconds is not None and (unknown := set(self.names) - self._per_epoch.keys()):
-            images = default_budget(len(self.names), request.images, request.full)
+            images = default_budget(len(self.names), request.images, request.full, request.beside)
             raise UserError(
                 f"--budget {budget.flag}: how fast {', '.join(sorted(unknown))} would train could not be measured. "
                 f"Give --budget in images, such as {images.flag}, or name others by --models."
@@ -95,7 +96,8 @@ class _Search:
         ledger = self.ledger
         if ledger.plan is None:
             seconds = self._seconds if self.budget.seconds is not None else None
-            plan = make_plan(self.names, self.request.images, self.request.full, self.budget, seconds)
+            request = self.request
+            plan = make_plan(self.names, request.images, request.full, self.budget, seconds, request.beside)
             ledger.plan, ledger.asked = plan, self.budget
             say(*wrapped(plan_lines(plan, self.budget)))
         for rung in ledger.finished:
@@ -124,7 +126,8 @@ class _Search:
 
     def _seconds(self, names: Sequence[str], epochs: int) -> float:
         """How long so many epochs of these take, as many at a time as there is room for."""
-        each = [self._around[name] + epochs * self._per_epoch.get(name, 0.0) for name in names]
+        passes = epochs + self.request.beside
+        each = [self._around[name] + passes * self._per_epoch.get(name, 0.0) for name in names]
         return max([sum(each) / self._slots, *each])
 
     def _learn(self, rung: RungKept) -> None:
@@ -132,7 +135,7 @@ class _Search:
         for each in rung.results:
             if each.seconds_an_epoch:
                 self._per_epoch[each.name] = each.seconds_an_epoch
-                around = each.seconds - rung.epochs * each.seconds_an_epoch
+                around = each.seconds - (rung.epochs + self.request.beside) * each.seconds_an_epoch
                 if around > 0:  # not of a run that lay there, or was resumed
                     self._around[each.name] = around
 
@@ -256,7 +259,7 @@ class _Search:
                 there, took = name in (rung.lay_there or ()), seconds.get(name)
                 results[name] = outcome(cells[name], each.record, self.request.select, took, there)
             else:
-                results[name] = failed(cells[name], each, rung.epochs * self.request.images)
+                results[name] = failed(cells[name], each, self._plan.cost_of(Rung(1, rung.epochs)))
         scores = [each.as_score() for each in results.values() if each.status == "done"]
         if not scores:
             first = next(iter(standings.values()))

@@ -81,7 +81,7 @@ class Ledger:
     def planned_images(self) -> int:
         """What the rungs that were begun take by the plan, in training images."""
         assert self.plan
-        return sum(Rung(len(rung.names), rung.epochs).cost(self.plan.images) for rung in self.rungs)
+        return sum(self.plan.cost_of(Rung(len(rung.names), rung.epochs)) for rung in self.rungs)
 
     def save(self) -> None:
         """Write it. UserError, RunError: it can't be."""

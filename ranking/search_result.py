@@ -11,7 +11,7 @@ from engine.console import duration
 from engine.errors import counted
 from engine.training.metrics import METRICS
 from ranking.budget import Budget, images_text
-from ranking.halving import Score, are_told_apart, chance
+from ranking.halving import Rung, Score, are_told_apart, chance
 from ranking.search_ledger import Ledger, RungKept
 from reporting.one_dataset import share
 
@@ -104,7 +104,7 @@ def result_of(ledger: Ledger, candidates: Sequence[str], budget: Budget, select:
         judged=first.images if first else 0,
         images=ledger.unfinished + sum(each.trained for rung in finished for each in rung.results),
         seconds=round(ledger.seconds, 1),
-        full_grid_images=len(candidates) * plan.full * plan.images,
+        full_grid_images=plan.cost_of(Rung(len(candidates), plan.full)),
         full_epochs=plan.full,
         rungs=[_rung(rung, ledger.rungs[place + 1 :]) for place, rung in enumerate(finished)],
         left_out=_left_out(ledger),

@@ -60,6 +60,7 @@ class Request:
     select: str = "top1"  # the metric that chooses, as --select names it
     view: Callable[[], AbstractContextManager[View]] = choose_view
     offer: Offer | None = None  # where its trainings run; None: on this machine
+    beside: int = 0  # passes of the images that a training takes beside its epochs
 
     @property
     def whole_identity(self) -> dict[str, Any]:

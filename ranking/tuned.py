@@ -10,12 +10,13 @@ from engine.console import say, wrapped
 from engine.errors import disk_errors_explained
 from engine.files import json_digest
 from engine.records.printed import result_line, where_lines
+from engine.training.recipe import epochs_of_all
 from grids.cells import Cell
 from grids.ledger import standing_now
 from grids.offer import Offer, of_ray
 from ranking.answer import Answer, digest_of
 from ranking.budget import Budget
-from ranking.candidates import command_of
+from ranking.candidates import RECIPE, command_of
 from ranking.outcome import folder_of
 from ranking.scored import Scoring
 from ranking.search import run_search
@@ -43,6 +44,7 @@ def request_of(answer: Answer, offer: Offer | None = None) -> Request:
         config.out,
         config.select,
         offer=offer,
+        beside=epochs_of_all(RECIPE, 0),
     )
 
 

@@ -165,7 +165,7 @@ def cosine(share: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP)))
 
 
-FAST_EPOCHS = 5
+FAST_EPOCHS = 10
 # where it can't be solved for, all layers are trained in its epoch
 SOLVE_HEAD = Stage("head", _decayed_adamw, groups=decay_groups, epochs=1, solves_head=True)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.recipe_plot import best_so_far, draw, mean_curve
 from benchmarks.time_to_accuracy import (
     Runs,
     Trained,
@@ -19,7 +20,9 @@ from benchmarks.time_to_accuracy import (
     of_data,
     reached,
     read_runs,
+    read_table,
     spent,
+    write_table,
 )
 from engine.errors import UserError
 from engine.paths import PROJECT
@@ -106,6 +109,39 @@ def test_records_are_read_and_two_of_a_cell_refused(tmp_path: Path) -> None:
         read_runs(tmp_path)
 
 
+def test_a_file_holds_all_that_tables_are_made_of(tmp_path: Path) -> None:
+    found = {
+        "fast": runs(run(1 / 3, 2 / 3), run(0.25, model="n", test=1 / 7)),
+        "cosine": runs(replace(run(0.5, seed=2), recipe="cosine")),
+    }
+    write_table(tmp_path / "runs.csv", found)
+    again = read_table(tmp_path / "runs.csv")
+    assert {recipe: list(each) for recipe, each in again.items()} == {name: list(each) for name, each in found.items()}
+    one, other = again["fast"]["m", "a", 0], found["fast"]["m", "a", 0]
+    assert one.curve == pytest.approx(other.curve, abs=1e-4)
+    assert (one.pass_images, one.losses) == (10, pytest.approx((2 / 3, 1 / 3), abs=1e-3))
+    assert again["fast"]["n", "a", 0].test == pytest.approx(1 / 7, abs=1e-6)
+    assert one.images_to(other.val) == 20  # what was rounded reaches itself
+
+
+def test_the_picture(tmp_path: Path) -> None:
+    long = run(0.2, 0.4, 0.3, 0.5)
+    assert best_so_far(long, 6).tolist() == [0.2, 0.4, 0.4, 0.5, 0.5, 0.5]
+    found = {"adamw-sgd": runs(long, run(0.4, data="b")), "fast": runs(run(0.5), run(0.6, data="b"))}
+    assert mean_curve(found["adamw-sgd"], 2) == pytest.approx([0.3, 0.4])
+    draw(found, ["adamw-sgd", "fast"], ["a", "b"], tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_published_makes_its_tables() -> None:
+    """The file that the guide's numbers are from."""
+    published = read_table(PROJECT / "docs" / "recipes.csv")
+    assert {"adamw-sgd", "cosine", "fast"} <= published.keys()
+    printed = command("comparison")
+    assert printed.count("\n") > 10
+    assert "fast" in command("screening")
+
+
 def command(*words: str | Path, real: Path | str = "nowhere") -> str:
     done = subprocess.run(
         [sys.executable, PROJECT / "benchmarks" / "recipes.py", *words],
@@ -120,15 +156,15 @@ def command(*words: str | Path, real: Path | str = "nowhere") -> str:
 @pytest.mark.slow
 def test_two_recipes_for_real(shared_data: Path, tmp_path: Path) -> None:
     """Birds: solved for a head, birds' own weights are at once what adamw-sgd comes to."""
-    out = ("--out", tmp_path)
-    line = ("--models", "bird", "tf2", "--data", "cub4", "--seeds", "0", *out)
+    line = ("--models", "bird", "tf2", "--data", "cub4", "--seeds", "0", "--out", tmp_path / "runs")
     command("run", "--recipes", "adamw-sgd", "fast", "head-alone", *line, real=shared_data.parent)
-    found = read_runs(tmp_path)
+    file = ("--file", tmp_path / "runs.csv")
+    command("collect", "--out", tmp_path / "runs", *file)
+    found = read_table(tmp_path / "runs.csv")
     assert {recipe: len(each) for recipe, each in found.items()} == {"adamw-sgd": 2, "fast": 2, "head-alone": 2}
     assert all(each.curve[0] == found["fast"][cell].curve[0] for cell, each in found["head-alone"].items())
-    assert "head-alone" in command("screening", *out)
-    printed = command("comparison", "--recipes", "head-alone", *out)
-    assert (tmp_path / "comparison.json").is_file()
+    assert "head-alone" in command("screening", *file)
+    printed = command("comparison", "--recipes", "head-alone", *file, "--picture", tmp_path / "curves.png")
     assert "cub4" in printed
 
 

@@ -122,6 +122,17 @@ def test_where_a_quarter_of_the_epochs_of_each_is_too_much_the_last_are_left_out
     assert make_plan(ELEVEN, 10, 20, Budget(images=20)).order == ("a", "b")
 
 
+def test_what_a_training_takes_beside_its_epochs_counts() -> None:
+    """As the pass in which a recipe solves for the head."""
+    assert default_budget(11, 1000, 10, beside=1) == Budget(images=11 * 11 * 1000 // 4)
+    assert default_budget(2, 1000, 1, beside=1) == Budget(images=4000)
+    plan = make_plan("abcd", 10, 8, Budget(images=300), beside=1)
+    assert plan.rungs == (Rung(4, 3), Rung(2, 6))
+    assert plan.cost() == 4 * (3 + 1) * 10 + 2 * (6 + 1) * 10 == 300
+    assert make_plan("abcd", 10, 8, Budget(images=299), beside=1).rungs == (Rung(4, 2), Rung(2, 4))
+    assert "all in full would be 360" in halving.plan_lines(plan, Budget(images=300))[0]
+
+
 @pytest.mark.parametrize(("images", "budget", "needed"), [(10, 19, 20), (24, 1, 48), (100_000, 199_999, 200_000)])
 def test_a_budget_that_is_too_small_for_one_rung(images: int, budget: int, needed: int) -> None:
     with pytest.raises(UserError) as problem:
