@@ -5,6 +5,8 @@ python benchmarks/recipes.py collect       all that is known of the finished run
 python benchmarks/recipes.py screening     what each candidate changes, judged by the validation part
 python benchmarks/recipes.py comparison    adamw-sgd, cosine and fast: images, validation, test; and a picture
 
+python benchmarks/recipes.py stopping      what adamw-sgd would lose by stopping where val can tell no gain
+
 Recipes are those of the project and of benchmarks/candidates.py, which has the images too. Runs are ordinary cells of a
 grid in OUT/RECIPE, so that a command that was ended goes on when it is given again, and others can share its work.
 Tables are made of the file alone, that of the published numbers where no other is named.
@@ -35,6 +37,7 @@ from benchmarks.time_to_accuracy import (
     reached,
     read_runs,
     read_table,
+    settled,
     write_table,
 )
 from engine.cli import Help
@@ -125,11 +128,23 @@ def comparison(found: Mapping[str, Runs], recipes: Sequence[str], against: str) 
     return rows
 
 
+def stopping(found: Mapping[str, Runs]) -> list[tuple[str, ...]]:
+    """What the reference would have saved and lost by stopping where val can't tell a gain."""
+    runs = found[REFERENCE].values()
+    rows: list[tuple[str, ...]] = [("passes without a gain that val can tell", "images", "val top-1 lost")]
+    for patience in (3, 5, 10):
+        ends = [settled(run, patience) for run in runs]
+        share = statistics.geometric_mean(end / len(run.curve) for end, run in zip(ends, runs, strict=True))
+        lost = statistics.mean(run.val - max(run.curve[:end]) for end, run in zip(ends, runs, strict=True))
+        rows.append((str(patience), f"{share:.2f}", f"{100 * lost:.1f}"))
+    return rows
+
+
 def options() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
     add = parser.add_argument
-    add("what", choices=["run", "collect", "screening", "comparison"])
+    add("what", choices=["run", "collect", "screening", "comparison", "stopping"])
     add("--recipes", nargs="+", choices=RECIPES, metavar="NAME", help="default: all; of a comparison those three")
     add("--against", choices=RECIPES, default=REFERENCE, metavar="NAME", help=f"of a comparison (default: {REFERENCE})")
     add("--models", nargs="+", default=MODELS, metavar="NAME", help=f"default: {' '.join(MODELS)}")
@@ -156,6 +171,8 @@ def main() -> None:
         write_table(arguments.file, read_runs(arguments.out))
     elif arguments.what == "screening":
         say(table(screening(read_table(arguments.file))))
+    elif arguments.what == "stopping":
+        say(table(stopping(read_table(arguments.file))))
     else:
         found = read_table(arguments.file)
         recipes = [recipe for recipe in arguments.recipes or [OTHER, FAST] if recipe != arguments.against]

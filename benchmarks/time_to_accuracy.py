@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.errors import UserError
 from engine.records.schema import HISTORY, RECORD, read_record
-from reporting.statistics import student
+from reporting.statistics import student, wilson
 
 RESAMPLES = 10_000
 COLUMNS = (
@@ -23,6 +23,7 @@ COLUMNS = (
     "data",
     "seed",
     "pass_images",
+    "val_images",
     "val",
     "test",
     "test_nll",
@@ -42,6 +43,7 @@ class Trained:
     model: str
     seed: int
     pass_images: int  # of one pass of the training images
+    val_images: int  # that judge each pass
     curve: tuple[float, ...]  # top-1 on val after each pass, 0 to 1
     losses: tuple[float, ...]  # likewise cross-entropy, nats
     val: float  # top-1 of the epoch that was chosen
@@ -101,6 +103,7 @@ def read_runs(folder: Path) -> dict[str, dict[tuple[str, str, int], Trained]]:
             record["backbone"]["name"],
             record["seed"],
             record["dataset"]["counts"]["train"],
+            record["dataset"]["counts"]["val"],
             tuple(float(row["val_top1"]) for row in rows),
             tuple(float(row["val_loss"]) for row in rows),
             record["selection"]["top1"],
@@ -125,7 +128,7 @@ def write_table(path: Path, found: Mapping[str, Runs]) -> None:
                 curve = " ".join(f"{10_000 * top1:.0f}" for top1 in run.curve)
                 losses = " ".join(f"{loss:.3f}" for loss in run.losses)
                 numbers = (f"{run.val:.6f}", f"{run.test:.6f}", f"{run.test_nll:.4f}", f"{run.seconds:.1f}")
-                rows.writerow([run.recipe, *run.cell, run.pass_images, *numbers, curve, losses])
+                rows.writerow([run.recipe, *run.cell, run.pass_images, run.val_images, *numbers, curve, losses])
 
 
 def read_table(path: Path) -> dict[str, dict[tuple[str, str, int], Trained]]:
@@ -139,6 +142,7 @@ def read_table(path: Path) -> dict[str, dict[tuple[str, str, int], Trained]]:
                 row["model"],
                 int(row["seed"]),
                 int(row["pass_images"]),
+                int(row["val_images"]),
                 tuple(int(top1) / 10_000 for top1 in row["val_curve"].split()),
                 tuple(map(float, row["val_losses"].split())),
                 float(row["val"]),
@@ -161,6 +165,21 @@ def spent(run: Trained, reference: Trained) -> int:
     Where it never had, all that it processed and all that the reference did, as for whoever trains by that one then.
     """
     return run.images_to(reference.val) or run.images + reference.images
+
+
+def settled(run: Trained, patience: int = 3) -> int:
+    """After which pass a run would have stopped that stops where no gain can be told for so many passes.
+
+    A gain is told where top-1 is above Wilson's interval, at 95 %, of the best before. Of a constant learning rate: one
+    that comes down by a schedule has its gains at its end.
+    """
+    best, since = 0.0, 0
+    for number, top1 in enumerate(run.curve, 1):
+        bounds = wilson(best, run.val_images) if number > 1 else None
+        best, since = (top1, 0) if bounds is None or top1 > bounds[1] else (best, since + 1)
+        if since == patience:
+            return number
+    return len(run.curve)
 
 
 def by_pair(cells: Iterable[tuple[str, str, int]], value: Mapping[tuple[str, str, int], float]) -> list[float]:

@@ -21,6 +21,7 @@ from benchmarks.time_to_accuracy import (
     reached,
     read_runs,
     read_table,
+    settled,
     spent,
     write_table,
 )
@@ -32,7 +33,7 @@ from tests.reporting import synthetic
 
 def run(*curve: float, data: str = "a", model: str = "m", seed: int = 0, test: float = 0.5) -> Trained:
     losses = tuple(1 - top1 for top1 in curve)
-    return Trained("fast", data, model, seed, 10, curve, losses, max(curve), test, 1.0, 2.0)
+    return Trained("fast", data, model, seed, 10, 100, curve, losses, max(curve), test, 1.0, 2.0)
 
 
 def runs(*several: Trained) -> Runs:
@@ -85,6 +86,14 @@ def test_a_difference_has_students_interval_over_pairs() -> None:
     assert difference(better, reference, "test_nll").value == 0
 
 
+def test_a_run_that_stops_where_val_can_tell_no_gain() -> None:
+    """Of 100 images, 0.5 is told from more than 0.596."""
+    assert settled(run(0.5, 0.55, 0.59, 0.59, 0.9)) == 4
+    assert settled(run(0.5, 0.55, 0.61, 0.62, 0.62, 0.62, 0.9)) == 6
+    assert settled(run(0.5, 0.55, 0.59, 0.59, 0.9), patience=4) == 5
+    assert settled(run(0.5)) == 1
+
+
 def test_cells_of_some_networks_and_seeds() -> None:
     several = runs(run(0.1), run(0.1, seed=1), run(0.1, model="n"))
     assert list(of_cells(several, ["m"], range(1))) == [("m", "a", 0)]
@@ -119,7 +128,8 @@ def test_a_file_holds_all_that_tables_are_made_of(tmp_path: Path) -> None:
     assert {recipe: list(each) for recipe, each in again.items()} == {name: list(each) for name, each in found.items()}
     one, other = again["fast"]["m", "a", 0], found["fast"]["m", "a", 0]
     assert one.curve == pytest.approx(other.curve, abs=1e-4)
-    assert (one.pass_images, one.losses) == (10, pytest.approx((2 / 3, 1 / 3), abs=1e-3))
+    assert one.pass_images == 10
+    assert one.losses == pytest.approx((2 / 3, 1 / 3), abs=1e-3)
     assert again["fast"]["n", "a", 0].test == pytest.approx(1 / 7, abs=1e-6)
     assert one.images_to(other.val) == 20  # what was rounded reaches itself
 
