@@ -202,21 +202,26 @@ def tuned(**changes: Any) -> RecipeSpec:
 
 FROZEN = replace(TUNED, name="frozen", groups=last_layer, schedule=None, epochs=1)
 MOVING = replace(TUNED, keeps_statistics=False)
+FIVE = of_stages(SOLVE_HEAD, TUNED, epochs=5)
+SLOWLY, PLAIN = ("--lr", "1e-4"), ("--augment", "none")
 
 CANDIDATES: dict[str, Candidate] = {
     "fast": Candidate(FAST),
-    "random-head": Candidate(of_stages(MOVING, epochs=11)),
     "head-alone": Candidate(of_stages(SOLVE_HEAD)),
-    "fast+moving-statistics": Candidate(of_stages(SOLVE_HEAD, MOVING)),
-    "fast+least-loss": Candidate(FAST, least_loss),
-    "fast+moving-statistics+least-loss": Candidate(of_stages(SOLVE_HEAD, MOVING), least_loss),
-    "fast+recalibrated": Candidate(FAST, recalibrated),
-    "fast+recalibrated+moving-statistics": Candidate(of_stages(SOLVE_HEAD, MOVING), recalibrated),
-    "fast+lr1e-4": Candidate(FAST, None, ("--lr", "1e-4")),
-    "fast+lr1e-3": Candidate(FAST, None, ("--lr", "1e-3")),
-    "fast+no-augment": Candidate(FAST, None, ("--augment", "none")),
-    "fast+5-epochs": Candidate(of_stages(SOLVE_HEAD, TUNED, epochs=5)),
-    "fast+20-epochs": Candidate(of_stages(SOLVE_HEAD, TUNED, epochs=20)),
+    "cosine-6-epochs": Candidate(of_stages(MOVING, epochs=6)),
+    # what the experiment began with, and what was made of it
+    "first": Candidate(of_stages(SOLVE_HEAD, MOVING, epochs=5), least_loss),
+    "first+no-augment": Candidate(of_stages(SOLVE_HEAD, MOVING, epochs=5), least_loss, PLAIN),
+    "first+kept-statistics": Candidate(FIVE, least_loss),
+    "first+kept-statistics+lr1e-4": Candidate(FIVE, least_loss, SLOWLY),
+    "first+kept-statistics+lr1e-4+10-epochs": Candidate(FAST, least_loss, SLOWLY),
+    "first+kept-statistics+lr1e-4+one-error": Candidate(FIVE, None, SLOWLY),
+    "first+kept-statistics+lr1e-4+one-error+no-augment": Candidate(FIVE, None, (*SLOWLY, *PLAIN)),
+    "first+kept-statistics+lr1e-4+one-error+10-epochs": Candidate(FAST, None, SLOWLY),
+    "fast+5-epochs": Candidate(FIVE),
+    "fast+5-epochs+lr1e-3": Candidate(FIVE, None, ("--lr", "1e-3")),
+    "fast+5-epochs+recalibrated": Candidate(FIVE, recalibrated),
+    "fast+5-epochs+recalibrated+moving-statistics": Candidate(of_stages(SOLVE_HEAD, MOVING, epochs=5), recalibrated),
     "fast+frozen-first": Candidate(of_stages(SOLVE_HEAD, FROZEN, TUNED, epochs=9)),
     "fast+layer-decay": Candidate(tuned(groups=layers), scaled_rates),
     "fast+one-cycle": Candidate(tuned(schedule=one_cycle)),

@@ -138,7 +138,7 @@ def results(
     }
     if state.select != "top1":
         selection |= {state.select: state.best_score}
-    median = {key: statistics.median(row[key] for row in state.history) for key in outcome.speed}
+    median = {key: statistics.median(row[key] for row in state.trained) for key in outcome.speed}
     # of features, rows a second would tell nothing of the images
     train = state.speed_of_features or median
     swept = record["sweep"] or []

@@ -15,6 +15,7 @@ from engine.data.batches import Batches
 from engine.errors import RunError, UserError, counted
 from engine.paths import nearest_existing
 from engine.training.evaluation import predict
+from engine.training.head import solve_head
 from engine.training.loop import train_epoch
 from engine.training.plan import Plan
 from engine.training.recipe import Recipe
@@ -30,9 +31,12 @@ def check(model: nn.Module, train: Batches, val: Batches, recipe: Recipe, plan: 
     """
     say(f"ok: data: {len(train.part):,} train and {counted(len(val.part), f'{val.name} image')}")
     train, val = _first_batch(train), _first_batch(val)
-    optimizer = recipe.optimizer(recipe.stages[0], model)
+    stage = int(recipe.stages[0].solves_head)
+    if stage and solve_head(model, recipe.head, train, val, plan, recipe.class_weights):
+        say(f"ok: the head solved for on {counted(len(train.part), 'image')}")
+    optimizer = recipe.optimizer(recipe.stages[stage], model)
     step = Step(model, optimizer, plan, len(train.part), recipe.class_weights)
-    loss, _ = train_epoch(model, train, step, recipe, State())
+    loss, _ = train_epoch(model, train, step, recipe, State(stage=stage))
     say(f"ok: one step of training on {counted(len(train.part), 'image')} (loss {loss:.4f})")
     before, _ = predict(model, val, plan)
     say(f"ok: one step of validation on {counted(len(val.part), 'image')}")

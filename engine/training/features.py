@@ -127,12 +127,14 @@ def _can_be_divided(model: nn.Module, layer: str, train: Batches, plan: Plan) ->
     if len(calls) != 1 or len(calls[0][0]) != 1 or not isinstance(model.get_submodule(layer), nn.Linear):
         return False
     ((features,), own) = calls[0]
-    return features.ndim == 2 and (own is outputs or torch.equal(own, outputs))
+    return features.ndim == 2 and torch.equal(own, outputs)
 
 
 def _forward(model: nn.Module, layer: str, images: torch.Tensor, plan: Plan) -> tuple[torch.Tensor, list[Any]]:
-    """The model's outputs, and what each call of the layer was given and returned."""
+    """The model's outputs, and what each call of the layer was given and returned, before others may change that."""
     calls: list[Any] = []
-    hook = model.get_submodule(layer).register_forward_hook(lambda _, given, output: calls.append((given, output)))
+    hook = model.get_submodule(layer).register_forward_hook(
+        lambda _, given, output: calls.append((given, output.clone()))
+    )
     with hook, plan.autocast():
         return model(images), calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -10,19 +11,28 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from engine.console import say
+from engine.console import progress, say
 from engine.data.batches import Batches
-from engine.training.evaluation import predict
+from engine.device import free_memory
+from engine.errors import DivergedError, RunError, out_of_memory
+from engine.processes.exchange import add_up
+from engine.processes.peers import is_first
+from engine.training.evaluation import or_fp32, predict
 from engine.training.features import Features, features_of
 from engine.training.plan import Plan
 from engine.training.step import summed_loss
 
-# of the squared weights, for features of deviation 1, strongest first: three decades to either side of what suited
+# of the squared weights, for features of deviation 1, strongest first: from what leaves the weights next to nothing to
+# what hardly holds them
 PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 # of a feature, as a share of the root mean square of all: weights of what hardly varies here would be so large that it
-# rules where training, which normalises by batches, or augments, makes it vary
+# rules where training, which augments, makes it vary
 LEAST_DEVIATION = 0.1
 ITERATIONS = 100  # of L-BFGS at each penalty, which begins from the weights of the one before
+HISTORY_BYTES = 2**30  # at most, of what L-BFGS remembers
+
+Losses = Sequence[torch.Tensor]
+Layer = tuple[torch.Tensor, torch.Tensor]  # weights (C, D) and bias (C,)
 
 
 @dataclass(frozen=True)
@@ -53,26 +63,75 @@ def solve_head(
         return None
     of_train, of_val = cast(tuple[Features, Features], both)
     features, labels = of_train.all
+    if not features.float().square().mean().isfinite():
+        raise DivergedError(
+            f"what the frozen layers make of the training images is not finite ({plan.precision}). Try other --weights"
+            f"{or_fp32(plan)}."
+        )
     layer = cast(nn.Linear, model.get_submodule(head))
     weights = None if class_weights is None else torch.tensor(class_weights, device=features.device)
-    probe = _Probe(features.float(), labels, layer.out_features, weights)
-    true = torch.from_numpy(of_val.part.labels)
-    found, losses = [], list[torch.Tensor]()
-    for penalty in PENALTIES:
-        probe.fit(penalty)
-        found.append(probe.folded())
-        _fill(layer, *found[-1])
-        logits, _ = predict(model, of_val, plan)
-        losses.append(cross_entropy(torch.from_numpy(logits), true, reduction="none"))
-        if len(losses) > 1 and losses[-1].mean() > losses[-2].mean():
-            break
-    _fill(layer, *found[choose(losses)])
+    seconds = _solve(model, layer, (features, labels), of_val, weights, plan)
     with torch.no_grad(), plan.autocast():
         mean = float(summed_loss(layer(features), labels, weights)) / len(labels)
-    return Solved(mean, of_train.speed_of_features or {}, of_val)
+    speed = dict(of_train.speed_of_features or {})
+    return Solved(mean, speed | {"seconds": speed.get("seconds", 0.0) + seconds}, of_val)
 
 
-def choose(losses: Sequence[torch.Tensor]) -> int:
+def _solve(
+    model: nn.Module,
+    layer: nn.Linear,
+    train: tuple[torch.Tensor, torch.Tensor],
+    val: Batches,
+    weights: torch.Tensor | None,
+    plan: Plan,
+) -> float:
+    """Put the solution for features (N, D) and labels (N,) into the layer; the seconds that solving took.
+
+    Where a card has no memory for it, it is found on the processor. RunError: nor has that.
+    """
+    for device in dict.fromkeys((plan.device, "cpu")):
+        try:
+            return _solve_on(device, model, layer, train, val, weights, plan)
+        except (RuntimeError, MemoryError) as problem:
+            if not out_of_memory(problem):
+                raise
+        free_memory(plan.device)
+    images, width = train[0].shape
+    raise RunError(
+        f"out of memory where the head is solved for, on {images:,} images of {width:,} features and "
+        f"{layer.out_features:,} classes. Another --recipe does not solve for it."
+    )
+
+
+def _solve_on(
+    device: str,
+    model: nn.Module,
+    layer: nn.Linear,
+    train: tuple[torch.Tensor, torch.Tensor],
+    val: Batches,
+    weights: torch.Tensor | None,
+    plan: Plan,
+) -> float:
+    features, labels = (each.to(device) for each in train)
+    probe = _Probe(features.float(), labels, layer.out_features, None if weights is None else weights.to(device))
+    true = torch.from_numpy(val.part.labels)
+    counted = 1.0 if weights is None else weights.cpu()[true]
+    found, losses, seconds = list[Layer](), list[torch.Tensor](), 0.0
+    for penalty in progress(PENALTIES, "head", len(PENALTIES)):
+        start = time.perf_counter()
+        probe.fit(penalty)
+        found.append(probe.folded())
+        seconds += time.perf_counter() - start
+        _fill(layer, found[-1])
+        logits = torch.from_numpy(predict(model, val, plan)[0])
+        losses.append(cross_entropy(logits, true, reduction="none") * counted)
+        if len(losses) > 1 and losses[-1].mean() > losses[-2].mean():
+            break
+    _fill(layer, found[choose(losses)])
+    return seconds
+
+
+def choose(losses: Losses) -> int:
     """Which of the penalties, strongest first, is taken, by the losses (N,) of each on val.
 
     The strongest that the least mean loss is not a standard error below. Breiman, Friedman, Olshen & Stone 1984,
@@ -85,10 +144,12 @@ def choose(losses: Sequence[torch.Tensor]) -> int:
 
 
 @torch.no_grad()
-def _fill(layer: nn.Linear, weight: torch.Tensor, bias: torch.Tensor) -> None:
-    layer.weight.copy_(weight)
-    if layer.bias is not None:
-        layer.bias.copy_(bias)
+def _fill(layer: nn.Linear, solution: Layer) -> None:
+    """Put the first process's solution into the layer: another's may be of a processor that rounds otherwise."""
+    for parameter, value in zip((layer.weight, layer.bias), solution, strict=True):
+        if parameter is not None:
+            parameter.copy_(value)
+            add_up(parameter if is_first() else parameter.zero_())
 
 
 class _Probe:
@@ -104,8 +165,14 @@ class _Probe:
 
     def fit(self, penalty: float) -> None:
         """Minimise the mean cross-entropy and penalty / 2 times the squared weights; the bias has no penalty."""
+        parameters = [self._weight, self._bias]
+        pair = 2 * sum(parameter.nbytes for parameter in parameters)
         optimizer = torch.optim.LBFGS(
-            [self._weight, self._bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe", tolerance_grad=1e-5
+            parameters,
+            max_iter=ITERATIONS,
+            tolerance_grad=1e-5,
+            history_size=max(5, min(ITERATIONS, HISTORY_BYTES // pair)),
+            line_search_fn="strong_wolfe",
         )
 
         def objective() -> torch.Tensor:
@@ -118,7 +185,7 @@ class _Probe:
 
         cast(Callable[[Callable[[], torch.Tensor]], torch.Tensor], optimizer.step)(objective)
 
-    def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weights (C, D) and bias (C,) for features as they are."""
+    def folded(self) -> Layer:
+        """The layer for features as they are."""
         weight = (self._weight * self._scale).detach()
         return weight, (self._bias - weight @ self._mean).detach()

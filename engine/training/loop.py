@@ -23,7 +23,7 @@ from engine.training.metrics import METRICS, Predictions
 from engine.training.plan import Plan
 from engine.training.recipe import Recipe, Stage
 from engine.training.saving import Checkpointer, Saver, StateDict, copy_of, restore, resumed, take_snapshot
-from engine.training.state import State
+from engine.training.state import SOLVED, State
 from engine.training.step import Step
 
 LOOK_AT_LOSS = 100  # steps: reading the loss makes a card's host wait
@@ -155,17 +155,16 @@ class _Fitting:
         clock, train, val = Clock(self.plan.device), self.images.train, self.images.val
         recipe = self.recipe
         solved = None
-        if stage.solves_head and recipe.head:
+        if stage.solves_head:
             solved = solve_head(self.model, recipe.head, train, val, self.plan, recipe.class_weights)
         if solved:
-            loss, val = solved.loss, solved.val
-            speed = {**solved.speed, "seconds": clock.stop(len(train.part))["seconds"]}
+            loss, speed, val = solved.loss, solved.speed, solved.val
         else:
             loss, speed = train_epoch(self.model, train, step, recipe, state, clock)
         state.speed_of_features = train.speed_of_features or state.speed_of_features
         logits, _ = predict(self.model, val, self.plan)
         top1, val_loss = score(logits, val.part.labels)
-        row = {"stage": stage.name, "lr": 0.0 if solved else step.lr, "train_loss": loss}
+        row = {"stage": stage.name, "lr": SOLVED if solved else step.lr, "train_loss": loss}
         row |= {f"{val.name}_loss": val_loss, f"{val.name}_top1": top1}
         chosen = top1
         if state.select != "top1":
@@ -199,7 +198,7 @@ def train_epoch(
     Of `clock`, if it is given, which has just begun.
     """
     epoch, stage = state.epochs, recipe.stages[state.stage]
-    set_train_mode(model, keep_statistics=stage.keeps_statistics and bool(recipe.head))
+    set_train_mode(model, keep_statistics=stage.keeps_statistics and state.solved_head)
     clock = clock or Clock(step.plan.device)
     steps = train.steps * (recipe.epochs_of(stage) or 1)
     own_random_numbers(recipe.seed, epoch)

@@ -101,7 +101,9 @@ def _try(model: nn.Module, train: Batches, val: Batches, recipe: Recipe, trial: 
     row: Row = {"lr": recipe.lr, "top1": None, "loss": None} | {recipe.select: None}
     try:
         state = fit(model, train, val, recipe, trial.plan, trial)
-        best = state.history[state.best_epoch - 1]
+        # a head that was solved for says nothing of a learning rate
+        rows, score = state.trained, f"{val.name}_{recipe.select}"
+        best = max(rows[::-1] if recipe.spec.latest_of_equals else rows, key=lambda each: each[score])
         row |= {name: best[f"{val.name}_{name}"] for name in ("top1", "loss", recipe.select)}
     except DivergedError as problem:
         say(f"sweep      {problem}")

@@ -57,7 +57,7 @@ class Stage:
     groups: Callable[[nn.Module], list[Group]] = trained
     epochs: int | None = None  # that it has, whatever the run's; None: the run's
     solves_head: bool = False  # its epoch is no training, but solve_head()
-    # batch normalisation stays by the statistics that the head was solved on; where it was not, by those of each batch
+    # batch normalisation stays by the statistics that the head was solved on; where it was not, it is by each batch's
     keeps_statistics: bool = False
 
 
@@ -93,8 +93,8 @@ class Recipe:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """One optimizer after the other."""
-        return self.spec.stages
+        """One after the other; where the body knows nothing yet, there is no head to be solved for."""
+        return tuple(stage for stage in self.spec.stages if self.head or not stage.solves_head)
 
     @property
     def summary(self) -> str:
@@ -175,6 +175,10 @@ def _until_no_gain(recipe: Recipe) -> str:
     return f"AdamW, then SGD, until {epochs} no gain" + (f", at most {recipe.epochs:,} each" if recipe.epochs else "")
 
 
+def _down_to_zero(recipe: Recipe) -> str:
+    return f"AdamW, warm-up and down to zero over {counted(recipe.epochs or 0, 'epoch')}"
+
+
 RECIPES: dict[str, RecipeSpec] = {
     # the published one (Jeevan & Sethi, arXiv:2406.05612): both stages always run, at a constant learning rate
     DEFAULT: RecipeSpec(
@@ -191,7 +195,7 @@ RECIPES: dict[str, RecipeSpec] = {
     "cosine": RecipeSpec(
         help="AdamW, warm-up, then down to zero over a fixed number of epochs",
         stages=(Stage("cosine", _decayed_adamw, cosine, decay_groups),),
-        summary=lambda recipe: f"AdamW, warm-up and down to zero over {counted(recipe.epochs or 0, 'epoch')}",
+        summary=_down_to_zero,
         lr=None,
         epochs=lambda steps: max(COSINE_EPOCHS, math.ceil(COSINE_STEPS / steps)),
         epochs_help=f"{COSINE_EPOCHS}, or as many as make {COSINE_STEPS} steps",
@@ -199,14 +203,12 @@ RECIPES: dict[str, RecipeSpec] = {
         latest_of_equals=True,  # its learning rate is lower
     ),
     "fast": RecipeSpec(
-        help="the head solved on frozen features, then all layers as in cosine, over a few epochs",
+        help="the head solved for on frozen features, then all layers as in cosine, over a few epochs",
         stages=(SOLVE_HEAD, Stage("cosine", _decayed_adamw, cosine, decay_groups, keeps_statistics=True)),
-        summary=lambda recipe: (
-            f"the head solved, then AdamW, warm-up and down to zero over {counted(recipe.epochs or 0, 'epoch')}"
-        ),
+        summary=lambda recipe: ("the head solved for, then " if recipe.head else "") + _down_to_zero(recipe),
         lr=None,
         epochs=lambda _: FAST_EPOCHS,
-        epochs_help=f"{FAST_EPOCHS}",
+        epochs_help=f"{FAST_EPOCHS} after that of the head",
         patience=None,
         latest_of_equals=True,
     ),

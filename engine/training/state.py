@@ -9,6 +9,7 @@ from typing import Any
 from engine.processes.exchange import total_of
 from engine.training.meters import energy_joules, peak_memory_mib
 
+SOLVED = 0.0  # what a history has as the learning rate of the epoch in which the head was solved for
 COUNTS = ("stage", "epochs", "stage_epochs", "epochs_without_gain", "best_epoch")
 
 
@@ -73,6 +74,16 @@ class State:
         best = {f"best_{self.select}": self.best_score, "best_epoch": self.best_epoch}
         self.history.append({"epoch": self.epochs, **row, **best})
         return better
+
+    @property
+    def solved_head(self) -> bool:
+        """Whether an epoch was one that solved for the head."""
+        return any(row.get("lr") == SOLVED for row in self.history)
+
+    @property
+    def trained(self) -> list[dict[str, Any]]:
+        """The rows of the epochs that trained by a learning rate; where there was none, all."""
+        return [row for row in self.history if row.get("lr") != SOLVED] or self.history
 
     def begin_next_stage(self) -> None:
         """The stage has ended."""

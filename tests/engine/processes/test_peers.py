@@ -34,6 +34,7 @@ from engine.models.structure import batch_statistics, trains_batch_norm
 from engine.paths import PROJECT
 from engine.processes import exchange, peers
 from engine.records.schema import json_schema
+from engine.training import head
 from engine.training.evaluation import predict
 from engine.training.plan import Plan
 from engine.training.step import Step
@@ -379,6 +380,31 @@ def test_a_head_on_frozen_features_is_as_one_process_trains_it(tmp_path: Path, c
     assert command(f"-model tiny --device cpu {line}") == 0
     one, two = record_in(tmp_path / "runs"), record_in(tmp_path / "two" / "runs")
     assert two["test"]["nll"] == pytest.approx(one["test"]["nll"], rel=1e-3)
+
+
+def rounds_otherwise() -> None:
+    """Lets the second process come to another solution, as a processor with other instructions does."""
+    usual = head._Probe.folded
+
+    def folded(probe: Any) -> Any:
+        weight, bias = usual(probe)
+        return (weight, bias) if peers.is_first() else (weight + 1, bias)
+
+    mock.patch.object(head._Probe, "folded", folded).start()
+
+
+def test_a_head_that_is_solved_for_is_the_first_processes(tmp_path: Path, command: Command) -> None:
+    assert command(f"-model tiny --device cpu {QUICK} --out {tmp_path / 'before'}") == 0
+    line = f"-bs 16 --plan off --recipe fast --epochs 2 --weights {only_run(tmp_path / 'before') / 'checkpoint.pt'}"
+    assert command(f"-model tiny --device cpu {line} --out {tmp_path / 'one'}") == 0
+    run = Together(line, tmp_path / "two", 2, first=rounds_otherwise)
+    assert run.wait() == [0, 0], run.problems
+    first, second = (
+        (only_run(out) / "history.csv").read_text().splitlines()[1].split(",")[1:6]
+        for out in (tmp_path / "one", tmp_path / "two" / "runs")
+    )
+    assert first[:2] == second[:2] == ["head", "0.0"]
+    assert [float(value) for value in second[2:]] == pytest.approx([float(value) for value in first[2:]], rel=1e-4)
 
 
 def test_a_stop_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
