@@ -34,6 +34,7 @@ def draw(found: Mapping[str, Runs], recipes: Sequence[str], data: Sequence[str],
     from matplotlib.figure import Figure
 
     cells = common_cells(*(found[recipe] for recipe in recipes))
+    data = [name for name in data if any(cell[1] == name for cell in cells)]
     figure = Figure(figsize=(9, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, -(-(len(data) + 1) // 2)).ravel()

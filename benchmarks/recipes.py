@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from math import isnan
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -79,14 +80,20 @@ def run_all(arguments: argparse.Namespace) -> None:
             sys.exit(failed)
 
 
+def in_words(found: Interval, form: str, scale: float = 1) -> str:
+    """A number with its interval; of a single pair, there is none."""
+    value, low, high = (form.format(scale * number) for number in found)
+    return value if isnan(found.low) else f"{value} ({low} to {high})"
+
+
 def points(found: Interval) -> str:
     """A difference of accuracies with its interval."""
-    return f"{100 * found.value:+.2f} ({100 * found.low:+.2f} to {100 * found.high:+.2f})"
+    return in_words(found, "{:+.2f}", 100)
 
 
 def times(found: Interval) -> str:
     """A ratio with its interval."""
-    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+    return in_words(found, "{:.3f}")
 
 
 def screening(found: Mapping[str, Runs]) -> list[tuple[str, ...]]:
@@ -122,7 +129,7 @@ def comparison(found: Mapping[str, Runs], recipes: Sequence[str], against: str) 
                     *(times(image_ratio(runs, base, whole=True)), times(image_ratio(runs, base))),
                     f"{reached(runs, base):.0%}",
                     *(points(difference(runs, base, of)) for of in ("val", "test")),
-                    f"{nll.value:+.3f} ({nll.low:+.3f} to {nll.high:+.3f})",
+                    in_words(nll, "{:+.3f}"),
                 )
             )
     return rows
