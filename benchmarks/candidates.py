@@ -239,6 +239,9 @@ PARTS: dict[str, tuple[str, Callable[[], dict[str, list[Path]]], tuple[float, fl
     "dtd10": ("texture", partial(files, DATA / "dtd/dtd/images", MORE / "dtd10"), (0.4, 0.2, 0.4)),
     "cub4": ("natural", cub, (5, 3, 5)),
 }
+SETS = tuple(PARTS)
+# beside them, to see what more images change
+PARTS["eurosat1000"] = ("remote sensing", PARTS["eurosat"][1], (100, 30, 60))
 DATASETS = {
     name: Dataset(
         key=f"recipe_{name}",

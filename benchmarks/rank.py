@@ -28,6 +28,7 @@ from engine.environment import environment
 from engine.files import write_json
 from engine.paths import PROJECT
 from grids.ledger import all_records
+from ranking.candidates import RECIPE
 from reporting import rank_results
 from reporting.agreement import FIRSTS, ORDER, PRIOR, Assessment, Interval, Measure, assess
 from reporting.agreement_words import LABELS
@@ -65,7 +66,7 @@ def rank(name: str, out: Path, cache: Path, *more: str) -> dict[str, Any]:
 
 def run_truth(out: Path, cache: Path) -> None:
     """Fine-tune everything in full."""
-    words = ("--models", *NETWORKS, "--recipe", "cosine", *FLAGS, "--out", str(out), "--cache-dir", str(cache))
+    words = ("--models", *NETWORKS, "--recipe", RECIPE, *FLAGS, "--out", str(out), "--cache-dir", str(cache))
     for sets, seeds in ((SETS, SEEDS), (SEARCHED, SEEDS_OF_SEARCH)):
         named = [f"{SCRIPT}:{name}" for name in sets]
         python("grid.py", "--datasets", *named, "--seeds", *map(str, seeds), *words)

@@ -41,7 +41,7 @@ def draw(found: Mapping[str, Runs], recipes: Sequence[str], data: Sequence[str],
     for axis, name in zip(axes, ("all", *data), strict=False):
         for recipe in recipes:
             runs: Runs = {cell: found[recipe][cell] for cell in cells}
-            runs = runs if name == "all" else of_data(runs, name)
+            runs = of_data(runs, data if name == "all" else (name,))
             passes = int(np.median([len(run.curve) for run in runs.values()]))
             curve = 100 * mean_curve(runs, passes)
             colour = COLOURS.get(recipe, OTHER)

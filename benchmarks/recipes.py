@@ -1,7 +1,7 @@
 """How many images recipes take until they are as good as adamw-sgd, and how good they are: networks with real weights.
 
 REAL=DIR python benchmarks/recipes.py run [--recipes NAME ...] [--models NAME ...] [--seeds 0-2] [--jobs 2]
-python benchmarks/recipes.py collect       all that is known of the finished runs, into one file
+python benchmarks/recipes.py collect       what is known of the finished runs, added to one file
 python benchmarks/recipes.py screening     what each candidate changes, judged by the validation part
 python benchmarks/recipes.py comparison    adamw-sgd, cosine and fast: images, validation, test; and a picture
 
@@ -25,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.candidates import CANDIDATES, DATASETS
+from benchmarks.candidates import CANDIDATES, DATASETS, SETS
 from benchmarks.recipe_plot import draw
 from benchmarks.time_to_accuracy import (
     Interval,
@@ -98,7 +98,7 @@ def times(found: Interval) -> str:
 
 def screening(found: Mapping[str, Runs]) -> list[tuple[str, ...]]:
     """A row a candidate, by the validation part alone."""
-    found = {recipe: of_cells(runs, SCREENED_ON, SCREENED_SEEDS) for recipe, runs in found.items()}
+    found = {recipe: of_data(of_cells(runs, SCREENED_ON, SCREENED_SEEDS), SETS) for recipe, runs in found.items()}
     centre, reference = found[FAST], found[REFERENCE]
     rows: list[tuple[str, ...]] = [
         ("recipe", "runs", f"val top-1 - {FAST}", "passes", f"images to val of {REFERENCE}", "reached")
@@ -119,7 +119,8 @@ def comparison(found: Mapping[str, Runs], recipes: Sequence[str], against: str) 
     ]
     for recipe in recipes:
         for data in ("all", *DATASETS):
-            runs, base = (found[name] if data == "all" else of_data(found[name], data) for name in (recipe, against))
+            of = SETS if data == "all" else (data,)
+            runs, base = (of_data(found[name], of) for name in (recipe, against))
             if not (cells := common_cells(runs, base)):
                 continue
             nll = difference(runs, base, "test_nll")
@@ -128,7 +129,7 @@ def comparison(found: Mapping[str, Runs], recipes: Sequence[str], against: str) 
                     *(recipe, data, str(len(cells))),
                     *(times(image_ratio(runs, base, whole=True)), times(image_ratio(runs, base))),
                     f"{reached(runs, base):.0%}",
-                    *(points(difference(runs, base, of)) for of in ("val", "test")),
+                    *(points(difference(runs, base, part)) for part in ("val", "test")),
                     in_words(nll, "{:+.3f}"),
                 )
             )
@@ -137,7 +138,7 @@ def comparison(found: Mapping[str, Runs], recipes: Sequence[str], against: str) 
 
 def stopping(found: Mapping[str, Runs]) -> list[tuple[str, ...]]:
     """What the reference would have saved and lost by stopping where val can't tell a gain."""
-    runs = found[REFERENCE].values()
+    runs = of_data(found[REFERENCE], SETS).values()
     rows: list[tuple[str, ...]] = [("passes without a gain that val can tell", "images", "val top-1 lost")]
     for patience in (3, 5, 10):
         ends = [settled(run, patience) for run in runs]
@@ -155,7 +156,14 @@ def options() -> argparse.Namespace:
     add("--recipes", nargs="+", choices=RECIPES, metavar="NAME", help="default: all; of a comparison those three")
     add("--against", choices=RECIPES, default=REFERENCE, metavar="NAME", help=f"of a comparison (default: {REFERENCE})")
     add("--models", nargs="+", default=MODELS, metavar="NAME", help=f"default: {' '.join(MODELS)}")
-    add("--data", nargs="+", choices=list(DATASETS), default=list(DATASETS), metavar="NAME")
+    add(
+        "--data",
+        nargs="+",
+        choices=list(DATASETS),
+        default=list(SETS),
+        metavar="NAME",
+        help=f"default: {' '.join(SETS)}",
+    )
     add("--seeds", nargs="+", default=["0-2"], metavar="N", help="default: 0-2")
     add("--jobs", type=int, default=1, help="grids at once (default: 1)")
     add("--out", type=Path, default=Path("build/recipes"), metavar="DIR", help="default: build/recipes")
@@ -175,7 +183,10 @@ def main() -> None:
         arguments.recipes = arguments.recipes or RECIPES
         run_all(arguments)
     elif arguments.what == "collect":
-        write_table(arguments.file, read_runs(arguments.out))
+        known = read_table(arguments.file) if arguments.file.exists() else {}
+        made = read_runs(arguments.out)
+        both = {recipe: known.get(recipe, {}) | made.get(recipe, {}) for recipe in known.keys() | made.keys()}
+        write_table(arguments.file, both)
     elif arguments.what == "screening":
         say(table(screening(read_table(arguments.file))))
     elif arguments.what == "stopping":
@@ -185,7 +196,7 @@ def main() -> None:
         recipes = [recipe for recipe in arguments.recipes or [OTHER, FAST] if recipe != arguments.against]
         say(table(comparison(found, recipes, arguments.against)))
         if arguments.picture:
-            draw(found, [arguments.against, *recipes], list(DATASETS), arguments.picture)
+            draw(found, [arguments.against, *recipes], SETS, arguments.picture)
 
 
 if __name__ == "__main__":

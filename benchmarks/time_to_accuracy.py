@@ -220,9 +220,9 @@ def difference(runs: Runs, reference: Runs, of: str = "test") -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def of_data(runs: Runs, data: str) -> Runs:
-    """Those on one set of images."""
-    return {cell: run for cell, run in runs.items() if run.data == data}
+def of_data(runs: Runs, data: Sequence[str]) -> Runs:
+    """Those on some sets of images."""
+    return {cell: run for cell, run in runs.items() if run.data in data}
 
 
 def of_cells(runs: Runs, models: Sequence[str], seeds: Sequence[int]) -> Runs:

@@ -24,7 +24,7 @@ PASSED_ON = (
     *("labels", "cache_dir", "no_cache", "out", "allow_partial"),
 )
 OWN = ("seed", "shots", "fraction", "data_dir")  # that cells have in a form of their own
-RECIPE = "cosine"  # that is fine-tuned by: its learning rate comes down within the epochs that it is given
+RECIPE = "fast"  # that is fine-tuned by: its learning rate comes down within the epochs that it is given
 FEWEST = 2  # backbones, of which one can be the better
 
 
@@ -56,7 +56,7 @@ class Question:
         return [*flags, "--data-dir", str(self.data_dir)] if self.data_dir else flags
 
     def cell(self, model: str, *more: str) -> Cell:
-        """The run of a backbone with the recipe cosine, and `more` flags. UserError: its script would refuse it."""
+        """The run of a backbone by RECIPE, and `more` flags. UserError: its script would refuse it."""
         flags = ["--recipe", RECIPE, *self.flags, *more]
         return make_cells([self.chosen], [model], [self.seed], [self.budget], flags, self.data_dir)[0]
 

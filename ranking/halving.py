@@ -124,7 +124,7 @@ def make_plan(
             plan = Plan(tuple(order[:number]), tuple(order[number:]), rungs, images, full, 0, beside)
             return replace(plan, budget=_in_images(plan, limit, cost) if seconds else int(limit))
     least = cost([Rung(FEWEST, 1)])
-    raise UserError(_too_small(order, images, budget, least))
+    raise UserError(_too_small(order, images, budget, least, beside))
 
 
 def _in_images(plan: Plan, limit: float, cost: Callable[[Sequence[Rung]], float]) -> int:
@@ -134,11 +134,12 @@ def _in_images(plan: Plan, limit: float, cost: Callable[[Sequence[Rung]], float]
     return plan.cost() + int(rest * plan.cost_of(last[0]))
 
 
-def _too_small(order: Sequence[str], images: int, budget: Budget, least: float) -> str:
+def _too_small(order: Sequence[str], images: int, budget: Budget, least: float, beside: int) -> str:
     needed = Budget(images=int(least)) if budget.seconds is None else Budget(seconds=float(math.ceil(least)))
     about = "" if budget.seconds is None else "about "
+    after = ", after the pass in which their heads are solved for" if beside else ""
     return (
-        f"--budget {budget.flag} is too small for one rung: an epoch of {order[0]} and of {order[1]}, with "
+        f"--budget {budget.flag} is too small for one rung: an epoch of {order[0]} and of {order[1]}{after}, with "
         f"{images_text(images)} each, takes {about}{needed}. Give {needed.flag} or more, or leave --fine-tune out."
     )
 

@@ -112,6 +112,7 @@ def _solve_on(
     weights: torch.Tensor | None,
     plan: Plan,
 ) -> float:
+    """_solve(), on that device."""
     features, labels = (each.to(device) for each in train)
     probe = _Probe(features.float(), labels, layer.out_features, None if weights is None else weights.to(device))
     true = torch.from_numpy(val.part.labels)

@@ -69,7 +69,7 @@ def test_the_ratio_is_a_geometric_mean_over_pairs_of_means_over_seeds() -> None:
     assert reached(fast, reference) == 1
     assert image_ratio(fast, reference, whole=True).value == pytest.approx(expected)
     # cells that one lacks are left out
-    assert image_ratio(of_data(fast, "b"), reference).value == pytest.approx(1 / 4)
+    assert image_ratio(of_data(fast, ["b"]), reference).value == pytest.approx(1 / 4)
 
 
 def test_a_difference_has_students_interval_over_pairs() -> None:

@@ -77,15 +77,15 @@ def test_several_datasets_are_refused(text: str) -> None:
 def test_the_flags_of_a_command_of_the_grid() -> None:
     asked = question("digits --seed 3 --shots 5 -bs 16 --size 64 --weights none --data-dir d --no-cache")
     assert asked.grid_flags == [
-        *("--datasets", "digits", "--recipe", "cosine", "--batch-size", "16", "--weights", "none", "--size", "64"),
+        *("--datasets", "digits", "--recipe", "fast", "--batch-size", "16", "--weights", "none", "--size", "64"),
         *("--no-cache", "--seeds", "3", "--shots", "5", "--data-dir", "d"),
     ]
     cell = asked.cell("resnet", "--epochs", "2")
     config = cell.config
-    assert (config.recipe, config.epochs, config.seed, config.shots, config.size) == ("cosine", 2, 3, 5, (64, 64))
+    assert (config.recipe, config.epochs, config.seed, config.shots, config.size) == ("fast", 2, 3, 5, (64, 64))
     assert command_of(cell).startswith("python ")
-    assert "digits.py -model resnet --seed 3 --shots 5 --recipe cosine" in command_of(cell)
-    assert question("digits").grid_flags == ["--datasets", "digits", "--recipe", "cosine"]
+    assert "digits.py -model resnet --seed 3 --shots 5 --recipe fast" in command_of(cell)
+    assert question("digits").grid_flags == ["--datasets", "digits", "--recipe", "fast"]
 
 
 def test_backbones_that_can_not_take_such_images_are_left_out() -> None:

@@ -154,7 +154,7 @@ def test_what_is_printed_of_a_backbone(ask: Asker) -> None:
     assert "trust      Nothing to hold this order against" in said.out
     grid = next(line for line in said.out.splitlines() if "grid.py" in line)
     assert (
-        f"--models {' '.join(answer['order'])} --datasets ./own.py --recipe cosine --device cpu --precision fp32 --plan"
+        f"--models {' '.join(answer['order'])} --datasets ./own.py --recipe fast --device cpu --precision fp32 --plan"
         in grid
     )
     assert said.out.splitlines()[-1].endswith(
@@ -255,7 +255,9 @@ def test_a_budget_below_one_rung_is_said(ask: Asker) -> None:
     assert said.code == 2
     (line,) = [line for line in said.err.splitlines() if line.startswith("error: ")]
     assert "--budget images:1 is too small for one rung" in line
-    assert "takes 120 training images" in line  # an epoch of two
+    # of 60 images each
+    assert "after the pass in which their heads are solved for" in line
+    assert "takes 240 training images" in line
     assert not list(Path("runs").glob("toy/*"))
 
 
