@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import cast
 
 import torch
@@ -63,7 +64,7 @@ def solve_head(
         return None
     of_train, of_val = cast(tuple[Features, Features], both)
     features, labels = of_train.all
-    if not features.float().square().mean().isfinite():
+    if not isfinite(float(features.float().square().mean())):
         raise DivergedError(
             f"what the frozen layers make of the training images is not finite ({plan.precision}). Try other --weights"
             f"{or_fp32(plan)}."

@@ -44,6 +44,23 @@ def test_a_run_goes_to_its_end(run: Run, flags: str) -> None:
     assert {"top1", "nll"} <= record["test"].keys()
 
 
+@pytest.mark.parametrize("flags", ["--plan off", "--plan measure --class-weights balanced"])
+def test_a_head_is_solved_for_there(
+    command: Command, tmp_path: Path, flags: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On what the weights of a run make of the images; its epoch has no learning rate."""
+    if DRY:  # which can't tell whether two outputs are equal
+        monkeypatch.setattr("engine.training.features._can_be_divided", lambda *_: True)
+    line = "-model tiny -bs 32 --size 16 --epochs 2 --device cuda"
+    assert command(f"{line} --weights none --plan off --out {tmp_path / 'first'}", digits.DATASET) == 0
+    weights = only_run(tmp_path / "first") / "checkpoint.pt"
+    line += f" {flags} --recipe fast --weights {weights} --out {tmp_path / 'second'}"
+    assert command(line, digits.DATASET) == 0
+    rows = (only_run(tmp_path / "second") / "history.csv").read_text().splitlines()
+    assert [row.split(",")[1] for row in rows[1:]] == ["head", "cosine", "cosine"]
+    assert rows[1].split(",")[2] == "0.0"
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_each_precision(run: Run, command: Command, precision: str) -> None:
     line = f"{TINY} --lr 1e-2 --epochs 5 --plan off --precision {precision}"
