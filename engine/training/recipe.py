@@ -165,6 +165,8 @@ def cosine(share: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP)))
 
 
+# on twenty pairs of network and images, 95 % of the runs come to adamw-sgd's final val top-1 within these; five epochs,
+# statistics of each batch, smoothing, mixup, layer decay and others had no more, or less, on val: docs/recipes.md
 FAST_EPOCHS = 10
 # where it can't be solved for, all layers are trained in its epoch
 SOLVE_HEAD = Stage("head", _decayed_adamw, groups=decay_groups, epochs=1, solves_head=True)
