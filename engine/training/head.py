@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
 from typing import cast
@@ -185,7 +186,10 @@ class _Probe:
             loss.backward()
             return loss
 
-        cast(Callable[[Callable[[], torch.Tensor]], torch.Tensor], optimizer.step)(objective)
+        # PyTorch's line search divides by the length of an interval, which rounding can shrink to nothing: the weights
+        # are then those of the step before, the best that single precision has
+        with suppress(ZeroDivisionError):
+            cast(Callable[[Callable[[], torch.Tensor]], torch.Tensor], optimizer.step)(objective)
 
     def folded(self) -> Layer:
         """The layer for features as they are."""

@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.optim import lbfgs
 
 from engine.data.batches import Batches
 from engine.errors import DivergedError, RunError
@@ -218,6 +220,21 @@ def test_without_memory_for_it_a_card_leaves_it_to_the_processor(monkeypatch: py
     recipe = replace(make_recipe("fast", 1e-3, 2, None), head="6")
     with pytest.raises(RunError, match="out of memory where the head is solved for, on 41 images of 32 features"):
         fit(model, train, val, recipe, PLAN, Memory())
+
+
+def test_a_line_search_that_ends_in_rounding_ends_the_solution(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual, searches = lbfgs._strong_wolfe, count()
+
+    def search(*given: Any, **more: Any) -> Any:
+        if next(searches) == 4:
+            raise ZeroDivisionError("float division by zero")
+        return usual(*given, **more)
+
+    monkeypatch.setattr(lbfgs, "_strong_wolfe", search)
+    model, (train, val) = model_of(), parts()
+    solved = solve_head(model, "6", train, val, PLAN, None)
+    assert solved
+    assert solved.loss < 0.5
 
 
 def test_what_l_bfgs_remembers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
