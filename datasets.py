@@ -7,9 +7,7 @@ python datasets.py --write-docs        the tables in docs/, from the declaration
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
 import re
 import shlex
 import sys
@@ -18,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import BACKBONES, Choice, Dataset
-from engine.cli import Help, Parser, at_home, checked, nearest, place_in, run_command
+from engine.cli import Help, Parser, at_home, checked, nearest, place_in, run_command, run_file
 from engine.cli import folder as folder_path
 from engine.console import say, table
 from engine.data.declaration import datasets_of
@@ -55,15 +53,8 @@ SCRIPTS = (
 
 def load(script: Path) -> Dataset | Choice:
     """What the script at that path declares. Raises UserError where it can't be imported or declares nothing."""
-    called = f"_script_{hashlib.sha256(str(script.absolute()).encode()).hexdigest()[:16]}"
-    spec = importlib.util.spec_from_file_location(called, script)
     try:
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[called] = module  # dataclasses look their module up
-        spec.loader.exec_module(module)
-        declared = module.DATASET
+        declared = run_file(script).DATASET
     except UserError as problem:
         raise UserError(f"{place_in(problem.__traceback__)}{problem}") from problem
     except Exception as problem:  # whatever is in a script of the user's own

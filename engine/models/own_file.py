@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import sys
 import traceback
@@ -15,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from engine.cli import at_home, importing, nearest
+from engine.cli import at_home, importing, nearest, run_file
 from engine.errors import RunError, UserError, one_line, out_of_memory, reason_of
 from engine.files import digest
 from engine.models.backbone import Backbone
@@ -83,23 +82,15 @@ def _found(path: Path, name: str, _state: tuple[int, int]) -> Backbone:
 
 def _run(path: Path) -> ModuleType:
     """The file as a module, run anew. What lies beside it can be imported by it."""
-    called = f"_own_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
-    spec = importlib.util.spec_from_file_location(called, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
-    sys.modules[called] = module  # dataclasses look their module up
     try:
         with importing():
-            spec.loader.exec_module(module)
+            return run_file(path)
     except (Exception, SystemExit) as problem:  # whatever is in a file of the user's own
-        del sys.modules[called]
         if isinstance(problem, RunError) or out_of_memory(problem):
             raise
         raise UserError(f"{path} can't be run: {_what(problem, path)}.") from problem
-    return module
 
 
 def _is_of(module: ModuleType, value: Any) -> bool:
