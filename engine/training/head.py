@@ -72,66 +72,62 @@ def solve_head(
         )
     layer = cast(nn.Linear, model.get_submodule(head))
     weights = None if class_weights is None else torch.tensor(class_weights, device=features.device)
-    seconds = _solve(model, layer, (features, labels), of_val, weights, plan)
+    seconds = _Task(model, layer, features, labels, weights, of_val, plan).solve()
     with torch.no_grad(), plan.autocast():
         mean = float(summed_loss(layer(features), labels, weights)) / len(labels)
     speed = dict(of_train.speed_of_features or {})
     return Solved(mean, speed | {"seconds": speed.get("seconds", 0.0) + seconds}, of_val)
 
 
-def _solve(
-    model: nn.Module,
-    layer: nn.Linear,
-    train: tuple[torch.Tensor, torch.Tensor],
-    val: Batches,
-    weights: torch.Tensor | None,
-    plan: Plan,
-) -> float:
-    """Put the solution for features (N, D) and labels (N,) into the layer; the seconds that solving took.
+@dataclass(frozen=True)
+class _Task:
+    """A head to be solved for: features (N, D), labels (N,) and what an image of each class counts, on the device."""
 
-    Where a card has no memory for it, it is found on the processor. RunError: nor has that.
-    """
-    for device in dict.fromkeys((plan.device, "cpu")):
-        try:
-            return _solve_on(device, model, layer, train, val, weights, plan)
-        except (RuntimeError, MemoryError) as problem:
-            if not out_of_memory(problem):
-                raise
-        free_memory(plan.device)
-    images, width = train[0].shape
-    raise RunError(
-        f"out of memory where the head is solved for, on {images:,} images of {width:,} features and "
-        f"{layer.out_features:,} classes. Another --recipe does not solve for it."
-    )
+    model: nn.Module
+    layer: nn.Linear
+    features: torch.Tensor
+    labels: torch.Tensor
+    weights: torch.Tensor | None
+    val: Batches
+    plan: Plan
 
+    def solve(self) -> float:
+        """Put the solution into the layer; the seconds that solving took.
 
-def _solve_on(
-    device: str,
-    model: nn.Module,
-    layer: nn.Linear,
-    train: tuple[torch.Tensor, torch.Tensor],
-    val: Batches,
-    weights: torch.Tensor | None,
-    plan: Plan,
-) -> float:
-    """_solve(), on that device."""
-    features, labels = (each.to(device) for each in train)
-    probe = _Probe(features.float(), labels, layer.out_features, None if weights is None else weights.to(device))
-    true = torch.from_numpy(val.part.labels)
-    counted = 1.0 if weights is None else weights.cpu()[true]
-    found, losses, seconds = list[Layer](), list[torch.Tensor](), 0.0
-    for penalty in progress(PENALTIES, "head", len(PENALTIES)):
-        start = time.perf_counter()
-        probe.fit(penalty)
-        found.append(probe.folded())
-        seconds += time.perf_counter() - start
-        _fill(layer, found[-1])
-        logits = torch.from_numpy(predict(model, val, plan)[0])
-        losses.append(cross_entropy(logits, true, reduction="none") * counted)
-        if len(losses) > 1 and losses[-1].mean() > losses[-2].mean():
-            break
-    _fill(layer, found[choose(losses)])
-    return seconds
+        Where a card has no memory for it, it is found on the processor. RunError: nor has that.
+        """
+        for device in dict.fromkeys((self.plan.device, "cpu")):
+            try:
+                return self.solve_on(device)
+            except (RuntimeError, MemoryError) as problem:
+                if not out_of_memory(problem):
+                    raise
+            free_memory(self.plan.device)
+        images, width = self.features.shape
+        raise RunError(
+            f"out of memory where the head is solved for, on {images:,} images of {width:,} features and "
+            f"{self.layer.out_features:,} classes. Another --recipe does not solve for it."
+        )
+
+    def solve_on(self, device: str) -> float:
+        """solve(), on that device."""
+        weights = None if self.weights is None else self.weights.to(device)
+        probe = _Probe(self.features.to(device).float(), self.labels.to(device), self.layer.out_features, weights)
+        true = torch.from_numpy(self.val.part.labels)
+        counted = 1.0 if weights is None else weights.cpu()[true]
+        found, losses, seconds = list[Layer](), list[torch.Tensor](), 0.0
+        for penalty in progress(PENALTIES, "head", len(PENALTIES)):
+            start = time.perf_counter()
+            probe.fit(penalty)
+            found.append(probe.folded())
+            seconds += time.perf_counter() - start
+            _fill(self.layer, found[-1])
+            logits = torch.from_numpy(predict(self.model, self.val, self.plan)[0])
+            losses.append(cross_entropy(logits, true, reduction="none") * counted)
+            if len(losses) > 1 and losses[-1].mean() > losses[-2].mean():
+                break
+        _fill(self.layer, found[choose(losses)])
+        return seconds
 
 
 def choose(losses: Losses) -> int:

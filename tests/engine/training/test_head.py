@@ -201,20 +201,22 @@ def test_features_that_are_not_finite_are_said(monkeypatch: pytest.MonkeyPatch) 
 def test_without_memory_for_it_a_card_leaves_it_to_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """And where that has none either, no smaller batches are tried, which would not help."""
     devices: list[str] = []
-    usual = head._solve_on
+    usual = head._Task.solve_on
 
-    def lacking(device: str, *given: Any) -> float:
+    def lacking(task: Any, device: str) -> float:
         devices.append(device)
         if device != "cpu":
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return usual(device, *given)
+        return usual(task, device)
 
     model, (train, val) = model_of(), parts()
     with monkeypatch.context() as patch:
-        patch.setattr(head, "_solve_on", lacking)
+        patch.setattr(head._Task, "solve_on", lacking)
         features = features_of(model, "6", train, val, PLAN)
         assert features
-        head._solve(model, model[6], features[0].all, features[1], None, replace(PLAN, device="meta"))  # type: ignore[arg-type]
+        layer = model[6]
+        assert isinstance(layer, nn.Linear)
+        head._Task(model, layer, *features[0].all, None, features[1], replace(PLAN, device="meta")).solve()
     assert devices == ["meta", "cpu"]
     monkeypatch.setattr(head._Probe, "fit", lambda *_: (_ for _ in ()).throw(MemoryError()))
     recipe = replace(make_recipe("fast", 1e-3, 2, None), head="6")
