@@ -25,9 +25,10 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.real_networks import DATA, MORE, cub, files, read_files
-from common import Choice, Dataset, main
+from benchmarks.real_networks import DATA, MORE, choice, cub, files, read_files
+from common import Dataset, main
 from engine.data.batches import Batches
+from engine.models.structure import batch_norms
 from engine.training import head, loop, step
 from engine.training.plan import Plan
 from engine.training.recipe import RECIPES, SOLVE_HEAD, Group, RecipeSpec, Stage
@@ -92,7 +93,7 @@ def recalibrated() -> AbstractContextManager[Any]:
 
     @torch.no_grad()
     def solve(model: nn.Module, layer: str, train: Batches, *rest: Any) -> Any:
-        norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        norms = batch_norms(model)
         before = [norm.momentum for norm in norms]
         model.train()
         for norm in norms:
@@ -255,13 +256,7 @@ DATASETS = {
     )
     for name, (domain, find, parts) in PARTS.items()
 }
-DATASET = Choice(
-    "--data",
-    {"choices": list(DATASETS), "default": "eurosat", "help": "which images (default: eurosat)"},
-    DATASETS.__getitem__,
-    DATASETS["eurosat"],
-    tuple(DATASETS.values()),
-)
+DATASET = choice(DATASETS)
 
 
 def nhwc(plan: Plan, *_: Any) -> Plan:

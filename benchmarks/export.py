@@ -31,7 +31,7 @@ from engine.files import read_json
 from engine.inference.checkpoint import Trained
 from engine.inference.preprocessing import Preprocessing
 from engine.models.backbone import IMAGENET_MEAN, IMAGENET_STD
-from engine.models.structure import replace_head
+from engine.models.structure import batch_norms, replace_head
 from engine.models.weights_folder import CONFIG
 from engine.models.weights_folder import FACTS as KEY
 from exporting import agreement
@@ -65,9 +65,8 @@ def trained(name: str, stored: int, size: int) -> Trained:
 
 def settle(network: nn.Module, batch: torch.Tensor, head: str) -> None:
     """Give batch normalisation the statistics of the batch, and the logits a spread."""
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.momentum = None  # the mean over all batches
+    for layer in batch_norms(network):
+        layer.momentum = None  # the mean over all batches
     with torch.no_grad():
         network.train()
         network(batch)

@@ -34,6 +34,7 @@ from engine.environment import environment
 from engine.files import write_json
 from engine.inference.checkpoint import Trained
 from engine.inference.preprocessing import Preprocessing
+from engine.models.structure import batch_norms
 from engine.training.plan import choose_plan
 from predicting.explain import Explainer, Heat
 
@@ -103,7 +104,7 @@ def learn(model: nn.Module, preprocessing: Preprocessing, lr: float, steps: int)
 @torch.no_grad()
 def settle(model: nn.Module, preprocessing: Preprocessing) -> None:
     """Batch normalisation's statistics anew, as those of so few steps are far from what they have come to be."""
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = batch_norms(model)
     for module in norms:
         module.reset_running_stats()
         module.momentum = None  # the mean over batches

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -170,13 +170,15 @@ DATASETS = {
     )
     for name, (domain, side, read) in KINDS.items()
 }
-DATASET = Choice(
-    "--data",
-    {"choices": list(DATASETS), "default": "eurosat", "help": "which images (default: eurosat)"},
-    DATASETS.__getitem__,
-    DATASETS["eurosat"],
-    tuple(DATASETS.values()),
-)
+
+
+def choice(datasets: Mapping[str, Dataset], usual: str = "eurosat") -> Choice:
+    """What `--data NAME` chooses among."""
+    options = {"choices": list(datasets), "default": usual, "help": f"which images (default: {usual})"}
+    return Choice("--data", options, datasets.__getitem__, datasets[usual], tuple(datasets.values()))
+
+
+DATASET = choice(DATASETS)
 
 if __name__ == "__main__":
     main(DATASET)

@@ -1,10 +1,10 @@
 """Successive halving: who is trained on for how long, decided by validation scores and what is left of a budget.
 
 Nothing here reads or runs anything. In every rung each candidate is trained from the start by a schedule of its own,
-which ends with the rung: the learning rate has come down to zero, so that a run can't be continued as
-a longer one, and a score in the middle of a longer schedule would tell less than one at the end of a short one. From
-rung to rung the epochs double and the candidates halve, so that each costs about the same. Jamieson & Talwalkar 2016,
-"Non-stochastic best arm identification and hyperparameter optimization", AISTATS, arXiv:1502.07943.
+which ends with the rung: the learning rate has come down to zero, so that a run can't be continued as a longer one, and
+a score in the middle of a longer schedule would tell less than one at the end of a short one. From rung to rung the
+epochs double and the candidates halve, so that each costs about the same. Jamieson & Talwalkar 2016, "Non-stochastic
+best arm identification and hyperparameter optimization", AISTATS, arXiv:1502.07943.
 """
 
 from __future__ import annotations

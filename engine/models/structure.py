@@ -52,24 +52,24 @@ def set_train_mode(model: nn.Module, keep_statistics: bool = False) -> None:
     for module in () if whole else model.modules():
         if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
             module.train()
-    for module in model.modules() if keep_statistics else ():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
+    for layer in batch_norms(model) if keep_statistics else ():
+        layer.eval()
+
+
+def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """The layers that normalise over the batch."""
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 def batch_statistics(model: nn.Module) -> list[torch.Tensor]:
     """The running means and variances that training changes."""
-    layers = [each for each in model.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm) and each.training]
+    layers = [each for each in batch_norms(model) if each.training]
     return [each for layer in layers for each in (layer.running_mean, layer.running_var) if each is not None]
 
 
 def trains_batch_norm(model: nn.Module) -> bool:
     """Whether training normalises over the batch, which takes at least two images a step: a frozen body does not."""
-    return any(
-        isinstance(module, nn.modules.batchnorm._BatchNorm)
-        and all(parameter.requires_grad for parameter in module.parameters())
-        for module in model.modules()
-    )
+    return any(all(parameter.requires_grad for parameter in layer.parameters()) for layer in batch_norms(model))
 
 
 def macs(model: nn.Module, size: tuple[int, int], head: str = "") -> int:
@@ -79,10 +79,9 @@ def macs(model: nn.Module, size: tuple[int, int], head: str = "") -> int:
     Raises UserError when the model can't take such images, or does not give the logits of the layer named `head`.
     """
     shapes = copy.deepcopy(model).to("meta").eval()
-    for module in shapes.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            # it keeps the shape, and was four fifths of what a dry run of densenet took
-            vars(module)["forward"] = lambda features: features
+    for layer in batch_norms(shapes):
+        # it keeps the shape, and was four fifths of what a dry run of densenet took
+        vars(layer)["forward"] = lambda features: features
     try:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             logits = shapes(torch.empty(1, 3, *size, device="meta"))
