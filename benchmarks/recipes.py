@@ -30,6 +30,7 @@ from benchmarks.recipe_plot import draw
 from benchmarks.time_to_accuracy import (
     Interval,
     Runs,
+    by_pair,
     common_cells,
     difference,
     image_ratio,
@@ -49,7 +50,7 @@ REFERENCE, OTHER, FAST = "adamw-sgd", "cosine", "fast"
 RECIPES = [REFERENCE, OTHER, *CANDIDATES]
 FILE = PROJECT / "docs" / "recipes.csv"
 MODELS = ("tf2", "bird", "tf1", "lite0")
-SCREENED_ON, SCREENED_SEEDS = MODELS[:2], range(3)
+SCREENED_ON, SCREENED_SEEDS, ALL_SEEDS = MODELS[:2], range(3), range(100)
 SCRIPT = PROJECT / "benchmarks" / "candidates.py"
 FLAGS = ("-bs", "16", "--precision", "fp32", "--device", "cpu")
 
@@ -136,6 +137,22 @@ def comparison(found: Mapping[str, Runs], recipes: Sequence[str], against: str) 
     return rows
 
 
+def levels(found: Mapping[str, Runs], recipes: Sequence[str]) -> list[tuple[str, ...]]:
+    """A row a recipe, of the cells of SETS that all have: means over pairs, not differences."""
+    cells = common_cells(*(of_data(found[recipe], SETS) for recipe in recipes))
+    rows: list[tuple[str, ...]] = [("recipe", "runs", "val after a pass", "val", "test", "images until that val")]
+    for recipe in recipes:
+        runs = {cell: found[recipe][cell] for cell in cells}
+        values = (
+            {cell: run.curve[0] for cell, run in runs.items()},
+            *({cell: float(getattr(run, part)) for cell, run in runs.items()} for part in ("val", "test")),
+        )
+        means = (f"{statistics.mean(by_pair(cells, value)):.1%}" for value in values)
+        share = statistics.geometric_mean(run.images_to_best / run.images for run in runs.values())
+        rows.append((recipe, str(len(cells)), *means, f"{share:.3f}"))
+    return rows
+
+
 def stopping(found: Mapping[str, Runs]) -> list[tuple[str, ...]]:
     """What the reference would have saved and lost by stopping where val can't tell a gain."""
     runs = of_data(found[REFERENCE], SETS).values()
@@ -192,11 +209,13 @@ def main() -> None:
     elif arguments.what == "stopping":
         say(table(stopping(read_table(arguments.file))))
     else:
-        found = read_table(arguments.file)
+        found: Mapping[str, Runs] = read_table(arguments.file)
         recipes = [recipe for recipe in arguments.recipes or [OTHER, FAST] if recipe != arguments.against]
-        say(table(comparison(found, recipes, arguments.against)))
+        found = {name: of_cells(runs, arguments.models, ALL_SEEDS) for name, runs in found.items()}
+        shown = [arguments.against, *recipes]
+        say(table(comparison(found, recipes, arguments.against)), "", table(levels(found, shown)))
         if arguments.picture:
-            draw(found, [arguments.against, *recipes], SETS, arguments.picture)
+            draw(found, shown, SETS, arguments.picture)
 
 
 if __name__ == "__main__":
