@@ -176,6 +176,13 @@ def _context() -> ForkServerContext:
     return context
 
 
+def go_to(folder: Path, environment: Mapping[str, str]) -> None:
+    """Leave the environment in which the process was started that this one is forked from: some test's, long ago."""
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+
+
 def _work(
     arguments: Sequence[str],
     folder: Path,
@@ -187,9 +194,7 @@ def _work(
     from engine.training import saving
 
     saving.MOST_LOST = most_lost
-    os.environ.clear()  # what was there when the process was made that this one is forked from
-    os.environ.update(environment)
-    os.chdir(folder)
+    go_to(folder, environment)
     for descriptor, (name, file) in enumerate(zip(("stdout", "stderr"), streams, strict=True), 1):
         stream = None
         if file:
