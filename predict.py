@@ -30,7 +30,7 @@ from predicting.outputs import check_file, form_of
 # flags that say how new images are answered
 OF_IMAGES = {"top": "--top", "batch_size": "-bs", "computed": "--form", "raw": "--raw", "reject": "--reject"}
 OF_IMAGES |= {"tta": "--tta", "labels": "--labels", "explain": "--explain", "device": "--device"}
-INTERRUPTED = "interrupted. A file that --out names is written whole or not at all."
+INTERRUPTED = "interrupted. What --out and --explain name is written whole or not at all."
 
 
 def parser() -> Parser:

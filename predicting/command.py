@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 from engine.console import say
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace, inputs: Inputs) -> int:
         work = _work(options, chosen, inputs)
     stored = chosen.members[0].preprocessing.stored_size
     stream = Stream(stored, max(each.batch_size for each in work.networks), bool(work.seen))
-    with writing(options.out) as write:
+    with writing(options.out) as write, work.overlays.made() if work.overlays else nullcontext():
         head = work.form.head(_about(options.run, chosen, work.temperatures))
         tally = answer_all(work, stream, inputs, write, head)
         metrics = tally.metrics

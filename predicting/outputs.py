@@ -8,11 +8,11 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -28,6 +28,7 @@ LINE = re.compile(rb"[^\n]*  (?:[^\n]* \d+\.\d\d%|error: )|rank +labelled +likel
 ROOM = "Make room, or let --out name a file elsewhere."
 
 Write = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,7 @@ def writing(out: Path | None) -> Iterator[Write]:
         yield _to_stdout
         return
     explained = partial(disk_errors_explained, "can't write", out, ROOM)
-    with ExitStack() as stack:
-        with explained():
-            file = stack.enter_context(atomic(out))
+    with at_its_ends(atomic(out), explained) as file:
 
         def write(text: str) -> None:
             with explained():
@@ -149,6 +148,15 @@ def writing(out: Path | None) -> Iterator[Write]:
                 file.flush()  # what does not fit on the disk is said here
 
         yield write
+
+
+@contextmanager
+def at_its_ends(of: AbstractContextManager[T], explained: Callable[[], AbstractContextManager[None]]) -> Iterator[T]:
+    """The context `of`, entered and left in another, in which what is done meanwhile is not."""
+    with ExitStack() as stack:
+        with explained():
+            found = stack.enter_context(of)
+        yield found
         with explained():
             stack.close()
 

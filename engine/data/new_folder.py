@@ -18,6 +18,7 @@ from engine.paths import nearest_existing, writable
 
 def require_place(output: Path, example: str) -> None:
     """UserError where no folder `output` can be made, or replaced in one step; `example` is one for a folder in it."""
+    output = _behind(output)
     above = nearest_existing(output.parent)
     if not above.is_dir():
         raise UserError(f"{above} is a file. Expected a folder to put {output} in: choose another output.")
@@ -44,9 +45,10 @@ def own_entries(output: Path) -> list[str]:
 def replacing(output: Path, overwrite: bool) -> Iterator[Path]:
     """A new hidden folder beside `output` that takes its name when the body is done, and is removed when it fails.
 
-    What `output` held before stays until then. After a kill, `output` is as it was, and the hidden folder is
-    removed by the next run on the same computer.
+    What `output` held before stays until then; where it is a link, the folder that it leads to is meant. After a kill,
+    `output` is as it was, and the hidden folder is removed by the next run on the same computer.
     """
+    output = _behind(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     _clean_up(output, overwrite)
     base = f".{_short(output.name)}.{platform.node()}.{os.getpid()}"
@@ -71,6 +73,11 @@ def replacing(output: Path, overwrite: bool) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _behind(output: Path) -> Path:
+    """Where a link leads to: what is there is replaced, not the link, which somebody made for a reason."""
+    return Path(os.path.realpath(output)) if output.is_symlink() else output
 
 
 def _short(name: str) -> str:

@@ -44,7 +44,7 @@ def stopping(problem: BaseException) -> Any:
 @pytest.mark.parametrize(
     ("problem", "code", "words"),
     [
-        (KeyboardInterrupt(), 130, "interrupted. A file that --out names is written whole or not at all."),
+        (KeyboardInterrupt(), 130, "interrupted. What --out and --explain name is written whole or not at all."),
         (MemoryError(), 3, "out of memory"),
         (OSError(errno.EIO, "Input/output error", "photos"), 3, "input/output error"),
     ],
@@ -53,10 +53,34 @@ def test_an_end_in_between(
     ask: Ask, run: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, problem: BaseException, code: int, words: str
 ) -> None:
     monkeypatch.setattr(work, "predicted", stopping(problem))
-    said = ask(f"{run} pets/test --out {kept}")
+    said = ask(f"{run} pets/test --out {kept} --explain overlays")
     assert said.code == code
     assert words in said.problems
     assert "Traceback" not in said.problems
+    assert not list(Path().glob("*overlays*"))
+    assert not list(Path().glob(".*overlays*"))
+
+
+def test_overlays_that_the_disk_does_not_take(ask: Ask, run: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        said = ask(f"{run} pets/test --out {kept} --explain overlays")
+    assert said.code == 3
+    assert "can't write overlays: no space left on device. Make room, or let --explain name" in said.problems
+    assert not list(Path().glob(".*overlays*"))
+
+
+def test_overlays_go_where_a_link_leads_to(ask: Ask, run: Path) -> None:
+    Path("elsewhere").mkdir()
+    for name in ("elsewhere", "nowhere"):
+        Path("link").unlink(missing_ok=True)
+        Path("link").symlink_to(name)
+        assert ask(f"{run} pets/test/cat/15.png --csv --explain link").code == 0
+        assert Path("link").is_symlink()
+        assert [path.name for path in Path(name).iterdir()] == ["000001-15.png.png"]
 
 
 def test_a_disk_that_becomes_full(ask: Ask, run: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
