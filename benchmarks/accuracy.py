@@ -28,7 +28,7 @@ from engine.files import write_json
 from engine.paths import PROJECT
 from engine.records.schema import read_record
 from engine.training.plan import choose_plan
-from reporting.statistics import student
+from reporting.statistics import half_interval
 
 PLAIN = "--precision fp32 --plan off --compile off --no-cache"
 
@@ -53,8 +53,7 @@ def top1(command: str, out: Path) -> tuple[float, str]:
 def compare(plain: list[float], fast: list[float]) -> dict[str, float]:
     """The mean difference fast - plain over seeds and the ends of its 95 % interval (paired, Student's t)."""
     differences = [b - a for a, b in zip(plain, fast, strict=True)]
-    mean = statistics.mean(differences)
-    half = student(len(differences)) * statistics.stdev(differences) / len(differences) ** 0.5
+    mean, half = statistics.mean(differences), half_interval(differences)
     return {"difference": mean, "low": mean - half, "high": mean + half}
 
 

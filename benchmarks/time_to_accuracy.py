@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.errors import UserError
 from engine.records.schema import HISTORY, RECORD, read_record
-from reporting.statistics import student, wilson
+from reporting.statistics import half_interval, wilson
 
 RESAMPLES = 10_000
 COLUMNS = (
@@ -216,7 +216,7 @@ def difference(runs: Runs, reference: Runs, of: str = "test") -> Interval:
     values = {cell: getattr(runs[cell], of) - getattr(reference[cell], of) for cell in cells}
     pairs = by_pair(cells, values)
     mean = statistics.mean(pairs)
-    half = student(len(pairs)) * statistics.stdev(pairs) / len(pairs) ** 0.5 if len(pairs) > 1 else float("nan")
+    half = half_interval(pairs) if len(pairs) > 1 else float("nan")
     return Interval(mean, mean - half, mean + half)
 
 

@@ -36,8 +36,13 @@ def interval(values: Sequence[float], most: float = 1.0) -> tuple[float, float] 
     """Student's 95 % confidence interval of the mean, clipped to 0 and `most`; None under two values."""
     if len(values) < 2:
         return None
-    mean, half = _mean(values), student(len(values)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    mean, half = _mean(values), half_interval(values)
     return max(0.0, mean - half), min(most, mean + half)
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half of Student's 95 % interval of the mean of two values or more."""
+    return student(len(values)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
 @lru_cache
