@@ -44,7 +44,8 @@ def request_of(answer: Answer, offer: Offer | None = None) -> Request:
         config.out,
         config.select,
         offer=offer,
-        beside=epochs_of_all(RECIPE, 0),
+        # of random weights there is no head to be solved for
+        beside=epochs_of_all(RECIPE, 0) if any(each.weights.file for each in answer.ordered) else 0,
     )
 
 

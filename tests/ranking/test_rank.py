@@ -258,6 +258,9 @@ def test_a_budget_below_one_rung_is_said(ask: Asker) -> None:
     # of 60 images each
     assert "after the pass in which their heads are solved for" in line
     assert "takes 240 training images" in line
+    random = ask.toy("--weights none --fine-tune --budget images:1").err
+    assert "solved for" not in random
+    assert "takes 120 training images" in random
     assert not list(Path("runs").glob("toy/*"))
 
 
