@@ -190,20 +190,19 @@ class Candidate:
     flags: tuple[str, ...] = ()
 
 
-def of_stages(*stages: Stage, epochs: int | None = None) -> RecipeSpec:
-    """The recipe `fast`, of other stages."""
-    spec = replace(FAST, stages=stages)
-    return replace(spec, epochs=lambda _: epochs) if epochs else spec
+def of_stages(*stages: Stage, epochs: int = 10) -> RecipeSpec:
+    """The recipe `fast`, of other stages, and of so many epochs."""
+    return replace(FAST, stages=stages, epochs=lambda _: epochs)
 
 
 def tuned(**changes: Any) -> RecipeSpec:
-    """The recipe `fast`, of which the second stage is another."""
+    """The recipe `fast`, of which the second stage is another, of ten epochs."""
     return of_stages(SOLVE_HEAD, replace(TUNED, **changes))
 
 
 FROZEN = replace(TUNED, name="frozen", groups=last_layer, schedule=None, epochs=1)
 MOVING = replace(TUNED, keeps_statistics=False)
-FIVE = of_stages(SOLVE_HEAD, TUNED, epochs=5)
+FIVE, TEN = (of_stages(SOLVE_HEAD, TUNED, epochs=epochs) for epochs in (5, 10))
 SLOWLY, PLAIN = ("--lr", "1e-4"), ("--augment", "none")
 
 CANDIDATES: dict[str, Candidate] = {
@@ -215,21 +214,23 @@ CANDIDATES: dict[str, Candidate] = {
     "first+no-augment": Candidate(of_stages(SOLVE_HEAD, MOVING, epochs=5), least_loss, PLAIN),
     "first+kept-statistics": Candidate(FIVE, least_loss),
     "first+kept-statistics+lr1e-4": Candidate(FIVE, least_loss, SLOWLY),
-    "first+kept-statistics+lr1e-4+10-epochs": Candidate(FAST, least_loss, SLOWLY),
+    "first+kept-statistics+lr1e-4+10-epochs": Candidate(TEN, least_loss, SLOWLY),
     "first+kept-statistics+lr1e-4+one-error": Candidate(FIVE, None, SLOWLY),
     "first+kept-statistics+lr1e-4+one-error+no-augment": Candidate(FIVE, None, (*SLOWLY, *PLAIN)),
-    "first+kept-statistics+lr1e-4+one-error+10-epochs": Candidate(FAST, None, SLOWLY),
+    "first+kept-statistics+lr1e-4+one-error+10-epochs": Candidate(TEN, None, SLOWLY),
     "fast+5-epochs": Candidate(FIVE),
+    "fast+10-epochs": Candidate(TEN),
+    "fast+20-epochs": Candidate(of_stages(SOLVE_HEAD, TUNED, epochs=20)),
     "fast+5-epochs+lr1e-3": Candidate(FIVE, None, ("--lr", "1e-3")),
     "fast+5-epochs+recalibrated": Candidate(FIVE, recalibrated),
     "fast+5-epochs+recalibrated+moving-statistics": Candidate(of_stages(SOLVE_HEAD, MOVING, epochs=5), recalibrated),
-    "fast+frozen-first": Candidate(of_stages(SOLVE_HEAD, FROZEN, TUNED, epochs=9)),
-    "fast+layer-decay": Candidate(tuned(groups=layers), scaled_rates),
-    "fast+one-cycle": Candidate(tuned(schedule=one_cycle)),
-    "fast+smoothing": Candidate(FAST, smoothed),
-    "fast+mixup": Candidate(FAST, mixed),
-    "fast+average": Candidate(FAST, averaged),
-    "fast+progressive": Candidate(FAST, progressive),
+    "fast+10-epochs+frozen-first": Candidate(of_stages(SOLVE_HEAD, FROZEN, TUNED, epochs=9)),
+    "fast+10-epochs+layer-decay": Candidate(tuned(groups=layers), scaled_rates),
+    "fast+10-epochs+one-cycle": Candidate(tuned(schedule=one_cycle)),
+    "fast+10-epochs+smoothing": Candidate(TEN, smoothed),
+    "fast+10-epochs+mixup": Candidate(TEN, mixed),
+    "fast+10-epochs+average": Candidate(TEN, averaged),
+    "fast+10-epochs+progressive": Candidate(TEN, progressive),
 }
 RECIPES.update({name: candidate.spec for name, candidate in CANDIDATES.items()})
 

@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import replace
 from itertools import count
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from engine.training.features import features_of
 from engine.training.head import LEAST_DEVIATION, PENALTIES, choose, solve_head
 from engine.training.loop import fit
 from engine.training.plan import Plan
-from engine.training.recipe import FAST_EPOCHS, make_recipe
+from engine.training.recipe import default_epochs, make_recipe
 from tests import toy
 from tests.conftest import Command, only_run
 from tests.engine.records.test_resume import outcome
@@ -296,20 +297,22 @@ def test_a_run(command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[s
     capsys.readouterr()
     assert command(f"{first} --recipe fast --weights {checkpoint} --out {tmp_path / 'second'}") == 0
     printed = capsys.readouterr().out
-    assert f"fast: the head solved for, then AdamW, warm-up and down to zero over {FAST_EPOCHS} epochs" in printed
     folder = only_run(tmp_path / "second")
     record = json.loads((folder / "record.json").read_text())
-    assert record["costs"]["epochs"] == FAST_EPOCHS + 1
-    assert record["costs"]["images"] == (FAST_EPOCHS + 1) * record["dataset"]["counts"]["train"]
+    images = record["dataset"]["counts"]["train"]
+    epochs = default_epochs("fast", ceil(images / 16)) or 0
+    assert f"fast: the head solved for, then AdamW, warm-up and down to zero over {epochs} epochs" in printed
+    assert record["costs"]["epochs"] == epochs + 1
+    assert record["costs"]["images"] == (epochs + 1) * images
     rows = list(csv.DictReader((folder / "history.csv").open()))
-    assert [row["stage"] for row in rows] == ["head", *["cosine"] * FAST_EPOCHS]
+    assert [row["stage"] for row in rows] == ["head", *["cosine"] * epochs]
     assert float(rows[0]["lr"]) == 0 < float(rows[1]["lr"])
     speeds = [float(row["images_per_second"]) for row in rows]
     assert record["costs"]["train_images_per_second"] == pytest.approx(np.median(speeds[1:]), rel=1e-6)
     assert command(f"{first} --recipe fast --weights none --out {tmp_path / 'third'}") == 0
-    assert f"fast: AdamW, warm-up and down to zero over {FAST_EPOCHS} epochs" in capsys.readouterr().out
+    assert f"fast: AdamW, warm-up and down to zero over {epochs} epochs" in capsys.readouterr().out
     rows = list(csv.DictReader((only_run(tmp_path / "third") / "history.csv").open()))
-    assert [float(row["lr"]) > 0 for row in rows] == [True] * FAST_EPOCHS
+    assert [float(row["lr"]) > 0 for row in rows] == [True] * epochs
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 4])

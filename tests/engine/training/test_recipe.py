@@ -47,6 +47,10 @@ def test_as_many_epochs_as_make_500_steps_but_20_at_least() -> None:
     assert default_epochs("adamw-sgd", 10) is None
 
 
+def test_fast_has_ten_to_twenty_epochs() -> None:
+    assert [default_epochs("fast", steps) for steps in (1, 8, 10, 16, 17, 1000)] == [20, 20, 16, 10, 10, 10]
+
+
 def test_the_learning_rate_is_the_backbones_own_or_the_one_asked_for() -> None:
     assert recipe().lr == toy.TINY.lr == 3e-4
     assert recipe("--recipe cosine --lr 0.5").lr == 0.5
