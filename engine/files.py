@@ -182,17 +182,16 @@ def require_whole(path: Path) -> None:
         raise DamagedError(f"its entry {entry} is damaged")
 
 
-def check_output(out: Path, flag: str = "--out") -> None:
-    """Raise UserError where `out`, which `flag` names, can be no folder: it or a part of its path is a file, or it may
-    not be made.
+def check_output(out: Path) -> None:
+    """Raise UserError where --out can be no folder: it or a part of its path is a file, or it may not be made.
 
     One that is there may hold what is asked for, even where nothing can be added to it.
     """
     above = nearest_existing(out)
     if not above.is_dir():
-        raise UserError(f"{flag} {out}: {above} is a file. Expected a folder, or a name not yet taken.")
+        raise UserError(f"--out {out}: {above} is a file. Expected a folder, or a name not yet taken.")
     if not out.exists() and not writable(above):
-        raise UserError(f"{flag} {out}: no permission to write in {above}. Choose a folder elsewhere.")
+        raise UserError(f"--out {out}: no permission to write in {above}. Choose a folder elsewhere.")
 
 
 def open_regular(path: Path, append: bool = False) -> BinaryIO:

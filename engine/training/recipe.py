@@ -217,7 +217,7 @@ RECIPES: dict[str, RecipeSpec] = {
         summary=lambda recipe: ("the head solved for, then " if recipe.head else "") + _down_to_zero(recipe),
         lr=None,
         epochs=_fast_epochs,
-        epochs_help=f"as many as make {FAST_STEPS} steps, {FAST_EPOCHS[0]} to {FAST_EPOCHS[1]}",
+        epochs_help=f"as many as make {FAST_STEPS} steps, {FAST_EPOCHS[0]} to {FAST_EPOCHS[1]}, after that of the head",
         patience=None,
         latest_of_equals=True,
     ),

@@ -235,7 +235,14 @@ def test_an_earlier_export_is_replaced_if_that_is_said(place: Path, capsys: pyte
     assert export.main(["run", "--to", "torch", "out"]) == 2
     assert "add --overwrite" in capsys.readouterr().err
     (place / "out" / "model.pt2").write_bytes(b"")
+    assert export.main(["run", "--to", "torch", "out", "--overwrite"]) == 0
+    assert (place / "out" / "model.pt2").stat().st_size > 0
+
+
+def test_behind_a_link_it_is_the_folder_that_is_replaced(place: Path) -> None:
     (place / "link").symlink_to("out")
+    assert export.main(["run", "--to", "torch", "link"]) == 0
+    (place / "out" / "model.pt2").write_bytes(b"")
     assert export.main(["run", "--to", "torch", "link", "--overwrite"]) == 0
     assert (place / "link").is_symlink()
     assert (place / "out" / "model.pt2").stat().st_size > 0
