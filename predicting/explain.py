@@ -73,7 +73,8 @@ class Explainer:
     def heat(self, stored: Pixels, label: int) -> Heat:
         """(H, W) of the model's input, 0 to 1: how much each place speaks for class `label`, relative to the most.
 
-        `stored` is an image uint8 (H, W, 3) of the stored size. All 0 where nothing speaks for the class.
+        `stored` is an image uint8 (H, W, 3) of the stored size. All 0 where nothing speaks for the class; what
+        is not finite, as in a network that has diverged, speaks for none.
         """
         kind = torch.device(self._device).type
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(kind, enabled=False):
@@ -82,10 +83,11 @@ class Explainer:
                 evidence = grad_cam(self._model, image, label, self._map)
             else:
                 evidence = occlusion(self._model, image, label)
-            grown = functional.interpolate(
-                evidence.clamp(min=0)[None, None], self._preprocessing.size, mode="bilinear", align_corners=False
-            )
-            heat: Heat = grown[0, 0].cpu().numpy()
+        evidence = evidence.cpu().nan_to_num(0, 0, 0).clamp(min=0)
+        grown = functional.interpolate(
+            evidence[None, None], self._preprocessing.size, mode="bilinear", align_corners=False
+        )
+        heat: Heat = grown[0, 0].numpy()
         most = float(heat.max())
         return heat / most if most > 0 else heat
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,15 @@ def test_grad_cam_is_what_each_place_adds_to_the_logit() -> None:
 def test_nothing_speaks_for_the_class() -> None:
     heat = Explainer(trained(), red_or_blue(), "cpu").heat(np.zeros((*SIZE, 3), np.uint8), 0)
     assert heat.max() == 0
+
+
+def test_a_network_that_has_diverged_gives_no_heat() -> None:
+    model = red_or_blue()
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, math.nan)
+    explainer = Explainer(trained(), model, "cpu")
+    assert explainer.heat(image(), 0).max() == 0
+    assert explainer.overlay(image(), 0).size == (336, 224)
 
 
 def test_stored_at_another_size() -> None:
