@@ -42,8 +42,9 @@ from benchmarks.time_to_accuracy import (
     settled,
     write_table,
 )
-from engine.cli import Help
+from engine.cli import Help, run_command
 from engine.console import say, table
+from engine.errors import UserError
 from engine.paths import PROJECT
 
 REFERENCE, OTHER, FAST = "adamw-sgd", "cosine", "fast"
@@ -98,6 +99,17 @@ def times(found: Interval) -> str:
     return in_words(found, "{:.3f}")
 
 
+def of_file(file: Path, recipes: Sequence[str]) -> Mapping[str, Runs]:
+    """The runs that a table holds. UserError: none of one of these recipes."""
+    found = read_table(file)
+    if missing := [recipe for recipe in recipes if recipe not in found]:
+        raise UserError(
+            f"{file} has no run of {' and '.join(missing)}. Train what is missing by `recipes.py run --recipes "
+            f"{' '.join(missing)}`, and add it by `recipes.py collect`."
+        )
+    return found
+
+
 def screening(found: Mapping[str, Runs]) -> list[tuple[str, ...]]:
     """A row a candidate, by the validation part alone."""
     found = {recipe: of_data(of_cells(runs, SCREENED_ON, SCREENED_SEEDS), SETS) for recipe, runs in found.items()}
@@ -139,8 +151,13 @@ def comparison(found: Mapping[str, Runs], recipes: Sequence[str], against: str) 
 
 
 def levels(found: Mapping[str, Runs], recipes: Sequence[str]) -> list[tuple[str, ...]]:
-    """A row a recipe, of the cells of SETS that all have: means over pairs, not differences."""
+    """A row a recipe, of the cells of SETS that all have: means over pairs, not differences. UserError: none."""
     cells = common_cells(*(of_data(found[recipe], SETS) for recipe in recipes))
+    if not cells:
+        raise UserError(
+            f"nothing to compare: {', '.join(recipes)} have no network, images and seed in common. Name others by "
+            "--models, or train what is missing by `recipes.py run`, and `collect` it."
+        )
     rows: list[tuple[str, ...]] = [("recipe", "runs", "val after a pass", "val", "test", "images until that val")]
     for recipe in recipes:
         runs = {cell: found[recipe][cell] for cell in cells}
@@ -206,12 +223,12 @@ def main() -> None:
         both = {recipe: known.get(recipe, {}) | made.get(recipe, {}) for recipe in known.keys() | made.keys()}
         write_table(arguments.file, both)
     elif arguments.what == "screening":
-        say(table(screening(read_table(arguments.file))))
+        say(table(screening(of_file(arguments.file, [CENTRE, REFERENCE]))))
     elif arguments.what == "stopping":
-        say(table(stopping(read_table(arguments.file))))
+        say(table(stopping(of_file(arguments.file, [REFERENCE]))))
     else:
-        found: Mapping[str, Runs] = read_table(arguments.file)
         recipes = [recipe for recipe in arguments.recipes or [OTHER, FAST] if recipe != arguments.against]
+        found = of_file(arguments.file, [arguments.against, *recipes])
         found = {name: of_cells(runs, arguments.models, ALL_SEEDS) for name, runs in found.items()}
         shown = [arguments.against, *recipes]
         say(table(comparison(found, recipes, arguments.against)), "", table(levels(found, shown)))
@@ -220,4 +237,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -155,26 +155,47 @@ def test_what_is_published_makes_its_tables() -> None:
     assert "fast" in command("screening")
 
 
-def command(*words: str | Path, real: Path | str = "nowhere") -> str:
-    done = subprocess.run(
+def started(*words: str | Path, real: Path | str = "nowhere") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, PROJECT / "benchmarks" / "recipes.py", *words],
         capture_output=True,
         text=True,
         env={**os.environ, "REAL": str(real)},
     )
+
+
+def command(*words: str | Path, real: Path | str = "nowhere") -> str:
+    done = started(*words, real=real)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_a_table_lacks_a_recipe(tmp_path: Path) -> None:
+    write_table(tmp_path / "runs.csv", {"cosine": runs(replace(run(0.5), recipe="cosine"))})
+    for words, missing in (
+        (("screening",), "fast+10-epochs and adamw-sgd"),
+        (("stopping",), "adamw-sgd"),
+        (("comparison", "--recipes", "fast"), "adamw-sgd and fast"),
+    ):
+        done = started(*words, "--file", tmp_path / "runs.csv")
+        assert done.returncode == 2
+        assert f"has no run of {missing}. Train" in done.stderr
+        assert "Traceback" not in done.stderr
+    done = started("comparison", "--models", "unknown")
+    assert done.returncode == 2
+    assert "adamw-sgd, cosine, fast have no network, images and seed in common" in done.stderr
 
 
 @pytest.mark.slow
 def test_two_recipes_for_real(shared_data: Path, tmp_path: Path) -> None:
     """Birds: solved for a head, birds' own weights are at once what adamw-sgd comes to."""
     line = ("--models", "bird", "tf2", "--data", "cub4", "--seeds", "0", "--out", tmp_path / "runs")
-    command("run", "--recipes", "adamw-sgd", "fast", "head-alone", *line, real=shared_data.parent)
+    trained = {"adamw-sgd", "fast", "fast+10-epochs", "head-alone"}
+    command("run", "--recipes", *trained, *line, real=shared_data.parent)
     file = ("--file", tmp_path / "runs.csv")
     command("collect", "--out", tmp_path / "runs", *file)
     found = read_table(tmp_path / "runs.csv")
-    assert {recipe: len(each) for recipe, each in found.items()} == {"adamw-sgd": 2, "fast": 2, "head-alone": 2}
+    assert {recipe: len(each) for recipe, each in found.items()} == dict.fromkeys(trained, 2)
     assert all(each.curve[0] == found["fast"][cell].curve[0] for cell, each in found["head-alone"].items())
     assert "head-alone" in command("screening", *file)
     printed = command("comparison", "--recipes", "head-alone", *file, "--picture", tmp_path / "curves.png")
